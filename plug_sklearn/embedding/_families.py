@@ -1,0 +1,165 @@
+"""Which modules hold the blocks, attention and MLP of each model family."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Stack = Literal["encoder", "decoder"]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where a model family keeps its transformer blocks and their parts.
+
+    Paths are dotted, as ``torch.nn.Module.get_submodule`` reads them; a ``*``
+    stands for every module of a list.
+
+    Parameters
+    ----------
+    blocks : str
+        Path from the model, as ``AutoModel`` builds it, to its list of blocks.
+    attn : tuple of str, default=()
+        Paths from a block to the modules whose outputs add up to what attention
+        adds to the residual stream. A block that has none of them has no attention.
+    mlp : tuple of str, default=()
+        Likewise for the MLP.
+    multiplier : str, default=None
+        Attribute of the block that scales both sums before they are added.
+    post_norm : bool, default=False
+        Whether a norm follows the addition, so that a block's output is not the sum
+        of its input and its parts.
+    reason : str, default=None
+        Why `attn` and `mlp` are unknown, where they are.
+
+    See Also
+    --------
+    register_anatomy : Tell where an unknown family keeps its parts.
+
+    Examples
+    --------
+    >>> from plug_sklearn.embedding import Anatomy
+    >>> Anatomy("layers", attn=("self_attn",), mlp=("mlp",)).blocks
+    'layers'
+    """
+
+    blocks: str
+    attn: tuple[str, ...] = ()
+    mlp: tuple[str, ...] = ()
+    multiplier: str | None = None
+    post_norm: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A family's anatomy where its configuration has ``attribute == value``."""
+
+    attribute: str
+    value: object
+    anatomy: Anatomy
+
+
+_LLAMA = Anatomy("layers", ("self_attn",), ("mlp",))
+_SANDWICH = Anatomy(
+    "layers", ("post_attention_layernorm",), ("post_feedforward_layernorm",)
+)
+_GPT2 = Anatomy("h", ("attn",), ("mlp",))
+_OPT = Anatomy("decoder.layers", ("self_attn",), ("fc2",))
+_BLOOM = Anatomy("h", ("self_attention.dense",), ("mlp.dense_4h_to_h",))
+_BERT = Anatomy(
+    "encoder.layer", ("attention.output.dense",), ("output.dense",), post_norm=True
+)
+_T5_ENCODER = Anatomy(
+    "encoder.block", ("layer.0.SelfAttention",), ("layer.1.DenseReluDense",)
+)
+_T5_DECODER = Anatomy(
+    "decoder.block",
+    ("layer.0.SelfAttention", "layer.1.EncDecAttention"),
+    ("layer.2.DenseReluDense",),
+)
+_MBART_ENCODER = Anatomy("encoder.layers", ("self_attn",), ("fc2",))
+_MBART_DECODER = Anatomy("decoder.layers", ("self_attn", "encoder_attn"), ("fc2",))
+
+_ONE_STACK: Mapping[str, Anatomy] = {
+    **dict.fromkeys(
+        (
+            "cohere",
+            "cohere2",
+            "deepseek_v3",
+            "gemma",
+            "gpt_oss",
+            "llama",
+            "mistral",
+            "mixtral",
+            "olmo",
+            "phi",
+            "phi3",
+            "qwen2",
+            "qwen2_moe",
+            "qwen3",
+            "qwen3_moe",
+            # Layers of linear attention have no `self_attn`, and so no attention part.
+            "qwen3_next",
+            "smollm3",
+            "stablelm",
+            "starcoder2",
+        ),
+        _LLAMA,
+    ),
+    **dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3"), _SANDWICH),
+    **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "codegen", "gpt_bigcode"), _GPT2),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra", "deberta-v2"), _BERT),
+    "albert": Anatomy(
+        # One group of layers is called again and again, and a layer is one call.
+        "encoder.albert_layer_groups.*.albert_layers",
+        ("attention.dense",),
+        ("ffn_output",),
+        post_norm=True,
+    ),
+    "bloom": _BLOOM,
+    "distilbert": Anatomy(
+        "transformer.layer", ("attention",), ("ffn",), post_norm=True
+    ),
+    "falcon": Anatomy("h", ("self_attention",), ("mlp",)),
+    "glm4": Anatomy("layers", ("post_self_attn_layernorm",), ("post_mlp_layernorm",)),
+    "gpt_neox": Anatomy("layers", ("attention",), ("mlp",)),
+    "granite": replace(_LLAMA, multiplier="residual_multiplier"),
+    "llama4_text": Anatomy("layers", ("self_attn",), ("feed_forward",)),
+    "mamba": Anatomy("layers"),
+    "modernbert": Anatomy("layers", ("attn",), ("mlp",)),
+    "mpnet": Anatomy(
+        "encoder.layer", ("attention.attn",), ("output.dense",), post_norm=True
+    ),
+    # The block hands its residual to `ffn`, which adds it.
+    "mpt": Anatomy("blocks", ("attn",), ("ffn.down_proj",)),
+    "nomic_bert": replace(_LLAMA, post_norm=True),
+    "opt": _OPT,
+}
+
+_TWO_STACKS: Mapping[str, tuple[Anatomy, Anatomy]] = {
+    **dict.fromkeys(("t5", "mt5"), (_T5_ENCODER, _T5_DECODER)),
+    **dict.fromkeys(("mbart", "pegasus"), (_MBART_ENCODER, _MBART_DECODER)),
+    "bart": (
+        replace(_MBART_ENCODER, post_norm=True),
+        replace(_MBART_DECODER, post_norm=True),
+    ),
+}
+
+FAMILIES: dict[tuple[str, Stack | None], Anatomy] = {
+    **{(family, None): anatomy for family, anatomy in _ONE_STACK.items()},
+    **{(family, "encoder"): pair[0] for family, pair in _TWO_STACKS.items()},
+    **{(family, "decoder"): pair[1] for family, pair in _TWO_STACKS.items()},
+}
+
+VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {
+    ("opt", None): (
+        Variant("do_layer_norm_before", False, replace(_OPT, post_norm=True)),
+    ),
+    ("bloom", None): (
+        Variant(
+            "apply_residual_connection_post_layernorm",
+            True,
+            replace(_BLOOM, post_norm=True),
+        ),
+    ),
+}
