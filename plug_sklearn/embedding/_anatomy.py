@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from torch import nn
+from transformers import PreTrainedModel
 
+from plug_sklearn.embedding._discovery import discover_anatomy
 from plug_sklearn.embedding._families import FAMILIES, VARIANTS, Anatomy, Stack
+from plug_sklearn.embedding._modules import first_tensor, resolve_modules
 
 __all__ = [
     "Anatomy",
@@ -109,19 +110,18 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
     _check_stack(model, stack)
     for model_type in _name_types(model):
         registered = _REGISTERED.get((model_type, stack))
-        known = registered or _known_anatomy(model, model_type, stack)
-        if known is None:
-            continue
-        for prefix, module in _text_models(model, model_type):
-            if _resolve(module, known.blocks):
-                return replace(known, blocks=_join(prefix, known.blocks))
-        if registered is not None:
-            raise ValueError(
-                f"The 'blocks' parameter of the Anatomy registered for "
-                f"{model_type!r} must be the path of a list of modules in "
-                f"{type(model).__name__}. Got {known.blocks!r} instead."
-            )
-    raise ValueError(f"No blocks were found in {type(model).__name__}.")
+        for anatomy in (registered, _known_anatomy(model, model_type, stack)):
+            placed = anatomy and _place_anatomy(model, model_type, anatomy)
+            if placed:
+                return placed
+            if anatomy and anatomy is registered:
+                raise ValueError(
+                    f"The anatomy registered for {model_type!r} must give paths that "
+                    f"are in {type(model).__name__}. Got {anatomy} instead."
+                )
+    text_type = _name_types(model)[-1]
+    root = next((path for path, _ in _text_models(model, text_type)), "")
+    return discover_anatomy(model, root, stack)
 
 
 def find_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[Block]:
@@ -143,40 +143,16 @@ def find_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[Block]:
     return [
         Block(
             module=module,
-            attn=tuple(m for path in anatomy.attn for m in _resolve(module, path)),
-            mlp=tuple(m for path in anatomy.mlp for m in _resolve(module, path)),
+            attn=tuple(
+                m for path in anatomy.attn for m in resolve_modules(module, path)
+            ),
+            mlp=tuple(m for path in anatomy.mlp for m in resolve_modules(module, path)),
             multiplier=float(getattr(module, anatomy.multiplier))
             if anatomy.multiplier
             else 1.0,
         )
-        for module in _resolve(model, anatomy.blocks)
+        for module in resolve_modules(model, anatomy.blocks)
     ]
-
-
-def first_tensor(output: object) -> Tensor:
-    """Return a module's output tensor: itself, or the first of several outputs.
-
-    Parameters
-    ----------
-    output : Tensor, tuple or ModelOutput
-        What the module returned.
-
-    Returns
-    -------
-    Tensor
-
-    Raises
-    ------
-    TypeError
-        If the first output is no tensor.
-    """
-    first = output[0] if isinstance(output, tuple | list | ModelOutput) else output
-    if not isinstance(first, Tensor):
-        raise TypeError(
-            "A module's output must be a tensor or begin with one. "
-            f"Got {type(output).__name__} instead."
-        )
-    return first
 
 
 def require_parts(
@@ -208,6 +184,8 @@ def require_parts(
     for part in parts:
         if part == "rs":
             continue
+        if anatomy.reason is not None:
+            raise ValueError(_explain_unknown(model, anatomy, part))
         # Layers beyond the list of distinct blocks share the last one's anatomy.
         missing = [
             layer
@@ -217,9 +195,23 @@ def require_parts(
         if missing:
             raise ValueError(
                 "The 'parts' parameter of HFEmbeddingTransformer must be parts that "
-                f"each layer has. Got {part!r} instead, which layers {missing} of "
-                f"{model.config.model_type} do not have."
+                f"every layer asked for has. Got {part!r} instead, which "
+                f"{model.config.model_type} does not have in layers {missing}."
             )
+
+
+def _explain_unknown(model: PreTrainedModel, anatomy: Anatomy, part: str) -> str:
+    blocks = resolve_modules(model, anatomy.blocks)
+    model_type = model.config.model_type
+    return (
+        f"The 'parts' parameter of HFEmbeddingTransformer must be ('rs',) for "
+        f"{model_type}, whose attention and MLP are not known: {anatomy.reason}. "
+        f"Got {part!r} instead. Its blocks are {anatomy.blocks!r}, "
+        f"{len(blocks)} modules {type(blocks[0]).__name__} of "
+        f"{[name for name, _ in blocks[0].named_children()]}. Name the modules that "
+        f"attention and MLP add by: plug_sklearn.embedding.register_anatomy("
+        f"{model_type!r}, Anatomy({anatomy.blocks!r}, attn=(...,), mlp=(...,)))"
+    )
 
 
 def _check_stack(model: PreTrainedModel, stack: Stack | None) -> None:
@@ -244,11 +236,27 @@ def _name_types(model: PreTrainedModel) -> list[str]:
 def _known_anatomy(
     model: PreTrainedModel, model_type: str, stack: Stack | None
 ) -> Anatomy | None:
-    config: PreTrainedConfig = model.config.get_text_config()
+    config = model.config.get_text_config()
     for variant in VARIANTS.get((model_type, stack), ()):
         if getattr(config, variant.attribute, None) == variant.value:
             return variant.anatomy
     return FAMILIES.get((model_type, stack))
+
+
+def _place_anatomy(
+    model: PreTrainedModel, model_type: str, anatomy: Anatomy
+) -> Anatomy | None:
+    """Give the anatomy's paths from `model`, or None if its modules aren't there."""
+    for root, module in _text_models(model, model_type):
+        blocks = resolve_modules(module, anatomy.blocks)
+        if blocks and all(
+            # Some blocks may lack a part, but not all of them.
+            any(resolve_modules(block, path) for block in blocks)
+            for path in anatomy.attn + anatomy.mlp
+        ):
+            path = f"{root}.{anatomy.blocks}" if root else anatomy.blocks
+            return replace(anatomy, blocks=path)
+    return None
 
 
 def _text_models(
@@ -260,23 +268,3 @@ def _text_models(
             and module.config.model_type == model_type
         ):
             yield path, module
-
-
-def _resolve(root: nn.Module, path: str) -> list[nn.Module]:
-    """List the modules at a path; a list of modules stands for its items."""
-    modules = [root]
-    for name in path.split("."):
-        found: list[nn.Module | None] = []
-        for module in modules:
-            children = dict(module.named_children())
-            found += children.values() if name == "*" else [children.get(name)]
-        modules = [module for module in found if module is not None]
-    return [
-        item
-        for module in modules
-        for item in (module if isinstance(module, nn.ModuleList) else [module])
-    ]
-
-
-def _join(prefix: str, path: str) -> str:
-    return f"{prefix}.{path}" if prefix else path
