@@ -1,0 +1,57 @@
+"""Where tensors live: names of devices → torch devices."""
+
+import warnings
+
+import torch
+
+
+def resolve_device(device: str, owner: str) -> torch.device:
+    """Turn the ``device`` parameter of an estimator into a torch device.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` for CUDA, then MPS, then the CPU; or a torch device such as
+        ``"cpu"`` or ``"cuda:1"``.
+    owner : str
+        Name of the estimator, for messages.
+
+    Returns
+    -------
+    torch.device
+        A device that exists here: an absent accelerator warns and becomes the CPU.
+
+    Raises
+    ------
+    ValueError
+        If torch knows no such device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        has_mps = torch.backends.mps.is_available()
+        return torch.device("mps" if has_mps else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"The 'device' parameter of {owner} must be 'auto' or a torch device such "
+            f"as 'cpu', 'cuda' or 'cuda:1'. Got {device!r} instead."
+        ) from None
+    if not _is_present(resolved):
+        warnings.warn(
+            f"{owner} was given device={device!r}, which is not available here; "
+            "it runs on the CPU instead.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return torch.device("cpu")
+    return resolved
+
+
+def _is_present(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return True

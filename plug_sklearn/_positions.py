@@ -1,0 +1,67 @@
+"""Positions along an axis, as users write them → as numpy indexes them."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+
+def resolve_positions(
+    positions: Any,  # noqa: ANN401 - validated here
+    n_positions: int,
+    *,
+    parameter: str,
+    owner: str,
+) -> tuple[int, ...]:
+    """Turn ``"all"``, an int, or ints counted from either end into positions.
+
+    Parameters
+    ----------
+    positions : "all", int or sequence of int
+        What the user gave; negatives count from the end.
+    n_positions : int
+        Length of the axis.
+    parameter, owner : str
+        Names of the parameter and of its estimator, for messages.
+
+    Returns
+    -------
+    tuple of int
+        Positions in ``[0, n_positions)``, in the order given.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these, is empty, names a position twice or one outside.
+
+    Examples
+    --------
+    >>> resolve_positions([0, -1], 12, parameter="layers", owner="LayerAggregator")
+    (0, 11)
+    """
+    if isinstance(positions, str) and positions == "all":
+        return tuple(range(n_positions))
+    given = [positions] if _is_integer(positions) else positions
+    is_sequence = isinstance(given, Sequence | np.ndarray) and not isinstance(
+        given, str
+    )
+    expected = None
+    if not is_sequence or not all(_is_integer(position) for position in given):
+        expected = "'all', an int, or a sequence of ints"
+    elif not all(-n_positions <= position < n_positions for position in given):
+        expected = f"positions in [0, {n_positions}), or negative ones from the end"
+    elif not len({position % n_positions for position in given}) == len(given) > 0:
+        expected = "at least one position, each named once"
+    if expected is not None:
+        shown = given if is_sequence else positions
+        shown = shown.tolist() if isinstance(shown, np.ndarray) else shown
+        raise ValueError(
+            f"The {parameter!r} parameter of {owner} must be {expected}. "
+            f"Got {shown!r} instead."
+        )
+    return tuple(int(position) % n_positions for position in given)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

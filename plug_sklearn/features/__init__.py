@@ -1,0 +1,9 @@
+"""Activations → features.
+
+``_aggregator``
+    :class:`LayerAggregator`, the estimator.
+"""
+
+from plug_sklearn.features._aggregator import LayerAggregator
+
+__all__ = ["LayerAggregator"]
