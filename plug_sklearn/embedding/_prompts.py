@@ -1,0 +1,249 @@
+"""Texts → token ids and the positions to pool."""
+
+import threading
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from plug_sklearn.embedding._frames import frame_texts
+from plug_sklearn.embedding._special import SpecialTokens
+
+#: One text's token ids, or positions in them.
+Ids = NDArray[np.int64]
+
+# Fast tokenizers keep their settings in the tokenizer: one call at a time.
+_TOKENIZING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What a prompt is made of; as in :class:`~plug_sklearn.HFEmbeddingTransformer`."""
+
+    prompt_template: str | None = None
+    chat_template: bool = False
+    special_tokens: str = "parse"
+    token_filter: str | None = None
+    eos_token: str | None = None
+    max_length: int | None = None
+    truncation_side: str = "left"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text as the model reads it.
+
+    Attributes
+    ----------
+    ids : ndarray of shape (n_tokens,)
+        Token ids.
+    kept : ndarray of shape (n_kept,)
+        Ascending positions in ``ids`` that pooling takes in; never empty.
+    """
+
+    ids: Ids
+    kept: Ids
+
+
+class PromptReader:
+    """Turns texts into prompts with one tokenizer and one set of options.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The model's own.
+    options : PromptOptions
+        What a prompt is made of.
+    model_limit : int or None
+        The longest prompt that the model takes, in tokens; None where it has no limit.
+    start_id : int or None
+        The token that a decoder stack reads before the text.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        options: PromptOptions,
+        model_limit: int | None,
+        start_id: int | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.options = options
+        self.start = [] if start_id is None else [start_id]
+        self.limit = self._decide_limit(model_limit)
+        self.frame = frame_texts(
+            tokenizer, options.prompt_template, options.chat_template
+        )
+        self.special = SpecialTokens(tokenizer)
+        self.eos_id = self._find_eos_id()
+
+    def read(self, texts: Sequence[str]) -> list[Prompt]:
+        """Tokenize texts and choose the positions to pool.
+
+        Warns with a count where texts were cut to the length limit, and where a text
+        has no token left after the filter and is pooled over all its tokens instead.
+
+        Raises
+        ------
+        ValueError
+            If a text has no token at all.
+        """
+        with _TOKENIZING:
+            tokenized = self._tokenize(texts)
+        n_start = len(self.start)
+        empty = [row for row, ids in enumerate(tokenized) if len(ids) == n_start]
+        if empty:
+            raise ValueError(
+                "X given to HFEmbeddingTransformer must hold texts of at least one "
+                f"token. Got none at positions {empty[:10]}, such as "
+                f"{texts[empty[0]]!r}."
+            )
+        return self._choose_positions(self._cut(tokenized))
+
+    def show_tokens(self, prompts: Sequence[Prompt]) -> list[list[str]]:
+        """Give the text of every token that is pooled."""
+        return [self._decode(prompt.ids[prompt.kept]) for prompt in prompts]
+
+    def _tokenize(self, texts: Sequence[str]) -> list[Ids]:
+        prompts = [self.frame.fill(text) for text in texts]
+        # A chat template spells the beginning-of-text token itself.
+        adds_special = not self.options.chat_template
+        tokenized = self.tokenizer(
+            prompts, add_special_tokens=adds_special, verbose=False
+        )["input_ids"]
+        if self.options.special_tokens == "literal":
+            for row, text in enumerate(texts):
+                if self.special.is_spelled_in(text):
+                    pieces = self.frame.split(text)
+                    tokenized[row] = self.special.encode_literally(pieces, adds_special)
+        return [np.array([*self.start, *ids], dtype=np.int64) for ids in tokenized]
+
+    def _cut(self, tokenized: list[Ids]) -> list[Ids]:
+        """Cut long prompts to the limit, inside the tokens that the tokenizer adds."""
+        limit = self.limit
+        too_long = [
+            row
+            for row, ids in enumerate(tokenized)
+            if limit is not None and len(ids) > limit
+        ]
+        if limit is None or not too_long:
+            return tokenized
+        warnings.warn(
+            f"{len(too_long)} of {len(tokenized)} texts are longer than {limit} tokens "
+            f"and were cut on the {self.options.truncation_side} side.",
+            UserWarning,
+            stacklevel=4,
+        )
+        added = ([], []) if self.options.chat_template else self.special.added
+        before, after = len(added[0]) + len(self.start), len(added[1])
+        room = max(limit - before - after, 0)
+        for row in too_long:
+            ids = tokenized[row]
+            inner = ids[before : len(ids) - after]
+            left = self.options.truncation_side == "left"
+            inner = inner[len(inner) - room :] if left else inner[:room]
+            tokenized[row] = np.concatenate(
+                [ids[:before], inner, ids[len(ids) - after :]]
+            )
+        return tokenized
+
+    def _choose_positions(self, tokenized: list[Ids]) -> list[Prompt]:
+        left_out, blank = self._classify_vocabulary(tokenized)
+        prompts, n_empty = [], 0
+        for ids in tokenized:
+            end = self._find_end(ids, blank)
+            kept = np.flatnonzero(~left_out[ids[:end]])
+            if len(kept) == 0:
+                n_empty += 1
+                kept = np.arange(len(ids))
+            prompts.append(Prompt(ids, kept))
+        if n_empty:
+            warnings.warn(
+                f"{n_empty} of {len(tokenized)} texts have no token left after "
+                f"token_filter={self.options.token_filter!r} and "
+                f"eos_token={self.options.eos_token!r}; all their tokens are pooled.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return prompts
+
+    def _classify_vocabulary(
+        self, tokenized: list[Ids]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Say of each token id in use whether the filter drops it, and if it is blank.
+
+        Decoding each distinct id once, not each token, keeps this off the clock.
+        """
+        used = np.unique(np.concatenate(tokenized))
+        left_out = np.zeros(used[-1] + 1, dtype=bool)
+        blank = np.zeros(used[-1] + 1, dtype=bool)
+        if self.options.token_filter is not None:
+            left_out[np.intersect1d(used, [*self.special.ids, *self.start])] = True
+        if self.eos_id is not None:
+            blank[used] = [not token.strip() for token in self._decode(used)]
+        if self.options.token_filter == "non_text":
+            left_out[used] |= [not _holds_text(token) for token in self._decode(used)]
+        return left_out, blank
+
+    def _find_end(self, ids: Ids, blank: NDArray[np.bool_]) -> int:
+        """Find where the trailing run of end-of-text tokens begins.
+
+        Blank tokens between and after them belong to the run: chat templates end a
+        turn with its marker and a line break.
+        """
+        end = len(ids)
+        if self.eos_id is None:
+            return end
+        while True:
+            last = end
+            while last and blank[ids[last - 1]]:
+                last -= 1
+            if not last or ids[last - 1] != self.eos_id:
+                return end
+            end = last - 1
+
+    def _decode(self, ids: Ids) -> list[str]:
+        tokens: list[str] = self.tokenizer.batch_decode(
+            [[token_id] for token_id in ids.tolist()],
+            clean_up_tokenization_spaces=False,
+        )
+        return tokens
+
+    def _find_eos_id(self) -> int | None:
+        if self.options.eos_token is None:
+            return None
+        token_id = self.tokenizer.get_vocab().get(self.options.eos_token)
+        if token_id is None:
+            raise ValueError(
+                "The 'eos_token' parameter of HFEmbeddingTransformer must be the text "
+                "of one token in the model's vocabulary, such as "
+                f"{self.tokenizer.eos_token!r}. Got {self.options.eos_token!r} instead."
+            )
+        return int(token_id)
+
+    def _decide_limit(self, model_limit: int | None) -> int | None:
+        limits = [self.tokenizer.model_max_length, model_limit]
+        # Tokenizers without a limit of their own say a huge number.
+        known = [limit for limit in limits if limit is not None and limit < 10**9]
+        model_limit = min(known, default=None)
+        chosen = self.options.max_length
+        if chosen is None:
+            return model_limit
+        if model_limit is not None and chosen > model_limit:
+            raise ValueError(
+                "The 'max_length' parameter of HFEmbeddingTransformer must be at most "
+                f"{model_limit} tokens, the model's own limit. Got {chosen} instead."
+            )
+        return chosen
+
+
+def _holds_text(token: str) -> bool:
+    # A byte of a longer character decodes to U+FFFD: it is part of some letter.
+    return any(
+        unicodedata.category(character)[0] in "LNM" or character == "\ufffd"
+        for character in token
+    )

@@ -1,0 +1,437 @@
+"""Text → activations, as a scikit-learn transformer."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
+
+from plug_sklearn._devices import resolve_device
+from plug_sklearn._positions import resolve_positions
+from plug_sklearn.embedding._batches import run_batches
+from plug_sklearn.embedding._forward import ActivationReader, Request
+from plug_sklearn.embedding._frames import SLOT
+from plug_sklearn.embedding._geometry import read_geometry
+from plug_sklearn.embedding._models import (
+    ModelSource,
+    WeightOptions,
+    find_commit,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
+from plug_sklearn.embedding._prompts import Prompt, PromptOptions, PromptReader
+from plug_sklearn.embedding._texts import read_texts
+
+PARTS = ("rs", "attn", "mlp")
+OWNER = "HFEmbeddingTransformer"
+
+
+class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
+    TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
+    """Texts → activations of a Hugging Face language model.
+
+    Reads, for each text, what the blocks of a model put out while it reads the text:
+    the residual stream after a block, and what attention and the MLP add to it. Every
+    family of models gives the raw states, before the final norm, pooled over the
+    text's tokens on the model's device.
+
+    ``fit`` reads only the model's configuration. The weights load on the first
+    ``transform``; one process holds one copy of a model, however many clones ask for
+    it, and a pickle holds none.
+
+    Parameters
+    ----------
+    model_name : str or Path, default="Qwen/Qwen3-0.6B"
+        Hub id, local folder, or path of a ``.gguf`` file.
+    layers : "all", int or sequence of int, default="all"
+        Blocks to read, counted from 0; negative ones count from the end.
+    parts : sequence of str, default=("rs",)
+        Any of ``"rs"``, the residual stream after the block; ``"attn"`` and
+        ``"mlp"``, what attention and the MLP add to it. For pre-norm families,
+        ``rs[l] == rs[l-1] + attn[l] + mlp[l]``.
+    pooling : {"last", "first", "mean", "max"}, default="last"
+        How a text's tokens become one vector.
+    token_filter : {None, "special", "non_text"}, default=None
+        Tokens left out of pooling: ``"special"`` leaves out special tokens,
+        ``"non_text"`` those without a letter or digit too. A text that has none left
+        is pooled over all its tokens, and a warning counts such texts.
+    eos_token : str, default=None
+        A token's text, such as ``"<end_of_turn>"``, to take as the end of the text:
+        the trailing run of it, blank tokens included, is left out of pooling.
+    prompt_template : str, default=None
+        A string that holds ``{text}``, which each text replaces.
+    chat_template : bool, default=False
+        Whether to wrap each text (in its ``prompt_template``) as a user turn with the
+        tokenizer's own chat template.
+    special_tokens : {"parse", "literal"}, default="parse"
+        ``"parse"``: text that spells a special token becomes it, as ready-made
+        prompts need. ``"literal"``: text from strangers cannot; the template's still
+        do.
+    stack : {"auto", "encoder", "decoder"}, default="auto"
+        Which stack of an encoder-decoder model; ``"auto"`` is its encoder. The
+        decoder reads its start token and then the text, the encoder the text.
+    max_length : int, default=None
+        Longest prompt in tokens; None is the model's own limit. A warning counts the
+        texts that are cut.
+    truncation_side : {"left", "right"}, default="left"
+        The side to cut: left keeps the end of the text, where the last token is.
+    batch_tokens : "auto" or int, default="auto"
+        Tokens in one forward pass, padding included; halved where memory runs out.
+        ``"auto"`` is 2,048 on the CPU and 16,384 on an accelerator.
+    device : str, default="auto"
+        ``"auto"`` is CUDA, then MPS, then the CPU. An accelerator that is named and
+        absent warns and becomes the CPU. For a model spread over several cards, give
+        ``model_kwargs={"device_map": "auto"}``.
+    dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        Type of weights and states; ``"auto"`` is bfloat16 on an accelerator and
+        float32 on the CPU.
+    attn_implementation : str, default=None
+        Passed to the model's loader, such as ``"eager"`` or ``"sdpa"``.
+    quantization : {None, "4bit", "8bit"}, default=None
+        Load the weights quantized, through bitsandbytes.
+    adapter : str, default=None
+        Path or hub id of a PEFT adapter, such as LoRA.
+    revision : str, default=None
+        Branch, tag or commit on the hub.
+    trust_remote_code : bool, default=False
+        Whether code that the model's repository ships may run.
+    model_kwargs : dict, default=None
+        More arguments for the model's ``from_pretrained``. Weights are read from
+        safetensors only, unless it says ``{"use_safetensors": False}``.
+    verbose : bool, default=False
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    layers_ : tuple of int
+        Layers along axis 1 of the activations.
+    parts_ : tuple of str
+        Parts along axis 2 of the activations.
+    hidden_size_ : int
+        Units along axis 3 of the activations.
+    n_model_layers_ : int
+        Layers that the model has.
+    model_revision_ : str or None
+        Hub commit of the model; None for a local folder or file.
+
+    See Also
+    --------
+    LayerAggregator : Turns activations into features.
+
+    Examples
+    --------
+    >>> from plug_sklearn import HFEmbeddingTransformer
+    >>> embedder = HFEmbeddingTransformer("Qwen/Qwen3-0.6B", layers=[10, -1])
+    >>> activations = embedder.fit_transform(["Paris is in France."])  # doctest: +SKIP
+    >>> activations.shape  # doctest: +SKIP
+    (1, 2, 1, 1024)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "model_name": [str, Path],
+        "pooling": [StrOptions({"last", "first", "mean", "max"})],
+        "token_filter": [StrOptions({"special", "non_text"}), None],
+        "eos_token": [str, None],
+        "prompt_template": [str, None],
+        "chat_template": ["boolean"],
+        "special_tokens": [StrOptions({"parse", "literal"})],
+        "stack": [StrOptions({"auto", "encoder", "decoder"})],
+        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "truncation_side": [StrOptions({"left", "right"})],
+        "batch_tokens": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "device": [str],
+        "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
+        "attn_implementation": [str, None],
+        "quantization": [StrOptions({"4bit", "8bit"}), None],
+        "adapter": [str, Path, None],
+        "revision": [str, None],
+        "trust_remote_code": ["boolean"],
+        "model_kwargs": [dict, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model_name: str | Path = "Qwen/Qwen3-0.6B",
+        *,
+        layers: str | int | Sequence[int] = "all",
+        parts: Sequence[str] = ("rs",),
+        pooling: str = "last",
+        token_filter: str | None = None,
+        eos_token: str | None = None,
+        prompt_template: str | None = None,
+        chat_template: bool = False,
+        special_tokens: str = "parse",
+        stack: str = "auto",
+        max_length: int | None = None,
+        truncation_side: str = "left",
+        batch_tokens: str | int = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+        quantization: str | None = None,
+        adapter: str | Path | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.model_name = model_name
+        self.layers = layers
+        self.parts = parts
+        self.pooling = pooling
+        self.token_filter = token_filter
+        self.eos_token = eos_token
+        self.prompt_template = prompt_template
+        self.chat_template = chat_template
+        self.special_tokens = special_tokens
+        self.stack = stack
+        self.max_length = max_length
+        self.truncation_side = truncation_side
+        self.batch_tokens = batch_tokens
+        self.device = device
+        self.dtype = dtype
+        self.attn_implementation = attn_implementation
+        self.quantization = quantization
+        self.adapter = adapter
+        self.revision = revision
+        self.trust_remote_code = trust_remote_code
+        self.model_kwargs = model_kwargs
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: object = None) -> Self:  # noqa: ANN401 - texts, see read_texts
+        """Validate the parameters and read the model's configuration.
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+            Strings, one text a row.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        HFEmbeddingTransformer
+            This estimator. No weights are loaded.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter or ``X`` is not as described.
+        """
+        self._validate_params()
+        read_texts(X, OWNER)
+        if self.prompt_template is not None and SLOT not in self.prompt_template:
+            raise ValueError(
+                f"The 'prompt_template' parameter of {OWNER} must be a string that "
+                f"holds {{text}}. Got {self.prompt_template!r} instead."
+            )
+        parts = self._read_parts()
+        geometry = read_geometry(load_config(self._source), self.stack)
+        self.layers_ = resolve_positions(
+            self.layers, geometry.n_layers, parameter="layers", owner=OWNER
+        )
+        self.parts_ = parts
+        self.hidden_size_ = geometry.hidden_size
+        self.n_model_layers_ = geometry.n_layers
+        self.model_revision_ = find_commit(self._source)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as for fit
+        """Read the activations of texts.
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+            Strings, one text a row. Equal texts are computed once.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_layers, n_parts, hidden_size), float32
+            Pooled activations, in the order of ``layers_`` and ``parts_``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``X`` is not as described, a text has no token, or a part does not
+            exist in a layer.
+        FloatingPointError
+            If a state overflows ``dtype``.
+        """
+        check_is_fitted(self)
+        texts = read_texts(X, OWNER)
+        distinct = list(dict.fromkeys(texts))
+        prompts = self._make_prompt_reader().read(distinct)
+        place = {text: number for number, text in enumerate(distinct)}
+        return self._embed(prompts, np.array([place[text] for text in texts]))
+
+    def selected_tokens(self, X: Any) -> list[list[str]]:  # noqa: ANN401 - as for fit
+        """Show which tokens of each text are pooled.
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+            Strings, one text a row.
+
+        Returns
+        -------
+        list of list of str
+            For each text, the text of its pooled tokens: one with ``pooling="last"``
+            or ``"first"``, all that the filter keeps otherwise.
+        """
+        check_is_fitted(self)
+        reader = self._make_prompt_reader()
+        prompts = reader.read(read_texts(X, OWNER))
+        chosen = {"last": slice(-1, None), "first": slice(0, 1)}.get(self.pooling)
+        return [
+            tokens[chosen] if chosen else tokens
+            for tokens in reader.show_tokens(prompts)
+        ]
+
+    def get_feature_names_out(
+        self, input_features: object = None
+    ) -> NDArray[np.object_]:
+        """Name each unit of the activations, flattened: layer, part, unit.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored; texts have no names.
+
+        Returns
+        -------
+        ndarray of shape (n_layers * n_parts * hidden_size,), object
+            Such as ``"L20_rs_17"``.
+        """
+        check_is_fitted(self)
+        names = [
+            f"L{layer}_{part}_{unit}"
+            for layer in self.layers_
+            for part in self.parts_
+            for unit in range(self.hidden_size_)
+        ]
+        return np.array(names, dtype=object)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Let a pipeline's ``set_output`` reach the steps whose output can be a frame.
+
+        Activations have four axes and stay arrays.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            What the other steps of the pipeline give.
+
+        Returns
+        -------
+        HFEmbeddingTransformer
+            This estimator, unchanged.
+
+        Raises
+        ------
+        ValueError
+            If ``transform`` is none of these.
+        """
+        if transform not in ("default", "pandas", "polars", None):
+            raise ValueError(
+                f"The 'transform' parameter of {OWNER}.set_output must be 'default', "
+                f"'pandas', 'polars' or None. Got {transform!r} instead."
+            )
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    @property
+    def _source(self) -> ModelSource:
+        return ModelSource(
+            str(self.model_name), self.revision, bool(self.trust_remote_code)
+        )
+
+    def _read_parts(self) -> tuple[str, ...]:
+        parts = self.parts
+        if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
+            parts = [parts]
+        known = len(parts) > 0 and all(part in PARTS for part in parts)
+        if isinstance(self.parts, str) or not known or len(set(parts)) < len(parts):
+            raise ValueError(
+                f"The 'parts' parameter of {OWNER} must be a sequence of any of "
+                f"{PARTS}, each named once. Got {self.parts!r} instead."
+            )
+        return tuple(str(part) for part in parts)
+
+    def _make_prompt_reader(self) -> PromptReader:
+        geometry = read_geometry(load_config(self._source), self.stack)
+        options = PromptOptions(
+            prompt_template=self.prompt_template,
+            chat_template=self.chat_template,
+            special_tokens=self.special_tokens,
+            token_filter=self.token_filter,
+            eos_token=self.eos_token,
+            max_length=self.max_length,
+            truncation_side=self.truncation_side,
+        )
+        tokenizer = load_tokenizer(self._source)
+        return PromptReader(tokenizer, options, geometry.max_tokens, geometry.start_id)
+
+    def _make_activation_reader(self, device: torch.device) -> ActivationReader:
+        dtype = self.dtype
+        if dtype == "auto":
+            # Half precision is slow on most CPUs, and a probe reads small differences.
+            dtype = "float32" if device.type == "cpu" else "bfloat16"
+        options = WeightOptions(
+            device=device,
+            dtype=getattr(torch, dtype),
+            attn_implementation=self.attn_implementation,
+            quantization=self.quantization,
+            adapter=None if self.adapter is None else str(self.adapter),
+            model_kwargs=self.model_kwargs or {},
+        )
+        stack = read_geometry(load_config(self._source), self.stack).stack
+        request = Request(self.layers_, self.parts_, self.pooling, stack)
+        return ActivationReader(load_model(self._source, options), request)
+
+    def _embed(
+        self, prompts: Sequence[Prompt], prompt_of_row: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Read each prompt once, and put it in every row that asks for it."""
+        device = resolve_device(self.device, OWNER)
+        reader = self._make_activation_reader(device)
+        budget = self.batch_tokens
+        if budget == "auto":
+            budget = 2048 if device.type == "cpu" else 16384
+        counts = np.bincount(prompt_of_row, minlength=len(prompts))
+        ends = np.cumsum(counts)
+        rows_by_prompt = np.split(np.argsort(prompt_of_row, kind="stable"), ends[:-1])
+        shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
+        activations = np.empty((len(prompt_of_row), *shape), dtype=np.float32)
+        lengths = [len(prompt.ids) for prompt in prompts]
+        with tqdm(
+            total=len(prompts), desc="Embedding", unit="text", disable=not self.verbose
+        ) as progress:
+            for batch, states in run_batches(
+                lengths,
+                int(budget),
+                lambda batch: reader.read([prompts[number] for number in batch]),
+            ):
+                rows = np.concatenate([rows_by_prompt[number] for number in batch])
+                activations[rows] = np.repeat(states, counts[batch], axis=0)
+                progress.update(len(batch))
+        return activations

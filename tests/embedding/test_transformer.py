@@ -1,0 +1,394 @@
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
+from plug_sklearn.embedding import _models, release_models
+
+TEXTS = ["The city of Paris", "is in France.", "Gold!", "The city of Lima is in Peru."]
+ALL_PARTS = ("rs", "attn", "mlp")
+
+
+def embed(folder: str, texts: object = TEXTS, **parameters: object) -> np.ndarray:
+    parameters = {"device": "cpu", **parameters}
+    return HFEmbeddingTransformer(folder, **parameters).fit_transform(texts)
+
+
+def reference(folder: str, text: str) -> list[torch.Tensor]:
+    """Every hidden state of a text that runs alone, from the model's own outputs."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        output = model(
+            **tokenizer(text, return_tensors="pt"), output_hidden_states=True
+        )
+    return [state[0] for state in output.hidden_states]
+
+
+def test_residual_stream_is_the_model_s_hidden_state_before_the_final_norm(
+    llama: str,
+) -> None:
+    activations = embed(llama)
+    for row, text in enumerate(TEXTS):
+        states = reference(llama, text)
+        assert_allclose(activations[row, 0, 0], states[1][-1], rtol=1e-5, atol=1e-5)
+        assert_allclose(activations[row, 1, 0], states[2][-1], rtol=1e-5, atol=1e-5)
+        model = transformers.AutoModel.from_pretrained(llama)
+        last = torch.tensor(activations[row, 2, 0])
+        normed = model.norm(last).detach()
+        assert_allclose(normed, states[3][-1], rtol=1e-4, atol=1e-5)
+        assert not np.allclose(last, states[3][-1], rtol=1e-2)
+
+
+def test_parts_sum_to_the_change_of_the_residual_stream(llama: str) -> None:
+    activations = embed(llama, parts=ALL_PARTS)
+    change = activations[:, 1:, 0] - activations[:, :-1, 0]
+    assert_allclose(change, activations[:, 1:, 1:].sum(axis=2), rtol=1e-4, atol=1e-4)
+
+
+def test_parts_follow_the_order_given(llama: str) -> None:
+    assert_allclose(
+        embed(llama, parts=("mlp", "rs")), embed(llama, parts=ALL_PARTS)[:, :, [2, 0]]
+    )
+
+
+@pytest.mark.parametrize("layers", [1, [1], (-2,), np.array([1]), range(1, 2)])
+def test_layers_take_ints_from_either_end(llama: str, layers: object) -> None:
+    assert_allclose(embed(llama, layers=layers), embed(llama)[:, [1]], rtol=1e-6)
+
+
+def test_layers_follow_the_order_given(llama: str) -> None:
+    assert_allclose(embed(llama, layers=[2, 0]), embed(llama)[:, [2, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "pool"),
+    [
+        ("last", lambda states: states[-1]),
+        ("first", lambda states: states[0]),
+        ("mean", lambda states: states.mean(dim=0)),
+        ("max", lambda states: states.amax(dim=0)),
+    ],
+)
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_pooling_is_over_the_text_s_own_tokens(
+    request: pytest.FixtureRequest,
+    family: str,
+    pooling: str,
+    pool: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    folder = request.getfixturevalue(family)
+    activations = embed(folder, layers=0, pooling=pooling)[:, 0, 0]
+    expected = torch.stack([pool(reference(folder, text)[1]) for text in TEXTS])
+    assert_allclose(activations, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_batch_size_changes_nothing(
+    request: pytest.FixtureRequest, family: str, pooling: str
+) -> None:
+    folder = request.getfixturevalue(family)
+    together, alone = (
+        embed(folder, parts=ALL_PARTS, pooling=pooling, batch_tokens=budget)
+        for budget in (10_000, 1)
+    )
+    assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_padding_side_changes_nothing(llama: str, left_padding_llama: str) -> None:
+    assert_allclose(embed(llama), embed(left_padding_llama), rtol=1e-6)
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(rows=st.lists(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=8))
+def test_order_and_duplicates_change_nothing(llama: str, rows: list[int]) -> None:
+    expected = embed(llama)[rows]
+    assert_allclose(
+        embed(llama, [TEXTS[row] for row in rows]), expected, rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        tuple,
+        np.array,
+        lambda texts: np.array(texts, dtype=object),
+        lambda texts: np.array(texts)[:, None],
+        pd.Series,
+        lambda texts: pd.Series(texts, dtype="category"),
+        lambda texts: pd.Series(texts, index=[9, 8, 7, 6]),
+        lambda texts: pd.DataFrame({"text": texts}),
+        pl.Series,
+        lambda texts: pl.DataFrame({"text": texts}),
+    ],
+)
+def test_every_container_gives_the_same_array(
+    llama: str, container: Callable[[list[str]], object]
+) -> None:
+    np.testing.assert_array_equal(embed(llama, container(TEXTS)), embed(llama))
+
+
+def test_decoder_stack_reads_the_start_token_and_then_the_text(t5: str) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(t5)
+    model = transformers.AutoModel.from_pretrained(t5).eval()
+    ids = tokenizer("Gold has", return_tensors="pt").input_ids
+    start = torch.zeros(1, 1, dtype=torch.int64)
+    with torch.no_grad():
+        output = model(
+            input_ids=ids,
+            decoder_input_ids=torch.cat([start, ids], dim=1),
+            output_hidden_states=True,
+        )
+    states = output.decoder_hidden_states
+    for pooling, position in (("first", 0), ("last", -1)):
+        activations = embed(t5, ["Gold has"], stack="decoder", pooling=pooling)
+        assert activations.shape == (1, 3, 1, 16)
+        assert_allclose(
+            activations[0, 1, 0], states[2][0, position], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_auto_stack_is_the_encoder(t5: str) -> None:
+    activations = embed(t5)
+    assert activations.shape == (4, 2, 1, 16)
+    np.testing.assert_array_equal(activations, embed(t5, stack="encoder"))
+
+
+def test_activations_are_float32_whatever_the_model_s_dtype(llama: str) -> None:
+    activations = embed(llama, dtype="bfloat16")
+    assert activations.dtype == np.float32
+    assert_allclose(activations, embed(llama), rtol=0.2, atol=0.2)
+
+
+def test_fit_loads_no_weights(llama: str) -> None:
+    release_models()
+    HFEmbeddingTransformer(llama).fit(TEXTS)
+    assert not _models._MODELS.kept
+
+
+def test_clones_share_one_copy_of_the_model(
+    llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_models()
+    loads = []
+    load = transformers.AutoModel.from_pretrained
+    monkeypatch.setattr(
+        transformers.AutoModel,
+        "from_pretrained",
+        lambda *args, **kwargs: loads.append(args) or load(*args, **kwargs),
+    )
+    embedder = HFEmbeddingTransformer(llama, device="cpu")
+    for copy in (embedder, clone(embedder), clone(embedder).set_params(layers=[0])):
+        copy.fit_transform(TEXTS)
+    assert len(loads) == 1
+
+
+def test_pickle_is_small_and_gives_the_same_activations(llama: str) -> None:
+    embedder = HFEmbeddingTransformer(llama, device="cpu").fit(TEXTS)
+    expected = embedder.transform(TEXTS)
+    pickled = pickle.dumps(embedder)
+    assert len(pickled) < 100_000
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(TEXTS), expected)
+
+
+def test_no_hook_stays_on_the_model(llama: str) -> None:
+    embed(llama, parts=ALL_PARTS)
+    loaded = list(_models._MODELS.kept.values())[-1]
+    assert not any(module._forward_hooks for module in loaded.model.modules())
+
+
+def test_global_generators_stay_as_they_were(llama: str) -> None:
+    release_models()
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 - the global generator is what is tested
+    embed(llama)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002 - as above
+
+
+def test_feature_names_say_layer_part_and_unit(llama: str) -> None:
+    embedder = HFEmbeddingTransformer(llama, layers=[0, 2], parts=("rs", "mlp"))
+    names = embedder.fit(TEXTS).get_feature_names_out()
+    assert len(names) == 2 * 2 * 16
+    assert [names[0], names[17], names[-1]] == ["L0_rs_0", "L0_mlp_1", "L2_mlp_15"]
+
+
+def test_pipeline_names_its_features_after_the_model_s_layers(llama: str) -> None:
+    pipe = make_pipeline(
+        HFEmbeddingTransformer(llama, layers=[1], device="cpu"), LayerAggregator()
+    ).fit(TEXTS)
+    assert list(pipe.get_feature_names_out()[:2]) == ["L1_rs_0", "L1_rs_1"]
+
+
+def test_pipeline_s_set_output_reaches_the_features(llama: str) -> None:
+    pipe = make_pipeline(
+        HFEmbeddingTransformer(llama, layers=[1], device="cpu"), LayerAggregator()
+    ).set_output(transform="pandas")
+    frame = pipe.fit_transform(pd.Series(TEXTS, index=[9, 8, 7, 6]))
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.shape == (4, 16)
+
+
+def test_set_output_refuses_unknown_containers(llama: str) -> None:
+    with pytest.raises(ValueError, match=r"'transform'.*Got 'frame'"):
+        HFEmbeddingTransformer(llama).set_output(transform="frame")
+
+
+def test_grid_search_over_either_step_s_layers_scores_alike(llama: str) -> None:
+    texts = [
+        f"The city of {name} is in {where}." for name in "abcdef" for where in "xy"
+    ]
+    labels = [where == "x" for name in "abcdef" for where in "xy"]
+    scores = []
+    for grid in ("hfembeddingtransformer__layers", "layeraggregator__layers"):
+        pipe = make_pipeline(
+            HFEmbeddingTransformer(llama, device="cpu"),
+            LayerAggregator(),
+            LogisticRegression(max_iter=1000),
+        )
+        search = GridSearchCV(pipe, {grid: [[0], [1], [2]]}, cv=2, scoring="roc_auc")
+        scores.append(search.fit(texts, labels).cv_results_["mean_test_score"])
+    assert_allclose(scores[0], scores[1])
+
+
+def test_cross_validation_takes_texts(llama: str) -> None:
+    pipe = make_pipeline(
+        HFEmbeddingTransformer(llama, device="cpu"),
+        LayerAggregator(),
+        LogisticRegression(max_iter=1000),
+    )
+    scores = cross_val_score(pipe, TEXTS * 3, [0, 1, 0, 1] * 3, cv=3)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        ([], ValueError, "at least one text"),
+        (None, TypeError, "Got None instead"),
+        (3, TypeError, "Got 3 instead"),
+        ("one text", TypeError, "Got 'one text' instead"),
+        (["a", None], TypeError, "Got None .NoneType. at position 1"),
+        (["a", 5], TypeError, "Got 5 .int. at position 1"),
+        (["a", float("nan")], TypeError, "Got nan .float. at position 1"),
+        ([b"a"], TypeError, "Got b'a' .bytes. at position 0"),
+        ([["a", "b"]], TypeError, r"Got \['a', 'b'\] .list. at position 0"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), ValueError, r"shape \(1, 2\)"),
+        (np.zeros((2, 3, 4)), ValueError, r"shape \(2, 3, 4\)"),
+        (["a", ""], ValueError, r"Got none at positions \[1\]"),
+    ],
+)
+def test_bad_texts_are_refused_by_name(
+    llama: str, texts: object, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"X given to HFEmbeddingTransformer.*{message}"):
+        embed(llama, texts)
+
+
+def test_empty_text_is_its_special_tokens_where_the_tokenizer_adds_some(
+    bert: str,
+) -> None:
+    embedder = HFEmbeddingTransformer(bert, pooling="mean", device="cpu").fit(["a"])
+    assert embedder.selected_tokens([""]) == [["<cls>", "<sep>"]]
+    assert np.isfinite(embedder.transform([""])).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"layers": [3]}, r"'layers'.*positions in \[0, 3\).*Got \[3\]"),
+        ({"layers": "last"}, "'layers'.*Got 'last'"),
+        ({"layers": []}, r"'layers'.*at least one.*Got \[\]"),
+        ({"layers": [0, -3]}, r"'layers'.*named once.*Got \[0, -3\]"),
+        ({"layers": 1.5}, r"'layers'.*Got 1\.5"),
+        ({"parts": "rs"}, "'parts'.*sequence.*Got 'rs'"),
+        ({"parts": ("rs", "rs")}, "'parts'.*named once"),
+        ({"parts": ("resid",)}, "'parts'.*Got .'resid'"),
+        ({"parts": ()}, "'parts'"),
+        ({"pooling": "lst"}, "'pooling'.*Got 'lst'"),
+        ({"token_filter": "text"}, "'token_filter'.*Got 'text'"),
+        ({"prompt_template": "Is it true?"}, "'prompt_template'.*holds {text}"),
+        ({"stack": "decoder"}, "'stack'.*must be 'auto'.*llama"),
+        ({"batch_tokens": 0}, "'batch_tokens'.*Got 0"),
+        ({"dtype": "int8"}, "'dtype'.*Got 'int8'"),
+        ({"device": "gpu"}, "'device'.*Got 'gpu'"),
+        ({"max_length": 65}, "'max_length'.*at most 64 tokens.*Got 65"),
+        ({"eos_token": "<end>"}, "'eos_token'.*Got '<end>'"),
+        ({"model_name": 3}, "'model_name'.*Got 3"),
+        ({"verbose": "yes"}, "'verbose'.*Got 'yes'"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(
+    llama: str, parameters: dict[str, object], message: str
+) -> None:
+    embedder = HFEmbeddingTransformer(llama, device="cpu").set_params(**parameters)
+    with pytest.raises(ValueError, match=message):
+        embedder.fit_transform(TEXTS)
+
+
+def test_missing_gguf_file_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"'model_name'.*no_such\.gguf"):
+        embed("no_such.gguf")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_absent_cuda_warns_and_falls_back(llama: str) -> None:
+    with pytest.warns(UserWarning, match="device='cuda'.*not available"):
+        activations = embed(llama, device="cuda")
+    np.testing.assert_array_equal(activations, embed(llama))
+
+
+def test_overflow_is_an_error_that_names_the_layer(
+    llama: str, save_model: Callable[..., str], byte_tokenizer: Callable[..., object]
+) -> None:
+    model = transformers.AutoModel.from_pretrained(llama)
+    model.layers[1].mlp.down_proj.weight.data.mul_(1e6)
+    folder = save_model(model.config, byte_tokenizer())
+    model.save_pretrained(folder)
+    with pytest.raises(FloatingPointError, match=r"layer 1 .*float16.*'bfloat16'"):
+        embed(folder, dtype="float16")
+
+
+def test_out_of_memory_halves_the_batch(
+    llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = embed(llama)
+    forward = transformers.LlamaModel.forward
+    sizes = []
+
+    def forward_with_little_memory(
+        self: transformers.LlamaModel, input_ids: torch.Tensor, **inputs: object
+    ) -> object:
+        sizes.append(len(input_ids))
+        if len(input_ids) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, input_ids, **inputs)
+
+    monkeypatch.setattr(transformers.LlamaModel, "forward", forward_with_little_memory)
+    assert_allclose(embed(llama), expected, rtol=1e-5, atol=1e-5)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+
+
+def test_progress_bar_counts_texts(
+    llama: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(llama, verbose=True)
+    assert "4/4" in capsys.readouterr().err
