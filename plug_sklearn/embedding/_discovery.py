@@ -46,28 +46,29 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     """
     path = _find_block_path(model, root, stack)
     blocks = resolve_modules(model, path)
-    traces: list[Trace] = []
+    last: list[Trace] = []
+    links: list[bool] = []
     parts: list[tuple[Paths, Paths]] = []
 
-    def search(trace: Trace) -> None:
-        traces[:] = [trace]
+    def survey(trace: Trace) -> None:
+        links.extend(trace.follows(before) for before in last)
+        last[:] = [trace]
         if not parts:
             parts.extend(_find_parts(trace))
 
-    failure = trace_blocks(model, blocks, search)
-    if failure is None:
-        _check_stream(model, path, traces)
-    if failure is None and parts:
-        holds: list[bool] = []
-        failure = trace_blocks(
+    trace_blocks(model, blocks, survey)
+    _check_stream(model, path, last, links)
+    holds: list[bool] = []
+    if parts:
+        trace_blocks(
             model, blocks, lambda trace: holds.append(_parts_hold(trace, *parts[0]))
         )
-        if all(holds):
-            return Anatomy(path, *parts[0])
+    if holds and all(holds):
+        return Anatomy(path, *parts[0])
     return Anatomy(
         path,
-        reason=failure
-        or "no two modules of a block add up to what it adds to the residual stream",
+        reason="no modules were found that add up to what every block adds to the "
+        "residual stream",
     )
 
 
@@ -92,12 +93,18 @@ def _count_weights(item: tuple[str, nn.ModuleList]) -> int:
     return sum(weight.numel() for weight in item[1].parameters())
 
 
-def _check_stream(model: PreTrainedModel, path: str, traces: Sequence[Trace]) -> None:
-    shape = tuple(traces[0].given.shape) if traces else None
-    if shape is None or len(shape) != 3 or shape[:2] != (1, N_TOKENS):
+def _check_stream(
+    model: PreTrainedModel, path: str, last: Sequence[Trace], links: Sequence[bool]
+) -> None:
+    shape = tuple(last[0].given.shape) if last else ()
+    # What some families do to the stream between two blocks breaks that link only.
+    linked = any(links) or not links
+    if not linked or len(shape) != 3 or shape[:2] != (1, N_TOKENS):
         raise ValueError(
-            f"The blocks of {type(model).__name__}, {path!r}, must return states of "
-            f"shape (texts, tokens, hidden size). Got {shape} instead."
+            "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
+            "whose blocks hand on states of shape (texts, tokens, hidden size). Got "
+            f"{type(model).__name__} instead, whose modules in {path!r} do not; if its "
+            "blocks are elsewhere, tell where with register_anatomy."
         )
 
 

@@ -63,6 +63,12 @@ _LLAMA = Anatomy("layers", ("self_attn",), ("mlp",))
 _SANDWICH = Anatomy(
     "layers", ("post_attention_layernorm",), ("post_feedforward_layernorm",)
 )
+_GRANITE_MOE = Anatomy(
+    "layers",
+    ("self_attn",),
+    ("block_sparse_moe",),
+    multiplier="residual_multiplier",
+)
 _GPT2 = Anatomy("h", ("attn",), ("mlp",))
 _OPT = Anatomy("decoder.layers", ("self_attn",), ("fc2",))
 _BLOOM = Anatomy("h", ("self_attention.dense",), ("mlp.dense_4h_to_h",))
@@ -99,6 +105,8 @@ _ONE_STACK: Mapping[str, Anatomy] = {
             "qwen3",
             "qwen3_moe",
             # Layers of linear attention have no `self_attn`, and so no attention part.
+            "qwen3_5_moe_text",
+            "qwen3_5_text",
             "qwen3_next",
             "smollm3",
             "stablelm",
@@ -108,7 +116,20 @@ _ONE_STACK: Mapping[str, Anatomy] = {
     ),
     **dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3"), _SANDWICH),
     **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "codegen", "gpt_bigcode"), _GPT2),
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra", "deberta-v2"), _BERT),
+    **dict.fromkeys(
+        (
+            "bert",
+            "camembert",
+            "deberta",
+            "deberta-v2",
+            "electra",
+            "ernie",
+            "rembert",
+            "roberta",
+            "xlm-roberta",
+        ),
+        _BERT,
+    ),
     "albert": Anatomy(
         # One group of layers is called again and again, and a layer is one call.
         "encoder.albert_layer_groups.*.albert_layers",
@@ -124,6 +145,9 @@ _ONE_STACK: Mapping[str, Anatomy] = {
     "glm4": Anatomy("layers", ("post_self_attn_layernorm",), ("post_mlp_layernorm",)),
     "gpt_neox": Anatomy("layers", ("attention",), ("mlp",)),
     "granite": replace(_LLAMA, multiplier="residual_multiplier"),
+    "granitemoe": _GRANITE_MOE,
+    # Layers of Mamba have no `self_attn`.
+    "granitemoehybrid": replace(_GRANITE_MOE, mlp=("block_sparse_moe", "shared_mlp")),
     "llama4_text": Anatomy("layers", ("self_attn",), ("feed_forward",)),
     "mamba": Anatomy("layers"),
     "modernbert": Anatomy("layers", ("attn",), ("mlp",)),
@@ -139,9 +163,12 @@ _ONE_STACK: Mapping[str, Anatomy] = {
 _TWO_STACKS: Mapping[str, tuple[Anatomy, Anatomy]] = {
     **dict.fromkeys(("t5", "mt5"), (_T5_ENCODER, _T5_DECODER)),
     **dict.fromkeys(("mbart", "pegasus"), (_MBART_ENCODER, _MBART_DECODER)),
-    "bart": (
-        replace(_MBART_ENCODER, post_norm=True),
-        replace(_MBART_DECODER, post_norm=True),
+    **dict.fromkeys(
+        ("bart", "marian", "plbart"),
+        (
+            replace(_MBART_ENCODER, post_norm=True),
+            replace(_MBART_DECODER, post_norm=True),
+        ),
     ),
 }
 
@@ -154,6 +181,9 @@ FAMILIES: dict[tuple[str, Stack | None], Anatomy] = {
 VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {
     ("opt", None): (
         Variant("do_layer_norm_before", False, replace(_OPT, post_norm=True)),
+    ),
+    ("granitemoehybrid", None): (
+        Variant("num_local_experts", 0, replace(_GRANITE_MOE, mlp=("shared_mlp",))),
     ),
     ("bloom", None): (
         Variant(

@@ -45,6 +45,10 @@ class Trace:
         size = sum(term.abs() for term in terms)
         return bool((error <= _ROUNDING_UNITS * torch.finfo(dtype).eps * size).all())
 
+    def follows(self, before: "Trace") -> bool:
+        """Tell whether this block took what the block before it gave."""
+        return torch.equal(self.taken, before.given.to(self.taken.device))
+
     def take(self, paths: Sequence[str]) -> list[Tensor]:
         """List the outputs at those of the paths that are in this block."""
         return [self.outputs[path] for path in paths if path in self.outputs]
@@ -54,19 +58,38 @@ def trace_blocks(
     model: PreTrainedModel,
     blocks: Sequence[nn.Module],
     judge: Callable[[Trace], None],
-) -> str | None:
-    """Run random tokens, judge each call of a block, and say what went wrong."""
+) -> None:
+    """Run random tokens and judge each call of a block.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Any model; it is left without hooks and in the mode it had.
+    blocks : sequence of nn.Module
+        Blocks of it.
+    judge : callable
+        Called with the trace of each call, in the order of the layers.
+
+    Raises
+    ------
+    ValueError
+        If the model does not run on token ids alone.
+    """
     handles = [handle for block in blocks for handle in _watch_block(block, judge)]
     try:
         with _evaluating(model), torch.no_grad():
             model(**_draw_tokens(model))
     # The code of a family that nobody here knows may raise anything.
     except Exception as error:
-        return f"running it on random tokens raised {error!r}"
+        raise ValueError(
+            "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
+            f"that runs on token ids. {type(model).__name__} raised {error!r} on "
+            "random ones; if only its parts can't be traced, tell where they are with "
+            "register_anatomy."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
-    return None
 
 
 def _watch_block(
@@ -82,13 +105,14 @@ def _watch_block(
     def end(_: nn.Module, __: object, output: object) -> None:
         # A module called twice, such as a shared dropout, has no one output.
         once = {path: calls[0] for path, calls in outputs.items() if len(calls) == 1}
-        judge(Trace(taken[0], first_tensor(output).clone(), once))
+        judge(Trace(taken.pop(), first_tensor(output).clone(), once))
 
     def keep(path: str) -> Callable[[nn.Module, object, object], None]:
         def hook(_: nn.Module, __: object, output: object) -> None:
             with suppress(TypeError):
                 tensor = first_tensor(output)
-                if tensor.numel() == taken[0].numel():
+                # Blocks may share a module, and this call be another block's.
+                if taken and tensor.numel() == taken[0].numel():
                     # Copied, because some families add to it in place.
                     copy = tensor.clone().reshape(taken[0].shape)
                     outputs.setdefault(path, []).append(copy)

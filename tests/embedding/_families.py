@@ -59,6 +59,17 @@ _DEEPSEEK = {
     "v_head_dim": 8,
     "num_key_value_heads": 4,
 }
+_LOCAL_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_GRANITE_HYBRID = {
+    **_SIZES,
+    "num_key_value_heads": 2,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_d_state": 8,
+    "shared_intermediate_size": 40,
+    "residual_multiplier": 0.22,
+}
 _QWEN3_NEXT = {
     "num_hidden_layers": 4,
     "layer_types": ["linear_attention"] * 3 + ["full_attention"],
@@ -82,9 +93,9 @@ def _of(
     config_class: Callable[..., Any],
     *sizes: Mapping[str, Any],
     stack: Stack | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Family:
-    keywords = dict(_IDS)
+    keywords: dict[str, Any] = dict(_IDS)
     for mapping in (*sizes, changes):
         keywords |= mapping
     return Family(partial(config_class, **keywords), stack)
@@ -155,6 +166,13 @@ PRE_NORM: dict[str, Family] = {
         sliding_window=4,
     ),
     "gptj": _of(hf.GPTJConfig, _GPT, rotary_dim=4),
+    "granitemoe": _of(
+        hf.GraniteMoeConfig,
+        _GROUPED,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        residual_multiplier=0.22,
+    ),
     "granite": _of(hf.GraniteConfig, _GROUPED, residual_multiplier=0.22),
     "llama": _of(hf.LlamaConfig, _GROUPED),
     "llama4, text": _of(
@@ -228,6 +246,10 @@ POST_NORM: dict[str, Family] = {
         n_head=4,
         apply_residual_connection_post_layernorm=True,
     ),
+    "camembert": _of(hf.CamembertConfig, _SIZES),
+    "deberta": _of(
+        hf.DebertaConfig, _SIZES, relative_attention=True, pos_att_type=["c2p", "p2c"]
+    ),
     "deberta_v2": _of(
         hf.DebertaV2Config,
         _SIZES,
@@ -244,6 +266,9 @@ POST_NORM: dict[str, Family] = {
         hf.DistilBertConfig, dim=HIDDEN_SIZE, hidden_dim=48, n_layers=3, n_heads=4
     ),
     "electra": _of(hf.ElectraConfig, _SIZES, embedding_size=16),
+    "ernie": _of(hf.ErnieConfig, _SIZES),
+    "marian, decoder": _of(hf.MarianConfig, _BART, stack="decoder"),
+    "marian, encoder": _of(hf.MarianConfig, _BART, stack="encoder"),
     "mpnet": _of(hf.MPNetConfig, _SIZES),
     "nomic_bert": _of(hf.NomicBertConfig, _SIZES, head_dim=8),
     "opt, post-norm": _of(
@@ -253,14 +278,27 @@ POST_NORM: dict[str, Family] = {
         do_layer_norm_before=False,
         word_embed_proj_dim=16,
     ),
+    "plbart, decoder": _of(hf.PLBartConfig, _BART, stack="decoder"),
+    "plbart, encoder": _of(hf.PLBartConfig, _BART, stack="encoder"),
+    "rembert": _of(hf.RemBertConfig, _SIZES, input_embedding_size=16),
     "roberta": _of(hf.RobertaConfig, _SIZES),
     "xlm_roberta": _of(hf.XLMRobertaConfig, _SIZES),
 }
 
 #: Some layers, or all, have no attention.
 HYBRID: dict[str, Family] = {
+    "granitemoehybrid": _of(hf.GraniteMoeHybridConfig, _GRANITE_HYBRID, _LOCAL_EXPERTS),
+    "granitemoehybrid, dense": _of(
+        hf.GraniteMoeHybridConfig, _GRANITE_HYBRID, num_local_experts=0
+    ),
     "mamba": _of(
         hf.MambaConfig, hidden_size=HIDDEN_SIZE, num_hidden_layers=3, state_size=4
+    ),
+    "qwen3_5_moe, text": _of(hf.Qwen3_5MoeTextConfig, _GROUPED, _EXPERTS, _QWEN3_NEXT),
+    "qwen3_5, text": _of(
+        hf.Qwen3_5TextConfig,
+        _GROUPED,
+        {k: v for k, v in _QWEN3_NEXT.items() if "expert" not in k},
     ),
     "qwen3_next": _of(hf.Qwen3NextConfig, _GROUPED, _EXPERTS, _QWEN3_NEXT),
 }
@@ -288,7 +326,7 @@ def shake_weights(model: torch.nn.Module) -> None:
 
 
 def run_tokens(
-    model: PreTrainedModel, n_texts: int = 2, n_tokens: int = 7, **options: Any
+    model: PreTrainedModel, n_texts: int = 2, n_tokens: int = 7, **options: object
 ) -> Any:  # noqa: ANN401 - each model has an output class of its own
     """Run a model on random tokens, without a gradient."""
     generator = torch.Generator().manual_seed(1)
