@@ -187,6 +187,11 @@ VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {
     ),
     ("bloom", None): (
         Variant(
+            "slow_but_exact",
+            True,
+            Anatomy("h", reason="slow_but_exact computes them outside of any module"),
+        ),
+        Variant(
             "apply_residual_connection_post_layernorm",
             True,
             replace(_BLOOM, post_norm=True),

@@ -305,11 +305,23 @@ HYBRID: dict[str, Family] = {
 
 FAMILIES: dict[str, Family] = {**PRE_NORM, **POST_NORM, **HYBRID}
 
+#: Configurations whose parts no hook can hear.
+DEAF: dict[str, Family] = {
+    "bloom, slow": _of(
+        hf.BloomConfig,
+        hidden_size=HIDDEN_SIZE,
+        n_layer=3,
+        n_head=4,
+        pretraining_tp=2,
+        slow_but_exact=True,
+    ),
+}
+
 
 @cache
 def build_model(name: str) -> tuple[PreTrainedModel, Stack | None]:
     """Build a family's tiny model, in evaluation mode, float32, once a session."""
-    family = FAMILIES[name]
+    family = (FAMILIES | DEAF)[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModel.from_config(family.config())
