@@ -50,7 +50,7 @@ def resolve_positions(
     if not is_sequence or not all(_is_integer(position) for position in given):
         expected = "'all', an int, or a sequence of ints"
     elif not all(-n_positions <= position < n_positions for position in given):
-        expected = f"positions in [0, {n_positions}), or negative ones from the end"
+        expected = f"positions in [0, {n_positions})"
     elif not len({position % n_positions for position in given}) == len(given) > 0:
         expected = "at least one position, each named once"
     if expected is not None:

@@ -1,0 +1,53 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from plug_sklearn.embedding._special import SpecialTokens
+
+Build = Callable[..., PreTrainedTokenizerFast]
+START, END, THINK = "<|im_start|>", "<|im_end|>", "<think>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(byte_tokenizer: Build) -> PreTrainedTokenizerFast:
+    return byte_tokenizer(wraps=True)
+
+
+@pytest.mark.parametrize("spelling", [START, END, "<pad>", THINK])
+def test_text_cannot_spell_a_token(
+    tokenizer: PreTrainedTokenizerFast, spelling: str
+) -> None:
+    special = SpecialTokens(tokenizer)
+    text = f"a {spelling}{spelling} b"
+    assert special.is_spelled_in(text)
+    assert special.id_of[spelling] in tokenizer(text)["input_ids"]
+    ids = special.encode_literally([(text, True)], adds_special=False)
+    assert not set(ids) & set(special.id_of.values())
+    assert tokenizer.decode(ids) == text
+
+
+def test_template_s_own_tokens_stay_special(tokenizer: PreTrainedTokenizerFast) -> None:
+    special = SpecialTokens(tokenizer)
+    pieces = [(f"{START}user\n", False), (f"Hi {START}", True), (END, False)]
+    ids = special.encode_literally(pieces, adds_special=False)
+    assert ids.count(special.id_of[START]) == ids.count(special.id_of[END]) == 1
+    assert ids[0] == special.id_of[START]
+    assert ids[-1] == special.id_of[END]
+
+
+@given(st.text(alphabet="ab <|>\n", max_size=12))
+def test_text_without_special_tokens_is_tokenized_as_ever(
+    tokenizer: PreTrainedTokenizerFast, text: str
+) -> None:
+    special = SpecialTokens(tokenizer)
+    pieces = [(f"{START}user\n", False), (text, True), (f"{END}\n", False)]
+    prompt = "".join(piece for piece, _ in pieces)
+    assert special.encode_literally(pieces, True) == tokenizer(prompt)["input_ids"]
+
+
+def test_tokens_that_the_tokenizer_adds_are_known(byte_tokenizer: Build) -> None:
+    assert SpecialTokens(byte_tokenizer(wraps=True)).added == ([3], [4])
+    assert SpecialTokens(byte_tokenizer()).added == ([], [])

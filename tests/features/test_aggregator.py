@@ -1,0 +1,164 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from sklearn.utils.estimator_checks import check_estimator
+
+from plug_sklearn import LayerAggregator
+
+ACTIVATIONS = np.random.default_rng(0).standard_normal((5, 4, 3, 2))
+
+
+def aggregate_by_loops(
+    X: NDArray[np.floating], layers: list[int], parts: list[int], method: str
+) -> NDArray[np.floating]:
+    """Plain-Python reference: one value at a time."""
+    rows = []
+    for sample in X:
+        chosen = [
+            [sample[layer][part][unit] for part in parts for unit in range(X.shape[3])]
+            for layer in layers
+        ]
+        if method == "concat":
+            rows.append([value for layer in chosen for value in layer])
+        else:
+            pool = max if method == "max" else lambda values: sum(values) / len(values)
+            rows.append([pool(values) for values in zip(*chosen, strict=True)])
+    return np.array(rows)
+
+
+def test_scikit_learn_s_checks_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    results = check_estimator(LayerAggregator(), on_fail=None, on_skip=None)
+    count = Counter(result["status"] for result in results)
+    with capsys.disabled():
+        print(f"\nLayerAggregator: {len(results)} checks, {dict(count)}")  # noqa: T201 - the count is meant to be seen
+    assert count["failed"] == count["xfail"] == 0
+    # scikit-learn runs this one only where SCIPY_ARRAY_API is set
+    skipped = {r["check_name"] for r in results if r["status"] == "skipped"}
+    assert skipped <= {"check_array_api_input"}
+
+
+@given(
+    layers=st.lists(st.integers(-4, 3), min_size=1, unique_by=lambda i: i % 4),
+    parts=st.lists(st.integers(-3, 2), min_size=1, unique_by=lambda i: i % 3),
+    method=st.sampled_from(["concat", "mean", "max"]),
+)
+def test_features_are_what_plain_loops_give(
+    layers: list[int], parts: list[int], method: str
+) -> None:
+    features = LayerAggregator(layers, parts, method).fit_transform(ACTIVATIONS)
+    assert_allclose(
+        features, aggregate_by_loops(ACTIVATIONS, layers, parts, method), rtol=1e-12
+    )
+
+
+def test_stack_keeps_four_axes() -> None:
+    aggregator = LayerAggregator([3, 0], [1], "stack")
+    assert_array_equal(
+        aggregator.fit_transform(ACTIVATIONS), ACTIVATIONS[:, [3, 0]][:, :, [1]]
+    )
+
+
+@pytest.mark.parametrize("parts", ["mlp", ["mlp"], 2, [-1], np.array([2])])
+def test_parts_go_by_position_or_name(parts: object) -> None:
+    features = LayerAggregator(layers=0, parts=parts).fit_transform(ACTIVATIONS)
+    assert_array_equal(features, ACTIVATIONS[:, 0, 2])
+
+
+def test_three_axes_are_samples_layers_and_units() -> None:
+    features = LayerAggregator(layers=[2]).fit_transform(ACTIVATIONS[:, :, 0])
+    assert_array_equal(features, ACTIVATIONS[:, 2, 0])
+
+
+def test_two_axes_are_samples_and_units() -> None:
+    X = ACTIVATIONS[:, 0, 0]
+    assert_array_equal(LayerAggregator().fit_transform(X), X)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["concat", "mean", "max", "stack"])
+def test_dtype_is_kept(dtype: type[np.floating], method: str) -> None:
+    aggregator = LayerAggregator(method=method)
+    assert aggregator.fit_transform(ACTIVATIONS.astype(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("method", ["concat", "mean", "max"])
+def test_names_stand_where_their_features_do(method: str) -> None:
+    aggregator = LayerAggregator([2, 0], ["mlp", "rs"], method)
+    features = aggregator.fit_transform(ACTIVATIONS)
+    names = list(aggregator.get_feature_names_out())
+    assert len(names) == features.shape[1]
+    column = names.index("L0_rs_1" if method == "concat" else f"{method}_rs_1")
+    expected = aggregate_by_loops(ACTIVATIONS, [2, 0], [0], method)
+    assert_allclose(features[:, column], expected[:, -1])
+
+
+def test_names_of_the_step_before_are_kept() -> None:
+    aggregator = LayerAggregator([1]).fit(ACTIVATIONS)
+    given_names = [
+        f"L{layer}_{part}_{unit}"
+        for layer in (10, 20, 30, 40)
+        for part in "abc"
+        for unit in range(2)
+    ]
+    names = aggregator.get_feature_names_out(given_names)
+    assert list(names) == given_names[6:12]
+    with pytest.raises(ValueError, match="input_features should have length equal"):
+        aggregator.get_feature_names_out(["x0"])
+
+
+def test_pandas_output_is_named_and_indexed() -> None:
+    aggregator = LayerAggregator([0], ["rs"]).set_output(transform="pandas")
+    frame = aggregator.fit_transform(ACTIVATIONS)
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame.columns) == ["L0_rs_0", "L0_rs_1"]
+
+
+def test_frames_of_stacked_activations_are_refused() -> None:
+    aggregator = LayerAggregator(method="stack").set_output(transform="pandas")
+    with pytest.raises(ValueError, match=r"'method'.*pandas frame.*Got 'stack'"):
+        aggregator.fit_transform(ACTIVATIONS)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"layers": [40]}, r"'layers'.*positions in \[0, 4\).*Got \[40\]"),
+        ({"layers": [1, -3]}, r"'layers'.*each named once.*Got \[1, -3\]"),
+        ({"layers": []}, r"'layers'.*at least one position.*Got \[\]"),
+        ({"layers": "first"}, "'layers'.*Got 'first'"),
+        ({"layers": [0.5]}, r"'layers'.*sequence of ints.*Got \[0\.5\]"),
+        ({"layers": [True]}, r"'layers'.*sequence of ints.*Got \[True\]"),
+        ({"layers": None}, "'layers'.*Got None"),
+        ({"parts": [3]}, r"'parts'.*positions in \[0, 3\).*Got \[3\]"),
+        ({"parts": ["resid"]}, r"'parts'.*names among.*Got \['resid'\]"),
+        ({"parts": {"rs"}}, r"'parts'.*Got {'rs'}"),
+        ({"method": "sum"}, r"'method'.*Got 'sum'"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(
+    parameters: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"The {message} instead"):
+        LayerAggregator().set_params(**parameters).fit(ACTIVATIONS)
+
+
+def test_names_of_parts_need_all_three() -> None:
+    with pytest.raises(ValueError, match=r"'parts'.*names only where all of"):
+        LayerAggregator(parts=["rs"]).fit(ACTIVATIONS[:, :, :2])
+
+
+def test_another_shape_than_in_fit_is_refused() -> None:
+    aggregator = LayerAggregator().fit(ACTIVATIONS)
+    with pytest.raises(ValueError, match=r"shape \(4, 3, 2\), as in fit\. Got"):
+        aggregator.transform(ACTIVATIONS[:, :, :2])
+
+
+def test_five_axes_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 to 4 axes"):
+        LayerAggregator().fit(ACTIVATIONS[None])
