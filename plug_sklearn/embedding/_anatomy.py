@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -22,6 +23,11 @@ __all__ = [
 ]
 
 _REGISTERED: dict[tuple[str, Stack | None], Anatomy] = {}
+
+# Discovery runs the model: once is enough for as long as the model lives.
+_DISCOVERED: WeakKeyDictionary[PreTrainedModel, dict[Stack | None, Anatomy]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,12 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
                     f"The anatomy registered for {model_type!r} must give paths that "
                     f"are in {type(model).__name__}. Got {anatomy} instead."
                 )
-    text_type = _name_types(model)[-1]
-    root = next((path for path, _ in _text_models(model, text_type)), "")
-    return discover_anatomy(model, root, stack)
+    discovered = _DISCOVERED.setdefault(model, {})
+    if stack not in discovered:
+        text_type = _name_types(model)[-1]
+        root = next((path for path, _ in _text_models(model, text_type)), "")
+        discovered[stack] = discover_anatomy(model, root, stack)
+    return discovered[stack]
 
 
 def find_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[Block]:

@@ -68,7 +68,9 @@ class ActivationReader:
     def __init__(self, loaded: LoadedModel, request: Request) -> None:
         self.loaded = loaded
         self.request = request
-        anatomy = anatomy_of(loaded.model, request.stack)
+        with loaded.lock:
+            # Finding the parts of an unknown family runs it with hooks.
+            anatomy = anatomy_of(loaded.model, request.stack)
         self.blocks = find_blocks(loaded.model, anatomy)
         require_parts(loaded.model, anatomy, layers=request.layers, parts=request.parts)
 

@@ -1,0 +1,163 @@
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from _families import FAMILIES, HIDDEN_SIZE, POST_NORM, build_model, run_tokens
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+
+from plug_sklearn.embedding._anatomy import anatomy_of, find_blocks
+from plug_sklearn.embedding._forward import ActivationReader, Request
+from plug_sklearn.embedding._models import LoadedModel
+from plug_sklearn.embedding._prompts import Prompt
+
+LENGTHS = (7, 3, 5, 1, 4)
+
+
+@cache
+def draw_prompts(name: str) -> tuple[Prompt, ...]:
+    """Prompts of several lengths, with all positions kept but the first of three."""
+    generator = np.random.default_rng(2)
+    prompts = []
+    for length in LENGTHS:
+        ids = generator.integers(3, 95, size=length)
+        if FAMILIES[name].stack == "decoder":
+            ids = np.concatenate([[0], ids])
+        prompts.append(Prompt(ids, np.arange(len(ids))[min(len(ids) - 1, 1) :]))
+    return tuple(prompts)
+
+
+def count_layers(name: str) -> int:
+    model, stack = build_model(name)
+    if stack == "decoder":
+        return 2
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The parts that every layer of a family has."""
+    model, stack = build_model(name)
+    blocks = find_blocks(model, anatomy_of(model, stack))
+    return (
+        "rs",
+        *(p for p in ("attn", "mlp") if all(getattr(block, p) for block in blocks)),
+    )
+
+
+def read(
+    name: str, prompts: tuple[Prompt, ...], pooling: str = "mean", **request: object
+) -> NDArray[np.float32]:
+    model, stack = build_model(name)
+    asked = {"layers": tuple(range(count_layers(name))), "parts": parts_of(name)}
+    reader = ActivationReader(
+        LoadedModel(model),
+        Request(pooling=pooling, stack=stack, **{**asked, **request}),
+    )
+    return reader.read(prompts)
+
+
+def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def batch_error(name: str, pooling: str) -> float:
+    prompts = draw_prompts(name)
+    alone = np.concatenate([read(name, (prompt,), pooling) for prompt in prompts])
+    return relative_error(read(name, prompts, pooling), alone)
+
+
+def identity_error(name: str) -> float:
+    states = read(name, draw_prompts(name))
+    change = states[:, 1:, 0] - states[:, :-1, 0]
+    model, stack = build_model(name)
+    added = states[:, 1:, 1:].sum(axis=2)
+    return float(np.linalg.norm(change - added) / np.linalg.norm(states[:, 1:, 0]))
+
+
+@pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_batch_of_one_equals_any_batch(name: str, pooling: str) -> None:
+    assert batch_error(name, pooling) < 1e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_order_and_duplicates_are_immaterial(name: str) -> None:
+    prompts = draw_prompts(name)
+    rows = [4, 2, 2, 0, 1, 3, 4]
+    shuffled = read(name, tuple(prompts[row] for row in rows))
+    assert relative_error(shuffled, read(name, prompts)[rows]) < 1e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_hooks_are_gone_and_the_model_puts_out_what_it_did(name: str) -> None:
+    model, _ = build_model(name)
+    before = run_tokens(model)[0]
+    read(name, draw_prompts(name))
+    assert torch.equal(run_tokens(model)[0], before)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_pass_ends_at_the_deepest_layer_asked_for(name: str) -> None:
+    model, stack = build_model(name)
+    ran: list[int] = []
+    handles = [
+        block.module.register_forward_pre_hook(lambda *_: ran.append(1))
+        for block in find_blocks(model, anatomy_of(model, stack))
+    ]
+    states = read(name, draw_prompts(name), layers=(0,))
+    for handle in handles:
+        handle.remove()
+    assert len(ran) == 1
+    assert relative_error(states, read(name, draw_prompts(name))[:, :1]) < 1e-6
+
+
+def test_layers_and_parts_come_in_the_order_asked_for() -> None:
+    prompts = draw_prompts("llama")
+    asked = read("llama", prompts, layers=(2, 0), parts=("mlp", "rs"))
+    everything = read("llama", prompts, layers=(0, 1, 2), parts=("rs", "attn", "mlp"))
+    assert_array_equal(asked, everything[:, [2, 0]][:, :, [2, 0]])
+
+
+def test_pooling_takes_in_the_kept_positions_only() -> None:
+    ids = np.array([5, 6, 7, 8])
+    whole, chosen = Prompt(ids, np.arange(4)), Prompt(ids, np.array([1, 2]))
+    by_position = np.concatenate(
+        [read("llama", (Prompt(ids, np.array([at])),), "last") for at in (1, 2)]
+    )
+    for pooling, expected in {
+        "first": by_position[0],
+        "last": by_position[1],
+        "mean": by_position.mean(axis=0),
+        "max": by_position.max(axis=0),
+    }.items():
+        (found,) = read("llama", (chosen,), pooling)
+        assert relative_error(found, expected) < 1e-6
+        assert relative_error(read("llama", (whole,), pooling)[0], expected) > 1e-3
+
+
+def test_error_within_a_pass_leaves_no_hook() -> None:
+    model, _ = build_model("llama")
+    with pytest.raises(IndexError):
+        read("llama", (Prompt(np.array([10_000]), np.array([0])),))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_every_family_is_read_as_the_table_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Print the table: family, parts, identity error, batch error."""
+    lines = [f"{'family':<24}{'parts':<14}{'identity error':>15}{'batch error':>13}"]
+    for name in FAMILIES:
+        parts = parts_of(name)
+        batch = batch_error(name, "mean")
+        identity = "no such identity"
+        if name not in POST_NORM and len(parts) == 3:
+            error = identity_error(name)
+            assert error < 1e-5
+            identity = f"{error:.1e}"
+        lines.append(f"{name:<24}{' '.join(parts):<14}{identity:>16}{batch:>12.1e}")
+    with capsys.disabled():
+        print("", *lines, sep="\n")  # noqa: T201 - the table is meant to be seen
+    assert HIDDEN_SIZE == read("llama", draw_prompts("llama")).shape[-1]
