@@ -70,7 +70,6 @@ def batch_error(name: str, pooling: str) -> float:
 def identity_error(name: str) -> float:
     states = read(name, draw_prompts(name))
     change = states[:, 1:, 0] - states[:, :-1, 0]
-    model, stack = build_model(name)
     added = states[:, 1:, 1:].sum(axis=2)
     return float(np.linalg.norm(change - added) / np.linalg.norm(states[:, 1:, 0]))
 

@@ -1,0 +1,43 @@
+import pytest
+from _families import FAMILIES, HIDDEN_SIZE, build_model
+
+from plug_sklearn.embedding._anatomy import anatomy_of, find_blocks
+from plug_sklearn.embedding._geometry import read_geometry
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_configuration_tells_what_the_model_has(name: str) -> None:
+    model, stack = build_model(name)
+    geometry = read_geometry(model.config, stack or "auto")
+    assert geometry.stack == stack
+    assert geometry.hidden_size == HIDDEN_SIZE
+    # One block of ALBERT serves several layers.
+    if "albert" not in name:
+        assert geometry.n_layers == len(find_blocks(model, anatomy_of(model, stack)))
+
+
+@pytest.mark.parametrize("name", ["roberta", "xlm_roberta", "mpnet", "camembert"])
+def test_positions_numbered_after_padding_leave_fewer_tokens(name: str) -> None:
+    model, _ = build_model(name)
+    config = model.config
+    geometry = read_geometry(config, "auto")
+    padding = config.pad_token_id
+    assert geometry.max_tokens == config.max_position_embeddings - padding - 1
+
+
+def test_start_token_is_the_decoder_s_only() -> None:
+    model, _ = build_model("bart, decoder")
+    assert read_geometry(model.config, "decoder").start_id == 2
+    assert read_geometry(model.config, "encoder").start_id is None
+
+
+def test_auto_is_the_encoder_of_two_stacks() -> None:
+    model, _ = build_model("t5, decoder")
+    assert read_geometry(model.config, "auto").stack == "encoder"
+
+
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
+def test_a_stack_of_a_model_with_one_is_refused(stack: str) -> None:
+    model, _ = build_model("llama")
+    with pytest.raises(ValueError, match=f"'stack'.*must be 'auto'.*Got '{stack}'"):
+        read_geometry(model.config, stack)
