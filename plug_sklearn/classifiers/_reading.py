@@ -1,0 +1,212 @@
+"""What users pass to fit and predict → checked rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from plug_sklearn.classifiers._labels import (
+    encode_labels,
+    match_labels,
+    read_sample_weight,
+)
+from plug_sklearn.classifiers._rows import Rows, find_distinct_rows
+from plug_sklearn.classifiers._splitting import choose_validation_rows
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Samples and what is known of them.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, ...), float32
+        Samples.
+    codes : ndarray of shape (n,)
+        Class codes.
+    weight : ndarray of shape (n,)
+        Sample weights.
+    groups : ndarray of shape (n,) or None
+        Group codes.
+    """
+
+    X: NDArray[np.float32]
+    codes: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    groups: NDArray[np.intp] | None = None
+
+    def take(self, chosen: NDArray[Any]) -> "LabelledRows":
+        """Take rows, without their groups."""
+        return LabelledRows(self.X[chosen], self.codes[chosen], self.weight[chosen])
+
+    def share_by_class(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute the part of each class in the weight of all rows."""
+        totals = factors * np.bincount(self.codes, self.weight, minlength=len(factors))
+        shares: NDArray[np.float64] = totals / totals.sum()
+        return shares
+
+    def put_on(self, device: torch.device, factors: NDArray[np.float64]) -> Rows:
+        """Put the rows on a device, their weights times the factors of the classes."""
+        return Rows(self.X, self.codes, self.weight * factors[self.codes], device)
+
+
+def draw_seeds(random_state: object) -> list[int]:
+    """Draw a seed for the validation split and one for the net.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        None: fresh entropy from the system, so that numpy's global generator, which is
+        what None usually means, stays as it is.
+
+    Returns
+    -------
+    list of int
+        Two seeds.
+    """
+    if random_state is None:
+        sequence = np.random.SeedSequence()
+    else:
+        generator = check_random_state(random_state)
+        sequence = np.random.SeedSequence(generator.randint(2**31))
+    seeds: list[int] = sequence.generate_state(2).tolist()
+    return seeds
+
+
+def read_rows(
+    estimator: BaseEstimator,
+    X: ArrayLike,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None,
+    groups: ArrayLike | None,
+) -> LabelledRows:
+    """Check the arguments of fit and keep the rows that are distinct.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Is given ``input_shape_``, ``classes_`` and what ``validate_data`` gives.
+    X, y, sample_weight, groups : array-like
+        The arguments of its ``fit``.
+
+    Returns
+    -------
+    LabelledRows
+        Rows of weight above 0, no two the same.
+    """
+    owner = type(estimator).__name__
+    samples, labels = validate_data(estimator, X, y, dtype=np.float32, allow_nd=True)
+    check_classification_targets(labels)
+    weight = read_sample_weight(sample_weight, samples, owner)
+    estimator.input_shape_ = samples.shape[1:]
+    estimator.classes_, codes = encode_labels(labels, weight, owner)
+    group_codes = None
+    if groups is not None:
+        check_consistent_length(samples, groups)
+        _, group_codes = np.unique(column_or_1d(groups), return_inverse=True)
+    distinct = find_distinct_rows(samples, codes, weight, group_codes)
+    return LabelledRows(
+        samples[distinct.index],
+        codes[distinct.index],
+        distinct.weight,
+        None if group_codes is None else group_codes[distinct.index],
+    )
+
+
+def read_samples(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float32]:
+    """Check samples to predict.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Fitted.
+    X : array-like of shape (n, ...)
+        Samples.
+
+    Returns
+    -------
+    ndarray of shape (n, ...), float32
+
+    Raises
+    ------
+    ValueError
+        If they are not of the shape seen in ``fit``.
+    """
+    samples: NDArray[np.float32] = validate_data(
+        estimator, X, dtype=np.float32, allow_nd=True, reset=False
+    )
+    if samples.shape[1:] != estimator.input_shape_:
+        raise ValueError(
+            f"X given to {type(estimator).__name__} must have samples of shape "
+            f"{estimator.input_shape_}, as in fit. Got {samples.shape[1:]} instead."
+        )
+    return samples
+
+
+def read_validation_rows(
+    estimator: BaseEstimator, X_val: ArrayLike | None, y_val: ArrayLike | None
+) -> LabelledRows:
+    """Check the validation rows given to fit.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Has read its training rows.
+    X_val : array-like of shape (n, ...)
+        Samples.
+    y_val : array-like of shape (n,)
+        Labels, all among the classes of the training rows.
+
+    Returns
+    -------
+    LabelledRows
+        With weights of 1.
+
+    Raises
+    ------
+    ValueError
+        If one of the two is missing, or they do not suit the training rows.
+    """
+    if X_val is None or y_val is None:
+        raise ValueError(
+            f"The 'X_val' and 'y_val' given to {type(estimator).__name__} must come "
+            f"together. Got {'y_val' if X_val is None else 'X_val'} alone instead."
+        )
+    samples = read_samples(estimator, X_val)
+    labels = column_or_1d(y_val)
+    check_consistent_length(samples, labels)
+    codes = match_labels(labels, estimator.classes_, type(estimator).__name__)
+    return LabelledRows(samples, codes, np.ones(len(codes)))
+
+
+def hold_out_rows(
+    rows: LabelledRows, fraction: float, seed: int
+) -> tuple[LabelledRows, LabelledRows | None]:
+    """Split rows into those to train on and those to validate on.
+
+    Parameters
+    ----------
+    rows : LabelledRows
+        All rows.
+    fraction : float
+        Part to validate on.
+    seed : int
+        Seed of the choice.
+
+    Returns
+    -------
+    training : LabelledRows
+    validation : LabelledRows or None
+        None where there are too few; training then holds all.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = choose_validation_rows(rows.codes, fraction, rng, rows.groups)
+    if chosen is None:
+        return rows, None
+    return rows.take(~chosen), rows.take(chosen)
