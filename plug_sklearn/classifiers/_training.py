@@ -1,0 +1,174 @@
+"""The skorch net that trains a network."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from skorch import NeuralNetClassifier
+from skorch.callbacks import PassthroughScoring, PrintLog
+from torch import Generator, Tensor, nn
+
+from plug_sklearn.classifiers._losses import ProbeLoss
+from plug_sklearn.classifiers._networks import Dropout, initialise_parameters
+from plug_sklearn.classifiers._rows import Batches, Rows
+
+#: After this many batches, the running mean of all is torch's own, of momentum 0.1.
+WARM_UP_STEPS = 10
+
+
+class ProbeNet(NeuralNetClassifier):
+    """A skorch classifier that draws from its own seed, from rows on its device.
+
+    Differs from skorch's in four ways: no draw comes from a global generator; batches
+    are slices of tensors already on the device, without a DataLoader; rows have
+    weights; and a pickle holds the weights of the network once, on the CPU, with
+    nothing of its training.
+
+    Parameters
+    ----------
+    module : type of torch.nn.Module
+        The network; gives logits, or logits and projections.
+    seed : int, default=0
+        Where initial weights, batches and dropout masks come from.
+    class_shares : sequence of float, default=None
+        Weight of each class in training, which the logits start from: an early epoch
+        need not learn it first. None: all the same.
+    evaluation_rows : int, default=1024
+        Rows of a batch outside training.
+    **kwargs
+        skorch's parameters.
+    """
+
+    def __init__(
+        self,
+        module: type[nn.Module],
+        *,
+        seed: int = 0,
+        class_shares: Sequence[float] | None = None,
+        evaluation_rows: int = 1024,
+        **kwargs: Any,  # noqa: ANN401 - skorch's own, many and varied
+    ) -> None:
+        defaults = {
+            "criterion": ProbeLoss,
+            "dataset": Rows,
+            "optimizer": torch.optim.AdamW,
+            "predict_nonlinearity": _softmax_last,
+            "train_split": None,
+        }
+        super().__init__(module, **(defaults | kwargs))
+        self.seed = seed
+        self.class_shares = class_shares
+        self.evaluation_rows = evaluation_rows
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, object]]:
+        return [
+            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+            ("valid_loss", PassthroughScoring("valid_loss")),
+            ("print_log", PrintLog()),
+        ]
+
+    def initialize_module(self) -> "ProbeNet":
+        """Build the network without a draw, then draw from the seed."""
+        seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
+        with torch.device("meta"):
+            module = self.module(**self.get_params_for("module"))
+        module = module.to_empty(device="cpu")
+        # Drawn on the CPU, so that every device starts from the same weights.
+        generator = Generator().manual_seed(seeds[0])
+        initialise_parameters(module, generator, self.class_shares)
+        self.order_generator_ = Generator().manual_seed(seeds[1])
+        mask_generator = Generator(torch.device(self.device)).manual_seed(seeds[2])
+        for layer in module.modules():
+            if isinstance(layer, Dropout):
+                layer.generator = mask_generator
+        self.module_ = module
+        self.n_steps_ = 0
+        return self
+
+    def train_step_single(self, batch: object, **fit_params: object) -> dict[str, Any]:
+        """Take a step, with norms whose running statistics start from the data.
+
+        Torch starts them from 0 and 1, which a few dozen steps later still show: an
+        early epoch would be judged by statistics it does not have. The first ten
+        batches are averaged in full instead.
+        """
+        self.n_steps_ += 1
+        if self.n_steps_ <= WARM_UP_STEPS:
+            for layer in self.module_.modules():
+                if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                    layer.momentum = 1 / self.n_steps_
+        step: dict[str, Any] = super().train_step_single(batch, **fit_params)
+        return step
+
+    def check_data(self, X: object, y: object = None) -> None:
+        """Accept the data: the estimator has checked it."""
+
+    def get_iterator(self, dataset: Rows, training: bool = False) -> Batches:
+        """Take batches of rows, shuffled in training."""
+        if training:
+            return Batches(dataset, self.batch_size, self.order_generator_)
+        return Batches(dataset, self.evaluation_rows)
+
+    def trim_for_prediction(self) -> None:
+        """Drop all that only training needs; the network stays in evaluation mode."""
+        super().trim_for_prediction()
+        del self.order_generator_
+        for parameter in self.module_.parameters():
+            parameter.grad = None
+
+    def compute(
+        self, X: NDArray[np.float32], apply: Callable[[Any, Tensor], Tensor]
+    ) -> NDArray[np.float64]:
+        """Apply a function of the network to all samples, batch by batch.
+
+        Computed in double precision wherever the device has it: in single precision, a
+        sample's result would depend on the samples beside it.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, ...), float32
+            Samples.
+        apply : callable
+            Given a copy of the network in evaluation mode and a batch of samples.
+
+        Returns
+        -------
+        ndarray of shape (n, ...), float64
+            What ``apply`` gave, joined.
+        """
+        device = torch.device(self.device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        # A copy leaves the network as it is for whoever reads it in other threads.
+        module = deepcopy(self.module_).to(dtype).eval()
+        results = []
+        with torch.inference_mode():
+            for start in range(0, len(X), self.evaluation_rows):
+                batch = X[start : start + self.evaluation_rows]
+                samples = torch.tensor(batch, dtype=dtype, device=device)
+                results.append(apply(module, samples).cpu().double())
+        joined: NDArray[np.float64] = torch.cat(results).numpy()
+        return joined
+
+    def compute_probabilities(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Compute class probabilities, (n, n_classes), that sum to 1."""
+        samples = np.asarray(X, dtype=np.float32)
+        return self.compute(samples, lambda module, x: _softmax_last(module(x)))
+
+    def __getstate__(self) -> dict[str, object]:
+        state = self.__dict__.copy()
+        if self.initialized_:
+            state["module_"] = deepcopy(self.module_).cpu()
+            state["device"] = "cpu"
+        return state
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+
+
+def _softmax_last(outputs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    return logits.softmax(dim=-1)
