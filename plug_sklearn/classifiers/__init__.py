@@ -1,0 +1,25 @@
+"""Features → probabilities: small networks as scikit-learn classifiers.
+
+``_mlp``, ``_cnn``
+    The two estimators, and ``_classifiers``, what they share.
+``_reading``
+    What users pass to ``fit`` and ``predict`` → checked rows, with ``_labels`` for
+    labels and weights.
+``_splitting``
+    Rows → training and validation rows.
+``_sizing``
+    Samples and shapes → widths.
+``_networks``
+    The networks: plain torch modules.
+``_losses``
+    The losses.
+``_training``
+    The skorch net that trains a network, with ``_rows`` for batches.
+``_scoring``, ``_stopping``
+    Epochs → scores → the epoch whose weights are kept.
+"""
+
+from plug_sklearn.classifiers._cnn import PlugCNNClassifier
+from plug_sklearn.classifiers._mlp import PlugMLPClassifier
+
+__all__ = ["PlugCNNClassifier", "PlugMLPClassifier"]

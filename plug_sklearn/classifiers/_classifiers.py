@@ -1,0 +1,230 @@
+"""What the two estimators share: from samples to a trained net."""
+
+from abc import ABC, abstractmethod
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import get_scorer_names
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from skorch.helper import predefined_split
+from torch import nn
+
+from plug_sklearn._devices import resolve_device
+from plug_sklearn.classifiers._labels import weigh_classes
+from plug_sklearn.classifiers._reading import (
+    LabelledRows,
+    draw_seeds,
+    hold_out_rows,
+    read_rows,
+    read_samples,
+    read_validation_rows,
+)
+from plug_sklearn.classifiers._scoring import choose_scoring
+from plug_sklearn.classifiers._stopping import KeepBestEpoch
+from plug_sklearn.classifiers._training import ProbeNet
+
+
+class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
+    """A network, sized by the data, trained by skorch, used as a classifier."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "target_ratio": [Interval(Real, 0, None, closed="neither")],
+        "sizing": [StrOptions({"heuristic"})],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "min_delta": [Interval(Real, 0, None, closed="left")],
+        "monitor": [StrOptions({"loss", *get_scorer_names()}), callable],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "callbacks": [list, tuple, None],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # Rows computed at once outside training: what bounds the memory of a prediction.
+    _evaluation_rows: ClassVar[int]
+
+    @abstractmethod
+    def _describe_network(
+        self, n_samples: int
+    ) -> tuple[type[nn.Module], dict[str, object]]:
+        """Choose the network and its parameters for samples of ``input_shape_``."""
+
+    def _describe_loss(self) -> dict[str, float]:
+        return {}
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Size the network, train it, and keep the weights of its best epoch.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples; become float32.
+        y : array-like of shape (n_samples,)
+            Labels, numbers or strings.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights in the training and validation losses. A row of weight 0 is dropped
+            before anything else sees it. Rows that are the same in all are one row of
+            their summed weight, so that a row there twice is a row of weight 2.
+        X_val, y_val : array-like, default=None
+            Samples and labels to validate on, in place of a part of ``X``.
+        groups : array-like of shape (n_samples,), default=None
+            Groups none of which may be both in training and in validation.
+
+        Returns
+        -------
+        Self
+            This estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not what it must be, ``X`` is not numeric, not finite or
+            of another shape, the labels are of one class alone, or all weights are 0.
+
+        Warns
+        -----
+        UserWarning
+            If the device asked for is not there.
+        """
+        self._validate_params()
+        split_seed, net_seed = draw_seeds(self.random_state)
+        rows = read_rows(self, X, y, sample_weight, groups)
+        training, validation = rows, None
+        if X_val is not None or y_val is not None:
+            validation = read_validation_rows(self, X_val, y_val)
+        elif self.early_stopping:
+            training, validation = hold_out_rows(
+                rows, self.validation_fraction, split_seed
+            )
+        self._train(rows, training, validation, net_seed)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Predict the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Rows sum to 1; columns follow ``classes_``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not finite, or of another shape than in ``fit``.
+        """
+        check_is_fitted(self, "net_")
+        probabilities: NDArray[np.float64] = self.net_.compute_probabilities(
+            read_samples(self, X)
+        )
+        return probabilities
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict labels: the most probable class of each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels, from ``classes_``.
+        """
+        winners = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[winners]
+        return labels
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _train(
+        self,
+        rows: LabelledRows,
+        training: LabelledRows,
+        validation: LabelledRows | None,
+        seed: int,
+    ) -> None:
+        owner = type(self).__name__
+        device = resolve_device(self.device, owner)
+        factors = weigh_classes(
+            self.class_weight, self.classes_, rows.codes, rows.weight, owner
+        )
+        callbacks = list(self.callbacks or [])
+        self.monitor_, keeper, split = None, None, None
+        if validation is not None:
+            split = predefined_split(validation.put_on(device, factors))
+            self.monitor_, scoring = choose_scoring(
+                self.monitor, validation, self.classes_
+            )
+            callbacks = [*scoring, *callbacks]
+            if self.early_stopping:
+                use_score = self.monitor_ != "loss"
+                keeper = KeepBestEpoch(use_score, self.patience, self.min_delta)
+                callbacks.append(("keep_best_epoch", keeper))
+        network, sizes = self._describe_network(len(rows.codes))
+        net = ProbeNet(
+            network,
+            seed=seed,
+            class_shares=training.share_by_class(factors).tolist(),
+            evaluation_rows=self._evaluation_rows,
+            train_split=split,
+            callbacks=callbacks,
+            max_epochs=self.max_epochs,
+            lr=self.lr,
+            optimizer__weight_decay=self.weight_decay,
+            optimizer__fused=device.type in ("cpu", "cuda"),
+            batch_size=self.batch_size,
+            device=str(device),
+            classes=np.arange(len(self.classes_)),
+            verbose=int(self.verbose),
+            **{f"module__{name}": size for name, size in sizes.items()},
+            **{f"criterion__{name}": v for name, v in self._describe_loss().items()},
+        )
+        net.fit(training.put_on(device, factors), None)
+        self._record_training(net, keeper)
+
+    def _record_training(self, net: ProbeNet, keeper: KeepBestEpoch | None) -> None:
+        self.history_ = [
+            {
+                name: value.item() if isinstance(value, np.generic) else value
+                for name, value in epoch.items()
+                if name != "batches" and not name.endswith(("_best", "_batch_count"))
+            }
+            for epoch in net.history
+            if "train_loss" in epoch
+        ]
+        self.n_iter_ = len(self.history_)
+        self.best_epoch_ = keeper.best_epoch_ if keeper else self.n_iter_
+        net.trim_for_prediction()
+        self.n_parameters_ = sum(p.numel() for p in net.module_.parameters())
+        self.net_ = net
