@@ -156,6 +156,16 @@ def test_framed_prompt_is_what_the_tokenizer_makes_of_the_chat(
 
 
 @needs_minilm
+@pytest.mark.parametrize(("quantization", "error"), [("8bit", 0.15), ("4bit", 0.45)])
+def test_quantized_weights_give_nearly_the_same(
+    minilm: str, quantization: str, error: float
+) -> None:
+    whole = embed(minilm)
+    quantized = embed(minilm, quantization=quantization)
+    assert 1e-4 < relative_error(quantized, whole) < error
+
+
+@needs_minilm
 @pytest.mark.parametrize(
     ("token_filter", "expected"),
     [

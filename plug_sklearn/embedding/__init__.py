@@ -4,12 +4,14 @@
     :class:`HFEmbeddingTransformer`, the estimator.
 ``_texts``
     the containers of texts it takes.
-``_prompts``
-    texts → token ids and the positions to pool.
-``_models``
-    load, keep and share Hugging Face models and tokenizers.
-``_anatomy``
-    where each model family keeps its blocks, attention and MLP.
+``_prompts``, with ``_frames`` and ``_special``
+    texts → token ids and the positions to pool; what stands around a text; special
+    tokens, and text that spells them.
+``_models``, ``_geometry``
+    load, keep and share Hugging Face models; what a configuration alone tells.
+``_anatomy``, with ``_families``, ``_discovery``, ``_tracing`` and ``_modules``
+    where a model keeps its blocks, attention and MLP: the table of families, and how
+    an unknown family is found out.
 ``_batches``
     token ids → padded batches.
 ``_forward``

@@ -70,7 +70,9 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
     max_tokens = getattr(text, "max_position_embeddings", None)
     if max_tokens is not None and config.model_type in _NUMBERED_AFTER_PADDING:
         max_tokens -= text.pad_token_id + 1
-    n_layers, start_id = text.num_hidden_layers, None
+    # A layer of ALBERT may be several blocks, each with attention and an MLP.
+    n_layers = text.num_hidden_layers * getattr(text, "inner_group_num", 1)
+    start_id = None
     if chosen == "decoder":
         for name in ("num_decoder_layers", "decoder_layers"):
             n_layers = getattr(text, name, n_layers)

@@ -201,6 +201,10 @@ def _load_backbone(source: ModelSource, options: WeightOptions) -> PreTrainedMod
             model = _load_adapted(name, arguments, options, options.adapter)
     if "device_map" not in arguments:
         model = model.to(options.device)
+    for module in model.modules():
+        # An MLP run in chunks would put out its contribution in pieces.
+        if hasattr(module, "chunk_size_feed_forward"):
+            module.chunk_size_feed_forward = 0
     # A cache of keys and values would cost memory that no pass here reads again.
     for config in (model.config, model.config.get_text_config()):
         config.use_cache = False

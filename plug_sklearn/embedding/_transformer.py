@@ -131,10 +131,14 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     Examples
     --------
     >>> from plug_sklearn import HFEmbeddingTransformer
-    >>> embedder = HFEmbeddingTransformer("Qwen/Qwen3-0.6B", layers=[10, -1])
-    >>> activations = embedder.fit_transform(["Paris is in France."])  # doctest: +SKIP
-    >>> activations.shape  # doctest: +SKIP
-    (1, 2, 1, 1024)
+    >>> embedder = HFEmbeddingTransformer("Qwen/Qwen3-0.6B", layers=[0, -1])
+    >>> activations = embedder.fit_transform(  # doctest: +SKIP
+    ...     ["Paris is in France.", "Lima is in Peru."]
+    ... )
+    >>> activations.shape == (2, 2, 1, embedder.hidden_size_)  # doctest: +SKIP
+    True
+    >>> embedder.selected_tokens(["Paris is in France."])  # doctest: +SKIP
+    [['.']]
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

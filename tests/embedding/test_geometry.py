@@ -1,8 +1,14 @@
+import numpy as np
 import pytest
+import torch
+import transformers
 from _families import FAMILIES, HIDDEN_SIZE, build_model
 
 from plug_sklearn.embedding._anatomy import anatomy_of, find_blocks
+from plug_sklearn.embedding._forward import ActivationReader, Request
 from plug_sklearn.embedding._geometry import read_geometry
+from plug_sklearn.embedding._models import LoadedModel
+from plug_sklearn.embedding._prompts import Prompt
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -29,6 +35,24 @@ def test_start_token_is_the_decoder_s_only() -> None:
     model, _ = build_model("bart, decoder")
     assert read_geometry(model.config, "decoder").start_id == 2
     assert read_geometry(model.config, "encoder").start_id is None
+
+
+def test_each_block_of_a_layer_of_albert_is_a_layer() -> None:
+    config = transformers.AlbertConfig(
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=48,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        inner_group_num=2,
+    )
+    n_layers = read_geometry(config, "auto").n_layers
+    assert n_layers == 6
+    with torch.random.fork_rng(devices=[]):
+        loaded = LoadedModel(transformers.AutoModel.from_config(config).eval())
+    request = Request(tuple(range(n_layers)), ("rs", "attn", "mlp"), "last")
+    prompt = Prompt(np.array([5, 6]), np.array([0, 1]))
+    states = ActivationReader(loaded, request).read([prompt])
+    assert states.shape == (1, 6, 3, HIDDEN_SIZE)
 
 
 def test_auto_is_the_encoder_of_two_stacks() -> None:

@@ -17,7 +17,6 @@ from plug_sklearn.embedding._models import (
     ModelSource,
     WeightOptions,
     find_commit,
-    load_config,
     load_model,
 )
 
@@ -143,20 +142,13 @@ def test_code_in_a_model_s_folder_does_not_run(copy_of_llama: Path) -> None:
         embed(copy_of_llama)
 
 
-@pytest.mark.parametrize("bits", ["4bit", "8bit"])
-def test_quantization_reaches_the_loader_as_its_own_configuration(
-    llama: str, monkeypatch: pytest.MonkeyPatch, bits: str
-) -> None:
-    asked = {}
-
-    def load(name: str, **arguments: object) -> transformers.PreTrainedModel:
-        asked.update(arguments)
-        return transformers.AutoModel.from_config(load_config(ModelSource(llama)))
-
-    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", load)
-    embed(llama, quantization=bits)
-    assert asked["quantization_config"].load_in_4bit == (bits == "4bit")
-    assert asked["quantization_config"].load_in_8bit == (bits == "8bit")
+def test_mlp_that_would_run_in_chunks_is_read_whole(bert: str, tmp_path: Path) -> None:
+    model = transformers.AutoModel.from_pretrained(bert)
+    model.config.chunk_size_feed_forward = 1
+    model.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    parts = ("rs", "attn", "mlp")
+    assert_allclose(embed(tmp_path, parts=parts), embed(bert, parts=parts), rtol=1e-5)
 
 
 def test_model_kwargs_and_attention_reach_the_loader(llama: str) -> None:

@@ -1,3 +1,5 @@
+import doctest
+import inspect
 import pickle
 from collections.abc import Callable
 
@@ -385,6 +387,24 @@ def test_out_of_memory_halves_the_batch(
     monkeypatch.setattr(transformers.LlamaModel, "forward", forward_with_little_memory)
     assert_allclose(embed(llama), expected, rtol=1e-5, atol=1e-5)
     assert sizes == [4, 2, 1, 1, 1, 1]
+
+
+def test_example_of_the_docstring_runs(
+    llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run it, which names a model of the hub, with a local one in its place."""
+    for auto in ("AutoConfig", "AutoModel", "AutoTokenizer"):
+        load = getattr(transformers, auto).from_pretrained
+        monkeypatch.setattr(
+            getattr(transformers, auto),
+            "from_pretrained",
+            lambda name, load=load, **arguments: load(llama, **arguments),
+        )
+    monkeypatch.setattr(_models, "cached_file", lambda *args, **kwargs: "config.json")
+    text = inspect.getdoc(HFEmbeddingTransformer).replace("# doctest: +SKIP", "")
+    example = doctest.DocTestParser().get_doctest(text, {}, "example", None, None)
+    results = doctest.DocTestRunner().run(example)
+    assert results.failed == 0 < results.attempted
 
 
 def test_progress_bar_counts_texts(
