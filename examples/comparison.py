@@ -1,0 +1,157 @@
+"""Which layer, and which classifier, tells true statements from false ones best."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm.auto import tqdm
+
+from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
+
+#: Measure → 1 where more is better, -1 where less is.
+MEASURES = {"accuracy": 1, "roc_auc": 1, "log_loss": -1}
+
+Folds = Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+
+def split_facts(
+    y: NDArray[np.integer], groups: NDArray[np.integer], n_splits: int
+) -> Folds:
+    """Split rows into folds, (training, test), with no group on both sides of any."""
+    splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=0)
+    return list(splitter.split(np.zeros(len(y)), y, groups))
+
+
+def sweep_layers(
+    activations: NDArray[np.float32],
+    y: NDArray[np.integer],
+    folds: Folds,
+    show_progress: bool = True,
+) -> pd.DataFrame:
+    """Score a linear probe on each layer and fold."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    layers = range(activations.shape[1])
+    rows = []
+    for layer in tqdm(layers, desc="Layers", disable=not show_progress):
+        X = activations[:, layer, 0]
+        for fold, (train, test) in enumerate(folds):
+            probabilities = probe.fit(X[train], y[train]).predict_proba(X[test])
+            scores = score_probabilities(y[test], probabilities[:, 1])
+            rows.append({"layer": layer, "fold": fold, **scores})
+    return pd.DataFrame(rows)
+
+
+def find_best_layer(sweep: pd.DataFrame) -> int:
+    """Find the layer of the highest mean area under the ROC curve."""
+    return int(sweep.groupby("layer")["roc_auc"].mean().to_numpy().argmax())
+
+
+def compare_classifiers(
+    activations: NDArray[np.float32],
+    y: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    folds: Folds,
+) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    """Score three classifiers on the same folds; also give the MLP's histories.
+
+    A fold's layer, and the ``C`` of logistic regression, are chosen by cross-validation
+    within its training rows.
+    """
+    rows, histories = [], []
+    for fold, (train, test) in enumerate(tqdm(folds, desc="Comparing", unit="fold")):
+        inner = split_facts(y[train], groups[train], n_splits=3)
+        sweep = sweep_layers(activations[train], y[train], inner, show_progress=False)
+        layer = find_best_layer(sweep)
+        one_layer, all_layers = (
+            activations[:, layer, 0],
+            standardise(activations, train),
+        )
+        for name, classifier in make_classifiers(inner).items():
+            X = all_layers if name == "PlugCNNClassifier" else one_layer
+            classifier.fit(X[train], y[train], groups=groups[train])
+            probabilities = classifier.predict_proba(X[test])
+            scores = score_probabilities(y[test], probabilities[:, 1])
+            rows.append({"classifier": name, "fold": fold, "layer": layer, **scores})
+            if name == "PlugMLPClassifier":
+                history = pd.DataFrame(classifier.history_)
+                kept = history["epoch"] == classifier.best_epoch_
+                histories.append(history.assign(kept=kept))
+    return pd.DataFrame(rows), histories
+
+
+def make_classifiers(inner: Folds) -> dict[str, Any]:
+    """Make the classifiers to compare; ``inner`` splits the rows they are fitted on."""
+    return {
+        "LogisticRegression": GridSearchCV(
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+            {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]},
+            scoring="roc_auc",
+            cv=inner,
+        ),
+        "PlugMLPClassifier": PlugMLPClassifier(random_state=0),
+        # Small, and trained briefly, so as to take seconds.
+        "PlugCNNClassifier": PlugCNNClassifier(
+            target_ratio=1.0,
+            contrastive_weight=0.0,
+            lr=5e-3,
+            max_epochs=30,
+            random_state=0,
+        ),
+    }
+
+
+def standardise(
+    activations: NDArray[np.float32], train: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Scale each unit of each layer to mean 0 and deviation 1 over training rows.
+
+    A few units of a language model are far larger than the rest, and would drown them
+    where the CNN normalises a layer.
+    """
+    flat = activations.reshape(len(activations), -1)
+    scaled: NDArray[np.float32] = StandardScaler().fit(flat[train]).transform(flat)
+    return scaled.reshape(activations.shape)
+
+
+def score_probabilities(
+    y: NDArray[np.integer], probabilities: NDArray[np.floating]
+) -> dict[str, float]:
+    """Score the probability of "true", shape (n,), by each measure."""
+    return {
+        "accuracy": accuracy_score(y, probabilities > 0.5),
+        "roc_auc": roc_auc_score(y, probabilities),
+        "log_loss": log_loss(y, probabilities),
+    }
+
+
+def report_comparison(scores: pd.DataFrame) -> str:
+    """Put the scores in a table, and say which classifier leads by each measure."""
+    by_classifier = scores.groupby("classifier")[list(MEASURES)].mean()
+    layers = scores.groupby("fold")["layer"].first().tolist()
+    return "\n".join(
+        [
+            by_classifier.round(3).to_string(),
+            "The CNN reads all layers. The others read one, chosen in each fold on its "
+            f"training facts: {layers}.",
+            "Leads, ± one standard error over the folds:",
+            *(find_leader(scores, measure) for measure in MEASURES),
+        ]
+    )
+
+
+def find_leader(scores: pd.DataFrame, measure: str) -> str:
+    """Say which classifier leads by a measure, and whether its lead counts."""
+    by_fold = scores.pivot(index="fold", columns="classifier", values=measure)
+    by_fold *= MEASURES[measure]
+    first, second = by_fold.mean().sort_values(ascending=False).index[:2]
+    leads = by_fold[first] - by_fold[second]
+    lead, error = leads.mean(), leads.std() / np.sqrt(len(leads))
+    verdict = "a clear lead" if lead > 2 * error else "too close to call"
+    return f"  {measure}: {first} over {second} by {lead:.3f} ± {error:.3f}, {verdict}."
