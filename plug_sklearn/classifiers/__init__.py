@@ -2,7 +2,7 @@
 
 ``_mlp``, ``_cnn``
     The two estimators, and ``_classifiers``, what they share.
-``_reading``
+``_inputs``
     What users pass to ``fit`` and ``predict`` → checked rows, with ``_labels`` for
     labels and weights.
 ``_splitting``

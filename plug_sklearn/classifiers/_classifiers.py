@@ -15,8 +15,7 @@ from skorch.helper import predefined_split
 from torch import nn
 
 from plug_sklearn._devices import resolve_device
-from plug_sklearn.classifiers._labels import weigh_classes
-from plug_sklearn.classifiers._reading import (
+from plug_sklearn.classifiers._inputs import (
     LabelledRows,
     draw_seeds,
     hold_out_rows,
@@ -24,6 +23,7 @@ from plug_sklearn.classifiers._reading import (
     read_samples,
     read_validation_rows,
 )
+from plug_sklearn.classifiers._labels import weigh_classes
 from plug_sklearn.classifiers._scoring import choose_scoring
 from plug_sklearn.classifiers._stopping import KeepBestEpoch
 from plug_sklearn.classifiers._training import ProbeNet

@@ -12,9 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+from plug_sklearn.classifiers._inputs import read_samples
 from plug_sklearn.classifiers._labels import ClassWeight
 from plug_sklearn.classifiers._networks import CNNNetwork
-from plug_sklearn.classifiers._reading import read_samples
 from plug_sklearn.classifiers._scoring import Scorer
 from plug_sklearn.classifiers._sizing import size_cnn
 

@@ -75,7 +75,7 @@ def encode_labels(
     if len(present) < 2:
         raise ValueError(
             f"The labels given to {owner} must be of at least two classes. Got one "
-            f"class, {labels[present[0]]!r}, instead."
+            f"class, {labels[present].tolist()[0]!r}, instead."
         )
     return labels[present], np.searchsorted(present, label_codes)
 

@@ -45,7 +45,7 @@ def find_distinct_rows(
         Class codes, and group codes if there are groups: rows that differ in these
         differ.
     weight : ndarray of shape (n,)
-        Weights; rows of weight 0 are left out.
+        Weights, not all 0; rows of weight 0 are left out.
 
     Returns
     -------

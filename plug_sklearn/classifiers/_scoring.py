@@ -12,7 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
 
-from plug_sklearn.classifiers._reading import LabelledRows
+from plug_sklearn.classifiers._inputs import LabelledRows
 
 Scorer = Callable[[Any, NDArray[np.float32], NDArray[Any]], float]
 

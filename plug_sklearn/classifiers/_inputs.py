@@ -101,7 +101,11 @@ def read_rows(
         Rows of weight above 0, no two the same.
     """
     owner = type(estimator).__name__
-    samples, labels = validate_data(estimator, X, y, dtype=np.float32, allow_nd=True)
+    # What float32 cannot hold becomes infinite, and an error that says so.
+    with np.errstate(over="ignore"):
+        samples, labels = validate_data(
+            estimator, X, y, dtype=np.float32, allow_nd=True
+        )
     check_classification_targets(labels)
     weight = read_sample_weight(sample_weight, samples, owner)
     estimator.input_shape_ = samples.shape[1:]
@@ -138,9 +142,10 @@ def read_samples(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float32]:
     ValueError
         If they are not of the shape seen in ``fit``.
     """
-    samples: NDArray[np.float32] = validate_data(
-        estimator, X, dtype=np.float32, allow_nd=True, reset=False
-    )
+    with np.errstate(over="ignore"):
+        samples: NDArray[np.float32] = validate_data(
+            estimator, X, dtype=np.float32, allow_nd=True, reset=False
+        )
     if samples.shape[1:] != estimator.input_shape_:
         raise ValueError(
             f"X given to {type(estimator).__name__} must have samples of shape "
