@@ -1,0 +1,89 @@
+from math import exp, log, sqrt
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plug_sklearn.classifiers._losses import ProbeLoss, contrast_by_class
+
+
+def contrast_in_plain_python(
+    z: list[list[float]], codes: list[int], weights: list[float], temperature: float
+) -> float:
+    """Khosla et al. 2020, equation 2, summed over anchors and divided by the rows."""
+    unit = []
+    for row in z:
+        length = sqrt(sum(value**2 for value in row))
+        unit.append([value / length for value in row])
+    total = 0.0
+    for i in range(len(z)):
+        others = [a for a in range(len(z)) if a != i]
+        positives = [p for p in others if codes[p] == codes[i]]
+        if not positives:
+            continue
+        similar = {
+            a: sum(x * y for x, y in zip(unit[i], unit[a], strict=True)) / temperature
+            for a in others
+        }
+        denominator = sum(exp(similar[a]) for a in others)
+        terms = [log(exp(similar[p]) / denominator) for p in positives]
+        total += -weights[i] * sum(terms) / len(positives)
+    return total / len(z)
+
+
+@given(
+    codes=st.lists(st.integers(0, 3), min_size=2, max_size=12),
+    temperature=st.sampled_from([0.07, 0.5, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_contrast_is_the_papers_formula(
+    codes: list[int], temperature: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(len(codes), 5, generator=generator, dtype=torch.float64)
+    weights = torch.rand(len(codes), generator=generator, dtype=torch.float64)
+    expected = contrast_in_plain_python(
+        z.tolist(), codes, weights.tolist(), temperature
+    )
+    found = contrast_by_class(z, torch.tensor(codes), weights, temperature)
+    assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_contrast_without_a_positive_is_zero_with_zero_gradient() -> None:
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    z.requires_grad_()
+    loss = contrast_by_class(z, torch.tensor([0, 1, 2]))
+    loss.backward()
+    assert loss.item() == 0
+    assert z.grad is not None
+    assert not z.grad.any()
+
+
+def test_contrast_of_projections_of_zero_is_finite() -> None:
+    z = torch.zeros(4, 3, requires_grad=True)
+    loss = contrast_by_class(z, torch.tensor([0, 0, 1, 1]))
+    loss.backward()
+    assert loss.item() == pytest.approx(log(3))
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+
+
+def test_loss_is_the_weighted_cross_entropy_over_the_rows() -> None:
+    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    targets = torch.tensor([0, 0, 0]), torch.tensor([1.0, 0.5, 0.0])
+    expected = (log(2) + 0.5 * log(1 + exp(-2))) / 3
+    assert ProbeLoss()(logits, targets).item() == pytest.approx(expected)
+
+
+def test_loss_of_projections_adds_the_weighted_contrast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, z = (
+        torch.randn(6, 2, generator=generator),
+        torch.randn(6, 4, generator=generator),
+    )
+    targets = torch.tensor([0, 1, 0, 1, 0, 1]), torch.rand(6, generator=generator)
+    plain = ProbeLoss()((logits, z), targets)
+    loss = ProbeLoss(contrastive_weight=0.5, temperature=0.2)((logits, z), targets)
+    contrast = contrast_by_class(z, *targets, temperature=0.2)
+    torch.testing.assert_close(loss, plain + 0.5 * contrast)
