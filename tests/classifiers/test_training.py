@@ -1,0 +1,128 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from skorch.helper import predefined_split
+from torch import nn
+from torch.nn import functional as F
+
+from plug_sklearn.classifiers._networks import MLPNetwork
+from plug_sklearn.classifiers._rows import Rows
+from plug_sklearn.classifiers._training import ProbeNet
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 4)).astype(np.float32)
+CODES = (X[:, 0] > 0).astype(np.intp)
+WEIGHT = RNG.uniform(0.1, 3, size=50)
+
+
+def build_net(**parameters: object) -> ProbeNet:
+    sizes = {
+        "module__n_features": 4,
+        "module__n_classes": 2,
+        "module__first": 16,
+        "module__second": 16,
+        "module__last": 16,
+        "module__dropout": 0.5,
+    }
+    settings = {"max_epochs": 3, "lr": 0.01, "batch_size": 16, "verbose": 0}
+    return ProbeNet(MLPNetwork, **(sizes | settings | parameters))
+
+
+def train(**parameters: object) -> ProbeNet:
+    return build_net(**parameters).fit(Rows(X, CODES, WEIGHT), None)
+
+
+def weighted_cross_entropy(net: ProbeNet, logits: torch.Tensor) -> float:
+    losses = F.cross_entropy(logits, torch.tensor(CODES), reduction="none")
+    return float(np.average(losses.detach().numpy(), weights=WEIGHT))
+
+
+def test_losses_of_an_epoch_are_weighted_means_over_its_rows() -> None:
+    # So slow that the network is the same before and after the epoch.
+    split = predefined_split(Rows(X, CODES, WEIGHT))
+    net = train(
+        max_epochs=1,
+        lr=1e-12,
+        batch_size=50,
+        train_split=split,
+        evaluation_rows=7,
+        module__dropout=0.0,
+    )
+    assert net.history[-1, "valid_loss"] == pytest.approx(
+        weighted_cross_entropy(net, net.module_.eval()(torch.tensor(X))), rel=1e-5
+    )
+    assert net.history[-1, "train_loss"] == pytest.approx(
+        weighted_cross_entropy(net, net.module_.train()(torch.tensor(X))), rel=1e-5
+    )
+
+
+def test_the_seed_decides_the_weights() -> None:
+    one, same, other = (train(seed=seed).module_.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["output.weight"], other["output.weight"])
+
+
+def test_a_generator_decides_initial_weights_batches_and_masks() -> None:
+    drawn = []
+    for seed in (0, 1):
+        net = build_net(seed=seed).initialize()
+        masked = net.module_.entry[0][3](torch.ones(4, 50))
+        batch, _ = next(iter(net.get_iterator(Rows(X, CODES, WEIGHT), training=True)))
+        drawn.append((net.module_.output.weight, masked, batch))
+    for one, other in zip(*drawn, strict=True):
+        assert not torch.equal(one, other)
+
+
+def test_running_statistics_start_as_those_of_the_data() -> None:
+    net = train(max_epochs=1, lr=1e-12, batch_size=50, module__dropout=0.0)
+    norm = net.module_.entry[0][1]
+    inputs = net.module_.entry[0][0](torch.tensor(X))
+    torch.testing.assert_close(norm.running_mean, inputs.mean(0))
+    torch.testing.assert_close(norm.running_var, inputs.var(0))
+
+
+def test_running_statistics_end_with_torchs_own_momentum() -> None:
+    norms = [m for m in train(max_epochs=5).module_.modules() if hasattr(m, "momentum")]
+    assert [norm.momentum for norm in norms] == pytest.approx(
+        [nn.BatchNorm1d(1).momentum] * 4
+    )
+
+
+def test_initial_logits_are_the_shares_of_the_classes() -> None:
+    net = build_net(class_shares=[0.9, 0.1]).initialize()
+    assert net.module_.output.bias.softmax(0).tolist() == pytest.approx([0.9, 0.1])
+
+
+def test_computing_leaves_the_network_in_its_mode_and_precision() -> None:
+    net = train()
+    state = copy.deepcopy(net.module_.state_dict())
+    net.module_.train()
+    net.compute_probabilities(X)
+    assert all(module.training for module in net.module_.modules())
+    for name, value in net.module_.state_dict().items():
+        assert value.dtype == state[name].dtype
+        assert torch.equal(value, state[name])
+
+
+def test_skorchs_own_predict_proba_agrees() -> None:
+    net = train()
+    expected = net.compute_probabilities(X)
+    np.testing.assert_allclose(net.predict_proba(X), expected, atol=1e-5)
+
+
+def test_trimmed_net_pickles_its_weights_once_and_nothing_of_training() -> None:
+    net = train(module__first=512)
+    net.trim_for_prediction()
+    n_bytes = sum(value.nbytes for value in net.module_.state_dict().values())
+    pickled = pickle.dumps(net)
+    # skorch's settings and torch's framing of each tensor take some kilobytes.
+    assert n_bytes < len(pickled) < n_bytes + 20_000
+    loaded = pickle.loads(pickled)
+    assert loaded.optimizer_ is None
+    assert loaded.device == "cpu"
+    np.testing.assert_array_equal(
+        loaded.compute_probabilities(X), net.compute_probabilities(X)
+    )
