@@ -1,0 +1,175 @@
+"""Both estimators: predictions, pickles, scikit-learn and messages."""
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from _activations import X, Y
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+
+from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+
+
+def test_probabilities_of_a_row_do_not_depend_on_its_neighbours(
+    probe: BasePlugClassifier,
+) -> None:
+    probe.fit(X, Y)
+    together = probe.predict_proba(X)
+    alone = np.concatenate([probe.predict_proba(X[i : i + 1]) for i in range(80)])
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+    np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-12)
+    assert together.dtype == np.float64
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [False, True], [3, -1], [0.0, 1.0]])
+def test_labels_of_any_kind_are_predicted_as_their_codes_are(
+    probe: BasePlugClassifier, labels: list[object]
+) -> None:
+    y = np.array(labels)[Y]
+    named = clone(probe).fit(X, y)
+    assert named.classes_.tolist() == sorted(labels)
+    assert named.predict(X).dtype == y.dtype
+    coded = clone(probe).fit(X, np.searchsorted(sorted(labels), y))
+    assert np.array_equal(named.predict_proba(X), coded.predict_proba(X))
+    assert np.array_equal(named.predict(X), named.classes_[coded.predict(X)])
+
+
+def test_threads_can_predict_together(probe: BasePlugClassifier) -> None:
+    probe.fit(X, Y)
+    expected = probe.predict_proba(X)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: probe.predict_proba(X), range(16)))
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+def test_three_classes_are_learnt(probe: BasePlugClassifier) -> None:
+    y = np.arange(90) % 3
+    X_three = np.random.default_rng(0).normal(size=(90, 2, 1, 6))
+    X_three[np.arange(90), 0, 0, y] += 4
+    probe.set_params(max_epochs=60).fit(X_three, y)
+    assert probe.score(X_three, y) > 0.9
+    assert probe.monitor_ == "roc_auc"
+
+
+def test_names_of_columns_are_kept(probe: BasePlugClassifier) -> None:
+    frame = pd.DataFrame(X.reshape(80, -1)).add_prefix("unit_")
+    probe.fit(frame[:60], Y[:60], X_val=frame[60:], y_val=Y[60:])
+    assert probe.feature_names_in_.tolist() == frame.columns.tolist()
+    assert probe.predict(frame).shape == (80,)
+
+
+def test_integers_and_lists_are_read(probe: BasePlugClassifier) -> None:
+    flat = (10 * X.reshape(80, -1)).astype(int)
+    one = clone(probe).fit(flat, Y).predict_proba(flat)
+    other = clone(probe).fit(flat.tolist(), Y.tolist()).predict_proba(flat.tolist())
+    assert np.array_equal(one, other)
+
+
+def test_a_fresh_process_loads_the_same_probabilities(
+    probe: BasePlugClassifier, tmp_path: Path
+) -> None:
+    probe.fit(X, Y)
+    joblib.dump(probe, tmp_path / "probe.joblib")
+    np.save(tmp_path / "X.npy", X)
+    script = (
+        "import joblib, numpy as np\n"
+        "probe = joblib.load('probe.joblib')\n"
+        "np.save('found.npy', probe.predict_proba(np.load('X.npy')))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], cwd=tmp_path, check=True
+    )
+    found = np.load(tmp_path / "found.npy")
+    assert np.array_equal(found, probe.predict_proba(X))
+
+
+def test_a_pickle_holds_the_weights_once(probe: BasePlugClassifier) -> None:
+    probe.set_params(target_ratio=1000.0).fit(X, Y)
+    state = probe.net_.module_.state_dict()
+    n_bytes = sum(value.nbytes for value in state.values())
+    # Settings, history and torch's framing of each tensor take some kilobytes.
+    assert n_bytes < len(pickle.dumps(probe)) < n_bytes + 30_000
+
+
+def test_grid_search_in_processes_cross_validation_and_calibration(
+    probe: BasePlugClassifier,
+) -> None:
+    probe.set_params(max_epochs=10)
+    search = GridSearchCV(probe, {"dropout": [0.0, 0.2]}, cv=2, n_jobs=2).fit(X, Y)
+    alone = GridSearchCV(probe, {"dropout": [0.0, 0.2]}, cv=2).fit(X, Y)
+    np.testing.assert_array_equal(
+        search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
+    )
+    assert cross_val_score(probe, X, Y, cv=2, scoring="roc_auc").shape == (2,)
+    out_of_fold = cross_val_predict(probe, X, Y, cv=2, method="predict_proba")
+    assert out_of_fold.shape == (80, 2)
+    calibrated = CalibratedClassifierCV(probe, cv=2).fit(X, Y)
+    assert calibrated.predict_proba(X).shape == (80, 2)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "expected"),
+    [
+        ("target_ratio", 0.0, "a float in the range"),
+        ("width_cap", 4, "an int in the range"),
+        ("sizing", "huge", "a str among {'heuristic'}"),
+        ("dropout", 1.0, "a float in the range"),
+        ("max_epochs", 0, "an int in the range"),
+        ("lr", -1.0, "a float in the range"),
+        ("weight_decay", -0.1, "a float in the range"),
+        ("batch_size", 1, "an int in the range"),
+        ("early_stopping", "yes", "an instance of 'bool'"),
+        ("validation_fraction", 1.0, "a float in the range"),
+        ("patience", 0, "an int in the range"),
+        ("min_delta", -0.1, "a float in the range"),
+        ("monitor", "rox", "a str among"),
+        ("class_weight", "even", "an instance of 'dict', a str among {'balanced'}"),
+        ("callbacks", "all", "an instance of 'list'"),
+        ("device", 3, "an instance of 'str'"),
+        ("device", "abacus", "'auto' or a torch device"),
+        ("random_state", "x", "an int in the range"),
+        ("verbose", "x", "an int in the range"),
+    ],
+)
+def test_bad_parameter_is_named_with_what_it_must_be(
+    probe: BasePlugClassifier, parameter: str, value: object, expected: str
+) -> None:
+    name = type(probe).__name__
+    with pytest.raises(ValueError) as raised:
+        probe.set_params(**{parameter: value}).fit(X, Y)
+    message = str(raised.value)
+    assert message.startswith(f"The {parameter!r} parameter of {name} must be")
+    assert expected in message
+    assert message.endswith(f"Got {value!r} instead.")
+
+
+def test_label_of_a_validation_row_must_be_known(probe: BasePlugClassifier) -> None:
+    with pytest.raises(ValueError, match="'y_val' given to Plug"):
+        probe.fit(X, Y, X_val=X, y_val=Y + 1)
+
+
+def test_absent_device_warns_and_becomes_the_cpu(
+    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.warns(UserWarning, match="runs on the CPU instead"):
+        probe.set_params(device="cuda").fit(X, Y)
+    assert probe.net_.device == "cpu"
+
+
+def test_nothing_is_printed_unless_asked_for(
+    probe: BasePlugClassifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe.fit(X, Y)
+    assert capsys.readouterr().out == ""
+    probe.set_params(verbose=True).fit(X, Y)
+    assert "valid_score" in capsys.readouterr().out

@@ -1,0 +1,151 @@
+"""Both estimators: held-out rows, scores and stopping."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from _activations import X, Y
+from skorch.callbacks import Callback
+
+from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+from plug_sklearn.classifiers._scoring import score_macro_auc
+
+RNG = np.random.default_rng(1)
+X_VAL, Y_VAL = X[60:], Y[60:]
+
+
+class Recorder(Callback):
+    """Keeps the rows trained and validated on."""
+
+    def on_epoch_begin(
+        self,
+        net: Any,  # noqa: ANN401 - skorch is untyped
+        dataset_train: Any = None,  # noqa: ANN401
+        dataset_valid: Any = None,  # noqa: ANN401
+        **kwargs: object,
+    ) -> None:
+        self.training = dataset_train.X.numpy()
+        self.validation = None if dataset_valid is None else dataset_valid.X.numpy()
+
+
+def test_no_group_is_trained_and_validated_on(probe: BasePlugClassifier) -> None:
+    groups = np.arange(80) // 8
+    X_named = X.copy()
+    X_named[:, 0, 0, 0] = groups
+    recorder = Recorder()
+    probe.set_params(callbacks=[recorder]).fit(X_named, Y, groups=groups)
+    training = set(recorder.training[:, 0, 0, 0])
+    validation = set(recorder.validation[:, 0, 0, 0])
+    assert training | validation == set(range(10))
+    assert not training & validation
+
+
+def test_held_out_rows_are_the_fraction_of_each_class(
+    probe: BasePlugClassifier,
+) -> None:
+    X_named = X.copy()
+    X_named[:, 0, 0, 0] = Y
+    recorder = Recorder()
+    probe.set_params(callbacks=[recorder], validation_fraction=0.25).fit(X_named, Y)
+    assert len(recorder.training) == 60
+    assert recorder.validation[:, 0, 0, 0].tolist().count(1) == 10
+    assert len(recorder.validation) == 20
+
+
+def test_validation_rows_given_replace_those_held_out(
+    probe: BasePlugClassifier,
+) -> None:
+    recorder = Recorder()
+    probe.set_params(callbacks=[recorder])
+    probe.fit(X[:60], Y[:60], X_val=X_VAL, y_val=Y_VAL)
+    assert len(recorder.training) == 60
+    np.testing.assert_array_equal(recorder.validation, X_VAL.astype(np.float32))
+
+
+@pytest.mark.parametrize("n_samples", [2, 3, 4, 19])
+def test_few_rows_are_all_trained_on_for_all_epochs(
+    probe: BasePlugClassifier, n_samples: int
+) -> None:
+    recorder = Recorder()
+    probe.set_params(callbacks=[recorder]).fit(X[:n_samples], Y[:n_samples])
+    assert len(recorder.training) == n_samples
+    assert recorder.validation is None
+    assert probe.monitor_ is None
+    assert probe.n_iter_ == probe.best_epoch_ == 4
+    assert np.isfinite(probe.predict_proba(X)).all()
+
+
+def test_as_many_classes_as_rows_can_be_trained_on(probe: BasePlugClassifier) -> None:
+    probe.fit(X[:20], np.arange(20))
+    assert probe.predict_proba(X).shape == (80, 20)
+    assert probe.monitor_ is None
+
+
+def test_loss_is_monitored_where_a_class_has_one_row(
+    probe: BasePlugClassifier,
+) -> None:
+    labels = np.where(np.arange(80) == 5, 2, Y)
+    assert probe.fit(X, labels).monitor_ == "loss"
+    assert "valid_score" not in probe.history_[0]
+
+
+def test_without_early_stopping_all_rows_are_trained_on_for_all_epochs(
+    probe: BasePlugClassifier,
+) -> None:
+    recorder = Recorder()
+    probe.set_params(early_stopping=False, patience=1, callbacks=[recorder]).fit(X, Y)
+    assert len(recorder.training) == 80
+    assert probe.n_iter_ == 4
+
+
+def test_weights_of_the_best_epoch_are_kept(probe: BasePlugClassifier) -> None:
+    noise = RNG.normal(size=(80, 3, 2, 8))
+    probe.set_params(max_epochs=60, patience=5, lr=0.02)
+    probe.fit(noise[:40], Y[:40], X_val=noise[40:], y_val=Y[40:])
+    assert probe.n_iter_ - probe.best_epoch_ == 5
+    probabilities = probe.predict_proba(noise[40:])
+    best = probe.history_[probe.best_epoch_ - 1]
+    expected = score_macro_auc(Y[40:], probabilities, np.ones(40))
+    assert best["valid_score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_min_delta_above_all_improvement_keeps_the_first_epoch(
+    probe: BasePlugClassifier,
+) -> None:
+    probe.set_params(max_epochs=30, patience=3, min_delta=100.0).fit(X, Y)
+    assert (probe.best_epoch_, probe.n_iter_) == (1, 4)
+
+
+@pytest.mark.parametrize("monitor", ["accuracy", lambda e, X, y: e.score(X, y)])
+def test_scorers_score_the_epochs(probe: BasePlugClassifier, monitor: object) -> None:
+    labels = np.where(Y, "yes", "no")
+    probe.set_params(monitor=monitor)
+    probe.fit(X[:60], labels[:60], X_val=X_VAL, y_val=labels[60:])
+    best = probe.history_[probe.best_epoch_ - 1]
+    assert best["valid_score"] == probe.score(X_VAL, labels[60:])
+    assert probe.monitor_ is monitor
+
+
+def test_loss_can_be_monitored(probe: BasePlugClassifier) -> None:
+    probe.set_params(monitor="loss", min_delta=0.0).fit(X, Y)
+    losses = [epoch["valid_loss"] for epoch in probe.history_]
+    assert probe.best_epoch_ == 1 + int(np.argmin(losses))
+
+
+def test_history_is_a_table(probe: BasePlugClassifier) -> None:
+    table = pd.DataFrame(probe.fit(X, Y).history_)
+    assert table["epoch"].tolist() == [1, 2, 3, 4]
+    assert set(table) == {"epoch", "train_loss", "valid_loss", "valid_score"}
+    assert table.dtypes.map(pd.api.types.is_numeric_dtype).all()
+
+
+def test_a_callback_can_end_training(probe: BasePlugClassifier) -> None:
+    class Ends(Callback):
+        def on_epoch_end(self, net: object, **kwargs: object) -> None:
+            raise KeyboardInterrupt
+
+    callbacks = [("ends", Ends())]
+    probe.set_params(callbacks=callbacks).fit(X, Y)
+    assert probe.n_iter_ == 1
+    assert len(callbacks) == 1

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from plug_sklearn import LayerAggregator, PlugCNNClassifier
+from plug_sklearn.classifiers._networks import CNNNetwork
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 4, 3, 6))
+Y = np.arange(60) % 2
+
+
+def fit(X: np.ndarray, **parameters: object) -> PlugCNNClassifier:
+    settings = {"max_epochs": 2, "random_state": 0} | parameters
+    return PlugCNNClassifier(**settings).fit(X, Y)
+
+
+def test_network_is_sized_by_rows_and_shape() -> None:
+    # 8, 16, 32, 32; LayerNorm 12, then 3 x 5 x 4 x 8 + 24, 128 + 48, 544, 2178.
+    probe = fit(X)
+    assert isinstance(probe.net_.module_, CNNNetwork)
+    assert probe.n_parameters_ == 12 + 504 + 176 + 544 + 2178
+
+
+def test_parameters_reach_the_network_and_the_loss() -> None:
+    probe = PlugCNNClassifier(
+        target_ratio=100.0,
+        width_cap=9,
+        proj_mult=6,
+        dropout=0.4,
+        contrastive_weight=0.3,
+        temperature=0.5,
+        max_epochs=1,
+    ).fit(X, Y)
+    net = probe.net_
+    assert (net.module__first, net.module__projection) == (9, 54)
+    assert net.module__dropout == 0.4
+    assert net.criterion__contrastive_weight == 0.3
+    assert net.criterion__temperature == 0.5
+
+
+def test_flat_samples_with_geometry_are_those_of_four_axes() -> None:
+    flat = X.reshape(60, -1)
+    probe = fit(flat, n_layers=4, n_parts=3)
+    assert np.array_equal(probe.predict_proba(flat), fit(X).predict_proba(X))
+
+
+def test_three_axes_are_one_part() -> None:
+    one_part = X[:, :, 0]
+    probe = fit(one_part)
+    expected = fit(X[:, :, :1]).predict_proba(X[:, :, :1])
+    assert np.array_equal(probe.predict_proba(one_part), expected)
+    assert isinstance(probe.net_.module_.encoder[0], nn.Conv1d)
+
+
+def test_bare_features_are_not_layer_normalised() -> None:
+    flat = X.reshape(60, -1)
+    assert isinstance(fit(flat).net_.module_.norm, nn.Identity)
+    assert isinstance(fit(flat, n_layers=1).net_.module_.norm, nn.LayerNorm)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameters", "message"),
+    [
+        ((72,), {"n_layers": 5}, r"divide the 72 features of X. Got 5 and 1 instead"),
+        ((4, 18), {"n_layers": 3}, r"'n_layers' .* as X has it, 4. Got 3 instead"),
+        ((4, 18), {"n_parts": 2}, r"'n_parts' .* as X has it, 1. Got 2 instead"),
+        ((2, 2, 3, 6), {}, r"must be \(n, layers, parts, hidden\)"),
+    ],
+)
+def test_shape_that_does_not_suit_is_an_error(
+    shape: tuple[int, ...], parameters: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(X.reshape(60, *shape), **parameters)
+
+
+def test_transform_gives_the_projections_that_the_head_classifies() -> None:
+    probe = fit(X)
+    z = probe.transform(X)
+    assert z.shape == (60, 32)
+    assert (z >= 0).all()
+    module = probe.net_.module_.double()
+    tensor = module.encoder[0].weight.new_tensor(z)
+    logits = module.output(module.head(tensor))
+    np.testing.assert_allclose(
+        logits.softmax(1).detach().numpy(), probe.predict_proba(X), rtol=1e-9
+    )
+
+
+def test_projections_have_names_and_can_be_a_frame() -> None:
+    probe = fit(X).set_output(transform="pandas")
+    assert probe.transform(X).columns.tolist() == [
+        f"plugcnnclassifier{i}" for i in range(32)
+    ]
+
+
+def test_transform_before_fit_is_an_error() -> None:
+    with pytest.raises(NotFittedError):
+        PlugCNNClassifier().transform(X)
+
+
+def test_contrast_draws_the_projections_of_a_class_together() -> None:
+    def spread(contrastive_weight: float) -> float:
+        probe = fit(
+            X,
+            contrastive_weight=contrastive_weight,
+            early_stopping=False,
+            dropout=0.0,
+            max_epochs=30,
+        )
+        z = probe.transform(X)
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+        similarity = z @ z.T
+        same = Y[:, None] == Y[None, :]
+        return float(similarity[~same].mean() / similarity[same].mean())
+
+    assert spread(5.0) < spread(0.0)
+
+
+def test_cnn_follows_a_stacking_aggregator() -> None:
+    pipeline = make_pipeline(
+        LayerAggregator(layers=[0, -1], method="stack"),
+        PlugCNNClassifier(max_epochs=2, random_state=0),
+    )
+    expected = fit(X[:, [0, 3]]).predict_proba(X[:, [0, 3]])
+    assert np.array_equal(pipeline.fit(X, Y).predict_proba(X), expected)
