@@ -150,9 +150,9 @@ def test_framed_prompt_is_what_the_tokenizer_makes_of_the_chat(
 ) -> None:
     embedder = HFEmbeddingTransformer(smollm2, pooling="mean", chat_template=True)
     reader = embedder.fit(TEXTS)._make_prompt_reader()
-    (prompt,) = reader.read([text])
+    prompts = reader.read([text])
     expected = reader.tokenizer.apply_chat_template([{"role": "user", "content": text}])
-    assert prompt.ids.tolist() == list(expected["input_ids"])
+    assert prompts.ids.tolist() == list(expected["input_ids"])
 
 
 @needs_minilm

@@ -12,10 +12,11 @@
 ``_anatomy``, with ``_families``, ``_discovery``, ``_tracing`` and ``_modules``
     where a model keeps its blocks, attention and MLP: the table of families, and how
     an unknown family is found out.
-``_batches``
-    token ids → padded batches.
-``_forward``
-    batches → pooled activations.
+``_tokenized``, ``_tries``, ``_preambles`` and ``_batches``
+    token ids → token tries, long shared beginnings, and the arrays of one pass.
+``_reading``, with ``_exactness``, ``_forward`` and ``_capture``
+    all prompts → activations by the shortest way that is exact; whether token tries
+    are; one pass; and the hooks that pool during it.
 """
 
 from plug_sklearn.embedding._anatomy import Anatomy, register_anatomy

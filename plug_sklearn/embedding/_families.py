@@ -198,3 +198,44 @@ VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {
         ),
     ),
 }
+
+#: Causal families in which a token's states follow from token ids, position ids and a
+#: 4-D attention mask alone, so that token tries are exact. A window is no hindrance,
+#: but for GPT-Neo's, which is counted in places and not in positions.
+PACKABLE = frozenset(
+    {
+        "codegen",
+        "cohere",
+        "cohere2",
+        "deepseek_v3",
+        "falcon",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "glm4",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neox",
+        "gpt_oss",
+        "gptj",
+        "granite",
+        "granitemoe",
+        "llama",
+        "llama4_text",
+        "mistral",
+        "mixtral",
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "smollm3",
+        "stablelm",
+        "starcoder2",
+    }
+)

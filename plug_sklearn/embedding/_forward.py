@@ -1,56 +1,28 @@
 """Batches → pooled activations."""
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import DynamicCache
 
-from plug_sklearn.embedding._anatomy import (
-    Block,
-    anatomy_of,
-    find_blocks,
-    first_tensor,
-    require_parts,
-)
-from plug_sklearn.embedding._batches import pad_ids
+from plug_sklearn.embedding._anatomy import anatomy_of, find_blocks, require_parts
+from plug_sklearn.embedding._batches import Batch, pad_prompts
+from plug_sklearn.embedding._capture import AllRead, Capture, Request
 from plug_sklearn.embedding._models import LoadedModel
-from plug_sklearn.embedding._prompts import Prompt
+from plug_sklearn.embedding._preambles import Preamble
+from plug_sklearn.embedding._tokenized import TokenizedPrompts
 
-Stack = Literal["encoder", "decoder"] | None
-Pool = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Request:
-    """Which activations to read.
-
-    Attributes
-    ----------
-    layers : tuple of int
-        Layers, counted from 0, in the order of axis 1.
-    parts : tuple of str
-        Any of ``"rs"``, ``"attn"`` and ``"mlp"``, in the order of axis 2.
-    pooling : str
-        ``"last"``, ``"first"``, ``"mean"`` or ``"max"`` over the positions kept.
-    stack : "encoder", "decoder" or None
-        Which stack of an encoder-decoder model; None where there is only one.
-    """
-
-    layers: tuple[int, ...]
-    parts: tuple[str, ...]
-    pooling: str
-    stack: Stack = None
+States = NDArray[np.float32]
 
 
-class ActivationReader:
-    """Runs prompts through a model and reads what was asked for on the way.
+class ForwardPass:
+    """Runs batches through a model and reads what was asked for on the way.
 
-    The pass ends as soon as the last of it is read: no deeper block runs, nor a head.
+    A pass ends as soon as the last of it is read: no deeper block runs, nor a head.
 
     Parameters
     ----------
@@ -58,6 +30,13 @@ class ActivationReader:
         The model; its lock is held while a batch has hooks on it.
     request : Request
         What to read.
+
+    Attributes
+    ----------
+    anatomy : Anatomy
+        Where the model keeps its parts.
+    pad_id : int
+        The token that fills rows.
 
     Raises
     ------
@@ -70,44 +49,84 @@ class ActivationReader:
         self.request = request
         with loaded.lock:
             # Finding the parts of an unknown family runs it with hooks.
-            anatomy = anatomy_of(loaded.model, request.stack)
-        self.blocks = find_blocks(loaded.model, anatomy)
-        require_parts(loaded.model, anatomy, layers=request.layers, parts=request.parts)
+            self.anatomy = anatomy_of(loaded.model, request.stack)
+        self.blocks = find_blocks(loaded.model, self.anatomy)
+        require_parts(
+            loaded.model, self.anatomy, layers=request.layers, parts=request.parts
+        )
+        self.pad_id = loaded.model.config.get_text_config().pad_token_id or 0
 
-    def read(self, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
-        """Read the activations of one batch of prompts.
+    def run(self, batch: Batch, preamble: Preamble | None = None) -> States:
+        """Read the activations of one batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            What to run.
+        preamble : Preamble, default=None
+            What stands before every row.
 
         Returns
         -------
         ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
-            Pooled activations, in the request's order of layers and parts.
+            Pooled over the batch's tokens, in the request's order of layers and parts.
 
         Raises
         ------
         FloatingPointError
             If a state overflowed its dtype or is not a number.
         """
-        ids, mask = pad_ids([prompt.ids for prompt in prompts], self._pad_id)
-        device = self.loaded.input_device
-        pool = _choose_pool(self.request.pooling, prompts, ids.shape[1])
-        capture = _Capture(self.request, ids.shape, pool)
-        inputs = self._name_inputs(
-            torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+        cache = None
+        if preamble is not None:
+            n_rows = len(batch.ids)
+            cache = DynamicCache(
+                [
+                    (keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1))
+                    for keys, values in preamble.cache
+                ]
+            )
+        return self._read(batch, cache, preamble.n_tokens if preamble else 0)
+
+    def run_preamble(self, prompts: TokenizedPrompts) -> Preamble:
+        """Run the one prompt that is the beginning of many, and keep what they need."""
+        kept = prompts.kept_of(0)
+        # Something must be read for the pass to end after the deepest layer.
+        read = prompts if len(kept) else TokenizedPrompts.join([prompts.ids])
+        cache = DynamicCache()
+        pooled = self._read(pad_prompts(read, [0], self.pad_id), cache)
+        return Preamble(
+            n_tokens=len(prompts.ids),
+            cache=[(layer.keys, layer.values) for layer in cache.layers],  # type: ignore[misc,union-attr]  # only DynamicLayers, and those are filled
+            pooled=pooled if len(kept) else None,
+            n_kept=len(kept),
         )
+
+    def _read(
+        self, batch: Batch, cache: DynamicCache | None, n_before: int = 0
+    ) -> States:
+        inputs = self._name_inputs(batch, n_before)
+        if cache is not None:
+            inputs |= {"past_key_values": cache, "use_cache": True}
+        capture = Capture(self.request, batch)
         with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
             capture.listen_to(self.blocks, hooks)
             try:
                 self.loaded.model(**inputs)
-            except _AllRead:
+            except AllRead:
                 pass
         return self._collect(capture.pooled)
 
-    @property
-    def _pad_id(self) -> int:
-        pad_id = self.loaded.model.config.get_text_config().pad_token_id
-        return 0 if pad_id is None else int(pad_id)
-
-    def _name_inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def _name_inputs(self, batch: Batch, n_before: int) -> dict[str, Any]:
+        device = self.loaded.input_device
+        ids = torch.from_numpy(batch.ids).to(device)
+        if batch.positions is not None:
+            positions = torch.from_numpy(batch.positions + n_before).to(device)
+            return {
+                "input_ids": ids,
+                "attention_mask": self._weigh(batch.mask, n_before),
+                "position_ids": positions,
+            }
+        mask = torch.from_numpy(batch.mask).to(device, torch.int64)
         if self.request.stack != "decoder":
             return {"input_ids": ids, "attention_mask": mask}
         # The encoder reads the text, the decoder the start token and then the text.
@@ -118,99 +137,28 @@ class ActivationReader:
             "decoder_attention_mask": mask,
         }
 
-    def _collect(self, pooled: dict[tuple[int, str], Tensor]) -> NDArray[np.float32]:
-        request = self.request
-        wanted = [(layer, part) for layer in request.layers for part in request.parts]
+    def _weigh(self, mask: NDArray[np.bool_], n_before: int) -> Tensor:
+        """Turn what each token sees into what is added to attention's logits."""
+        dtype, device = self.loaded.model.dtype, self.loaded.input_device
+        shape = (len(mask), 1, mask.shape[1], n_before + mask.shape[2])
+        added = torch.zeros(shape, dtype=dtype, device=device)
+        hidden = ~torch.from_numpy(mask).to(device)[:, None]
+        added[..., n_before:].masked_fill_(hidden, torch.finfo(dtype).min)
+        return added
+
+    def _collect(self, pooled: dict[tuple[int, str], Tensor]) -> States:
+        slots = self.request.slots
         # One copy to the host, of pooled states only.
-        device = pooled[wanted[0]].device
-        states = torch.stack([pooled[key].to(device) for key in wanted], dim=1)
-        activations: NDArray[np.float32] = states.cpu().numpy()
+        device = pooled[slots[0]].device
+        states = torch.stack([pooled[slot].to(device) for slot in slots], dim=1)
+        activations: States = states.cpu().numpy()
         finite = np.isfinite(activations).all(axis=(0, 2))
         if not finite.all():
-            layer, part = wanted[int(np.argmin(finite))]
+            layer, part = slots[int(np.argmin(finite))]
             raise FloatingPointError(
                 f"The states of layer {layer} (part {part!r}) hold infinities or NaN "
                 f"in {self.loaded.model.dtype}. Use dtype='bfloat16' or 'float32' in "
                 "HFEmbeddingTransformer."
             )
-        return activations.reshape(
-            len(activations), len(request.layers), len(request.parts), -1
-        )
-
-
-class _AllRead(Exception):
-    """A signal, not an error: all that was asked for is read."""
-
-
-class _Capture:
-    """Pools what the blocks of one pass put out, at once, on their device."""
-
-    def __init__(self, request: Request, shape: tuple[int, ...], pool: Pool) -> None:
-        self.shape = shape
-        self.pool = pool
-        self.wanted = {(layer, p) for layer in request.layers for p in request.parts}
-        self.parts = request.parts
-        self.pooled: dict[tuple[int, str], Tensor] = {}
-        # A block may serve several layers (ALBERT): the layer is the count of calls.
-        self.layer = 0
-
-    def listen_to(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
-        """Put hooks on the blocks; leaving ``hooks`` takes them off."""
-        for block in blocks:
-            for part in self.parts:
-                if part != "rs":
-                    hear = self._hear_part(part, getattr(block, part), block.multiplier)
-                    for module in getattr(block, part):
-                        hooks.callback(module.register_forward_hook(hear).remove)
-            # Last, so that a block that is its own part is read before it is counted.
-            handle = block.module.register_forward_hook(self._hear_block)
-            hooks.callback(handle.remove)
-
-    def _hear_part(
-        self, part: str, modules: Sequence[nn.Module], multiplier: float
-    ) -> Callable[[nn.Module, Any, Any], None]:
-        heard: list[Tensor] = []
-
-        def hear(module: nn.Module, args: object, output: object) -> None:
-            if (self.layer, part) in self.wanted:
-                heard.append(first_tensor(output))
-                if len(heard) == len(modules):
-                    self._keep(part, sum(heard[1:], heard[0]), multiplier)
-                    heard.clear()
-
-        return hear
-
-    def _hear_block(self, module: nn.Module, args: object, output: object) -> None:
-        if (self.layer, "rs") in self.wanted:
-            self._keep("rs", first_tensor(output), 1.0)
-        self.layer += 1
-
-    def _keep(self, part: str, states: Tensor, multiplier: float) -> None:
-        # Some modules flatten batch and tokens into one axis.
-        pooled = self.pool(states.reshape(*self.shape, -1))
-        self.pooled[self.layer, part] = pooled * multiplier
-        if len(self.pooled) == len(self.wanted):
-            raise _AllRead
-
-
-def _choose_pool(pooling: str, prompts: Sequence[Prompt], n_tokens: int) -> Pool:
-    """Give the function (batch, tokens, hidden) → (batch, hidden), float32."""
-    if pooling in ("last", "first"):
-        place = -1 if pooling == "last" else 0
-        index = torch.tensor([int(prompt.kept[place]) for prompt in prompts])
-        return lambda states: states[
-            torch.arange(len(states), device=states.device), index.to(states.device)
-        ].float()
-    kept = torch.zeros(len(prompts), n_tokens, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        kept[row, torch.from_numpy(prompt.kept)] = True
-    if pooling == "mean":
-        weights = kept.float() / kept.sum(dim=1, keepdim=True)
-        return lambda states: torch.einsum(
-            "bt,bth->bh", weights.to(states.device), states.float()
-        )
-    return lambda states: (
-        states.float()
-        .masked_fill(~kept.to(states.device)[:, :, None], -torch.inf)
-        .amax(dim=1)
-    )
+        n_layers, n_parts = len(self.request.layers), len(self.request.parts)
+        return activations.reshape(len(activations), n_layers, n_parts, -1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from plug_sklearn.embedding._forward import Stack
+from plug_sklearn.embedding._families import Stack
 
 # Families that number positions from the padding token's id + 1 on, which takes that
 # many places from their table of positions.
@@ -29,7 +29,7 @@ class Geometry:
         The token that a decoder stack reads before the text.
     """
 
-    stack: Stack
+    stack: Stack | None
     n_layers: int
     hidden_size: int
     max_tokens: int | None
@@ -58,7 +58,7 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
     """
     text = config.get_text_config()
     if config.is_encoder_decoder:
-        chosen: Stack = "decoder" if stack == "decoder" else "encoder"
+        chosen: Stack | None = "decoder" if stack == "decoder" else "encoder"
     elif stack == "auto":
         chosen = None
     else:

@@ -82,6 +82,8 @@ class LoadedModel:
 
     model: PreTrainedModel
     lock: threading.Lock = field(default_factory=threading.Lock)
+    # Why each stack is not read in token tries; None where it is. Found on first use.
+    why_padded: dict[str | None, str | None] = field(default_factory=dict)
 
     @property
     def input_device(self) -> torch.device:

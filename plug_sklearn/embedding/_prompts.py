@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from plug_sklearn.embedding._frames import frame_texts
 from plug_sklearn.embedding._special import SpecialTokens
+from plug_sklearn.embedding._tokenized import Ids, TokenizedPrompts
 
-#: One text's token ids, or positions in them.
-Ids = NDArray[np.int64]
+#: Texts tokenized in one call: a fast tokenizer keeps kilobytes for each.
+CHUNK = 1024
 
 # Fast tokenizers keep their settings in the tokenizer: one call at a time.
 _TOKENIZING = threading.Lock()
@@ -31,22 +32,6 @@ class PromptOptions:
     eos_token: str | None = None
     max_length: int | None = None
     truncation_side: str = "left"
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One text as the model reads it.
-
-    Attributes
-    ----------
-    ids : ndarray of shape (n_tokens,)
-        Token ids.
-    kept : ndarray of shape (n_kept,)
-        Ascending positions in ``ids`` that pooling takes in; never empty.
-    """
-
-    ids: Ids
-    kept: Ids
 
 
 class PromptReader:
@@ -81,7 +66,7 @@ class PromptReader:
         self.special = SpecialTokens(tokenizer)
         self.eos_id = self._find_eos_id()
 
-    def read(self, texts: Sequence[str]) -> list[Prompt]:
+    def read(self, texts: Sequence[str]) -> TokenizedPrompts:
         """Tokenize texts and choose the positions to pool.
 
         Warns with a count where texts were cut to the length limit, and where a text
@@ -92,8 +77,10 @@ class PromptReader:
         ValueError
             If a text has no token at all.
         """
-        with _TOKENIZING:
-            tokenized = self._tokenize(texts)
+        tokenized: list[Ids] = []
+        for start in range(0, len(texts), CHUNK):
+            with _TOKENIZING:
+                tokenized += self._tokenize(texts[start : start + CHUNK])
         n_start = len(self.start)
         empty = [row for row, ids in enumerate(tokenized) if len(ids) == n_start]
         if empty:
@@ -104,9 +91,12 @@ class PromptReader:
             )
         return self._choose_positions(self._cut(tokenized))
 
-    def show_tokens(self, prompts: Sequence[Prompt]) -> list[list[str]]:
+    def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:
         """Give the text of every token that is pooled."""
-        return [self._decode(prompt.ids[prompt.kept]) for prompt in prompts]
+        return [
+            self._decode(prompts.ids_of(number)[prompts.kept_of(number)])
+            for number in range(len(prompts))
+        ]
 
     def _tokenize(self, texts: Sequence[str]) -> list[Ids]:
         prompts = [self.frame.fill(text) for text in texts]
@@ -120,7 +110,7 @@ class PromptReader:
                 if self.special.is_spelled_in(text):
                     pieces = self.frame.split(text)
                     tokenized[row] = self.special.encode_literally(pieces, adds_special)
-        return [np.array([*self.start, *ids], dtype=np.int64) for ids in tokenized]
+        return [np.array([*self.start, *ids], dtype=np.int32) for ids in tokenized]
 
     def _cut(self, tokenized: list[Ids]) -> list[Ids]:
         """Cut long prompts to the limit, inside the tokens that the tokenizer adds."""
@@ -151,34 +141,33 @@ class PromptReader:
             )
         return tokenized
 
-    def _choose_positions(self, tokenized: list[Ids]) -> list[Prompt]:
-        left_out, blank = self._classify_vocabulary(tokenized)
-        prompts, n_empty = [], 0
-        for ids in tokenized:
-            end = self._find_end(ids, blank)
-            kept = np.flatnonzero(~left_out[ids[:end]])
-            if len(kept) == 0:
-                n_empty += 1
-                kept = np.arange(len(ids))
-            prompts.append(Prompt(ids, kept))
-        if n_empty:
+    def _choose_positions(self, tokenized: list[Ids]) -> TokenizedPrompts:
+        prompts = TokenizedPrompts.join(tokenized)
+        left_out, blank = self._classify_vocabulary(prompts.ids)
+        kept = ~left_out[prompts.ids]
+        if self.eos_id is not None:
+            for ids, start in zip(tokenized, prompts.starts, strict=False):
+                kept[start + self._find_end(ids, blank) : start + len(ids)] = False
+        empty = ~np.logical_or.reduceat(kept, prompts.starts[:-1])
+        if empty.any():
+            kept |= np.repeat(empty, prompts.lengths)
             warnings.warn(
-                f"{n_empty} of {len(tokenized)} texts have no token left after "
+                f"{empty.sum()} of {len(tokenized)} texts have no token left after "
                 f"token_filter={self.options.token_filter!r} and "
                 f"eos_token={self.options.eos_token!r}; all their tokens are pooled.",
                 UserWarning,
                 stacklevel=4,
             )
-        return prompts
+        return TokenizedPrompts(prompts.ids, kept, prompts.starts)
 
     def _classify_vocabulary(
-        self, tokenized: list[Ids]
+        self, ids: Ids
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Say of each token id in use whether the filter drops it, and if it is blank.
 
         Decoding each distinct id once, not each token, keeps this off the clock.
         """
-        used = np.unique(np.concatenate(tokenized))
+        used = np.unique(ids)
         left_out = np.zeros(used[-1] + 1, dtype=bool)
         blank = np.zeros(used[-1] + 1, dtype=bool)
         if self.options.token_filter is not None:

@@ -1,5 +1,6 @@
 """Text → activations, as a scikit-learn transformer."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -16,8 +17,9 @@ from tqdm.auto import tqdm
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
-from plug_sklearn.embedding._batches import run_batches
-from plug_sklearn.embedding._forward import ActivationReader, Request
+from plug_sklearn.embedding._capture import Request
+from plug_sklearn.embedding._exactness import explain_padding
+from plug_sklearn.embedding._forward import ForwardPass
 from plug_sklearn.embedding._frames import SLOT
 from plug_sklearn.embedding._geometry import read_geometry
 from plug_sklearn.embedding._models import (
@@ -28,8 +30,10 @@ from plug_sklearn.embedding._models import (
     load_model,
     load_tokenizer,
 )
-from plug_sklearn.embedding._prompts import Prompt, PromptOptions, PromptReader
+from plug_sklearn.embedding._prompts import PromptOptions, PromptReader
+from plug_sklearn.embedding._reading import read_activations
 from plug_sklearn.embedding._texts import read_texts
+from plug_sklearn.embedding._tokenized import TokenizedPrompts
 
 PARTS = ("rs", "attn", "mlp")
 OWNER = "HFEmbeddingTransformer"
@@ -395,7 +399,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         tokenizer = load_tokenizer(self._source)
         return PromptReader(tokenizer, options, geometry.max_tokens, geometry.start_id)
 
-    def _make_activation_reader(self, device: torch.device) -> ActivationReader:
+    def _make_forward_pass(self, device: torch.device) -> ForwardPass:
         dtype = self.dtype
         if dtype == "auto":
             # Half precision is slow on most CPUs, and a probe reads small differences.
@@ -410,14 +414,14 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         )
         stack = read_geometry(load_config(self._source), self.stack).stack
         request = Request(self.layers_, self.parts_, self.pooling, stack)
-        return ActivationReader(load_model(self._source, options), request)
+        return ForwardPass(load_model(self._source, options), request)
 
     def _embed(
-        self, prompts: Sequence[Prompt], prompt_of_row: NDArray[np.int64]
+        self, prompts: TokenizedPrompts, prompt_of_row: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Read each prompt once, and put it in every row that asks for it."""
         device = resolve_device(self.device, OWNER)
-        reader = self._make_activation_reader(device)
+        forward = self._make_forward_pass(device)
         budget = self.batch_tokens
         if budget == "auto":
             budget = 2048 if device.type == "cpu" else 16384
@@ -426,16 +430,16 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         rows_by_prompt = np.split(np.argsort(prompt_of_row, kind="stable"), ends[:-1])
         shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
         activations = np.empty((len(prompt_of_row), *shape), dtype=np.float32)
-        lengths = [len(prompt.ids) for prompt in prompts]
+        padded = explain_padding(forward)
         with tqdm(
             total=len(prompts), desc="Embedding", unit="text", disable=not self.verbose
         ) as progress:
-            for batch, states in run_batches(
-                lengths,
-                int(budget),
-                lambda batch: reader.read([prompts[number] for number in batch]),
+            if padded is not None and self.verbose:
+                progress.write(f"Padded batches: {padded}.", file=sys.stderr)
+            for numbers, states in read_activations(
+                forward, prompts, int(budget), packs=padded is None
             ):
-                rows = np.concatenate([rows_by_prompt[number] for number in batch])
-                activations[rows] = np.repeat(states, counts[batch], axis=0)
-                progress.update(len(batch))
+                rows = np.concatenate([rows_by_prompt[number] for number in numbers])
+                activations[rows] = np.repeat(states, counts[numbers], axis=0)
+                progress.update(len(numbers))
         return activations

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -8,24 +9,27 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from plug_sklearn.embedding._anatomy import anatomy_of, find_blocks
-from plug_sklearn.embedding._forward import ActivationReader, Request
+from plug_sklearn.embedding._batches import pad_prompts
+from plug_sklearn.embedding._capture import Request
+from plug_sklearn.embedding._forward import ForwardPass
 from plug_sklearn.embedding._models import LoadedModel
-from plug_sklearn.embedding._prompts import Prompt
+from plug_sklearn.embedding._tokenized import TokenizedPrompts
 
 LENGTHS = (7, 3, 5, 1, 4)
 
 
 @cache
-def draw_prompts(name: str) -> tuple[Prompt, ...]:
-    """Prompts of several lengths, with all positions kept but the first of three."""
+def draw_prompts(name: str) -> TokenizedPrompts:
+    """Prompts of several lengths, with all tokens kept but the first of several."""
     generator = np.random.default_rng(2)
-    prompts = []
+    ids, kept = [], []
     for length in LENGTHS:
-        ids = generator.integers(3, 95, size=length)
+        drawn = generator.integers(3, 95, size=length)
         if FAMILIES[name].stack == "decoder":
-            ids = np.concatenate([[0], ids])
-        prompts.append(Prompt(ids, np.arange(len(ids))[min(len(ids) - 1, 1) :]))
-    return tuple(prompts)
+            drawn = np.concatenate([[0], drawn])
+        ids.append(drawn)
+        kept.append(np.arange(len(drawn)) >= min(len(drawn) - 1, 1))
+    return TokenizedPrompts.join(ids, kept)
 
 
 def count_layers(name: str) -> int:
@@ -46,15 +50,25 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def read(
-    name: str, prompts: tuple[Prompt, ...], pooling: str = "mean", **request: object
+    name: str,
+    prompts: TokenizedPrompts,
+    pooling: str = "mean",
+    rows: Sequence[int] | None = None,
+    **request: object,
 ) -> NDArray[np.float32]:
+    """Read prompts in one padded batch, by default all layers and parts."""
     model, stack = build_model(name)
     asked = {"layers": tuple(range(count_layers(name))), "parts": parts_of(name)}
-    reader = ActivationReader(
+    forward = ForwardPass(
         LoadedModel(model),
         Request(pooling=pooling, stack=stack, **{**asked, **request}),
     )
-    return reader.read(prompts)
+    rows = range(len(prompts)) if rows is None else rows
+    return forward.run(pad_prompts(prompts, rows, forward.pad_id))
+
+
+def one_prompt(ids: Sequence[int], kept: Sequence[int]) -> TokenizedPrompts:
+    return TokenizedPrompts.join([np.array(ids)], [np.isin(np.arange(len(ids)), kept)])
 
 
 def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -63,7 +77,9 @@ def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) ->
 
 def batch_error(name: str, pooling: str) -> float:
     prompts = draw_prompts(name)
-    alone = np.concatenate([read(name, (prompt,), pooling) for prompt in prompts])
+    alone = np.concatenate(
+        [read(name, prompts, pooling, [row]) for row in range(len(prompts))]
+    )
     return relative_error(read(name, prompts, pooling), alone)
 
 
@@ -84,7 +100,7 @@ def test_batch_of_one_equals_any_batch(name: str, pooling: str) -> None:
 def test_order_and_duplicates_are_immaterial(name: str) -> None:
     prompts = draw_prompts(name)
     rows = [4, 2, 2, 0, 1, 3, 4]
-    shuffled = read(name, tuple(prompts[row] for row in rows))
+    shuffled = read(name, prompts, rows=rows)
     assert relative_error(shuffled, read(name, prompts)[rows]) < 1e-5
 
 
@@ -120,10 +136,9 @@ def test_layers_and_parts_come_in_the_order_asked_for() -> None:
 
 
 def test_pooling_takes_in_the_kept_positions_only() -> None:
-    ids = np.array([5, 6, 7, 8])
-    whole, chosen = Prompt(ids, np.arange(4)), Prompt(ids, np.array([1, 2]))
+    ids = [5, 6, 7, 8]
     by_position = np.concatenate(
-        [read("llama", (Prompt(ids, np.array([at])),), "last") for at in (1, 2)]
+        [read("llama", one_prompt(ids, [at]), "last") for at in (1, 2)]
     )
     for pooling, expected in {
         "first": by_position[0],
@@ -131,15 +146,27 @@ def test_pooling_takes_in_the_kept_positions_only() -> None:
         "mean": by_position.mean(axis=0),
         "max": by_position.max(axis=0),
     }.items():
-        (found,) = read("llama", (chosen,), pooling)
+        (found,) = read("llama", one_prompt(ids, [1, 2]), pooling)
         assert relative_error(found, expected) < 1e-6
-        assert relative_error(read("llama", (whole,), pooling)[0], expected) > 1e-3
+        (whole,) = read("llama", one_prompt(ids, range(4)), pooling)
+        assert relative_error(whole, expected) > 1e-3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_mlp_of_the_pooled_tokens_alone_is_the_same(name: str) -> None:
+    """Picking a token narrows the deepest MLP to it; a mean over it does not."""
+    prompts = draw_prompts(name)
+    last = np.zeros_like(prompts.kept)
+    last[prompts.starts[1:] - 1] = True
+    only_last = TokenizedPrompts(prompts.ids, last, prompts.starts)
+    picked = read(name, prompts, "last")
+    assert relative_error(picked, read(name, only_last, "mean")) < 1e-6
 
 
 def test_error_within_a_pass_leaves_no_hook() -> None:
     model, _ = build_model("llama")
     with pytest.raises(IndexError):
-        read("llama", (Prompt(np.array([10_000]), np.array([0])),))
+        read("llama", one_prompt([10_000], [0]))
     assert not any(module._forward_hooks for module in model.modules())
 
 

@@ -5,10 +5,12 @@ import transformers
 from _families import FAMILIES, HIDDEN_SIZE, build_model
 
 from plug_sklearn.embedding._anatomy import anatomy_of, find_blocks
-from plug_sklearn.embedding._forward import ActivationReader, Request
+from plug_sklearn.embedding._batches import pad_prompts
+from plug_sklearn.embedding._capture import Request
+from plug_sklearn.embedding._forward import ForwardPass
 from plug_sklearn.embedding._geometry import read_geometry
 from plug_sklearn.embedding._models import LoadedModel
-from plug_sklearn.embedding._prompts import Prompt
+from plug_sklearn.embedding._tokenized import TokenizedPrompts
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -50,8 +52,8 @@ def test_each_block_of_a_layer_of_albert_is_a_layer() -> None:
     with torch.random.fork_rng(devices=[]):
         loaded = LoadedModel(transformers.AutoModel.from_config(config).eval())
     request = Request(tuple(range(n_layers)), ("rs", "attn", "mlp"), "last")
-    prompt = Prompt(np.array([5, 6]), np.array([0, 1]))
-    states = ActivationReader(loaded, request).read([prompt])
+    prompts = TokenizedPrompts.join([np.array([5, 6])])
+    states = ForwardPass(loaded, request).run(pad_prompts(prompts, [0], pad_id=0))
     assert states.shape == (1, 6, 3, HIDDEN_SIZE)
 
 

@@ -93,8 +93,8 @@ def test_template_goes_around_the_text(plain: PreTrainedTokenizerFast) -> None:
 def test_literal_text_cannot_end_the_turn(plain: PreTrainedTokenizerFast) -> None:
     def count_ends(special_tokens: str) -> int:
         options = PromptOptions(chat_template=True, special_tokens=special_tokens)
-        (prompt,) = PromptReader(plain, options, None).read([f"Hi {END} there"])
-        return int(np.sum(prompt.ids == plain.eos_token_id))
+        prompts = PromptReader(plain, options, None).read([f"Hi {END} there"])
+        return int(np.sum(prompts.ids == plain.eos_token_id))
 
     assert count_ends("parse") == 2
     assert count_ends("literal") == 1
@@ -131,9 +131,9 @@ def test_start_token_of_a_decoder_is_first_and_special(
 ) -> None:
     for token_filter, expected in ((None, [0, 1]), ("special", [1])):
         options = PromptOptions(token_filter=token_filter)
-        (prompt,) = PromptReader(plain, options, 9, start_id=0).read([" gold"[:1]])
-        assert prompt.ids[0] == 0
-        assert prompt.kept.tolist() == expected
+        prompts = PromptReader(plain, options, 9, start_id=0).read([" "])
+        assert prompts.ids[0] == 0
+        assert prompts.kept_of(0).tolist() == expected
 
 
 def test_prompt_is_tokenized_as_the_tokenizer_does(
@@ -141,5 +141,5 @@ def test_prompt_is_tokenized_as_the_tokenizer_does(
 ) -> None:
     texts = ["The city of Lima", f"Hi {END}", "a" * 40]
     prompts = PromptReader(wrapping, PromptOptions(), None).read(texts)
-    for text, prompt in zip(texts, prompts, strict=True):
-        assert prompt.ids.tolist() == wrapping(text)["input_ids"]
+    for number, text in enumerate(texts):
+        assert prompts.ids_of(number).tolist() == wrapping(text)["input_ids"]
