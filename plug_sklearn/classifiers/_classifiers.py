@@ -99,7 +99,8 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         ------
         ValueError
             If a parameter is not what it must be, ``X`` is not numeric, not finite or
-            of another shape, the labels are of one class alone, or all weights are 0.
+            of another shape, the labels are of one class alone, all weights are 0, or
+            training diverges.
 
         Warns
         -----
@@ -226,5 +227,11 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         self.n_iter_ = len(self.history_)
         self.best_epoch_ = keeper.best_epoch_ if keeper else self.n_iter_
         net.trim_for_prediction()
-        self.n_parameters_ = sum(p.numel() for p in net.module_.parameters())
+        parameters = list(net.module_.parameters())
+        if not all(parameter.isfinite().all() for parameter in parameters):
+            raise ValueError(
+                f"The 'lr' parameter of {type(self).__name__} must be so low that "
+                f"training does not diverge. Got {self.lr} instead."
+            )
+        self.n_parameters_ = sum(parameter.numel() for parameter in parameters)
         self.net_ = net

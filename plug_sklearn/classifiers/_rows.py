@@ -53,8 +53,9 @@ def find_distinct_rows(
         At most n rows.
     """
     kept = np.flatnonzero(weight)
+    weighted = X if len(kept) == len(X) else X[kept]
     # Adding 0 turns -0.0 into 0.0, which is the same number in other bytes.
-    values = np.ascontiguousarray(X[kept].reshape(len(kept), -1)) + np.float32(0)
+    values = np.add(weighted.reshape(len(kept), -1), np.float32(0), order="C")
     row_bytes = values.view(np.dtype((np.void, values.shape[1] * values.itemsize)))
     _, value_ids = np.unique(row_bytes.ravel(), return_inverse=True)
     keys = np.stack(

@@ -152,6 +152,15 @@ def test_bad_parameter_is_named_with_what_it_must_be(
     assert message.endswith(f"Got {value!r} instead.")
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_training_that_diverges_is_an_error(
+    probe: BasePlugClassifier, early_stopping: bool
+) -> None:
+    probe.set_params(lr=1e30, early_stopping=early_stopping)
+    with pytest.raises(ValueError, match=r"must be so low that .* Got 1e\+30 instead"):
+        probe.fit(X, Y)
+
+
 def test_label_of_a_validation_row_must_be_known(probe: BasePlugClassifier) -> None:
     with pytest.raises(ValueError, match="'y_val' given to Plug"):
         probe.fit(X, Y, X_val=X, y_val=Y + 1)
