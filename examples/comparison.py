@@ -139,8 +139,8 @@ def report_comparison(scores: pd.DataFrame) -> str:
         [
             by_classifier.round(3).to_string(),
             "The CNN reads all layers. The others read one, chosen in each fold on its "
-            f"training facts: {layers}. The CNN's settings were chosen by hand with these "
-            "facts in sight, which flatters it a little.",
+            f"training facts: {layers}. The CNN's settings were chosen by hand with "
+            "these facts in sight, which flatters it a little.",
             "Leads, ± one standard error over the folds:",
             *(find_leader(scores, measure) for measure in MEASURES),
         ]
