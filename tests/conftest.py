@@ -1,4 +1,4 @@
-"""Tiny random models, saved as a user's local model folders would be."""
+"""Tiny random models, saved as a user's local folders would be, and quick probes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+
+from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
 
 CORPUS = [
     "The city of Paris is in France. The city of Lima is in Peru.",
@@ -131,3 +133,12 @@ def t5(save_model: Callable[..., str], byte_tokenizer: Callable[..., object]) ->
         decoder_start_token_id=0,
     )
     return save_model(config, byte_tokenizer())
+
+
+@pytest.fixture(params=[PlugMLPClassifier, PlugCNNClassifier])
+def probe(request: pytest.FixtureRequest) -> PlugMLPClassifier | PlugCNNClassifier:
+    """An estimator that has not been fitted, and trains for a handful of epochs."""
+    classifier: PlugMLPClassifier | PlugCNNClassifier = request.param(
+        max_epochs=4, random_state=0, device="cpu"
+    )
+    return classifier
