@@ -18,7 +18,7 @@ _DELETED_AT_ONCE = 10_000
 class StoredModel:
     """What an activation store holds of one model with one group of settings.
 
-    Attributes
+    Parameters
     ----------
     model : str
         The model.

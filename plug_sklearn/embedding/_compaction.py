@@ -1,4 +1,4 @@
-"""A store written anew, without what was deleted, replaced or scattered."""
+"""A store written anew, without what was deleted, damaged or scattered."""
 
 from pathlib import Path
 
@@ -26,21 +26,16 @@ def compact_file(environment: Environment) -> None:
         try:
             # One left by a process that was killed would be added to.
             path.unlink(missing_ok=True)
-            environment.read(lambda transaction: _copy(transaction, path))
+            size = environment.data_path.stat().st_size + _SPARE_MAP_SIZE
+            environment.read(lambda transaction: _copy(transaction, path, size))
             environment.replace(path)
         finally:
             path.unlink(missing_ok=True)
 
 
-def _copy(transaction: Transaction, path: Path) -> None:
-    info = transaction.env.info()
+def _copy(transaction: Transaction, path: Path, map_size: int) -> None:
     with lmdb.open(
-        str(path),
-        subdir=False,
-        lock=False,
-        map_size=(info["last_pgno"] + 1) * transaction.env.stat()["psize"]
-        + _SPARE_MAP_SIZE,
-        mode=0o666,
+        str(path), subdir=False, lock=False, map_size=map_size, mode=0o666
     ) as copied:
         entries = merge_records(transaction)
         is_full = True
@@ -48,7 +43,9 @@ def _copy(transaction: Transaction, path: Path) -> None:
             size, is_full = 0, False
             with copied.begin(write=True) as target:
                 for key, value in entries:
-                    target.put(key, value, append=True)
+                    # Appending packs pages full; a damaged key may be out of order.
+                    if not target.put(key, value, append=True):
+                        target.put(key, value, overwrite=False)
                     size += len(value)
                     if size >= _TRANSACTION_SIZE:
                         is_full = True

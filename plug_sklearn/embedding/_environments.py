@@ -105,6 +105,8 @@ class Environment:
                     with environment.begin(write=write, buffers=True) as transaction:
                         return work(transaction)
                 except lmdb.MapFullError:
+                    if not write:
+                        raise
                     environment.set_mapsize(2 * environment.info()["map_size"])
                 except lmdb.MapResizedError:
                     # Another process made the file larger; 0 is its size.
@@ -221,14 +223,17 @@ class Environment:
                 f"The data file in {str(self.folder)!r} is not one of an activation "
                 "store. Give the path of another folder."
             )
-        found = json.loads(description)
-        if found["format"] > FORMAT:
+        try:
+            found = json.loads(description)
+            number, self.dtype = int(found["format"]), str(found["dtype"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise lmdb.CorruptedError("it does not tell its format") from error
+        if number > FORMAT:
             raise StoreError(
                 f"The activation store {str(self.folder)!r} has format "
-                f"{found['format']}, and this version of plug_sklearn reads formats up "
+                f"{number}, and this version of plug_sklearn reads formats up "
                 f"to {FORMAT}. Install a newer version, or give another path."
             )
-        self.dtype = found["dtype"]
 
 
 def _map_file(folder: Path, *, readonly: bool) -> lmdb.Environment:

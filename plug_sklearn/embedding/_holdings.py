@@ -116,7 +116,7 @@ def make_holding_test(slots: Sequence[Slot]) -> Callable[[Transaction, bytes], b
 def add_record(
     transaction: Transaction, prompt: bytes, layout: Layout, vectors: memoryview
 ) -> None:
-    """Add what is not held of a prompt, and replace what is not right.
+    """Add what is not held of a prompt, or not right.
 
     Parameters
     ----------
@@ -139,12 +139,9 @@ def add_record(
         slot: vectors[place * stride : (place + 1) * stride]
         for place, slot in enumerate(layout.slots)
     }
-    held: Vectors = {}
-    rescued: Vectors = {}
-    broken: list[bytes] = []
-    number = 0
+    held: set[Slot] = set()
+    used: set[int] = set()
     for key, record in iterate_records(transaction.cursor(), prompt):
-        number = int.from_bytes(key[_PROMPT_END:]) + 1
         right, found = unpack_record(key, record)
         if right and found is not None and found.hidden_size != layout.hidden_size:
             raise ValueError(
@@ -152,17 +149,13 @@ def add_record(
                 f"units as the store holds of these settings, {found.hidden_size}. "
                 f"Got {layout.hidden_size} instead."
             )
-        if found is not None and len(right) == len(found.slots):
-            held |= right
-        else:
-            rescued |= right
-            broken.append(key)
-    added = {**new, **rescued}
-    for slot in held:
-        added.pop(slot, None)
-    for key in broken:
-        transaction.delete(key)
+        held.update(right)
+        used.add(int.from_bytes(key[_PROMPT_END:]))
+    # A damaged record stays until the store is compacted: to delete what the file no
+    # longer tells the true size of could free pages of others.
+    added = {slot: vector for slot, vector in new.items() if slot not in held}
     if added:
+        number = min(set(range(len(used) + 1)) - used)
         transaction.put(*make_record(prompt, added, layout, number))
 
 

@@ -174,11 +174,12 @@ def find_right(
         f"<{len(layout.slots)}I", record, offset=len(layout.head)
     )
     first, stride = layout.first, layout.stride
-    return [
-        place
-        for place in places
-        if crc32(record[first + place * stride :][:stride], seed) == checksums[place]
-    ]
+    right = []
+    for place in places:
+        begin = first + place * stride
+        if crc32(record[begin : begin + stride], seed) == checksums[place]:
+            right.append(place)
+    return right
 
 
 def unpack_record(key: bytes, record: memoryview) -> tuple[Vectors, Layout | None]:

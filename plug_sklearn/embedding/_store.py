@@ -111,7 +111,11 @@ class ActivationStore:
         self.readonly = readonly
         self._asked_dtype = dtype
         self._is_closed = False
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def dtype(self) -> str:
@@ -220,7 +224,7 @@ class ActivationStore:
 
         Parameters
         ----------
-        settings, digests, layers, parts
+        settings, digests, layers, parts : bytes, sequences of bytes, int and str
             As for ``read_into``.
         states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
             The activations. All of one prompt's share a record, and a call is one
@@ -241,7 +245,7 @@ class ActivationStore:
         slots = _list_slots(layers, parts)
         prompts = _name_prompts(settings, digests)
         shape = (len(prompts), len(layers), len(parts))
-        if states.ndim != 4 or states.shape[:3] != shape:
+        if states.ndim != 4 or states.shape[:3] != shape or not states.shape[3]:
             raise ValueError(
                 "The 'states' parameter of ActivationStore.write must have the shape "
                 f"{shape} and the hidden size. Got {states.shape} instead."
@@ -249,7 +253,8 @@ class ActivationStore:
         environment = self._open_for_writing()
         encoded = encode(states, environment.dtype)
         layout = make_layout(tuple(slots), states.shape[3], environment.dtype)
-        vectors = encoded.reshape(len(prompts), -1).view(np.uint8)
+        vectors = encoded.reshape(len(prompts), len(slots) * states.shape[3])
+        vectors = vectors.view(np.uint8)
 
         def add(transaction: Transaction, rows: Sequence[int]) -> None:
             if not _catalog.knows_settings(transaction, settings):
@@ -286,7 +291,7 @@ class ActivationStore:
 
         Parameters
         ----------
-        settings, digests, layers, parts
+        settings, digests, layers, parts : bytes, sequences of bytes, int and str
             As for ``read_into``.
         at_most : int, default=None
             How many to claim; None is all.
