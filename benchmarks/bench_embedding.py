@@ -32,7 +32,7 @@ import transformers
 from numpy.typing import NDArray
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding import _transformer
+from plug_sklearn.embedding import _language_model
 from plug_sklearn.embedding._tries import sort_prompts
 
 HERE = Path(__file__).parent
@@ -90,11 +90,11 @@ class PaddedPath:
     """Makes the embedder take padded batches, as it does where tries are not exact."""
 
     def __enter__(self) -> None:
-        self.explain = _transformer.explain_padding
-        _transformer.explain_padding = lambda forward: "asked for"
+        self.explain = _language_model.explain_padding
+        _language_model.explain_padding = lambda forward: "asked for"
 
     def __exit__(self, *error: object) -> None:
-        _transformer.explain_padding = self.explain
+        _language_model.explain_padding = self.explain
 
 
 def embed(
@@ -203,7 +203,7 @@ def measure_preamble(model: str, cities: pd.DataFrame) -> Row:
         lambda: embed_padded(model, few, **all_layers),
     )
     embedder = HFEmbeddingTransformer(model, prompt_template=template).fit(texts)
-    prompts = embedder._make_prompt_reader().read(texts)
+    prompts = embedder._describe_model().prompt_reader.read(texts)
     return Row(
         f"500 questions behind one {len(prompts.ids_of(0))}-token few-shot prompt",
         "our own padded path",
@@ -258,10 +258,10 @@ def measure_sentences(model: str, peers: str, statements: Sequence[str]) -> Row:
 def measure_flops(model: str, cities: Sequence[str]) -> Row:
     """Compare useful operations per second with those of a matrix product."""
     embedder = HFEmbeddingTransformer(model, device="cpu").fit(list(cities))
-    prompts = embedder._make_prompt_reader().read(list(cities))
+    prompts = embedder._describe_model().prompt_reader.read(list(cities))
     _, shared = sort_prompts(prompts)
     n_prefixes = int(prompts.lengths.sum() - shared.sum())
-    config = _transformer.load_config(embedder._source)
+    config = _language_model.load_config(embedder._source)
     head = config.hidden_size // config.num_attention_heads
     projections = config.hidden_size * (
         2 * config.hidden_size + 2 * head * config.num_key_value_heads

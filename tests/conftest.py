@@ -11,6 +11,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
 
+# Networks as small as these run faster on one thread, and alike on any machine.
+torch.set_num_threads(1)
+
 CORPUS = [
     "The city of Paris is in France. The city of Lima is in Peru.",
     "Gold has the symbol Au, and iron has the symbol Fe; is that true?",

@@ -39,7 +39,7 @@ def public_objects() -> list[str]:
                     for method, member in inspect.getmembers(thing, callable)
                     if not method.startswith(("_", "set_"))
                     and method not in INHERITED
-                    and member.__module__.startswith("plug_sklearn")
+                    and getattr(member, "__module__", "").startswith("plug_sklearn")
                 ]
     return names
 

@@ -149,7 +149,7 @@ def test_framed_prompt_is_what_the_tokenizer_makes_of_the_chat(
     smollm2: str, text: str
 ) -> None:
     embedder = HFEmbeddingTransformer(smollm2, pooling="mean", chat_template=True)
-    reader = embedder.fit(TEXTS)._make_prompt_reader()
+    reader = embedder.fit(TEXTS)._describe_model().prompt_reader
     prompts = reader.read([text])
     expected = reader.tokenizer.apply_chat_template([{"role": "user", "content": text}])
     assert prompts.ids.tolist() == list(expected["input_ids"])

@@ -17,15 +17,26 @@
 ``_reading``, with ``_exactness``, ``_forward`` and ``_capture``
     all prompts → activations by the shortest way that is exact; whether token tries
     are; one pass; and the hooks that pool during it.
+``_language_model``
+    a model, its prompts and its pooling in one: distinct texts → activations.
+``_recall``, with ``_store`` and ``_identity``
+    activations from the store where it holds them, each computed once; which model
+    they are of.
 """
 
 from plug_sklearn.embedding._anatomy import Anatomy, register_anatomy
+from plug_sklearn.embedding._catalog import StoredModel
+from plug_sklearn.embedding._failures import StoreError
 from plug_sklearn.embedding._models import release_models
+from plug_sklearn.embedding._store import ActivationStore
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 
 __all__ = [
+    "ActivationStore",
     "Anatomy",
     "HFEmbeddingTransformer",
+    "StoreError",
+    "StoredModel",
     "register_anatomy",
     "release_models",
 ]

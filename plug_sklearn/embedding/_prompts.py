@@ -86,8 +86,7 @@ class PromptReader:
         if empty:
             raise ValueError(
                 "X given to HFEmbeddingTransformer must hold texts of at least one "
-                f"token. Got none at positions {empty[:10]}, such as "
-                f"{texts[empty[0]]!r}."
+                f"token. Got {texts[empty[0]]!r} instead."
             )
         return self._choose_positions(self._cut(tokenized))
 

@@ -1,6 +1,6 @@
 """Text → activations, as a scikit-learn transformer."""
 
-import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -17,23 +17,20 @@ from tqdm.auto import tqdm
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
-from plug_sklearn.embedding._capture import Request
-from plug_sklearn.embedding._exactness import explain_padding
-from plug_sklearn.embedding._forward import ForwardPass
 from plug_sklearn.embedding._frames import SLOT
 from plug_sklearn.embedding._geometry import read_geometry
+from plug_sklearn.embedding._identity import identify_model
+from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding._models import (
     ModelSource,
     WeightOptions,
     find_commit,
     load_config,
-    load_model,
-    load_tokenizer,
 )
-from plug_sklearn.embedding._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding._reading import read_activations
+from plug_sklearn.embedding._prompts import PromptOptions
+from plug_sklearn.embedding._recall import Recall, note_repetition
+from plug_sklearn.embedding._store import ActivationStore
 from plug_sklearn.embedding._texts import read_texts
-from plug_sklearn.embedding._tokenized import TokenizedPrompts
 
 PARTS = ("rs", "attn", "mlp")
 OWNER = "HFEmbeddingTransformer"
@@ -112,6 +109,10 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     model_kwargs : dict, default=None
         More arguments for the model's ``from_pretrained``. Weights are read from
         safetensors only, unless it says ``{"use_safetensors": False}``.
+    store : str or Path, default=None
+        Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, made if it is
+        not there. Each distinct text then goes through the model once, over all fits,
+        processes and runs that use it.
     verbose : bool, default=False
         Whether to show a progress bar.
 
@@ -168,6 +169,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         "revision": [str, None],
         "trust_remote_code": ["boolean"],
         "model_kwargs": [dict, None],
+        "store": [str, Path, None],
         "verbose": ["verbose"],
     }
 
@@ -195,6 +197,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         revision: str | None = None,
         trust_remote_code: bool = False,
         model_kwargs: Mapping[str, Any] | None = None,
+        store: str | Path | None = None,
         verbose: bool = False,
     ) -> None:
         self.model_name = model_name
@@ -218,6 +221,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         self.revision = revision
         self.trust_remote_code = trust_remote_code
         self.model_kwargs = model_kwargs
+        self.store = store
         self.verbose = verbose
 
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: ANN401 - texts, see read_texts
@@ -281,10 +285,15 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         """
         check_is_fitted(self)
         texts = read_texts(X, OWNER)
-        distinct = list(dict.fromkeys(texts))
-        prompts = self._make_prompt_reader().read(distinct)
-        place = {text: number for number, text in enumerate(distinct)}
-        return self._embed(prompts, np.array([place[text] for text in texts]))
+        first_rows: dict[str, int] = {}
+        first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
+        shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
+        activations = np.empty((len(texts), *shape), dtype=np.float32)
+        distinct, rows = list(first_rows), np.array(list(first_rows.values()))
+        self._fill(distinct, activations, rows)
+        for row in np.flatnonzero(first != np.arange(len(texts))):
+            activations[row] = activations[first[row]]
+        return activations
 
     def selected_tokens(self, X: Any) -> list[list[str]]:  # noqa: ANN401 - as for fit
         """Show which tokens of each text are pooled.
@@ -301,7 +310,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             or ``"first"``, all that the filter keeps otherwise.
         """
         check_is_fitted(self)
-        reader = self._make_prompt_reader()
+        reader = self._describe_model().prompt_reader
         prompts = reader.read(read_texts(X, OWNER))
         chosen = {"last": slice(-1, None), "first": slice(0, 1)}.get(self.pooling)
         return [
@@ -385,26 +394,13 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             )
         return tuple(str(part) for part in parts)
 
-    def _make_prompt_reader(self) -> PromptReader:
-        geometry = read_geometry(load_config(self._source), self.stack)
-        options = PromptOptions(
-            prompt_template=self.prompt_template,
-            chat_template=self.chat_template,
-            special_tokens=self.special_tokens,
-            token_filter=self.token_filter,
-            eos_token=self.eos_token,
-            max_length=self.max_length,
-            truncation_side=self.truncation_side,
-        )
-        tokenizer = load_tokenizer(self._source)
-        return PromptReader(tokenizer, options, geometry.max_tokens, geometry.start_id)
-
-    def _make_forward_pass(self, device: torch.device) -> ForwardPass:
+    def _describe_model(self) -> LanguageModel:
+        device = resolve_device(self.device, OWNER)
         dtype = self.dtype
         if dtype == "auto":
             # Half precision is slow on most CPUs, and a probe reads small differences.
             dtype = "float32" if device.type == "cpu" else "bfloat16"
-        options = WeightOptions(
+        weights = WeightOptions(
             device=device,
             dtype=getattr(torch, dtype),
             attn_implementation=self.attn_implementation,
@@ -412,34 +408,72 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             adapter=None if self.adapter is None else str(self.adapter),
             model_kwargs=self.model_kwargs or {},
         )
-        stack = read_geometry(load_config(self._source), self.stack).stack
-        request = Request(self.layers_, self.parts_, self.pooling, stack)
-        return ForwardPass(load_model(self._source, options), request)
+        prompts = PromptOptions(
+            prompt_template=self.prompt_template,
+            chat_template=bool(self.chat_template),
+            special_tokens=self.special_tokens,
+            token_filter=self.token_filter,
+            eos_token=self.eos_token,
+            max_length=self.max_length,
+            truncation_side=self.truncation_side,
+        )
+        return LanguageModel(
+            source=self._source,
+            weights=weights,
+            prompts=prompts,
+            pooling=self.pooling,
+            stack=self.stack,
+            batch_tokens=choose_budget(self.batch_tokens, device),
+            verbose=bool(self.verbose),
+        )
 
-    def _embed(
-        self, prompts: TokenizedPrompts, prompt_of_row: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Read each prompt once, and put it in every row that asks for it."""
-        device = resolve_device(self.device, OWNER)
-        forward = self._make_forward_pass(device)
-        budget = self.batch_tokens
-        if budget == "auto":
-            budget = 2048 if device.type == "cpu" else 16384
-        counts = np.bincount(prompt_of_row, minlength=len(prompts))
-        ends = np.cumsum(counts)
-        rows_by_prompt = np.split(np.argsort(prompt_of_row, kind="stable"), ends[:-1])
-        shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
-        activations = np.empty((len(prompt_of_row), *shape), dtype=np.float32)
-        padded = explain_padding(forward)
+    def _fill(
+        self,
+        texts: Sequence[str],
+        activations: NDArray[np.float32],
+        rows: NDArray[np.int64],
+    ) -> None:
+        """Put the activations of distinct texts into their rows."""
+        model = self._describe_model()
         with tqdm(
-            total=len(prompts), desc="Embedding", unit="text", disable=not self.verbose
+            total=len(texts), desc="Embedding", unit="text", disable=not self.verbose
         ) as progress:
-            if padded is not None and self.verbose:
-                progress.write(f"Padded batches: {padded}.", file=sys.stderr)
-            for numbers, states in read_activations(
-                forward, prompts, int(budget), packs=padded is None
-            ):
-                rows = np.concatenate([rows_by_prompt[number] for number in numbers])
-                activations[rows] = np.repeat(states, counts[numbers], axis=0)
+            if self.store is not None:
+                self._recall(model, texts, activations, rows, progress)
+                return
+            if note_repetition(texts, repr((self._source, model.describe()))):
+                warnings.warn(
+                    f"{OWNER} has read most of these texts before in this process. "
+                    "With store='some/folder' it would read each text once.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            for numbers, states in model.compute(texts, self.layers_, self.parts_):
+                activations[rows[numbers]] = states
                 progress.update(len(numbers))
-        return activations
+
+    def _recall(
+        self,
+        model: LanguageModel,
+        texts: Sequence[str],
+        activations: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        progress: "tqdm[Any]",
+    ) -> None:
+        """Do the same, with what the store holds."""
+        with ActivationStore(str(self.store)) as store:
+            settings = model.describe()
+            name = identify_model(self._source, store.path)
+            if self.adapter is not None:
+                adapter = ModelSource(str(self.adapter))
+                settings["adapter"] = identify_model(adapter, store.path)
+            recall = Recall(
+                store,
+                store.register(name, **settings),
+                self.layers_,
+                self.parts_,
+                model.compute,
+                # Four characters make a token, and two batches a fair share.
+                chunk=8 * model.batch_tokens,
+            )
+            recall.fill(texts, activations, rows, progress.update)

@@ -1,0 +1,130 @@
+"""One language model and how it reads texts: distinct texts → activations."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from plug_sklearn.embedding._capture import Request
+from plug_sklearn.embedding._exactness import explain_padding
+from plug_sklearn.embedding._forward import ForwardPass
+from plug_sklearn.embedding._geometry import Geometry, read_geometry
+from plug_sklearn.embedding._models import (
+    ModelSource,
+    WeightOptions,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
+from plug_sklearn.embedding._prompts import PromptOptions, PromptReader
+from plug_sklearn.embedding._reading import read_activations
+from plug_sklearn.embedding._tokenized import TokenizedPrompts
+
+#: Part of every key in a store: raised when a release computes anything differently.
+READING = 1
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """All that decides the activations of a text, and what doesn't: size of batches.
+
+    Attributes
+    ----------
+    source : ModelSource
+        Where the model comes from.
+    weights : WeightOptions
+        How its weights are loaded.
+    prompts : PromptOptions
+        What a prompt is made of.
+    pooling, stack : str
+        As in :class:`~plug_sklearn.HFEmbeddingTransformer`.
+    batch_tokens : int
+        Tokens in one forward pass.
+    verbose : bool
+        Whether to say why token tries are not used.
+    """
+
+    source: ModelSource
+    weights: WeightOptions
+    prompts: PromptOptions
+    pooling: str
+    stack: str
+    batch_tokens: int
+    verbose: bool = False
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Layers, widths and limits, from the configuration alone."""
+        return read_geometry(load_config(self.source), self.stack)
+
+    def read_prompts(self, texts: Sequence[str]) -> TokenizedPrompts:
+        """Tokenize texts, and choose the tokens to pool."""
+        return self.prompt_reader.read(texts)
+
+    @cached_property
+    def prompt_reader(self) -> PromptReader:
+        """The model's tokenizer with these options."""
+        return PromptReader(
+            load_tokenizer(self.source),
+            self.prompts,
+            self.geometry.max_tokens,
+            self.geometry.start_id,
+        )
+
+    def compute(
+        self, texts: Sequence[str], layers: Sequence[int], parts: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Run texts through the model, each once.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Distinct texts.
+        layers, parts : sequence
+            What to read.
+
+        Yields
+        ------
+        numbers : ndarray of shape (n,), int64
+            Texts of one batch.
+        states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
+            Their activations.
+        """
+        prompts = self.read_prompts(texts)
+        stack = self.geometry.stack
+        request = Request(tuple(layers), tuple(parts), self.pooling, stack)
+        forward = ForwardPass(load_model(self.source, self.weights), request)
+        padded = explain_padding(forward)
+        if padded is not None and self.verbose:
+            tqdm.write(f"Padded batches: {padded}.", file=sys.stderr)
+        yield from read_activations(
+            forward, prompts, self.batch_tokens, packs=padded is None
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Give all that changes a text's activations, as JSON, but for the model."""
+        weights = self.weights
+        return {
+            "reading": READING,
+            "dtype": str(weights.dtype).removeprefix("torch."),
+            "attn_implementation": weights.attn_implementation,
+            "quantization": weights.quantization,
+            "model_kwargs": joblib.hash(weights.model_kwargs),
+            "pooling": self.pooling,
+            "stack": self.geometry.stack,
+            **asdict(self.prompts),
+        }
+
+
+def choose_budget(batch_tokens: str | int, device: torch.device) -> int:
+    """Choose the tokens in one forward pass."""
+    if batch_tokens == "auto":
+        return 2048 if device.type == "cpu" else 16384
+    return int(batch_tokens)
