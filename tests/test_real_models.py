@@ -187,7 +187,9 @@ def test_filters_on_minilm_s_tokens(
 def test_long_text_is_cut_at_minilm_s_512_positions(minilm: str) -> None:
     embedder = HFEmbeddingTransformer(minilm, pooling="mean").fit(TEXTS)
     text = "one " * 600 + "end"
-    with pytest.warns(UserWarning, match="1 of 1 texts are longer than 512 tokens"):
+    with pytest.warns(
+        UserWarning, match="1 of 1 distinct texts are longer than 512 tokens"
+    ):
         (tokens,) = embedder.selected_tokens([text])
     assert len(tokens) == 512
     assert [tokens[0], *tokens[-2:]] == ["[CLS]", "end", "[SEP]"]

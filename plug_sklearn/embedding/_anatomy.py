@@ -133,6 +133,14 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
     return discovered[stack]
 
 
+def is_tabled(model: PreTrainedModel, stack: Stack | None) -> bool:
+    """Tell whether a model's anatomy is the package's own, and not found or told."""
+    return any(
+        (model_type, stack) in FAMILIES and (model_type, stack) not in _REGISTERED
+        for model_type in _name_types(model)
+    )
+
+
 def find_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[Block]:
     """List the distinct blocks of a model with the modules that are their parts.
 

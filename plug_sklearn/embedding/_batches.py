@@ -131,6 +131,8 @@ def plan_batches(sizes: Sequence[int], budget: int) -> list[NDArray[np.intp]]:
     >>> [packs.tolist() for packs in plan_batches([3, 9, 4, 3], budget=9)]
     [[1], [2], [0, 3]]
     """
+    if not len(sizes):
+        return []
     order = np.argsort(-np.asarray(sizes), kind="stable")
     batches, first, used = [], 0, 0
     for place, pack in enumerate(order):

@@ -53,6 +53,8 @@ class Capture:
         What to read. The pass ends, by :class:`AllRead`, when the last of it is read.
     batch : Batch
         What the pass runs.
+    narrows : bool, default=False
+        Whether the model's MLPs are known to treat each token by itself.
 
     Attributes
     ----------
@@ -60,12 +62,15 @@ class Capture:
         Pooled states by layer and part, float32.
     """
 
-    def __init__(self, request: Request, batch: Batch) -> None:
+    def __init__(
+        self, request: Request, batch: Batch, *, narrows: bool = False
+    ) -> None:
         self.shape = batch.ids.shape
         self.parts = request.parts
         self.wanted = set(request.slots)
         self.deepest = max(request.layers)
         self.pooling = request.pooling
+        self.narrows = narrows and request.pooling in ("first", "last")
         self.tokens = torch.from_numpy(batch.pooled)
         self.offsets = torch.from_numpy(batch.offsets)
         if self.picks_tokens:
@@ -85,7 +90,7 @@ class Capture:
     def listen_to(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
         """Put hooks on the blocks; leaving ``hooks`` takes them off."""
         for block in blocks:
-            if self.picks_tokens and len(block.mlp) == 1:
+            if self.narrows and len(block.mlp) == 1:
                 self._narrow(block.mlp[0], hooks)
             for part in self.parts:
                 if part != "rs":

@@ -1,6 +1,7 @@
 """Batches → pooled activations."""
 
 from contextlib import ExitStack
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from plug_sklearn.embedding._anatomy import anatomy_of, find_blocks, require_parts
+from plug_sklearn.embedding._anatomy import (
+    anatomy_of,
+    find_blocks,
+    is_tabled,
+    require_parts,
+)
 from plug_sklearn.embedding._batches import Batch, pad_prompts
 from plug_sklearn.embedding._capture import AllRead, Capture, Request
 from plug_sklearn.embedding._models import LoadedModel
@@ -54,7 +60,11 @@ class ForwardPass:
         require_parts(
             loaded.model, self.anatomy, layers=request.layers, parts=request.parts
         )
-        self.pad_id = loaded.model.config.get_text_config().pad_token_id or 0
+        # Those that the table does not know may treat tokens together, by a capacity.
+        self.narrows = is_tabled(loaded.model, request.stack)
+        pad_id = getattr(loaded.model.config.get_text_config(), "pad_token_id", None)
+        # Some configurations say -1; what fills rows is masked, whatever it is.
+        self.pad_id = pad_id if isinstance(pad_id, int) and pad_id >= 0 else 0
 
     def run(self, batch: Batch, preamble: Preamble | None = None) -> States:
         """Read the activations of one batch.
@@ -101,13 +111,19 @@ class ForwardPass:
             n_kept=len(kept),
         )
 
+    @property
+    def _cache_name(self) -> str:
+        """What the model calls its cache: transformers 5.24 renamed it."""
+        known = signature(self.loaded.model.forward).parameters
+        return "cache" if "cache" in known else "past_key_values"
+
     def _read(
         self, batch: Batch, cache: DynamicCache | None, n_before: int = 0
     ) -> States:
         inputs = self._name_inputs(batch, n_before)
         if cache is not None:
-            inputs |= {"past_key_values": cache, "use_cache": True}
-        capture = Capture(self.request, batch)
+            inputs |= {self._cache_name: cache, "use_cache": True}
+        capture = Capture(self.request, batch, narrows=self.narrows)
         with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
             capture.listen_to(self.blocks, hooks)
             try:

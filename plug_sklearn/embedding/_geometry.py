@@ -9,7 +9,18 @@ from plug_sklearn.embedding._families import Stack
 # Families that number positions from the padding token's id + 1 on, which takes that
 # many places from their table of positions.
 _NUMBERED_AFTER_PADDING = frozenset(
-    {"camembert", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
+    {
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
 )
 
 
@@ -54,7 +65,8 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
     Raises
     ------
     ValueError
-        If a stack is named and the model has only one.
+        If a stack is named and the model has only one, or a decoder has no token to
+        start with.
     """
     text = config.get_text_config()
     if config.is_encoder_decoder:
@@ -68,6 +80,9 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
             f"Got {stack!r} instead."
         )
     max_tokens = getattr(text, "max_position_embeddings", None)
+    if max_tokens is not None and max_tokens < 1:
+        # XLNet's way of saying that there is no limit.
+        max_tokens = None
     if max_tokens is not None and config.model_type in _NUMBERED_AFTER_PADDING:
         max_tokens -= text.pad_token_id + 1
     # A layer of ALBERT may be several blocks, each with attention and an MLP.
@@ -76,5 +91,11 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
     if chosen == "decoder":
         for name in ("num_decoder_layers", "decoder_layers"):
             n_layers = getattr(text, name, n_layers)
-        start_id = text.decoder_start_token_id
+        start_id = getattr(text, "decoder_start_token_id", None)
+        if start_id is None:
+            raise ValueError(
+                "The 'stack' parameter of HFEmbeddingTransformer must be 'encoder' for "
+                f"{config.model_type!r} without a decoder_start_token_id in its "
+                "configuration. Got 'decoder' instead."
+            )
     return Geometry(chosen, n_layers, text.hidden_size, max_tokens, start_id)

@@ -7,13 +7,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from plug_sklearn.embedding._models import ModelSource, find_commit
+from plug_sklearn.embedding._models import ModelSource, find_commit, list_model_files
 
 #: Where a store keeps the digests of local files.
 MEMORY_NAME = "local_files.json"
-
-# What of a folder decides what a model computes: not a README, nor a training log.
-_KINDS = {".bin", ".gguf", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt"}
 
 
 def identify_model(source: ModelSource, store: Path) -> str:
@@ -46,9 +43,8 @@ def digest_files(path: Path, memory: Path) -> str:
     are stored do not need the weights any more.
     """
     known: dict[str, dict[str, Any]] = _recall(memory).get(str(path), {})
-    found = [path] if path.is_file() else [f for f in path.iterdir() if f.is_file()]
     digested = dict(known)
-    for file in sorted(f for f in found if f.suffix in _KINDS):
+    for file in list_model_files(path):
         stat = file.stat()
         state = {"size": stat.st_size, "time": stat.st_mtime_ns}
         if not state.items() <= digested.get(file.name, {}).items():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from plug_sklearn.embedding._capture import Request
-from plug_sklearn.embedding._exactness import explain_padding
+from plug_sklearn.embedding._exactness import try_ways
 from plug_sklearn.embedding._forward import ForwardPass
 from plug_sklearn.embedding._geometry import Geometry, read_geometry
 from plug_sklearn.embedding._models import (
@@ -101,12 +101,10 @@ class LanguageModel:
         stack = self.geometry.stack
         request = Request(tuple(layers), tuple(parts), self.pooling, stack)
         forward = ForwardPass(load_model(self.source, self.weights), request)
-        padded = explain_padding(forward)
-        if padded is not None and self.verbose:
-            tqdm.write(f"Padded batches: {padded}.", file=sys.stderr)
-        yield from read_activations(
-            forward, prompts, self.batch_tokens, packs=padded is None
-        )
+        trial = try_ways(forward)
+        if trial.why is not None and self.verbose:
+            tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
+        yield from read_activations(forward, prompts, self.batch_tokens, trial.way)
 
     def describe(self) -> dict[str, Any]:
         """Give all that changes a text's activations, as JSON, but for the model."""

@@ -17,6 +17,11 @@ from transformers.utils.hub import cached_file
 #: Models kept at once. Two, so that a union of two embedders does not load in turns.
 MODELS_KEPT = 2
 
+#: What of a model's folder matters: not a README, nor a training log.
+MODEL_SUFFIXES = frozenset(
+    {".bin", ".gguf", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt"}
+)
+
 _Loaded = TypeVar("_Loaded")
 
 
@@ -82,8 +87,8 @@ class LoadedModel:
 
     model: PreTrainedModel
     lock: threading.Lock = field(default_factory=threading.Lock)
-    # Why each stack is not read in token tries; None where it is. Found on first use.
-    why_padded: dict[str | None, str | None] = field(default_factory=dict)
+    # How each stack is read, found on first use.
+    trials: dict[str | None, Any] = field(default_factory=dict)
 
     @property
     def input_device(self) -> torch.device:
@@ -158,8 +163,17 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 def load_model(source: ModelSource, options: WeightOptions) -> LoadedModel:
     """Load a model without its head, in evaluation mode, or give the one kept."""
-    key = (_identify(source), joblib.hash(options))
+    adapter = (
+        None if options.adapter is None else _identify(ModelSource(options.adapter))
+    )
+    key = (_identify(source), adapter, joblib.hash(options))
     return _MODELS.take(key, lambda: LoadedModel(_load_backbone(source, options)))
+
+
+def list_model_files(path: Path) -> list[Path]:
+    """List the files of a local model that decide what it computes."""
+    files = [path] if path.is_file() else path.iterdir()
+    return sorted(f for f in files if f.suffix in MODEL_SUFFIXES and f.is_file())
 
 
 def find_commit(source: ModelSource) -> str | None:
@@ -179,8 +193,10 @@ def _identify(source: ModelSource) -> Hashable:
     path = Path(source.name)
     if not path.exists():
         return source
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    stats = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
+    stats = tuple(
+        (str(file), file.stat().st_mtime_ns, file.stat().st_size)
+        for file in list_model_files(path)
+    )
     return (source, stats)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from plug_sklearn.embedding._frames import frame_texts
+from plug_sklearn.embedding._frames import SLOT, frame_texts
 from plug_sklearn.embedding._special import SpecialTokens
 from plug_sklearn.embedding._tokenized import Ids, TokenizedPrompts
 
@@ -75,12 +75,13 @@ class PromptReader:
         Raises
         ------
         ValueError
-            If a text has no token at all.
+            If a text has no token at all, or the limit leaves no room for text.
         """
         tokenized: list[Ids] = []
-        for start in range(0, len(texts), CHUNK):
-            with _TOKENIZING:
+        with _TOKENIZING:
+            for start in range(0, len(texts), CHUNK):
                 tokenized += self._tokenize(texts[start : start + CHUNK])
+            tokenized = self._cut(texts, tokenized)
         n_start = len(self.start)
         empty = [row for row, ids in enumerate(tokenized) if len(ids) == n_start]
         if empty:
@@ -88,7 +89,7 @@ class PromptReader:
                 "X given to HFEmbeddingTransformer must hold texts of at least one "
                 f"token. Got {texts[empty[0]]!r} instead."
             )
-        return self._choose_positions(self._cut(tokenized))
+        return self._choose_positions(tokenized)
 
     def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:
         """Give the text of every token that is pooled."""
@@ -105,40 +106,67 @@ class PromptReader:
             prompts, add_special_tokens=adds_special, verbose=False
         )["input_ids"]
         if self.options.special_tokens == "literal":
+            n_own = self.special.count(self._tokenize_frame())
             for row, text in enumerate(texts):
-                if self.special.is_spelled_in(text):
+                if self.special.count(tokenized[row]) > n_own:
                     pieces = self.frame.split(text)
                     tokenized[row] = self.special.encode_literally(pieces, adds_special)
         return [np.array([*self.start, *ids], dtype=np.int32) for ids in tokenized]
 
-    def _cut(self, tokenized: list[Ids]) -> list[Ids]:
-        """Cut long prompts to the limit, inside the tokens that the tokenizer adds."""
+    def _tokenize_frame(self) -> list[int]:
+        """Tokenize what stands around every text, and the tokenizer's own tokens."""
+        ids: list[int] = self.tokenizer(
+            self.frame.fill(""),
+            add_special_tokens=not self.options.chat_template,
+            verbose=False,
+        )["input_ids"]
+        return ids
+
+    def _cut(self, texts: Sequence[str], tokenized: list[Ids]) -> list[Ids]:
+        """Cut the texts of long prompts, and leave what stands around them."""
         limit = self.limit
-        too_long = [
-            row
-            for row, ids in enumerate(tokenized)
-            if limit is not None and len(ids) > limit
+        long = [
+            row for row, ids in enumerate(tokenized) if len(ids) > (limit or np.inf)
         ]
-        if limit is None or not too_long:
+        if limit is None or not long:
             return tokenized
         warnings.warn(
-            f"{len(too_long)} of {len(tokenized)} texts are longer than {limit} tokens "
-            f"and were cut on the {self.options.truncation_side} side.",
+            f"{len(long)} of {len(tokenized)} distinct texts are longer than {limit} "
+            f"tokens and were cut on the {self.options.truncation_side} side.",
             UserWarning,
             stacklevel=4,
         )
-        added = ([], []) if self.options.chat_template else self.special.added
-        before, after = len(added[0]) + len(self.start), len(added[1])
-        room = max(limit - before - after, 0)
-        for row in too_long:
-            ids = tokenized[row]
-            inner = ids[before : len(ids) - after]
-            left = self.options.truncation_side == "left"
-            inner = inner[len(inner) - room :] if left else inner[:room]
-            tokenized[row] = np.concatenate(
-                [ids[:before], inner, ids[len(ids) - after :]]
-            )
+        n_frame = len(self._tokenize_frame()) + len(self.start)
+        n_slots = self.frame.template.count(SLOT)
+        for row in long:
+            room, ids = (limit - n_frame) // n_slots, tokenized[row]
+            # Tokens merge otherwise where a text was cut: a few may be too many still.
+            while len(ids) > limit and room > 0:
+                (ids,) = self._tokenize([self._shorten(texts[row], room)])
+                room -= max(1, len(ids) - limit)
+            if len(ids) > limit:
+                raise ValueError(
+                    "The 'max_length' parameter of HFEmbeddingTransformer must leave "
+                    f"room for text: what stands around it takes {n_frame} tokens. "
+                    f"Got a limit of {limit} instead."
+                )
+            tokenized[row] = ids
         return tokenized
+
+    def _shorten(self, text: str, n_tokens: int) -> str:
+        """Keep the beginning or the end of a text, of at most so many tokens."""
+        encoded = self.tokenizer(
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=self.tokenizer.is_fast,
+            verbose=False,
+        )
+        left = self.options.truncation_side == "left"
+        kept = slice(-n_tokens, None) if left else slice(n_tokens)
+        if not self.tokenizer.is_fast:
+            return str(self.tokenizer.decode(encoded["input_ids"][kept]))
+        spans = encoded["offset_mapping"][kept]
+        return text[spans[0][0] :] if left else text[: spans[-1][1]]
 
     def _choose_positions(self, tokenized: list[Ids]) -> TokenizedPrompts:
         prompts = TokenizedPrompts.join(tokenized)
@@ -151,8 +179,8 @@ class PromptReader:
         if empty.any():
             kept |= np.repeat(empty, prompts.lengths)
             warnings.warn(
-                f"{empty.sum()} of {len(tokenized)} texts have no token left after "
-                f"token_filter={self.options.token_filter!r} and "
+                f"{empty.sum()} of {len(tokenized)} distinct texts have no token left "
+                f"after token_filter={self.options.token_filter!r} and "
                 f"eos_token={self.options.eos_token!r}; all their tokens are pooled.",
                 UserWarning,
                 stacklevel=4,

@@ -1,6 +1,7 @@
 """All prompts → all activations, by the shortest way that is exact."""
 
 from collections.abc import Iterator, Sequence
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,23 @@ from plug_sklearn.embedding._tries import Pack, build_trie, fill_packs, sort_pro
 #: Nodes in one pack of token tries. Attention is quadratic in it, and a short shared
 #: prefix is computed once a pack.
 PACK_NODES = 128
+#: Nodes in one pack after a preamble, whose keys and values are copied for each pack.
+NODES_AFTER_PREAMBLE = 256
 
 Numbers = NDArray[np.int64]
 Read = Iterator[tuple[Numbers, States]]
 
 
+class Way(Enum):
+    """How texts are read: token tries, padded batches, or batches of equal length."""
+
+    TRIES = "tries"
+    PADDED = "padded"
+    ALIKE = "alike"
+
+
 def read_activations(
-    forward: ForwardPass, prompts: TokenizedPrompts, budget: int, packs: bool
+    forward: ForwardPass, prompts: TokenizedPrompts, budget: int, way: Way
 ) -> Read:
     """Read the activations of prompts, batch by batch.
 
@@ -33,8 +44,8 @@ def read_activations(
         What to run.
     budget : int
         Tokens in one batch, padding included.
-    packs : bool
-        Whether token tries are exact for this model.
+    way : Way
+        The shortest way that is exact for this model.
 
     Yields
     ------
@@ -43,15 +54,22 @@ def read_activations(
     states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
         Their activations.
     """
-    everything = np.arange(len(prompts))
-    if not packs:
-        yield from read_padded(forward, prompts, everything, budget)
+    lengths, numbers = prompts.lengths, np.arange(len(prompts))
+    if way is Way.ALIKE:
+        for length in np.unique(lengths):
+            yield from read_padded(forward, prompts, numbers[lengths == length], budget)
         return
-    # In a trie a token sees all its ancestors, also those before its window.
-    window = find_window(forward.loaded.model.config)
-    short = prompts.lengths <= window
-    yield from read_tries(forward, prompts, everything[short], budget)
-    yield from read_padded(forward, prompts, everything[~short], budget)
+    config = forward.loaded.model.config
+    # Beyond the wall, rotary factors are others for all texts of a pass.
+    wall = find_wall(config)
+    short = numbers[lengths <= wall]
+    if way is Way.TRIES:
+        # In a trie a token sees all its ancestors, also those before its window.
+        fits = lengths[short] <= find_window(config)
+        yield from read_tries(forward, prompts, short[fits], budget)
+        short = short[~fits]
+    yield from read_padded(forward, prompts, short, budget)
+    yield from read_padded(forward, prompts, numbers[lengths > wall], budget)
 
 
 def read_padded(
@@ -83,16 +101,24 @@ def read_tries(
     """
     if len(numbers) == 0:
         return
-    prompts = prompts.take(numbers)
-    order, shared = sort_prompts(prompts)
-    for run in find_runs(prompts, order, shared, pack_nodes):
+    chosen = prompts.take(numbers)
+    order, shared = sort_prompts(chosen)
+    for run in find_runs(chosen, order, shared, pack_nodes):
         members = order[run.places]
         common = np.maximum(shared[run.places] - run.n_shared, 0)
         common[0] = 0
-        suffixes = prompts.take(members, skip=run.n_shared)
-        packs = fill_packs(suffixes.lengths, common, pack_nodes)
-        beginning = prompts.head(members[0], run.n_shared)
-        preamble = forward.run_preamble(beginning) if beginning else None
+        suffixes = chosen.take(members, skip=run.n_shared)
+        beginning = chosen.head(members[0], run.n_shared)
+        preamble, capacity = None, pack_nodes
+        if beginning is not None:
+            preamble = forward.run_preamble(beginning)
+            capacity = min(NODES_AFTER_PREAMBLE, 2 * pack_nodes)
+        packs = fill_packs(suffixes.lengths, common, capacity)
+        if preamble is None:
+            # A trie of one prompt is a row like any other, without a mask of its own.
+            single = [pack.start for pack in packs if pack.stop == pack.start + 1]
+            yield from read_padded(forward, prompts, numbers[members[single]], budget)
+            packs = [pack for pack in packs if pack.stop > pack.start + 1]
         for places, states in _read_packs(
             forward, suffixes, common, packs, preamble, budget
         ):
@@ -118,7 +144,9 @@ def _read_packs(
             tries.append((members, trie))
         return forward.run(pad_tries(prompts, tries, forward.pad_id), preamble)
 
-    sizes = [pack.n_nodes for pack in packs]
+    # A preamble's keys and values take room in each row.
+    n_before = preamble.n_tokens if preamble else 0
+    sizes = [n_before + pack.n_nodes for pack in packs]
     for chosen, states in run_batches(sizes, budget, run):
         places = np.concatenate(
             [np.arange(packs[number].start, packs[number].stop) for number in chosen]
@@ -135,3 +163,16 @@ def find_window(config: PreTrainedConfig) -> float:
     names = ("sliding_window", "attention_chunk_size", "window_size")
     windows = [getattr(text, name, None) for name in names]
     return min((window for window in windows if window), default=np.inf)
+
+
+def find_wall(config: PreTrainedConfig) -> float:
+    """Find the length from which on a pass uses other rotary factors; else infinity."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    # Some families have rotary parameters for each kind of layer.
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
+    if not any(kind.get("rope_type") == "longrope" for kind in kinds):
+        return np.inf
+    name = "original_max_position_embeddings"
+    walls = [kind.get(name) for kind in kinds] + [getattr(text, name, None)]
+    return min((wall for wall in walls if wall), default=np.inf)

@@ -1,7 +1,9 @@
 """A tokenizer's special tokens, and text that spells them without meaning them."""
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,9 @@ class SpecialTokens:
         self.ids: NDArray[np.int64] = np.array(
             sorted(special | set(named.values())), dtype=np.int64
         )
+        # An unknown character is no order to the model, whoever writes it.
+        steering = set(self.id_of.values()) - {tokenizer.unk_token_id}
+        self.steering: NDArray[np.int64] = np.array(sorted(steering), dtype=np.int64)
 
     @cached_property
     def _spelling(self) -> re.Pattern[str]:
@@ -47,9 +52,9 @@ class SpecialTokens:
         n_after = mask[::-1].index(0)
         return ids[:n_before], ids[len(ids) - n_after :]
 
-    def is_spelled_in(self, text: str) -> bool:
-        """Say whether a text spells a special token."""
-        return self._spelling.search(text) is not None
+    def count(self, ids: Sequence[int]) -> int:
+        """Count the special and added tokens among token ids."""
+        return int(np.isin(ids, self.steering).sum())
 
     def encode_literally(
         self, pieces: list[tuple[str, bool]], adds_special: bool
@@ -68,6 +73,11 @@ class SpecialTokens:
         -------
         list of int
             Token ids.
+
+        Raises
+        ------
+        ValueError
+            If a character of the text is a special token by itself.
         """
         ids: list[int] = []
         run = ""  # what lies between two special tokens is tokenized in one go
@@ -86,8 +96,20 @@ class SpecialTokens:
     def _encode_plainly(self, run: str) -> list[int]:
         # A spelling cut after its first character is not found as a token.
         cuts = [match.start() + 1 for match in self._spelling.finditer(run)]
+        ids = self._encode_cut(run, cuts)
+        if self.count(ids):
+            # Spellings that overlap, or that the tokenizer normalizes to one.
+            ids = self._encode_cut(run, range(1, len(run)))
+        if self.count(ids):
+            raise ValueError(
+                "X given to HFEmbeddingTransformer(special_tokens='literal') holds a "
+                f"character that is a special token of this model, in {run!r}."
+            )
+        return ids
+
+    def _encode_cut(self, run: str, cuts: Sequence[int]) -> list[int]:
         ids: list[int] = []
-        for start, end in zip([0, *cuts], [*cuts, len(run)], strict=True):
+        for start, end in pairwise([0, *cuts, len(run)]):
             if start < end:
                 ids += self.tokenizer(
                     run[start:end], add_special_tokens=False, verbose=False

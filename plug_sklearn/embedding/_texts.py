@@ -49,7 +49,8 @@ one-column frame
 
 def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as above
     is_text = isinstance(X, (str, bytes))
-    if is_text or isinstance(X, (dict, set)) or not hasattr(X, "__iter__"):
+    has_rows = hasattr(X, "__iter__") and hasattr(X, "__len__")
+    if is_text or isinstance(X, (dict, set)) or not has_rows:
         raise TypeError(f"X given to {owner} must be {EXPECTED}. Got {X!r} instead.")
     shape = getattr(X, "shape", None)
     rows: Iterable[object] = X

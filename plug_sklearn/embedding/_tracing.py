@@ -131,7 +131,8 @@ def _watch_block(
     ]
 
 
-def _draw_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
+def list_words(model: PreTrainedModel) -> list[int]:
+    """List the token ids of a model that its configuration gives no special role."""
     embeddings: Any = model.get_input_embeddings()
     # An image's token, say, would ask for the image.
     special: list[object] = []
@@ -139,7 +140,12 @@ def _draw_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
         for name, value in config.to_dict().items():
             if name.endswith(("_token_id", "_token_index")):
                 special += value if isinstance(value, list) else [value]
-    words = [i for i in range(len(embeddings.weight)) if i not in special]
+    return [i for i in range(len(embeddings.weight)) if i not in special]
+
+
+def _draw_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
+    embeddings: Any = model.get_input_embeddings()
+    words = list_words(model)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(words), (1, N_TOKENS), generator=generator)
     ids = torch.tensor(words)[drawn].to(embeddings.weight.device)

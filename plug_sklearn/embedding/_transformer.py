@@ -59,7 +59,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     parts : sequence of str, default=("rs",)
         Any of ``"rs"``, the residual stream after the block; ``"attn"`` and
         ``"mlp"``, what attention and the MLP add to it. For pre-norm families,
-        ``rs[l] == rs[l-1] + attn[l] + mlp[l]``.
+        ``rs[l] == rs[l-1] + attn[l] + mlp[l]``. All three come in this order, by
+        which :class:`LayerAggregator` knows their names.
     pooling : {"last", "first", "mean", "max"}, default="last"
         How a text's tokens become one vector.
     token_filter : {None, "special", "non_text"}, default=None
@@ -82,8 +83,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         Which stack of an encoder-decoder model; ``"auto"`` is its encoder. The
         decoder reads its start token and then the text, the encoder the text.
     max_length : int, default=None
-        Longest prompt in tokens; None is the model's own limit. A warning counts the
-        texts that are cut.
+        Longest prompt in tokens; None is the model's own limit. Of a longer one the
+        text is cut, not its template, and a warning counts such texts.
     truncation_side : {"left", "right"}, default="left"
         The side to cut: left keeps the end of the text, where the last token is.
     batch_tokens : "auto" or int, default="auto"
@@ -244,13 +245,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         TypeError, ValueError
             If a parameter or ``X`` is not as described.
         """
-        self._validate_params()
+        self._check_parameters()
         read_texts(X, OWNER)
-        if self.prompt_template is not None and SLOT not in self.prompt_template:
-            raise ValueError(
-                f"The 'prompt_template' parameter of {OWNER} must be a string that "
-                f"holds {{text}}. Got {self.prompt_template!r} instead."
-            )
         parts = self._read_parts()
         geometry = read_geometry(load_config(self._source), self.stack)
         self.layers_ = resolve_positions(
@@ -284,6 +280,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             If a state overflows ``dtype``.
         """
         check_is_fitted(self)
+        self._check_parameters()
         texts = read_texts(X, OWNER)
         first_rows: dict[str, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
@@ -310,6 +307,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             or ``"first"``, all that the filter keeps otherwise.
         """
         check_is_fitted(self)
+        self._check_parameters()
         reader = self._describe_model().prompt_reader
         prompts = reader.read(read_texts(X, OWNER))
         chosen = {"last": slice(-1, None), "first": slice(0, 1)}.get(self.pooling)
@@ -382,6 +380,15 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             str(self.model_name), self.revision, bool(self.trust_remote_code)
         )
 
+    def _check_parameters(self) -> None:
+        """Check what is used as it stands: it may have been set since ``fit``."""
+        self._validate_params()
+        if self.prompt_template is not None and SLOT not in self.prompt_template:
+            raise ValueError(
+                f"The 'prompt_template' parameter of {OWNER} must be a string that "
+                f"holds {{text}}. Got {self.prompt_template!r} instead."
+            )
+
     def _read_parts(self) -> tuple[str, ...]:
         parts = self.parts
         if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
@@ -391,6 +398,12 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             raise ValueError(
                 f"The 'parts' parameter of {OWNER} must be a sequence of any of "
                 f"{PARTS}, each named once. Got {self.parts!r} instead."
+            )
+        if len(parts) == len(PARTS) and tuple(parts) != PARTS:
+            raise ValueError(
+                f"The 'parts' parameter of {OWNER} must name all three in the order "
+                f"{PARTS}, by which LayerAggregator knows them. Got {self.parts!r} "
+                "instead."
             )
         return tuple(str(part) for part in parts)
 

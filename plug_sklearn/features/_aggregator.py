@@ -135,6 +135,7 @@ class LayerAggregator(TransformerMixin, BaseEstimator):
             If the shape differs from ``fit``'s, or frames are asked of ``"stack"``.
         """
         check_is_fitted(self)
+        self._validate_params()
         activations = self._read_activations(X, reset=False)
         if activations.shape[1:] != self.input_shape_:
             raise ValueError(
@@ -213,7 +214,7 @@ class LayerAggregator(TransformerMixin, BaseEstimator):
         parts = self.parts
         if isinstance(parts, str) and parts != "all":
             parts = [parts]
-        if not isinstance(parts, Sequence) or isinstance(parts, str):
+        if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
             return parts
         names = [part for part in parts if isinstance(part, str)]
         if names and n_parts != len(PART_NAMES):

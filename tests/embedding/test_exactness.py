@@ -1,13 +1,20 @@
+import copy
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import torch
 import transformers
 from _families import FAMILIES, build_model, shake_weights
 
-from plug_sklearn.embedding import _exactness
+from plug_sklearn.embedding import _exactness, _reading
+from plug_sklearn.embedding._batches import Batch
 from plug_sklearn.embedding._capture import Request
-from plug_sklearn.embedding._exactness import explain_padding
+from plug_sklearn.embedding._exactness import Trial, try_ways
 from plug_sklearn.embedding._families import PACKABLE
 from plug_sklearn.embedding._forward import ForwardPass
 from plug_sklearn.embedding._models import LoadedModel
+from plug_sklearn.embedding._reading import Way
 
 #: Their tiny configurations look only a few tokens back.
 NARROW = {
@@ -22,11 +29,9 @@ NARROW = {
 REFUSING = {"falcon, alibi"}
 
 
-def explain(
-    model: transformers.PreTrainedModel, stack: str | None = None
-) -> str | None:
+def attempt(model: transformers.PreTrainedModel, stack: str | None = None) -> Trial:
     request = Request((0,), ("rs",), "last", stack)
-    return explain_padding(ForwardPass(LoadedModel(model), request))
+    return try_ways(ForwardPass(LoadedModel(model), request))
 
 
 def widen_window(name: str) -> transformers.PreTrainedModel:
@@ -41,21 +46,23 @@ def widen_window(name: str) -> transformers.PreTrainedModel:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_takes_its_path(name: str) -> None:
     model, stack = build_model(name)
-    reason = explain(model, stack)
+    trial = attempt(model, stack)
     family = model.config.get_text_config().model_type
     if family not in PACKABLE:
-        assert reason == f"token tries are not known to be exact for {family}"
+        why = f"token tries are not known to be exact for {family}"
+        assert trial == Trial(Way.PADDED, why)
     elif name in NARROW:
-        assert reason == f"{family} sees too few tokens back"
+        assert trial == Trial(Way.PADDED, f"{family} sees too few tokens back")
     elif name in REFUSING:
-        assert f"{family} refuses token tries" in str(reason)
+        assert trial.way is Way.PADDED
+        assert f"{family} refuses token tries" in str(trial.why)
     else:
-        assert reason is None
+        assert trial == Trial(Way.TRIES)
 
 
 @pytest.mark.parametrize("name", sorted(NARROW))
 def test_wider_window_takes_tries(name: str) -> None:
-    assert explain(widen_window(name)) is None
+    assert attempt(widen_window(name)) == Trial(Way.TRIES)
 
 
 @pytest.mark.parametrize("name", ["bert", "mpt", "bloom", "mamba", "qwen3_next"])
@@ -65,16 +72,58 @@ def test_family_that_is_listed_wrongly_is_found_out(
     model, _ = build_model(name)
     family = model.config.model_type
     monkeypatch.setattr(_exactness, "PACKABLE", PACKABLE | {family})
-    assert family in str(explain(model))
+    trial = attempt(model)
+    assert trial.way is Way.PADDED
+    assert family in str(trial.why)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_wrong_positions_are_found_out(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Positions in the row in place of depths in the trie: what a slip would do."""
+    pad_tries = _reading.pad_tries
+
+    def misplace(*arguments: object) -> Batch:
+        batch = pad_tries(*arguments)
+        places = np.broadcast_to(np.arange(batch.ids.shape[1]), batch.ids.shape)
+        return replace(batch, positions=places.copy())
+
+    monkeypatch.setattr(_reading, "pad_tries", misplace)
+    model = copy.deepcopy(build_model("llama")[0]).to(dtype)
+    assert attempt(model).way is Way.PADDED
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tries_are_taken_in_half_precision_too(dtype: torch.dtype) -> None:
+    model = copy.deepcopy(build_model("llama")[0]).to(dtype)
+    assert attempt(model) == Trial(Way.TRIES)
+
+
+def test_model_that_padding_changes_is_read_in_equal_lengths() -> None:
+    """FNet mixes tokens by a Fourier transform over the whole row."""
+    config = transformers.FNetConfig(
+        vocab_size=99,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        max_position_embeddings=64,
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = transformers.AutoModel.from_config(config)
+    shake_weights(model)
+    trial = attempt(model.eval())
+    assert trial.way is Way.ALIKE
+    assert "padding changes the states of fnet" in str(trial.why)
 
 
 def test_model_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    try_tries = _exactness._try_tries
+    try_it = _exactness._try
     monkeypatch.setattr(
-        _exactness, "_try_tries", lambda forward: tried.append(1) or try_tries(forward)
+        _exactness, "_try", lambda forward: tried.append(1) or try_it(forward)
     )
     loaded = LoadedModel(build_model("llama")[0])
     for layer in (0, 1):
-        explain_padding(ForwardPass(loaded, Request((layer,), ("rs",), "last")))
+        try_ways(ForwardPass(loaded, Request((layer,), ("rs",), "last")))
     assert len(tried) == 1

@@ -193,3 +193,29 @@ def test_release_frees_the_models(llama: str, save_model: Callable[..., str]) ->
     load_model(ModelSource(llama), CPU)
     release_models()
     assert not _models._MODELS.kept
+
+
+def test_an_adapter_written_again_is_loaded_again(llama: str, tmp_path: Path) -> None:
+    lora = peft.LoraConfig(
+        r=2, target_modules=["q_proj"], task_type="FEATURE_EXTRACTION"
+    )
+    found = []
+    for scale in (1.0, 5.0):
+        with torch.random.fork_rng(devices=[]):
+            model = transformers.AutoModel.from_pretrained(llama)
+            adapted = peft.get_peft_model(model, lora)
+            for name, weight in adapted.named_parameters():
+                if "lora_" in name:
+                    weight.data.fill_(scale)
+        adapted.save_pretrained(tmp_path)
+        found.append(embed(llama, adapter=str(tmp_path)))
+    assert not np.allclose(*found)
+
+
+def test_a_note_beside_the_weights_loads_nothing_again(
+    copy_of_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = embed(copy_of_llama)
+    (copy_of_llama / "notes.md").write_text("good weights")
+    monkeypatch.delattr(_models, "_load_backbone")
+    assert_allclose(embed(copy_of_llama), expected)

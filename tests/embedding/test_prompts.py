@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from plug_sklearn.embedding._prompts import PromptOptions, PromptReader
@@ -80,7 +81,7 @@ def test_text_without_a_token_left_is_pooled_whole_and_counted(
 ) -> None:
     options = PromptOptions(token_filter="non_text")
     reader = PromptReader(plain, options, None)
-    with pytest.warns(UserWarning, match="2 of 3 texts have no token left"):
+    with pytest.warns(UserWarning, match="2 of 3 distinct texts have no token left"):
         prompts = reader.read(["...", "gold", "!"])
     assert [len(tokens) for tokens in reader.show_tokens(prompts)][::2] == [3, 1]
 
@@ -101,7 +102,7 @@ def test_literal_text_cannot_end_the_turn(plain: PreTrainedTokenizerFast) -> Non
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("max_length", [2, 3, 5])
+@pytest.mark.parametrize("max_length", [3, 5])
 def test_long_text_is_cut_inside_the_tokenizer_s_own_tokens(
     wrapping: PreTrainedTokenizerFast, side: str, max_length: int
 ) -> None:
@@ -143,3 +144,46 @@ def test_prompt_is_tokenized_as_the_tokenizer_does(
     prompts = PromptReader(wrapping, PromptOptions(), None).read(texts)
     for number, text in enumerate(texts):
         assert prompts.ids_of(number).tolist() == wrapping(text)["input_ids"]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_text_is_cut_and_what_stands_around_it_is_not(
+    plain: PreTrainedTokenizerFast, side: str
+) -> None:
+    options = {
+        "prompt_template": "True? {text} Yes or no:",
+        "chat_template": True,
+        "truncation_side": side,
+    }
+    text = "The city of Lima is in Peru."
+    n_frame = len(show(plain, "", **options))
+    with pytest.warns(UserWarning, match="1 of 1 distinct texts"):
+        kept = show(plain, text, max_length=n_frame + 4, **options)
+    start, end = "".join(show(plain, "<x>", **options)).split("<x>")
+    prompt = "".join(kept)
+    assert len(kept) <= n_frame + 4
+    assert prompt.startswith(start)
+    assert prompt.endswith(end)
+    rest = prompt.removeprefix(start).removesuffix(end)
+    assert rest
+    assert text.endswith(rest) if side == "left" else text.startswith(rest)
+
+
+def test_limit_without_room_for_text_is_an_error(
+    wrapping: PreTrainedTokenizerFast,
+) -> None:
+    with (
+        pytest.raises(
+            ValueError, match=r"'max_length'.*takes 2 tokens. Got a limit of 1"
+        ),
+        pytest.warns(UserWarning, match="longer than 1 tokens"),
+    ):
+        show(wrapping, "is in Peru.", max_length=1)
+
+
+def test_normalized_spelling_cannot_spell_a_token(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    kept = show(tokenizer, "\uff1cthink\uff1e", special_tokens="literal")
+    assert "<think>" in show(tokenizer, "\uff1cthink\uff1e")
+    assert "<think>" not in kept

@@ -2,18 +2,23 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from _families import FAMILIES, build_model
+import torch
+import transformers
+from _families import FAMILIES, build_model, shake_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from plug_sklearn.embedding import _reading
+from plug_sklearn.embedding._batches import pad_prompts
 from plug_sklearn.embedding._capture import Request
 from plug_sklearn.embedding._families import PACKABLE
 from plug_sklearn.embedding._forward import ForwardPass
 from plug_sklearn.embedding._models import LoadedModel
 from plug_sklearn.embedding._preambles import LEAST_PREAMBLE
 from plug_sklearn.embedding._reading import (
+    Way,
+    find_wall,
     find_window,
     read_activations,
     read_padded,
@@ -122,7 +127,7 @@ def test_texts_longer_than_the_window_are_padded(
     window = find_window(forward.loaded.model.config)
     assert window == forward.loaded.model.config.sliding_window
     prompts = join([[5] * window, [5] * (window + 1), [5]])
-    list(read_activations(forward, prompts, 64, packs=True))
+    list(read_activations(forward, prompts, 64, Way.TRIES))
     assert paths == {"read_tries": {0, 2}, "read_padded": {1}}
 
 
@@ -130,8 +135,59 @@ def test_model_without_a_window_sees_all() -> None:
     assert find_window(build_model("llama")[0].config) == np.inf
 
 
+def test_single_prompts_take_no_trie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(_reading, "pad_tries")
+    forward = make_forward("llama")
+    prompts = join([[5] * 9, [6] * 9, [7] * 9])
+    states = in_order(read_tries(forward, prompts, np.arange(3), 64, pack_nodes=9))
+    expected = in_order(read_padded(forward, prompts, np.arange(3), 64))
+    assert relative_error(states, expected) < 1e-6
+
+
+def test_texts_of_equal_length_run_together_where_padding_matters() -> None:
+    forward = make_forward("bert")
+    prompts = join(BRANCHING)
+    shapes = []
+    run = forward.run
+    forward.run = lambda batch: shapes.append(batch.mask.all()) or run(batch)
+    in_order(read_activations(forward, prompts, 64, Way.ALIKE))
+    assert all(shapes)
+    assert len(shapes) == len({len(ids) for ids in BRANCHING})
+
+
+def test_long_texts_of_a_longrope_model_leave_short_ones_alone() -> None:
+    config = FAMILIES["phi3"].config()
+    config.rope_parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 16,
+    }
+    config.original_max_position_embeddings = 16
+    with torch.random.fork_rng(devices=[]):
+        model = transformers.AutoModel.from_config(config)
+    shake_weights(model)
+    assert find_wall(model.config) == 16
+    forward = ForwardPass(LoadedModel(model.eval()), Request((0, 2), PARTS, "mean"))
+    prompts = join([[5, 6, 7], [5, 6, 8, 9], list(range(3, 43)), list(range(3, 19))])
+    alone = in_order(read_padded(forward, prompts, np.arange(4), budget=1))
+    for way in (Way.PADDED, Way.TRIES):
+        together = in_order(read_activations(forward, prompts, 4096, way))
+        assert relative_error(together, alone) < 1e-5
+    mixed = [
+        forward.run(pad_prompts(prompts, rows, pad_id=0)) for rows in (range(4), [0])
+    ]
+    assert relative_error(mixed[0][:1], mixed[1]) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3", "gemma3, text"])
+def test_model_without_longrope_has_no_wall(name: str) -> None:
+    assert find_wall(build_model(name)[0].config) == np.inf
+
+
 def test_padded_families_take_no_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(_reading, "read_tries")
     prompts = join(BRANCHING)
-    states = in_order(read_activations(make_forward("bert"), prompts, 64, packs=False))
+    states = in_order(read_activations(make_forward("bert"), prompts, 64, Way.PADDED))
     assert states.shape[:3] == (len(BRANCHING), 2, 3)

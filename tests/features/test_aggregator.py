@@ -162,3 +162,14 @@ def test_another_shape_than_in_fit_is_refused() -> None:
 def test_five_axes_are_refused() -> None:
     with pytest.raises(ValueError, match="2 to 4 axes"):
         LayerAggregator().fit(ACTIVATIONS[None])
+
+
+def test_parameter_set_after_fit_is_checked() -> None:
+    aggregator = LayerAggregator().fit(ACTIVATIONS).set_params(method="mena")
+    with pytest.raises(ValueError, match=r"'method'.*Got 'mena'"):
+        aggregator.transform(ACTIVATIONS)
+
+
+def test_names_of_parts_come_in_arrays_too() -> None:
+    features = LayerAggregator(parts=np.array(["mlp"])).fit_transform(ACTIVATIONS)
+    assert_array_equal(features, ACTIVATIONS[:, :, 2].reshape(5, -1))
