@@ -29,7 +29,9 @@ class PlugCNNClassifier(
     two hidden layers classifies. With n rows that differ, the first convolution has
     sqrt(``target_ratio`` n / 10) channels, at least 8 and at most ``width_cap``, and
     the second twice that. The loss is the cross-entropy plus ``contrastive_weight``
-    times the supervised contrastive loss of z.
+    times the supervised contrastive loss of z. Each unit of each layer and part is
+    standardised within the network, by its weighted mean and deviation over the rows
+    trained on.
 
     Parameters
     ----------

@@ -22,7 +22,8 @@ class PlugMLPClassifier(BasePlugClassifier):
     With n rows that differ and d features, the first layer has ``target_ratio`` n / d
     units, at least 16 and at most ``width_cap``; the second, a half; the last, an
     eighth. Each is a linear layer, batch norm, ReLU and dropout. Arrays of more axes
-    are flattened.
+    are flattened. Features are standardised within the network, by their weighted mean
+    and deviation over the rows trained on.
 
     Parameters
     ----------

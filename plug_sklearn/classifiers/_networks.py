@@ -6,6 +6,9 @@ from math import sqrt
 import torch
 from torch import Generator, Tensor, nn
 
+#: Bounds the memory of a copy in double precision.
+UNITS_AT_ONCE = 1024
+
 
 class Dropout(nn.Module):
     """Dropout that can draw from a generator of its own.
@@ -45,8 +48,74 @@ class Dropout(nn.Module):
         return {**self.__dict__, "generator": None}
 
 
+class Standardise(nn.Module):
+    """Shift and scale each unit to mean 0 and deviation 1 over the training rows.
+
+    Some units of a residual stream are large and all but constant: without this they
+    drown the others. Mean and scale are buffers: kept with the weights, not trained.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of a sample.
+
+    Attributes
+    ----------
+    mean : Tensor of shape ``shape``
+        Mean of each unit; 0 before ``learn``.
+    scale : Tensor of shape ``shape``
+        1 over the deviation of each unit, 0 for a constant one; 1 before ``learn``.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def reset_parameters(self) -> None:
+        """Become the identity."""
+        self.mean.zero_()
+        self.scale.fill_(1)
+
+    def learn(self, x: Tensor, weight: Tensor) -> None:
+        """Learn means and deviations, in double precision.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, ...)
+            Training rows.
+        weight : Tensor of shape (n,)
+            Their weights, not all 0.
+        """
+        share = weight.detach().cpu().double()
+        share = (share / share.sum())[:, None]
+        origin = int(share.argmax())
+        rows = x.detach().flatten(start_dim=1)
+        means, scales = [], []
+        for units in rows.split(UNITS_AT_ONCE, dim=1):
+            values = units.cpu().double()
+            # Taken from a row that counts, constant units are 0 without rounding.
+            offset = values - values[origin]
+            mean = (share * offset).sum(0)
+            deviation = (share * (offset - mean).square()).sum(0).sqrt()
+            means.append(values[origin] + mean)
+            varies = deviation > torch.finfo(torch.float32).tiny
+            scales.append(torch.where(varies, 1 / deviation, 0.0))
+        self.mean.copy_(torch.cat(means).view_as(self.mean))
+        self.scale.copy_(torch.cat(scales).view_as(self.scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise samples (n, ...)."""
+        return (x - self.mean) * self.scale
+
+
 class MLPNetwork(nn.Module):
     """Two blocks, a residual block, and a linear layer on a narrow last block.
+
+    Features are standardised first.
 
     Parameters
     ----------
@@ -69,6 +138,7 @@ class MLPNetwork(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
+        self.standardise = Standardise((n_features,))
         self.entry = nn.Sequential(
             _block(n_features, first, dropout), _block(first, second, dropout)
         )
@@ -80,13 +150,15 @@ class MLPNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map samples of any shape, (n, ...), to logits (n, n_classes)."""
-        x = self.entry(x.flatten(start_dim=1))
+        x = self.entry(self.standardise(x.flatten(start_dim=1)))
         logits: Tensor = self.output(self.head(x + self.residual(x)))
         return logits
 
 
 class CNNNetwork(nn.Module):
     """Convolutions along the hidden units, with the layers as channels.
+
+    Each unit of each layer and part is standardised first.
 
     Parameters
     ----------
@@ -124,6 +196,7 @@ class CNNNetwork(nn.Module):
             self.sample_shape = (n_layers, hidden_size)
         else:
             convolutions = _convolve_parts(n_layers, n_parts, first, second, projection)
+        self.standardise = Standardise(self.sample_shape)
         self.encoder = nn.Sequential(*convolutions, nn.Flatten(), Dropout(dropout))
         self.head = nn.Sequential(
             nn.Linear(projection, projection),
@@ -137,7 +210,8 @@ class CNNNetwork(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Map samples (n, ...) to their projections z, (n, projection)."""
-        z: Tensor = self.encoder(self.norm(x.reshape(len(x), *self.sample_shape)))
+        x = self.standardise(x.reshape(len(x), *self.sample_shape))
+        z: Tensor = self.encoder(self.norm(x))
         return z
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +228,7 @@ def initialise_parameters(
     """Draw a module's parameters in place, from a generator and nothing else.
 
     Weights and biases of linear layers and convolutions are uniform within
-    ±1 / sqrt(fan in), as torch's own; norms start as the identity.
+    ±1 / sqrt(fan in), as torch's own; norms and standardising start as the identity.
 
     Parameters
     ----------
@@ -170,7 +244,9 @@ def initialise_parameters(
             bound = 1 / sqrt(layer.weight[0].numel())
             for parameter in layer.parameters(recurse=False):
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
+        elif isinstance(
+            layer, Standardise | nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm
+        ):
             layer.reset_parameters()
     if class_shares is not None:
         shares = torch.tensor(class_shares, dtype=torch.float64).clamp(min=1e-6)

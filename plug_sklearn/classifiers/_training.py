@@ -89,6 +89,18 @@ class ProbeNet(NeuralNetClassifier):
         self.n_steps_ = 0
         return self
 
+    def on_train_begin(
+        self,
+        net: "ProbeNet",
+        X: Rows,
+        y: object = None,
+        **kwargs: object,
+    ) -> None:
+        """Learn how to standardise the units, from the rows to train on."""
+        super().on_train_begin(net, X=X, y=y, **kwargs)
+        weight = torch.ones(len(X)) if X.weight is None else X.weight
+        self.module_.standardise.learn(X.X, weight)
+
     def train_step_single(self, batch: object, **fit_params: object) -> dict[str, Any]:
         """Take a step, with norms whose running statistics start from the data.
 

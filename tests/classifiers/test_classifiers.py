@@ -14,6 +14,7 @@ import torch
 from _activations import X, Y
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
@@ -58,6 +59,18 @@ def test_three_classes_are_learnt(probe: BasePlugClassifier) -> None:
     probe.set_params(max_epochs=60).fit(X_three, y)
     assert probe.score(X_three, y) > 0.9
     assert probe.monitor_ == "roc_auc"
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e-3, 0.0), (1.0, 1000.0)])
+def test_large_and_small_units_are_learnt_from(
+    probe: BasePlugClassifier, scale: float, offset: float
+) -> None:
+    X_raw = scale * X
+    X_raw[:, 0, 1, 2] += offset
+    probe.set_params(max_epochs=60, early_stopping=False).fit(X_raw, Y)
+    assert roc_auc_score(Y, probe.predict_proba(X_raw)[:, 1]) > 0.95
+    loaded = pickle.loads(pickle.dumps(probe))
+    assert np.array_equal(loaded.predict_proba(X_raw), probe.predict_proba(X_raw))
 
 
 def test_names_of_columns_are_kept(probe: BasePlugClassifier) -> None:

@@ -9,6 +9,7 @@ from plug_sklearn.classifiers._networks import (
     CNNNetwork,
     Dropout,
     MLPNetwork,
+    Standardise,
     initialise_parameters,
 )
 
@@ -164,3 +165,40 @@ def test_class_shares_are_the_probabilities_of_an_input_of_no_effect() -> None:
         network.output.weight.zero_()
     probabilities = network.eval()(torch.ones(1, 6)).softmax(dim=1)
     assert probabilities[0].tolist() == pytest.approx([0.7, 0.2, 0.1])
+
+
+def learn(x: Tensor, weight: Tensor) -> Standardise:
+    standardise = Standardise(tuple(x.shape[1:]))
+    standardise.learn(x, weight)
+    return standardise
+
+
+def test_units_are_standardised_by_their_weighted_mean_and_deviation() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(5, [[1e-3, 1, 1e6]], size=(30, 3)).astype(np.float32)
+    weight = rng.integers(0, 4, size=30).astype(np.float32)
+    repeated = x.repeat(weight.astype(int), axis=0).astype(float)
+    expected = (x - repeated.mean(0)) / repeated.std(0)
+    found = learn(torch.tensor(x), torch.tensor(weight))(torch.tensor(x))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+
+
+def test_more_units_than_are_converted_at_once_are_all_standardised() -> None:
+    x = torch.randn(9, 3, 700, generator=seed())
+    found = learn(x, torch.ones(9))(x)
+    torch.testing.assert_close(found.mean(0), torch.zeros(3, 700), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.std(0, correction=0), torch.ones(3, 700))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e30, 1e-45])
+def test_a_unit_constant_where_there_is_weight_becomes_zero(value: float) -> None:
+    x = torch.full((7, 1), value)
+    x[3] = 1.0
+    weight = torch.tensor([3.0, 1, 1, 0, 7, 1, 1])
+    assert learn(x, weight)(x).tolist() == [[0.0]] * 7
+
+
+def test_statistics_are_neither_trained_nor_lost() -> None:
+    standardise = learn(torch.randn(9, 4, generator=seed()), torch.ones(9))
+    assert not list(standardise.parameters())
+    assert set(standardise.state_dict()) == {"mean", "scale"}

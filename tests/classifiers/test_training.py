@@ -79,7 +79,7 @@ def test_a_generator_decides_initial_weights_batches_and_masks() -> None:
 def test_running_statistics_start_as_those_of_the_data() -> None:
     net = train(max_epochs=1, lr=1e-12, batch_size=50, module__dropout=0.0)
     norm = net.module_.entry[0][1]
-    inputs = net.module_.entry[0][0](torch.tensor(X))
+    inputs = net.module_.entry[0][0](net.module_.standardise(torch.tensor(X)))
     torch.testing.assert_close(norm.running_mean, inputs.mean(0))
     torch.testing.assert_close(norm.running_var, inputs.var(0))
 
@@ -125,4 +125,25 @@ def test_trimmed_net_pickles_its_weights_once_and_nothing_of_training() -> None:
     assert loaded.device == "cpu"
     np.testing.assert_array_equal(
         loaded.compute_probabilities(X), net.compute_probabilities(X)
+    )
+
+
+def test_scale_of_the_samples_does_not_matter() -> None:
+    expected = train().compute_probabilities(X)
+    # A power of two, so that the scaling itself rounds nothing.
+    scaled = build_net().fit(Rows(X / 1024, CODES, WEIGHT), None)
+    np.testing.assert_array_equal(scaled.compute_probabilities(X / 1024), expected)
+
+
+def test_offset_of_a_unit_hardly_matters() -> None:
+    # So coarse that the offset rounds nothing; its mean in single precision still is.
+    coarse = np.round(X * 1024) / 1024
+    offset = coarse + np.float32(1000) * (np.arange(4) == 2)
+    one, other = (
+        build_net().fit(Rows(x, CODES, WEIGHT), None) for x in (coarse, offset)
+    )
+    np.testing.assert_allclose(
+        one.compute_probabilities(coarse),
+        other.compute_probabilities(offset),
+        atol=0.03,
     )
