@@ -95,7 +95,7 @@ class Standardise(nn.Module):
         origin = int(share.argmax())
         rows = x.detach().flatten(start_dim=1)
         means, scales = [], []
-        for units in rows.split(UNITS_AT_ONCE, dim=1):
+        for units in torch.split(rows, UNITS_AT_ONCE, dim=1):
             values = units.cpu().double()
             # Taken from a row that counts, constant units are 0 without rounding.
             offset = values - values[origin]
