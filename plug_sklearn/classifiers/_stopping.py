@@ -6,6 +6,10 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 
+class StopTraining(Exception):
+    """End training here, as planned."""
+
+
 class KeepBestEpoch(Callback):
     """Stop when no epoch is better any more, and restore the weights of the best.
 
@@ -41,7 +45,13 @@ class KeepBestEpoch(Callback):
         self.best_weights_: dict[str, Tensor] = {}
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
-        """Keep the weights if they are better, or stop if they have not been."""
+        """Keep the weights if they are better, or stop if they have not been.
+
+        Raises
+        ------
+        StopTraining
+            If none was better for ``patience`` epochs.
+        """
         epoch = net.history[-1]
         score = epoch["valid_score"] if self.use_score else 0.0
         if self._is_better(score, epoch["valid_loss"]):
@@ -50,8 +60,7 @@ class KeepBestEpoch(Callback):
             state = net.module_.state_dict()
             self.best_weights_ = {name: value.clone() for name, value in state.items()}
         elif epoch["epoch"] - self.best_epoch_ >= self.patience:
-            # skorch's way to end training: its fit catches this and returns.
-            raise KeyboardInterrupt
+            raise StopTraining
 
     def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
         """Restore the weights of the best epoch."""

@@ -1,6 +1,7 @@
 """The skorch net that trains a network."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -14,18 +15,23 @@ from torch import Generator, Tensor, nn
 from plug_sklearn.classifiers._losses import ProbeLoss
 from plug_sklearn.classifiers._networks import Dropout, initialise_parameters
 from plug_sklearn.classifiers._rows import Batches, Rows
+from plug_sklearn.classifiers._stopping import StopTraining
 
 #: After this many batches, the running mean of all is torch's own, of momentum 0.1.
 WARM_UP_STEPS = 10
+#: Names of the callbacks that come with training.
+OWN_CALLBACKS = frozenset(
+    ["train_loss", "valid_loss", "print_log", "valid_score", "keep_best_epoch"]
+)
 
 
 class ProbeNet(NeuralNetClassifier):
     """A skorch classifier that draws from its own seed, from rows on its device.
 
-    Differs from skorch's in four ways: no draw comes from a global generator; batches
+    Differs from skorch's in five ways: no draw comes from a global generator; batches
     are slices of tensors already on the device, without a DataLoader; rows have
-    weights; and a pickle holds the weights of the network once, on the CPU, with
-    nothing of its training.
+    weights; an interrupt gets out; and a pickle holds the weights of the network once,
+    on the CPU, with nothing of its training.
 
     Parameters
     ----------
@@ -88,6 +94,41 @@ class ProbeNet(NeuralNetClassifier):
         self.module_ = module
         self.n_steps_ = 0
         return self
+
+    def partial_fit(
+        self,
+        X: Rows,
+        y: object = None,
+        classes: object = None,
+        **fit_params: object,
+    ) -> "ProbeNet":
+        """Train, to the end or until a callback ends it.
+
+        skorch's own takes Ctrl-C for the end of training too, and returns a network
+        that is half trained.
+        """
+        if not self.initialized_:
+            self.initialize()
+        self.notify("on_train_begin", X=X, y=y)
+        with suppress(StopTraining):
+            self.fit_loop(X, y, **fit_params)
+        self.notify("on_train_end", X=X, y=y)
+        return self
+
+    def notify(self, method_name: str, **kwargs: object) -> None:
+        """Call the callbacks, who may end training.
+
+        skorch's callbacks end it with a KeyboardInterrupt of their own. One that comes
+        out of a callback that is not ours is taken for that.
+        """
+        getattr(self, method_name)(self, **kwargs)
+        for name, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **kwargs)
+            except KeyboardInterrupt as interrupt:
+                if name in OWN_CALLBACKS or method_name.startswith("on_train"):
+                    raise
+                raise StopTraining from interrupt
 
     def on_train_begin(
         self,

@@ -1,12 +1,13 @@
 """Both estimators: held-out rows, scores and stopping."""
 
+import signal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from _activations import X, Y
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping
 
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
 from plug_sklearn.classifiers._scoring import score_macro_auc
@@ -140,6 +141,18 @@ def test_history_is_a_table(probe: BasePlugClassifier) -> None:
     assert table.dtypes.map(pd.api.types.is_numeric_dtype).all()
 
 
+def test_an_interrupt_while_scoring_gets_out_of_fit(
+    probe: BasePlugClassifier,
+) -> None:
+    def score(estimator: object, X: np.ndarray, y: np.ndarray) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return 0.0
+
+    with pytest.raises(KeyboardInterrupt):
+        probe.set_params(monitor=score).fit(X, Y)
+    assert not hasattr(probe, "net_")
+
+
 def test_a_callback_can_end_training(probe: BasePlugClassifier) -> None:
     class Ends(Callback):
         def on_epoch_end(self, net: object, **kwargs: object) -> None:
@@ -149,3 +162,9 @@ def test_a_callback_can_end_training(probe: BasePlugClassifier) -> None:
     probe.set_params(callbacks=callbacks).fit(X, Y)
     assert probe.n_iter_ == 1
     assert len(callbacks) == 1
+
+
+def test_early_stopping_of_skorch_ends_training(probe: BasePlugClassifier) -> None:
+    stopper = EarlyStopping(patience=1, threshold=1.0, sink=lambda text: None)
+    probe.set_params(callbacks=[stopper], max_epochs=30).fit(X, Y)
+    assert probe.n_iter_ == 2

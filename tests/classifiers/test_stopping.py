@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from plug_sklearn.classifiers._stopping import KeepBestEpoch
+from plug_sklearn.classifiers._stopping import KeepBestEpoch, StopTraining
 
 
 class FakeNet:
@@ -28,7 +28,7 @@ class FakeNet:
             )
             try:
                 keeper.on_epoch_end(self)
-            except KeyboardInterrupt:
+            except StopTraining:
                 break
         keeper.on_train_end(self)
         return self.module_.weight.item()

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def build_net(**parameters: object) -> ProbeNet:
         "module__dropout": 0.5,
     }
     settings = {"max_epochs": 3, "lr": 0.01, "batch_size": 16, "verbose": 0}
-    return ProbeNet(MLPNetwork, **(sizes | settings | parameters))
+    return ProbeNet(**({"module": MLPNetwork} | sizes | settings | parameters))
 
 
 def train(**parameters: object) -> ProbeNet:
@@ -89,6 +90,19 @@ def test_running_statistics_end_with_torchs_own_momentum() -> None:
     assert [norm.momentum for norm in norms] == pytest.approx(
         [nn.BatchNorm1d(1).momentum] * 4
     )
+
+
+class InterruptedNetwork(MLPNetwork):
+    """Is computed when the user presses Ctrl-C."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        return super().forward(x)
+
+
+def test_an_interrupt_gets_out_of_training() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_net(module=InterruptedNetwork).fit(Rows(X, CODES, WEIGHT), None)
 
 
 def test_initial_logits_are_the_shares_of_the_classes() -> None:
