@@ -115,11 +115,11 @@ def read_rows(
         check_consistent_length(samples, groups)
         _, group_codes = np.unique(column_or_1d(groups), return_inverse=True)
     distinct = find_distinct_rows(samples, codes, weight, group_codes)
+    if group_codes is not None:
+        # Numbered anew: a group may have lost all its rows.
+        _, group_codes = np.unique(group_codes[distinct.index], return_inverse=True)
     return LabelledRows(
-        samples[distinct.index],
-        codes[distinct.index],
-        distinct.weight,
-        None if group_codes is None else group_codes[distinct.index],
+        samples[distinct.index], codes[distinct.index], distinct.weight, group_codes
     )
 
 

@@ -37,6 +37,16 @@ def test_rows_without_weight_are_not_there(probe: BasePlugClassifier) -> None:
     assert np.array_equal(dropped.predict_proba(X), without.predict_proba(X))
 
 
+def test_groups_without_weight_are_not_there(probe: BasePlugClassifier) -> None:
+    groups, weight = np.arange(80) // 8, np.ones(80)
+    weight[groups < 8] = 0
+    weight[groups == 3] = 1
+    kept = weight > 0
+    one = clone(probe).fit(X, Y, sample_weight=weight, groups=groups)
+    other = clone(probe).fit(X[kept], Y[kept], groups=groups[kept])
+    assert np.array_equal(one.predict_proba(X), other.predict_proba(X))
+
+
 def test_scale_of_sample_weights_does_not_matter(probe: BasePlugClassifier) -> None:
     weight = RNG.integers(1, 5, size=80)
     one = clone(probe).fit(X, Y, sample_weight=weight).predict_proba(X)
