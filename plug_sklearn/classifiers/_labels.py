@@ -27,6 +27,7 @@ def read_sample_weight(
     Returns
     -------
     ndarray of shape (n,), float64
+        Scaled so that the largest is in [0.5, 1).
 
     Raises
     ------
@@ -41,7 +42,25 @@ def read_sample_weight(
             f"The sample weights of {owner} must not all be zero. Got {len(weight)} "
             "weights of zero instead."
         )
-    return weight
+    return scale_below_one(weight)
+
+
+def scale_below_one(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale weights so that the largest is in [0.5, 1) and no sum of them overflows.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (n,)
+        Not negative, finite, not all 0.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        ``weight`` times a power of two, which rounds nothing.
+    """
+    _, exponent = np.frexp(weight.max())
+    scaled: NDArray[np.float64] = np.ldexp(weight, -exponent)
+    return scaled
 
 
 def encode_labels(
@@ -126,7 +145,7 @@ def weigh_classes(
     ----------
     class_weight : dict, "balanced" or None
         Factors by label, 1 for those not named; or such that all classes have the same
-        weight in sum; or all 1.
+        weight in sum; or all 1. Only their ratios count.
     classes : ndarray of shape (n_classes,)
         Labels.
     codes, weight : ndarray of shape (n,)
@@ -141,7 +160,8 @@ def weigh_classes(
     Raises
     ------
     ValueError
-        If a label of the dict is unknown, or a factor is negative, or all are zero.
+        If a label of the dict is unknown, or a factor is negative or not finite, or all
+        are zero.
     """
     if class_weight == "balanced":
         totals = np.bincount(codes, weight, minlength=len(classes))
@@ -150,9 +170,9 @@ def weigh_classes(
     factors: NDArray[np.float64] = compute_class_weight(
         class_weight, classes=classes, y=classes[codes]
     )
-    if (factors < 0).any() or not factors.any():
+    if not np.isfinite(factors).all() or (factors < 0).any() or not factors.any():
         raise ValueError(
-            f"The 'class_weight' parameter of {owner} must hold no negative weight and "
-            f"at least one above zero. Got {class_weight!r} instead."
+            f"The 'class_weight' parameter of {owner} must hold finite weights, none "
+            f"negative and at least one above zero. Got {class_weight!r} instead."
         )
-    return factors
+    return scale_below_one(factors)

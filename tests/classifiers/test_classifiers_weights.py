@@ -51,8 +51,21 @@ def test_scale_of_sample_weights_does_not_matter(probe: BasePlugClassifier) -> N
     weight = RNG.integers(1, 5, size=80)
     one = clone(probe).fit(X, Y, sample_weight=weight).predict_proba(X)
     # A power of two, so that the scaling itself rounds nothing.
-    scaled = clone(probe).fit(X, Y, sample_weight=8.0 * weight).predict_proba(X)
-    assert np.array_equal(one, scaled)
+    for power in (3, -1060, 1020):
+        scaled = np.ldexp(weight.astype(float), power)
+        other = clone(probe).fit(X, Y, sample_weight=scaled).predict_proba(X)
+        assert np.array_equal(one, other)
+
+
+def test_scale_of_class_weights_does_not_matter(probe: BasePlugClassifier) -> None:
+    one, other = (
+        clone(probe)
+        .set_params(class_weight={0: factor, 1: factor / 2})
+        .fit(X, Y, X_val=X, y_val=Y)
+        .predict_proba(X)
+        for factor in (1.0, 2.0**1023)
+    )
+    assert np.array_equal(one, other)
 
 
 def test_balanced_classes_are_those_of_their_factors(
