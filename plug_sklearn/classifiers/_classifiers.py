@@ -185,7 +185,7 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         if validation is not None:
             split = predefined_split(validation.put_on(device, factors))
             self.monitor_, scoring = choose_scoring(
-                self.monitor, validation, self.classes_
+                self.monitor, validation, self.classes_, owner
             )
             callbacks = [*scoring, *callbacks]
             if self.early_stopping:

@@ -1,6 +1,7 @@
 """Epochs → scores on the validation rows."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,10 @@ Scorer = Callable[[Any, NDArray[np.float32], NDArray[Any]], float]
 
 
 def choose_scoring(
-    monitor: str | Scorer, validation: LabelledRows, classes: NDArray[Any]
+    monitor: str | Scorer,
+    validation: LabelledRows,
+    classes: NDArray[Any],
+    owner: str,
 ) -> tuple[str | Scorer, list[tuple[str, Callback]]]:
     """Choose what is monitored and the callbacks that record it.
 
@@ -30,6 +34,8 @@ def choose_scoring(
         Validation rows.
     classes : ndarray of shape (n_classes,)
         All labels.
+    owner : str
+        Name of the estimator, for messages.
 
     Returns
     -------
@@ -47,7 +53,7 @@ def choose_scoring(
     if monitor == "loss":
         return monitor, []
     scorer = get_scorer(monitor)
-    callback = ScoreWithScorer(scorer, validation.X, classes[codes], classes)
+    callback = ScoreWithScorer(scorer, validation.X, classes[codes], classes, owner)
     return monitor, [("valid_score", callback)]
 
 
@@ -145,6 +151,8 @@ class ScoreWithScorer(Callback):
         Their labels.
     classes : ndarray of shape (n_classes,)
         All labels.
+    owner : str
+        Name of the estimator, for messages.
     """
 
     def __init__(
@@ -153,15 +161,32 @@ class ScoreWithScorer(Callback):
         X: NDArray[np.float32],
         y: NDArray[Any],
         classes: NDArray[Any],
+        owner: str,
     ) -> None:
         self.scorer = scorer
         self.X = X
         self.y = y
         self.classes = classes
+        self.owner = owner
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
-        """Score the network as it is."""
+        """Score the network as it is.
+
+        Raises
+        ------
+        ValueError
+            If the score is not a number, or NaN.
+        """
+        if not np.isfinite(net.history[-1]["valid_loss"]):
+            # The network has diverged, and its probabilities are NaN.
+            net.history.record("valid_score", float("nan"))
+            return
         score = self.scorer(NetInTraining(net, self.classes), self.X, self.y)
+        if not isinstance(score, Real) or np.isnan(score):
+            raise ValueError(
+                f"The 'monitor' parameter of {self.owner} must be a scorer that gives "
+                f"a number for the validation rows. Got {score!r} from it instead."
+            )
         net.history.record("valid_score", float(score))
 
 

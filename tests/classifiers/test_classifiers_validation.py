@@ -128,6 +128,25 @@ def test_scorers_score_the_epochs(probe: BasePlugClassifier, monitor: object) ->
     assert probe.monitor_ is monitor
 
 
+@pytest.mark.parametrize("score", [float("nan"), np.float32("nan"), None, "high"])
+def test_a_score_that_is_no_number_is_an_error(
+    probe: BasePlugClassifier, score: object
+) -> None:
+    probe.set_params(monitor=lambda estimator, X, y: score)
+    with pytest.raises(ValueError) as raised:
+        probe.fit(X, Y)
+    assert str(raised.value) == (
+        f"The 'monitor' parameter of {type(probe).__name__} must be a scorer that "
+        f"gives a number for the validation rows. Got {score!r} from it instead."
+    )
+
+
+def test_divergence_is_not_blamed_on_the_monitor(probe: BasePlugClassifier) -> None:
+    probe.set_params(monitor="neg_log_loss", lr=1e30)
+    with pytest.raises(ValueError, match="'lr' parameter"):
+        probe.fit(X, Y)
+
+
 def test_loss_can_be_monitored(probe: BasePlugClassifier) -> None:
     probe.set_params(monitor="loss", min_delta=0.0).fit(X, Y)
     losses = [epoch["valid_loss"] for epoch in probe.history_]

@@ -39,13 +39,17 @@ def validation_rows(codes: list[int]) -> LabelledRows:
 
 def test_auc_without_rows_of_a_class_becomes_the_loss() -> None:
     classes = np.array(["a", "b", "c"])
-    monitored, callbacks = choose_scoring("roc_auc", validation_rows([0, 1]), classes)
+    monitored, callbacks = choose_scoring(
+        "roc_auc", validation_rows([0, 1]), classes, "Probe"
+    )
     assert monitored == "loss"
     assert not callbacks
 
 
 def test_auc_with_rows_of_each_class_is_monitored() -> None:
     classes = np.array(["a", "b"])
-    monitored, callbacks = choose_scoring("roc_auc", validation_rows([0, 1]), classes)
+    monitored, callbacks = choose_scoring(
+        "roc_auc", validation_rows([0, 1]), classes, "Probe"
+    )
     assert monitored == "roc_auc"
     assert [name for name, _ in callbacks] == ["valid_score"]
