@@ -183,6 +183,7 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         callbacks = list(self.callbacks or [])
         self.monitor_, keeper, split = None, None, None
         if validation is not None:
+            self._check_validation_weight(validation, factors)
             split = predefined_split(validation.put_on(device, factors))
             self.monitor_, scoring = choose_scoring(
                 self.monitor, validation, self.classes_, owner
@@ -213,6 +214,16 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         )
         net.fit(training.put_on(device, factors), None)
         self._record_training(net, keeper)
+
+    def _check_validation_weight(
+        self, validation: LabelledRows, factors: NDArray[np.float64]
+    ) -> None:
+        if not (validation.weight * factors[validation.codes]).any():
+            raise ValueError(
+                f"The 'class_weight' parameter of {type(self).__name__} must give "
+                f"weight to a class of the validation rows. Got {self.class_weight!r} "
+                "instead."
+            )
 
     def _record_training(self, net: ProbeNet, keeper: KeepBestEpoch | None) -> None:
         self.history_ = [

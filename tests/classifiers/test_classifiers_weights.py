@@ -106,3 +106,13 @@ def test_validation_loss_counts_class_weights(probe: BasePlugClassifier) -> None
     losses = -np.log(probe.predict_proba(X_valid)[np.arange(len(y_valid)), y_valid])
     expected = np.average(losses, weights=np.where(y_valid == 1, 5, 1))
     assert probe.history_[0]["valid_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_validation_rows_of_no_weight_are_an_error(probe: BasePlugClassifier) -> None:
+    probe.set_params(class_weight={0: 0.0})
+    with pytest.raises(ValueError) as raised:
+        probe.fit(X, Y, X_val=X[Y == 0], y_val=Y[Y == 0])
+    assert str(raised.value) == (
+        f"The 'class_weight' parameter of {type(probe).__name__} must give weight to a "
+        "class of the validation rows. Got {0: 0.0} instead."
+    )
