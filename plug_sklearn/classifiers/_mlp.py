@@ -60,8 +60,9 @@ class PlugMLPClassifier(BasePlugClassifier):
         What the best epoch is best in, on the held-out rows: ``"roc_auc"``, the area
         under the ROC curve of each class against the rest, averaged, or the loss where
         a class has no held-out row; ``"loss"``; the name of a scikit-learn scorer; or a
-        scorer, ``scorer(estimator, X, y)``. Among epochs that score alike, the one of
-        lowest loss is best.
+        scorer, ``scorer(estimator, X, y)``. Scorers see the held-out rows without
+        weights, and those that are the same once; ``"roc_auc"`` and the loss count
+        weights. Among epochs that score alike, the one of lowest loss is best.
     class_weight : dict or str, default=None
         Factors of the rows' weights by label, 1 for those not named; ``"balanced"``,
         such that all classes weigh the same in each fit; None, all 1.
