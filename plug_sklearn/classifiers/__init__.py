@@ -15,6 +15,8 @@
     The losses.
 ``_training``
     The skorch net that trains a network, with ``_rows`` for batches.
+``_callbacks``
+    The callbacks of users, checked.
 ``_scoring``, ``_stopping``
     Epochs → scores → the epoch whose weights are kept.
 """

@@ -15,6 +15,7 @@ from skorch.helper import predefined_split
 from torch import nn
 
 from plug_sklearn._devices import resolve_device
+from plug_sklearn.classifiers._callbacks import read_callbacks
 from plug_sklearn.classifiers._inputs import (
     LabelledRows,
     draw_seeds,
@@ -180,7 +181,7 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         factors = weigh_classes(
             self.class_weight, self.classes_, rows.codes, rows.weight, owner
         )
-        callbacks = list(self.callbacks or [])
+        callbacks = read_callbacks(self.callbacks, owner)
         self.monitor_, keeper, split = None, None, None
         if validation is not None:
             self._check_validation_weight(validation, factors)
@@ -235,6 +236,11 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
             for epoch in net.history
             if "train_loss" in epoch
         ]
+        if not self.history_:
+            raise ValueError(
+                f"The 'callbacks' parameter of {type(self).__name__} must let one epoch "
+                f"end at least. Got {self.callbacks} instead."
+            )
         self.n_iter_ = len(self.history_)
         self.best_epoch_ = keeper.best_epoch_ if keeper else self.n_iter_
         net.trim_for_prediction()

@@ -67,7 +67,9 @@ class PlugMLPClassifier(BasePlugClassifier):
         Factors of the rows' weights by label, 1 for those not named; ``"balanced"``,
         such that all classes weigh the same in each fit; None, all 1.
     callbacks : list, default=None
-        Callbacks of skorch, or (name, callback). They are not copied.
+        Callbacks of skorch, or (name, callback). They are not copied. To them, labels
+        are positions in ``classes_``. A KeyboardInterrupt out of one of them ends
+        training, as skorch's do; from elsewhere, it gets out of ``fit``.
     device : str, default="auto"
         ``"auto"``: CUDA, then MPS, then the CPU; or ``"cpu"``, ``"cuda"``, ``"mps"``.
         A device that is not there warns and becomes the CPU.

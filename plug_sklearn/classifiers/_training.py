@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import PassthroughScoring, PrintLog
 from torch import Generator, Tensor, nn
 
+from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS
 from plug_sklearn.classifiers._losses import ProbeLoss
 from plug_sklearn.classifiers._networks import Dropout, initialise_parameters
 from plug_sklearn.classifiers._rows import Batches, Rows
@@ -19,10 +20,8 @@ from plug_sklearn.classifiers._stopping import StopTraining
 
 #: After this many batches, the running mean of all is torch's own, of momentum 0.1.
 WARM_UP_STEPS = 10
-#: Names of the callbacks that come with training.
-OWN_CALLBACKS = frozenset(
-    ["train_loss", "valid_loss", "print_log", "valid_score", "keep_best_epoch"]
-)
+
+Batch = tuple[Tensor, tuple[Tensor, Tensor]]
 
 
 class ProbeNet(NeuralNetClassifier):
@@ -63,6 +62,8 @@ class ProbeNet(NeuralNetClassifier):
             "optimizer": torch.optim.AdamW,
             "predict_nonlinearity": _softmax_last,
             "train_split": None,
+            # Rows are scored from the batches, which is where their labels are.
+            "use_caching": True,
         }
         super().__init__(module, **(defaults | kwargs))
         self.seed = seed
@@ -119,8 +120,12 @@ class ProbeNet(NeuralNetClassifier):
         """Call the callbacks, who may end training.
 
         skorch's callbacks end it with a KeyboardInterrupt of their own. One that comes
-        out of a callback that is not ours is taken for that.
+        out of a callback that is not ours is taken for that. They are shown class codes
+        where the loss is given weights too.
         """
+        if "batch" in kwargs:
+            x, (codes, _) = cast(Batch, kwargs["batch"])
+            kwargs["batch"] = x, codes
         getattr(self, method_name)(self, **kwargs)
         for name, callback in self.callbacks_:
             try:

@@ -183,6 +183,17 @@ def test_a_callback_can_end_training(probe: BasePlugClassifier) -> None:
     assert len(callbacks) == 1
 
 
+def test_a_callback_that_ends_training_before_it_begins_is_an_error(
+    probe: BasePlugClassifier,
+) -> None:
+    class Ends(Callback):
+        def on_epoch_begin(self, net: object, **kwargs: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ValueError, match="'callbacks' parameter .* one epoch end"):
+        probe.set_params(callbacks=[Ends()]).fit(X, Y)
+
+
 def test_early_stopping_of_skorch_ends_training(probe: BasePlugClassifier) -> None:
     stopper = EarlyStopping(patience=1, threshold=1.0, sink=lambda text: None)
     probe.set_params(callbacks=[stopper], max_epochs=30).fit(X, Y)
