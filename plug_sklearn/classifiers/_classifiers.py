@@ -238,8 +238,8 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         ]
         if not self.history_:
             raise ValueError(
-                f"The 'callbacks' parameter of {type(self).__name__} must let one epoch "
-                f"end at least. Got {self.callbacks} instead."
+                f"The 'callbacks' parameter of {type(self).__name__} must let an epoch "
+                f"end. Got {self.callbacks} instead."
             )
         self.n_iter_ = len(self.history_)
         self.best_epoch_ = keeper.best_epoch_ if keeper else self.n_iter_

@@ -190,7 +190,7 @@ def test_a_callback_that_ends_training_before_it_begins_is_an_error(
         def on_epoch_begin(self, net: object, **kwargs: object) -> None:
             raise KeyboardInterrupt
 
-    with pytest.raises(ValueError, match="'callbacks' parameter .* one epoch end"):
+    with pytest.raises(ValueError, match=r"'callbacks' parameter .* let an epoch end"):
         probe.set_params(callbacks=[Ends()]).fit(X, Y)
 
 
