@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import _language_model
+from plug_sklearn.embedding._exactness import Trial
+from plug_sklearn.embedding._reading import Way
 from plug_sklearn.embedding._tries import sort_prompts
 
 HERE = Path(__file__).parent
@@ -53,6 +55,9 @@ class Row:
     theirs: float
     goal: float
     note: str = ""
+
+    def __post_init__(self) -> None:
+        print(f"{self.work} | {self.against} | {self.ratio:.2f}, {self.verdict}")
 
     @property
     def ratio(self) -> float:
@@ -90,11 +95,11 @@ class PaddedPath:
     """Makes the embedder take padded batches, as it does where tries are not exact."""
 
     def __enter__(self) -> None:
-        self.explain = _language_model.explain_padding
-        _language_model.explain_padding = lambda forward: "asked for"
+        self.try_ways = _language_model.try_ways
+        _language_model.try_ways = lambda forward: Trial(Way.PADDED)
 
     def __exit__(self, *error: object) -> None:
-        _language_model.explain_padding = self.explain
+        _language_model.try_ways = self.try_ways
 
 
 def embed(
@@ -122,8 +127,13 @@ def check_equal(found: NDArray[np.float32], expected: NDArray[np.float32]) -> No
 
 def ask_peer(python: str, task: str, **arguments: object) -> dict[str, object]:
     """Run a task of ``peers.py`` in the peers' environment."""
-    command = [python, str(HERE / "peers.py"), task, json.dumps(arguments)]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    answer = subprocess.run(
+        [python, str(HERE / "peers.py"), task],
+        input=json.dumps(arguments),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     result: dict[str, object] = json.loads(answer.stdout.splitlines()[-1])
     return result
 
@@ -289,7 +299,11 @@ def save_as_folder(gguf: Path, folder: Path) -> str:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         gguf.parent, dtype=torch.float32, **arguments
     )
-    model.save_pretrained(folder)
+    # A fresh one saves as what it is: the first remembers that it came from GGUF.
+    config = transformers.AutoConfig.from_pretrained(gguf.parent, **arguments)
+    fresh = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    fresh.load_state_dict(model.state_dict())
+    fresh.save_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **arguments)
     tokenizer.save_pretrained(folder)
     return str(folder)

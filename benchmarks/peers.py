@@ -1,7 +1,7 @@
 """What the peers do, run by ``bench_embedding.py`` in their own environment.
 
-``python peers.py TASK ARGUMENTS`` takes JSON and prints JSON: the seconds that the task
-took without loading its model, and the file of its results.
+``python peers.py TASK`` reads JSON and prints JSON: the seconds that the task took
+without loading its model, and the file of its results.
 """
 
 import json
@@ -56,6 +56,6 @@ def sentence_transformers(
 
 if __name__ == "__main__":
     task = {"pingkit": pingkit, "sentence_transformers": sentence_transformers}
-    arguments = json.loads(sys.argv[2])
+    arguments = json.load(sys.stdin)
     Path(arguments["folder"]).mkdir(exist_ok=True)
     print(json.dumps(task[sys.argv[1]](**arguments)))
