@@ -69,12 +69,9 @@ def compare_classifiers(
         inner = split_facts(y[train], groups[train], n_splits=3)
         sweep = sweep_layers(activations[train], y[train], inner, show_progress=False)
         layer = find_best_layer(sweep)
-        one_layer, all_layers = (
-            activations[:, layer, 0],
-            standardise(activations, train),
-        )
+        one_layer = activations[:, layer, 0]
         for name, classifier in make_classifiers(inner).items():
-            X = all_layers if name == "PlugCNNClassifier" else one_layer
+            X = activations if name == "PlugCNNClassifier" else one_layer
             classifier.fit(X[train], y[train], groups=groups[train])
             probabilities = classifier.predict_proba(X[test])
             scores = score_probabilities(y[test], probabilities[:, 1])
@@ -105,19 +102,6 @@ def make_classifiers(inner: Folds) -> dict[str, Any]:
             random_state=0,
         ),
     }
-
-
-def standardise(
-    activations: NDArray[np.float32], train: NDArray[np.intp]
-) -> NDArray[np.float32]:
-    """Scale each unit of each layer to mean 0 and deviation 1 over training rows.
-
-    A few units of a language model are far larger than the rest, and would drown them
-    where the CNN normalises a layer.
-    """
-    flat = activations.reshape(len(activations), -1)
-    scaled: NDArray[np.float32] = StandardScaler().fit(flat[train]).transform(flat)
-    return scaled.reshape(activations.shape)
 
 
 def score_probabilities(
