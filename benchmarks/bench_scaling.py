@@ -2,8 +2,8 @@
 
 Run ``python benchmarks/bench_scaling.py``: 100 to 100,000 short texts, each number in a
 process of its own. It draws ``benchmarks/scaling.png``, writes its table to
-``benchmarks/README.md``, and exits with 1 where time does not stay in proportion or peak
-memory exceeds the result by more than a few batches.
+``benchmarks/README.md``, and exits with 1 where time does not stay in proportion or
+peak memory exceeds the result by more than a few batches.
 """
 
 import json
