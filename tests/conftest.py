@@ -1,6 +1,7 @@
 """Tiny random models, saved as a user's local folders would be, and quick probes."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,11 @@ def probe(request: pytest.FixtureRequest) -> PlugMLPClassifier | PlugCNNClassifi
         max_epochs=4, random_state=0, device="cpu"
     )
     return classifier
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt: a job in the background is started without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

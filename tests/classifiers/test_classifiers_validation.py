@@ -160,6 +160,7 @@ def test_history_is_a_table(probe: BasePlugClassifier) -> None:
     assert table.dtypes.map(pd.api.types.is_numeric_dtype).all()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_scoring_gets_out_of_fit(
     probe: BasePlugClassifier,
 ) -> None:

@@ -100,6 +100,7 @@ class InterruptedNetwork(MLPNetwork):
         return super().forward(x)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_gets_out_of_training() -> None:
     with pytest.raises(KeyboardInterrupt):
         build_net(module=InterruptedNetwork).fit(Rows(X, CODES, WEIGHT), None)
