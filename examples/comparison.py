@@ -36,7 +36,7 @@ def sweep_layers(
     show_progress: bool = True,
 ) -> pd.DataFrame:
     """Score a linear probe on each layer and fold."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, tol=1e-3))
     layers = range(activations.shape[1])
     rows = []
     for layer in tqdm(layers, desc="Layers", disable=not show_progress):

@@ -60,7 +60,8 @@ def main(out: Path) -> None:
     print(f"{len(texts)} statements, {y.mean():.0%} true, from {groups[-1] + 1} pairs.")
 
     model = find_model()
-    embedder = HFEmbeddingTransformer(model, verbose=True)
+    store = out / "activations"
+    embedder = HFEmbeddingTransformer(model, store=store, verbose=True)
     activations = embedder.fit_transform(texts)
     print("Activations (statements, layers, parts, hidden size):", activations.shape)
 
@@ -81,12 +82,14 @@ def main(out: Path) -> None:
     draw_training_curves(histories, out / "training_curves.png")
 
     pipeline = make_pipeline(
-        HFEmbeddingTransformer(model, layers=[best], verbose=True),
+        # Read from the store: the language model has seen these texts.
+        HFEmbeddingTransformer(model, layers=[best], store=store, verbose=True),
         LayerAggregator(),
         PlugMLPClassifier(random_state=0),
     )
     print(f"\nText to probabilities: layer {best}, fitted on all statements.")
     pipeline.fit(texts, y, plugmlpclassifier__groups=groups)
+    pipeline.set_params(hfembeddingtransformer__store=None)
     show_saved_pipeline(pipeline, out / "pipeline.joblib")
 
 
