@@ -5,7 +5,6 @@ against a process that is killed.
 """
 
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -20,17 +19,14 @@ from plug_sklearn.embedding._failures import (
     explain_errors,
     is_forbidden,
 )
+from plug_sklearn.embedding._formats import FORMAT_KEY, read_format, write_format
 from plug_sklearn.embedding._presence import Presence
 
 Value = TypeVar("Value")
 #: Values come as views of the memory map, and end with the transaction.
 Transaction: TypeAlias = "lmdb.Transaction[memoryview]"
 
-#: The format that is written, and the newest that is read.
-FORMAT = 1
-
 _DATA = "data.mdb"
-FORMAT_KEY = b"format"
 #: Address space, not disk; doubled when the data outgrow it.
 _FIRST_MAP_SIZE = 2**30
 #: A commit does not write pages that it freed again, and such may be the last ones.
@@ -102,7 +98,7 @@ class Environment:
             environment = self._open()
             while True:
                 try:
-                    with environment.begin(write=write, buffers=True) as transaction:
+                    with self._begin(environment, write=write) as transaction:
                         return work(transaction)
                 except lmdb.MapFullError:
                     if not write:
@@ -111,6 +107,17 @@ class Environment:
                 except lmdb.MapResizedError:
                     # Another process made the file larger; 0 is its size.
                     environment.set_mapsize(0)
+
+    @contextlib.contextmanager
+    def _begin(
+        self, environment: lmdb.Environment, *, write: bool
+    ) -> Iterator[Transaction]:
+        with contextlib.ExitStack() as held:
+            if write:
+                held.enter_context(self.presence.as_writer())
+            with self.presence.at_gate():
+                transaction = environment.begin(write=write, buffers=True)
+            yield held.enter_context(transaction)
 
     @contextlib.contextmanager
     def exclude_others(self) -> Iterator[None]:
@@ -149,7 +156,8 @@ class Environment:
         """Unmap the file; it is mapped again when needed."""
         with self.lock:
             if self._lmdb is not None:
-                self._lmdb.close()
+                with self.presence.at_gate():
+                    self._lmdb.close()
                 self._lmdb = None
 
     def close(self) -> None:
@@ -175,10 +183,10 @@ class Environment:
                     f"There is no activation store in {str(self.folder)!r}. Open it "
                     "without readonly=True to make one."
                 )
-            # First, so that no one replaces the file while it is opened.
-            _ = self.presence
             try:
-                self._lmdb = _map_file(self.folder, readonly=self.readonly)
+                # Its lock comes first: no one then replaces the file meanwhile.
+                with self.presence.at_gate():
+                    self._lmdb = _map_file(self.folder, readonly=self.readonly)
                 self._identity = _identify(self.data_path)
                 self._check_length(self._lmdb)
                 self._check_format(self._lmdb)
@@ -199,7 +207,7 @@ class Environment:
                 "held is then computed again."
             )
         # Inside a transaction no other process makes the file longer.
-        with environment.begin(write=True):
+        with self._begin(environment, write=True):
             if self._count_missing_pages(environment) > 0:
                 os.truncate(self.data_path, _measure(environment))
 
@@ -208,32 +216,20 @@ class Environment:
         return -(-n_missing // environment.stat()["psize"])
 
     def _check_format(self, environment: lmdb.Environment) -> None:
-        with environment.begin() as transaction:
-            description = transaction.get(FORMAT_KEY)
+        with self._begin(environment, write=False) as transaction:
+            text = _copy_entry(transaction, FORMAT_KEY)
             is_new = transaction.stat()["entries"] == 0
-        if description is None and is_new and not self.readonly:
-            with environment.begin(write=True) as transaction:
-                written = {"format": FORMAT, "dtype": self.dtype}
-                transaction.put(
-                    FORMAT_KEY, json.dumps(written).encode(), overwrite=False
-                )
-                description = transaction.get(FORMAT_KEY)
-        if description is None:
-            raise StoreError(
-                f"The data file in {str(self.folder)!r} is not one of an activation "
-                "store. Give the path of another folder."
-            )
-        try:
-            found = json.loads(description)
-            number, self.dtype = int(found["format"]), str(found["dtype"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise lmdb.CorruptedError("it does not tell its format") from error
-        if number > FORMAT:
-            raise StoreError(
-                f"The activation store {str(self.folder)!r} has format "
-                f"{number}, and this version of plug_sklearn reads formats up "
-                f"to {FORMAT}. Install a newer version, or give another path."
-            )
+        if text is None and is_new and not self.readonly:
+            with self._begin(environment, write=True) as transaction:
+                # Another process may have been faster.
+                transaction.put(FORMAT_KEY, write_format(self.dtype), overwrite=False)
+                text = _copy_entry(transaction, FORMAT_KEY)
+        self.dtype = read_format(self.folder, text)
+
+
+def _copy_entry(transaction: Transaction, key: bytes) -> bytes | None:
+    value = transaction.get(key)
+    return None if value is None else bytes(value)
 
 
 def _map_file(folder: Path, *, readonly: bool) -> lmdb.Environment:

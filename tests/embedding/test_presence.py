@@ -63,7 +63,7 @@ def test_others_are_excluded_when_there_are_none(tmp_path: Path) -> None:
         assert pipe.recv()
 
 
-@pytest.mark.parametrize("claimant", [0, 2**63, 5])
+@pytest.mark.parametrize("claimant", [0, 1, 2, 3, 2**62, 2**63])
 def test_number_of_no_one_is_not_alive(tmp_path: Path, claimant: int) -> None:
     presence = Presence(tmp_path / "lock", readonly=False)
     assert not presence.is_alive(claimant)
