@@ -75,7 +75,7 @@ class ActivationStore:
     >>> import tempfile
     >>> import numpy as np
     >>> from hashlib import blake2b
-    >>> from plug_sklearn.embedding._store import ActivationStore
+    >>> from plug_sklearn.embedding import ActivationStore
     >>> folder = tempfile.TemporaryDirectory()
     >>> store = ActivationStore(folder.name)
     >>> settings = store.register("a-model", pooling="last")

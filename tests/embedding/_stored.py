@@ -18,7 +18,7 @@ PARTS = ("rs", "attn", "mlp")
 
 _context = multiprocessing.get_context("forkserver")
 # Children are forked from a process that has read the package, and no store.
-_context.set_forkserver_preload(["plug_sklearn.embedding._sharing", "pytest"])
+_context.set_forkserver_preload(["plug_sklearn.embedding._store", "pytest"])
 
 
 def digest(number: int) -> bytes:

@@ -1,39 +1,50 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
+from random import Random
 from threading import Barrier, Thread
 
 import numpy as np
 import pytest
 from _stored import HIDDEN_SIZE, digests, make_states, started
+from numpy.typing import NDArray
 
-from plug_sklearn.embedding._sharing import Numbers, States, fill_activations
 from plug_sklearn.embedding._store import ActivationStore
+
+States = NDArray[np.float32]
 
 LAYERS, PARTS = [0, 1], ["rs"]
 
 
 def fill(
     store: ActivationStore,
-    numbers: list[int],
-    computed: list[int],
+    numbers: Sequence[int],
+    note: Callable[[int], object],
     at_most: int | None = None,
-    batch: int = 3,
 ) -> States:
-    """Fill an array; notes which prompts were computed."""
+    """Read what is held, compute what no one else does, and wait for the rest.
 
-    def compute(rows: Numbers) -> Iterator[tuple[Numbers, States]]:
-        for begin in range(0, len(rows), batch):
-            chosen = rows[begin : begin + batch]
-            asked = [numbers[row] for row in chosen]
-            computed.extend(asked)
-            yield chosen, make_states(asked)
-
-    out = np.empty((len(numbers), 2, 1, HIDDEN_SIZE), np.float32)
+    ``note`` is told each prompt that is computed.
+    """
     key = store.register("model")
-    fill_activations(store, key, digests(numbers), LAYERS, PARTS, out, compute, at_most)
-    return out
+    out = np.empty((len(numbers), 2, 1, HIDDEN_SIZE), np.float32)
+    rows = np.arange(len(numbers))
+    while True:
+        asked = digests([numbers[row] for row in rows])
+        missing = store.read_into(key, asked, LAYERS, PARTS, out, rows)
+        rows = rows[missing.any(axis=(1, 2))]
+        if not len(rows):
+            return out
+        asked = digests([numbers[row] for row in rows])
+        is_mine = store.claim(key, asked, LAYERS, PARTS, at_most=at_most)
+        if not is_mine.any():
+            store.wait(key, asked)
+        for row in rows[is_mine]:
+            note(numbers[row])
+            states = make_states([numbers[row]])
+            store.write(key, digests([numbers[row]]), LAYERS, PARTS, states)
 
 
 @pytest.mark.parametrize("at_most", [None, 1, 4, 100])
@@ -41,33 +52,9 @@ def test_each_prompt_is_computed_once(tmp_path: Path, at_most: int | None) -> No
     store = ActivationStore(tmp_path)
     computed: list[int] = []
     for numbers in ([3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5, 8, 9, 7], [1, 8]):
-        out = fill(store, numbers, computed, at_most)
+        out = fill(store, numbers, computed.append, at_most)
         np.testing.assert_array_equal(out, make_states(numbers))
     assert sorted(computed) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-
-
-def test_rounded_states_are_the_same_computed_and_read(tmp_path: Path) -> None:
-    store = ActivationStore(tmp_path, dtype="bfloat16")
-    first, second = (fill(store, [1, 7], []) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert (first != make_states([1, 7])).any()
-
-
-def test_failed_computing_leaves_the_rest_to_others(tmp_path: Path) -> None:
-    store = ActivationStore(tmp_path)
-    key = store.register("model")
-    numbers = list(range(6))
-    out = np.empty((6, 2, 1, HIDDEN_SIZE), np.float32)
-
-    def compute(rows: Numbers) -> Iterator[tuple[Numbers, States]]:
-        yield rows[:2], make_states(rows[:2].tolist())
-        raise MemoryError("out of memory")
-
-    with pytest.raises(MemoryError):
-        fill_activations(store, key, digests(numbers), LAYERS, PARTS, out, compute)
-    computed: list[int] = []
-    fill(store, numbers, computed)
-    assert computed == [2, 3, 4, 5]
 
 
 def test_threads_compute_each_prompt_once(tmp_path: Path) -> None:
@@ -79,7 +66,7 @@ def test_threads_compute_each_prompt_once(tmp_path: Path) -> None:
     def work(first: int) -> None:
         barrier.wait()
         numbers = list(range(first, first + 30))
-        outs[first] = fill(store, numbers, computed, at_most=5)
+        outs[first] = fill(store, numbers, computed.append, at_most=5)
 
     threads = [Thread(target=work, args=[first]) for first in (0, 10, 20)]
     for thread in threads:
@@ -98,7 +85,7 @@ def fill_when_told(
     computed: list[int] = []
     pipe.send("ready")
     pipe.recv()
-    out = fill(store, numbers, computed, at_most)
+    out = fill(store, numbers, computed.append, at_most)
     pipe.send((computed, bool((out == make_states(numbers)).all())))
 
 
@@ -121,17 +108,12 @@ def test_processes_compute_each_prompt_once(
 
 
 def compute_until_killed(pipe: Connection, path: Path) -> None:
-    store = ActivationStore(path)
-    key = store.register("model")
-    numbers = list(range(10))
-    out = np.empty((10, 2, 1, HIDDEN_SIZE), np.float32)
+    def note(number: int) -> None:
+        if number == 4:
+            pipe.send("four written")
+            pipe.recv()
 
-    def compute(rows: Numbers) -> Iterator[tuple[Numbers, States]]:
-        yield rows[:4], make_states(rows[:4].tolist())
-        pipe.send("four written")
-        pipe.recv()
-
-    fill_activations(store, key, digests(numbers), LAYERS, PARTS, out, compute)
+    fill(ActivationStore(path), range(10), note)
 
 
 def test_who_waits_takes_over_what_a_killed_process_left(tmp_path: Path) -> None:
@@ -148,19 +130,40 @@ def test_who_waits_takes_over_what_a_killed_process_left(tmp_path: Path) -> None
             assert second.recv() == (numbers[4:], True)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_killed_processes_keep_no_one_from_finishing(tmp_path: Path, seed: int) -> None:
+    moments, orders = Random(seed), Random(seed)
+    prompts = [orders.sample(range(150), 150) for _ in range(4)]
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(started(fill_when_told, tmp_path, order, 10))
+            for order in prompts
+        ]
+        for _, pipe in workers:
+            assert pipe.recv() == "ready"
+        for _, pipe in workers:
+            pipe.send("go")
+        for process, pipe in workers[:2]:
+            # All four want to write at the same time.
+            pipe.poll(moments.uniform(0, 0.05))
+            process.kill()
+        answers = [pipe.recv() for _, pipe in workers[2:] if pipe.poll(30)]
+    assert [is_right for _, is_right in answers] == [True, True]
+
+
 def fork_and_fill(pipe: Connection, path: Path) -> None:
     """Use an open store on both sides of a fork."""
     store = ActivationStore(path)
     computed: list[int] = []
-    fill(store, [0, 1, 2], computed)
+    fill(store, [0, 1, 2], computed.append)
     child = os.fork()
-    is_right = (fill(store, [*range(40)], computed) == make_states(range(40))).all()
+    is_right = (fill(store, range(40), computed.append) == make_states(range(40))).all()
     pipe.send((computed, bool(is_right)))
     if child == 0:
         pipe.recv()
         os._exit(0)
     os.waitpid(child, 0)
-    assert (fill(store, [*range(41)], computed) == make_states(range(41))).all()
+    assert (fill(store, range(41), computed.append) == make_states(range(41))).all()
     pipe.send(computed[-1])
 
 
