@@ -22,8 +22,8 @@ class Recorder(Callback):
     def on_epoch_begin(
         self,
         net: Any,  # noqa: ANN401 - skorch is untyped
-        dataset_train: Any = None,  # noqa: ANN401
-        dataset_valid: Any = None,  # noqa: ANN401
+        dataset_train: Any = None,  # noqa: ANN401 - as above
+        dataset_valid: Any = None,  # noqa: ANN401 - as above
         **kwargs: object,
     ) -> None:
         self.training = dataset_train.X.numpy()
