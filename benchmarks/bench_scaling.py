@@ -15,9 +15,8 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import transformers
 from matplotlib.figure import Figure
-from tokenizers import Tokenizer, models, pre_tokenizers
+from random_llama import N_WORDS, TINY, save_random_llama
 
 from plug_sklearn import HFEmbeddingTransformer
 
@@ -29,30 +28,11 @@ MOST_MEGABYTES = 150
 LEAST_RATE = 0.7
 
 
-def make_model(folder: str) -> None:
-    """Save a Llama of 2 layers and 64 units, and a tokenizer of a word a token."""
-    words = {f"w{n}": n for n in range(5_000)}
-    backend = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="w0"
-    )
-    tokenizer.save_pretrained(folder)
-    config = transformers.LlamaConfig(
-        vocab_size=5_000,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-    )
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
-
-
 def make_texts(n_texts: int) -> list[str]:
     """Draw texts of 12 words, of which the first 4 are one of 50 beginnings."""
     generator = np.random.default_rng(0)
-    beginnings = generator.integers(1, 5_000, size=(50, 4))
-    endings = generator.integers(1, 5_000, size=(n_texts, 8))
+    beginnings = generator.integers(1, N_WORDS, size=(50, 4))
+    endings = generator.integers(1, N_WORDS, size=(n_texts, 8))
     return [
         " ".join(f"w{word}" for word in (*beginnings[n % 50], *ending))
         for n, ending in enumerate(endings)
@@ -76,7 +56,7 @@ def measure(folder: str, n_texts: int) -> dict[str, float]:
 def main() -> int:
     """Measure each number of texts in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        make_model(folder)
+        save_random_llama(folder, TINY)
         rows = []
         for n_texts in NUMBERS:
             command = [sys.executable, __file__, folder, str(n_texts)]

@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding import _models, release_models
+from plug_sklearn.embedding import release_models
+from plug_sklearn.embedding.models import _models
 
 ALL_PARTS = ("rs", "attn", "mlp")
 TEXTS = [

@@ -12,20 +12,20 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from plug_sklearn.embedding._capture import Request
-from plug_sklearn.embedding._exactness import try_ways
-from plug_sklearn.embedding._forward import ForwardPass
-from plug_sklearn.embedding._geometry import Geometry, read_geometry
-from plug_sklearn.embedding._models import (
+from plug_sklearn.embedding.models._geometry import Geometry, read_geometry
+from plug_sklearn.embedding.models._models import (
     ModelSource,
     WeightOptions,
     load_config,
     load_model,
     load_tokenizer,
 )
-from plug_sklearn.embedding._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding._reading import read_activations
-from plug_sklearn.embedding._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.passes._capture import Request
+from plug_sklearn.embedding.passes._exactness import try_ways
+from plug_sklearn.embedding.passes._forward import ForwardPass
+from plug_sklearn.embedding.passes._reading import read_activations
+from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 1
@@ -97,7 +97,12 @@ class LanguageModel:
         states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
             Their activations.
         """
-        prompts = self.read_prompts(texts)
+        yield from self.run(self.read_prompts(texts), layers, parts)
+
+    def run(
+        self, prompts: TokenizedPrompts, layers: Sequence[int], parts: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Do the same for texts that are tokens already."""
         stack = self.geometry.stack
         request = Request(tuple(layers), tuple(parts), self.pooling, stack)
         forward = ForwardPass(load_model(self.source, self.weights), request)

@@ -1,6 +1,5 @@
 """Text → activations, as a scikit-learn transformer."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -17,20 +16,18 @@ from tqdm.auto import tqdm
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
-from plug_sklearn.embedding._frames import SLOT
-from plug_sklearn.embedding._geometry import read_geometry
-from plug_sklearn.embedding._identity import identify_model
+from plug_sklearn.embedding._filling import fill_rows
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
-from plug_sklearn.embedding._models import (
+from plug_sklearn.embedding.models._geometry import read_geometry
+from plug_sklearn.embedding.models._models import (
     ModelSource,
     WeightOptions,
     find_commit,
     load_config,
 )
-from plug_sklearn.embedding._prompts import PromptOptions
-from plug_sklearn.embedding._recall import Recall, note_repetition
-from plug_sklearn.embedding._store import ActivationStore
-from plug_sklearn.embedding._texts import read_texts
+from plug_sklearn.embedding.prompts._frames import SLOT
+from plug_sklearn.embedding.prompts._prompts import PromptOptions
+from plug_sklearn.embedding.prompts._texts import read_texts
 
 PARTS = ("rs", "attn", "mlp")
 OWNER = "HFEmbeddingTransformer"
@@ -114,6 +111,13 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, made if it is
         not there. Each distinct text then goes through the model once, over all fits,
         processes and runs that use it.
+    n_jobs : int, default=None
+        Workers that share the texts, on whatever joblib backend is active: processes
+        of this machine, or of a cluster with ``joblib.parallel_config("dask")``. Each
+        loads the model; this process alone writes the store. With ``device="auto"``
+        each worker chooses its device, and several cards are spread over the workers;
+        what ``"auto"`` means for ``dtype`` and ``batch_tokens`` is decided here. None
+        is 1, unless a ``joblib.parallel_config`` says otherwise.
     verbose : bool, default=False
         Whether to show a progress bar.
 
@@ -171,6 +175,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         "trust_remote_code": ["boolean"],
         "model_kwargs": [dict, None],
         "store": [str, Path, None],
+        "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
 
@@ -199,6 +204,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         trust_remote_code: bool = False,
         model_kwargs: Mapping[str, Any] | None = None,
         store: str | Path | None = None,
+        n_jobs: int | None = None,
         verbose: bool = False,
     ) -> None:
         self.model_name = model_name
@@ -223,6 +229,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         self.trust_remote_code = trust_remote_code
         self.model_kwargs = model_kwargs
         self.store = store
+        self.n_jobs = n_jobs
         self.verbose = verbose
 
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: ANN401 - texts, see read_texts
@@ -447,46 +454,21 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         rows: NDArray[np.int64],
     ) -> None:
         """Put the activations of distinct texts into their rows."""
-        model = self._describe_model()
+        chooses = self.device == "auto" and "device_map" not in (
+            self.model_kwargs or {}
+        )
         with tqdm(
             total=len(texts), desc="Embedding", unit="text", disable=not self.verbose
         ) as progress:
-            if self.store is not None:
-                self._recall(model, texts, activations, rows, progress)
-                return
-            if note_repetition(texts, repr((self._source, model.describe()))):
-                warnings.warn(
-                    f"{OWNER} has read most of these texts before in this process. "
-                    "With store='some/folder' it would read each text once.",
-                    UserWarning,
-                    stacklevel=4,
-                )
-            for numbers, states in model.compute(texts, self.layers_, self.parts_):
-                activations[rows[numbers]] = states
-                progress.update(len(numbers))
-
-    def _recall(
-        self,
-        model: LanguageModel,
-        texts: Sequence[str],
-        activations: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        progress: "tqdm[Any]",
-    ) -> None:
-        """Do the same, with what the store holds."""
-        with ActivationStore(str(self.store)) as store:
-            settings = model.describe()
-            name = identify_model(self._source, store.path)
-            if self.adapter is not None:
-                adapter = ModelSource(str(self.adapter))
-                settings["adapter"] = identify_model(adapter, store.path)
-            recall = Recall(
-                store,
-                store.register(name, **settings),
+            fill_rows(
+                self._describe_model(),
+                texts,
+                activations,
+                rows,
                 self.layers_,
                 self.parts_,
-                model.compute,
-                # Four characters make a token, and two batches a fair share.
-                chunk=8 * model.batch_tokens,
+                store=None if self.store is None else str(self.store),
+                n_jobs=self.n_jobs,
+                spread=chooses,
+                report=progress.update,
             )
-            recall.fill(texts, activations, rows, progress.update)

@@ -18,7 +18,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding import _models, release_models
+from plug_sklearn.embedding import release_models
+from plug_sklearn.embedding.models import _models
 
 TEXTS = ["The city of Paris", "is in France.", "Gold!", "The city of Lima is in Peru."]
 ALL_PARTS = ("rs", "attn", "mlp")

@@ -1,0 +1,45 @@
+"""Embed texts on a cluster: workers run the model, this process writes the store.
+
+Run ``python examples/cluster.py``: it starts two worker processes here. With
+``--scheduler tcp://HOST:8786`` it uses a cluster that runs already, whose workers must
+all find the model. It needs ``pip install 'plug_sklearn[cluster]'``.
+"""
+
+import argparse
+from pathlib import Path
+from time import perf_counter
+
+import joblib
+import numpy as np
+from distributed import Client
+from facts import make_statements
+from quickstart import find_model
+
+from plug_sklearn import HFEmbeddingTransformer
+
+
+def main(model: str, out: Path, scheduler: str | None) -> None:
+    """Embed statements on the cluster, then read them back without it."""
+    texts = make_statements()["statement"]
+    embedder = HFEmbeddingTransformer(model, store=out / "activations", verbose=True)
+    embedder.fit(texts)
+    here = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with Client(scheduler, **({} if scheduler else here)) as client:
+        print(f"{len(client.ncores())} workers, {len(texts)} statements")
+        start = perf_counter()
+        with joblib.parallel_config("dask"):
+            activations = embedder.transform(texts)
+        print(f"Computed by the workers in {perf_counter() - start:.1f} s.")
+    start = perf_counter()
+    again = embedder.transform(texts)
+    same = "the same" if np.array_equal(activations, again) else "OTHERS"
+    print(f"Read from the store in {perf_counter() - start:.1f} s: {same}.")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scheduler", default=None)
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--out", type=Path, default=Path("cluster_output"))
+    options = parser.parse_args()
+    main(options.model or str(find_model()), options.out, options.scheduler)

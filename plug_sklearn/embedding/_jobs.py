@@ -1,0 +1,158 @@
+"""Prompts → pieces of work, for joblib's workers: on this machine or on a cluster."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from plug_sklearn._devices import resolve_device
+from plug_sklearn.embedding._language_model import LanguageModel
+from plug_sklearn.embedding.passes._tries import sort_prompts
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+
+Numbers = NDArray[np.int64]
+States = NDArray[np.float32]
+
+#: Pieces for each worker at least: so that none waits long for the last.
+PIECES_A_WORKER = 4
+#: Batches in a piece at most: so that its activations travel, and fit in memory.
+BATCHES_A_PIECE = 4
+
+
+def compute_in_jobs(
+    model: LanguageModel,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    parts: Sequence[str],
+    *,
+    n_jobs: int | None,
+    spread: bool,
+) -> Iterator[tuple[Numbers, States]]:
+    """Run texts through the model, each once, over the workers of joblib's backend.
+
+    Texts become tokens here; the workers need the model, and nothing else of this
+    process.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        What to run.
+    texts : sequence of str
+        Distinct texts.
+    layers, parts : sequence
+        What to read.
+    n_jobs : int or None
+        Workers, as joblib counts them.
+    spread : bool
+        Whether each worker chooses its own device.
+
+    Yields
+    ------
+    numbers : ndarray of shape (n,), int64
+        Texts of one piece.
+    states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
+        Their activations.
+    """
+    n_workers = joblib.effective_n_jobs(n_jobs)
+    if n_workers == 1:
+        yield from model.compute(texts, layers, parts)
+        return
+    prompts = model.read_prompts(texts)
+    most = BATCHES_A_PIECE * model.batch_tokens
+    pieces = cut_prompts(prompts, PIECES_A_WORKER * n_workers, most)
+    tasks = (
+        joblib.delayed(_compute_piece)(
+            # One worker of many says why tries are not used, and none needs a cache.
+            replace(model, verbose=model.verbose and number == 0),
+            number,
+            prompts.take(piece),
+            (tuple(layers), tuple(parts)),
+            spread,
+        )
+        for number, piece in enumerate(pieces)
+    )
+    for number, states in _run(tasks, n_jobs):
+        yield pieces[number], states
+
+
+def cut_prompts(
+    prompts: TokenizedPrompts, n_pieces: int, most_tokens: int
+) -> list[Numbers]:
+    """Cut prompts into pieces of like work that keep shared prefixes together.
+
+    Parameters
+    ----------
+    prompts : TokenizedPrompts
+        What to run.
+    n_pieces : int
+        Pieces to aim at.
+    most_tokens : int
+        Distinct prefixes in a piece, about; more pieces are cut to keep it.
+
+    Returns
+    -------
+    list of ndarray of int64
+        Numbers of prompts, each in one piece; no piece is empty.
+    """
+    order, shared = sort_prompts(prompts)
+    ends = np.cumsum(prompts.lengths[order] - shared)
+    n_pieces = min(len(order), max(n_pieces, -(-int(ends[-1]) // most_tokens)))
+    cuts = set()
+    for number in range(1, n_pieces):
+        # Of the places near an even cut, the one where the least is shared.
+        low, high = np.searchsorted(
+            ends, ends[-1] * (number + np.array([-0.25, 0.25])) / n_pieces
+        )
+        window = shared[low + 1 : high + 2]
+        if len(window):
+            cuts.add(int(low) + 1 + int(window.argmin()))
+    pieces: list[Numbers] = np.split(order, sorted(cuts))
+    return pieces
+
+
+def find_worker_device() -> torch.device:
+    """Choose a device in a worker: of several cards, each process has its own."""
+    device = resolve_device("auto", "HFEmbeddingTransformer")
+    if device.type != "cuda":
+        return device
+    # Processes started by one parent are numbered from 1, loky's and dask's too.
+    identity: tuple[int, ...] = getattr(multiprocessing.current_process(), "_identity")  # noqa: B009 - it has no public name
+    worker = identity[-1] - 1 if identity else 0
+    return torch.device("cuda", worker % torch.cuda.device_count())
+
+
+def _compute_piece(
+    model: LanguageModel,
+    number: int,
+    prompts: TokenizedPrompts,
+    asked: tuple[tuple[int, ...], tuple[str, ...]],
+    spread: bool,
+) -> tuple[int, States]:
+    """Compute one piece, in a worker; its states are in the order of its prompts."""
+    if spread:
+        weights = replace(model.weights, device=find_worker_device())
+        model = replace(model, weights=weights)
+    layers, parts = asked
+    shape = (len(prompts), len(layers), len(parts), model.geometry.hidden_size)
+    states = np.empty(shape, dtype=np.float32)
+    for places, values in model.run(prompts, layers, parts):
+        states[places] = values
+    return number, states
+
+
+def _run(
+    tasks: Iterable[tuple[Callable[..., Any], Any, Any]], n_jobs: int | None
+) -> Iterable[tuple[int, States]]:
+    """Run tasks, and give their results as they come where the backend can."""
+    try:
+        parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
+    except ValueError:
+        # Backends of multiprocessing's kind give all results at the end.
+        parallel = joblib.Parallel(n_jobs)
+    results: Iterable[tuple[int, States]] = parallel(tasks)
+    return results

@@ -1,0 +1,287 @@
+"""Find the transformer blocks of a model, and what adds to their residual stream."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from plug_sklearn.embedding.anatomy._discovery import discover_anatomy
+from plug_sklearn.embedding.anatomy._families import FAMILIES, VARIANTS, Anatomy, Stack
+from plug_sklearn.embedding.anatomy._modules import first_tensor, resolve_modules
+
+__all__ = [
+    "Anatomy",
+    "Block",
+    "Stack",
+    "anatomy_of",
+    "find_blocks",
+    "first_tensor",
+    "register_anatomy",
+    "require_parts",
+]
+
+_REGISTERED: dict[tuple[str, Stack | None], Anatomy] = {}
+
+# Discovery runs the model: once is enough for as long as the model lives.
+_DISCOVERED: WeakKeyDictionary[PreTrainedModel, dict[Stack | None, Anatomy]] = (
+    WeakKeyDictionary()
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One transformer block of a model, and the modules that are its parts.
+
+    Attributes
+    ----------
+    module : nn.Module
+        The block. Its output is the residual stream.
+    attn, mlp : tuple of nn.Module
+        Modules whose outputs, summed and times `multiplier`, are what attention and
+        the MLP add to the residual stream. Empty where the block has no such part.
+    multiplier : float
+        Scale of both contributions.
+    """
+
+    module: nn.Module
+    attn: tuple[nn.Module, ...]
+    mlp: tuple[nn.Module, ...]
+    multiplier: float
+
+
+def register_anatomy(
+    model_type: str, anatomy: Anatomy, *, stack: Stack | None = None
+) -> None:
+    """Tell where a model family keeps its blocks, attention and MLP.
+
+    The registration holds in this process, and goes before what the package knows.
+
+    Parameters
+    ----------
+    model_type : str
+        The family, as its configuration names it: ``model.config.model_type``.
+    anatomy : Anatomy
+        Where the parts are.
+    stack : {"encoder", "decoder"}, default=None
+        The stack meant, for an encoder-decoder.
+
+    Raises
+    ------
+    TypeError
+        If `attn` or `mlp` of the anatomy is not a tuple of paths.
+
+    See Also
+    --------
+    Anatomy : What can be told.
+
+    Examples
+    --------
+    >>> from plug_sklearn.embedding import Anatomy, register_anatomy
+    >>> register_anatomy(
+    ...     "my_model", Anatomy("layers", attn=("mixer",), mlp=("feed_forward",))
+    ... )
+    """
+    for part in ("attn", "mlp"):
+        paths = getattr(anatomy, part)
+        if not isinstance(paths, tuple):
+            raise TypeError(
+                f"The {part!r} parameter of Anatomy must be a tuple of module paths. "
+                f"Got {paths!r} instead."
+            )
+    _REGISTERED[model_type, stack] = anatomy
+
+
+def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
+    """Say where a model keeps its blocks, attention and MLP.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A model as ``AutoModel`` builds it.
+    stack : {"encoder", "decoder"} or None
+        The stack of an encoder-decoder; None for a model that has one stack.
+
+    Returns
+    -------
+    Anatomy
+        With paths from `model`, also where the text model is inside a larger one.
+
+    Raises
+    ------
+    ValueError
+        If `stack` does not suit the model or the blocks are not found.
+    """
+    _check_stack(model, stack)
+    for model_type in _name_types(model):
+        registered = _REGISTERED.get((model_type, stack))
+        for anatomy in (registered, _known_anatomy(model, model_type, stack)):
+            placed = anatomy and _place_anatomy(model, model_type, anatomy)
+            if placed:
+                return placed
+            if anatomy and anatomy is registered:
+                raise ValueError(
+                    f"The anatomy registered for {model_type!r} must give paths that "
+                    f"are in {type(model).__name__}. Got {anatomy} instead."
+                )
+    discovered = _DISCOVERED.setdefault(model, {})
+    if stack not in discovered:
+        text_type = _name_types(model)[-1]
+        root = next((path for path, _ in _text_models(model, text_type)), "")
+        discovered[stack] = discover_anatomy(model, root, stack)
+    return discovered[stack]
+
+
+def is_tabled(model: PreTrainedModel, stack: Stack | None) -> bool:
+    """Tell whether a model's anatomy is the package's own, and not found or told."""
+    return any(
+        (model_type, stack) in FAMILIES and (model_type, stack) not in _REGISTERED
+        for model_type in _name_types(model)
+    )
+
+
+def find_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[Block]:
+    """List the distinct blocks of a model with the modules that are their parts.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model that `anatomy` describes.
+    anatomy : Anatomy
+        What `anatomy_of` returned for it.
+
+    Returns
+    -------
+    list of Block
+        In the order of the model's layers. A block that serves several layers,
+        as in ALBERT, is listed once.
+    """
+    return [
+        Block(
+            module=module,
+            attn=tuple(
+                m for path in anatomy.attn for m in resolve_modules(module, path)
+            ),
+            mlp=tuple(m for path in anatomy.mlp for m in resolve_modules(module, path)),
+            multiplier=float(getattr(module, anatomy.multiplier))
+            if anatomy.multiplier
+            else 1.0,
+        )
+        for module in resolve_modules(model, anatomy.blocks)
+    ]
+
+
+def require_parts(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    *,
+    layers: Sequence[int],
+    parts: Sequence[str],
+) -> None:
+    """Make sure that the layers asked for have the parts asked for.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model that `anatomy` describes.
+    anatomy : Anatomy
+        What `anatomy_of` returned for it.
+    layers : sequence of int
+        Layers, counted from 0.
+    parts : sequence of {"rs", "attn", "mlp"}
+        Parts.
+
+    Raises
+    ------
+    ValueError
+        If a layer lacks a part, or the family is unknown and its parts were not found.
+    """
+    blocks = find_blocks(model, anatomy)
+    for part in parts:
+        if part == "rs":
+            continue
+        if anatomy.reason is not None:
+            raise ValueError(_explain_unknown(model, anatomy, part))
+        # Layers beyond the list of distinct blocks share the last one's anatomy.
+        missing = [
+            layer
+            for layer in layers
+            if not getattr(blocks[min(layer, len(blocks) - 1)], part)
+        ]
+        if missing:
+            raise ValueError(
+                "The 'parts' parameter of HFEmbeddingTransformer must be parts that "
+                f"every layer asked for has. Got {part!r} instead, which "
+                f"{model.config.model_type} does not have in layers {missing}."
+            )
+
+
+def _explain_unknown(model: PreTrainedModel, anatomy: Anatomy, part: str) -> str:
+    blocks = resolve_modules(model, anatomy.blocks)
+    model_type = model.config.model_type
+    return (
+        f"The 'parts' parameter of HFEmbeddingTransformer must be ('rs',) for "
+        f"{model_type}, whose attention and MLP are not known: {anatomy.reason}. "
+        f"Got {part!r} instead. Its blocks are {anatomy.blocks!r}, "
+        f"{len(blocks)} modules {type(blocks[0]).__name__} of "
+        f"{[name for name, _ in blocks[0].named_children()]}. Name the modules that "
+        f"attention and MLP add by: plug_sklearn.embedding.register_anatomy("
+        f"{model_type!r}, Anatomy({anatomy.blocks!r}, attn=(...,), mlp=(...,)))"
+    )
+
+
+def _check_stack(model: PreTrainedModel, stack: Stack | None) -> None:
+    model_type = model.config.model_type
+    if model.config.is_encoder_decoder and stack is None:
+        raise ValueError(
+            "The 'stack' parameter of HFEmbeddingTransformer must be 'encoder' or "
+            f"'decoder' for {model_type}, which has both. Got {stack!r} instead."
+        )
+    if not model.config.is_encoder_decoder and stack is not None:
+        raise ValueError(
+            "The 'stack' parameter of HFEmbeddingTransformer must be 'auto' for "
+            f"{model_type}, which has one stack. Got {stack!r} instead."
+        )
+
+
+def _name_types(model: PreTrainedModel) -> list[str]:
+    text_config = model.config.get_text_config()
+    return list(dict.fromkeys([model.config.model_type, text_config.model_type]))
+
+
+def _known_anatomy(
+    model: PreTrainedModel, model_type: str, stack: Stack | None
+) -> Anatomy | None:
+    config = model.config.get_text_config()
+    for variant in VARIANTS.get((model_type, stack), ()):
+        if getattr(config, variant.attribute, None) == variant.value:
+            return variant.anatomy
+    return FAMILIES.get((model_type, stack))
+
+
+def _place_anatomy(
+    model: PreTrainedModel, model_type: str, anatomy: Anatomy
+) -> Anatomy | None:
+    """Give the anatomy's paths from `model`, or None if its modules aren't there."""
+    for root, module in _text_models(model, model_type):
+        blocks = resolve_modules(module, anatomy.blocks)
+        if blocks and all(
+            # Some blocks may lack a part, but not all of them.
+            any(resolve_modules(block, path) for block in blocks)
+            for path in anatomy.attn + anatomy.mlp
+        ):
+            path = f"{root}.{anatomy.blocks}" if root else anatomy.blocks
+            return replace(anatomy, blocks=path)
+    return None
+
+
+def _text_models(
+    model: PreTrainedModel, model_type: str
+) -> Iterator[tuple[str, PreTrainedModel]]:
+    for path, module in model.named_modules():
+        if (
+            isinstance(module, PreTrainedModel)
+            and module.config.model_type == model_type
+        ):
+            yield path, module

@@ -1,0 +1,163 @@
+"""Hooks that pool what the blocks of one forward pass put out."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plug_sklearn.embedding.anatomy._anatomy import Block, Stack, first_tensor
+from plug_sklearn.embedding.passes._batches import Batch
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which activations to read.
+
+    Attributes
+    ----------
+    layers : tuple of int
+        Layers, counted from 0, in the order of axis 1.
+    parts : tuple of str
+        Any of ``"rs"``, ``"attn"`` and ``"mlp"``, in the order of axis 2.
+    pooling : str
+        ``"last"``, ``"first"``, ``"mean"`` or ``"max"`` over the positions kept.
+    stack : "encoder", "decoder" or None
+        Which stack of an encoder-decoder model; None where there is only one.
+    """
+
+    layers: tuple[int, ...]
+    parts: tuple[str, ...]
+    pooling: str
+    stack: Stack | None = None
+
+    @property
+    def slots(self) -> list[tuple[int, str]]:
+        """Every (layer, part) asked for, in the order of axes 1 and 2."""
+        return [(layer, part) for layer in self.layers for part in self.parts]
+
+
+class AllRead(Exception):
+    """A signal, not an error: all that was asked for is read."""
+
+
+class Capture:
+    """Pools what the blocks of one pass put out, at once, on their device.
+
+    Parameters
+    ----------
+    request : Request
+        What to read. The pass ends, by :class:`AllRead`, when the last of it is read.
+    batch : Batch
+        What the pass runs.
+    narrows : bool, default=False
+        Whether the model's MLPs are known to treat each token by itself.
+
+    Attributes
+    ----------
+    pooled : dict of (int, str) to Tensor of shape (n_prompts, hidden_size)
+        Pooled states by layer and part, float32.
+    """
+
+    def __init__(
+        self, request: Request, batch: Batch, *, narrows: bool = False
+    ) -> None:
+        self.shape = batch.ids.shape
+        self.parts = request.parts
+        self.wanted = set(request.slots)
+        self.deepest = max(request.layers)
+        self.pooling = request.pooling
+        self.narrows = narrows and request.pooling in ("first", "last")
+        self.tokens = torch.from_numpy(batch.pooled)
+        self.offsets = torch.from_numpy(batch.offsets)
+        if self.picks_tokens:
+            # The last token of a prompt is the one before the next prompt's first.
+            ends = torch.cat([self.offsets[1:], torch.tensor([len(self.tokens)])])
+            places = self.offsets if request.pooling == "first" else ends - 1
+            self.tokens = self.tokens[places]
+        self.pooled: dict[tuple[int, str], Tensor] = {}
+        # A block may serve several layers (ALBERT): the layer is the count of calls.
+        self.layer = 0
+
+    @property
+    def picks_tokens(self) -> bool:
+        """Whether pooling picks one token of each prompt."""
+        return self.pooling in ("first", "last")
+
+    def listen_to(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
+        """Put hooks on the blocks; leaving ``hooks`` takes them off."""
+        for block in blocks:
+            if self.narrows and len(block.mlp) == 1:
+                self._narrow(block.mlp[0], hooks)
+            for part in self.parts:
+                if part != "rs":
+                    hear = self._hear_part(part, getattr(block, part), block.multiplier)
+                    for module in getattr(block, part):
+                        hooks.callback(module.register_forward_hook(hear).remove)
+            # Last, so that a block that is its own part is read before it is counted.
+            handle = block.module.register_forward_hook(self._hear_block)
+            hooks.callback(handle.remove)
+
+    def _narrow(self, mlp: nn.Module, hooks: ExitStack) -> None:
+        """Run the deepest layer's MLP only on the tokens that are pooled.
+
+        An MLP treats each token by itself, and nothing after it is read.
+        """
+        narrowed: list[bool] = []
+
+        def narrow(module: nn.Module, args: tuple[Any, ...]) -> object:
+            fits = len(args) == 1 and args[0].shape[:-1] == self.shape
+            if self.layer < self.deepest or not fits:
+                return None
+            narrowed.append(True)
+            states = args[0].flatten(end_dim=1)
+            return states[self.tokens.to(states.device)][None]
+
+        def widen(module: nn.Module, args: object, output: object) -> object:
+            if not narrowed:
+                return None
+            narrowed.clear()
+            states = first_tensor(output)
+            states = states.reshape(len(self.tokens), -1)
+            wide = states.new_zeros(self.shape[0] * self.shape[1], states.shape[-1])
+            wide[self.tokens.to(states.device)] = states
+            wide = wide.reshape(*self.shape, -1)
+            return (wide, *output[1:]) if isinstance(output, tuple) else wide
+
+        hooks.callback(mlp.register_forward_pre_hook(narrow).remove)
+        hooks.callback(mlp.register_forward_hook(widen).remove)
+
+    def _hear_part(
+        self, part: str, modules: Sequence[nn.Module], multiplier: float
+    ) -> Callable[[nn.Module, Any, Any], None]:
+        heard: list[Tensor] = []
+
+        def hear(module: nn.Module, args: object, output: object) -> None:
+            if (self.layer, part) in self.wanted:
+                heard.append(first_tensor(output))
+                if len(heard) == len(modules):
+                    self._keep(part, sum(heard[1:], heard[0]), multiplier)
+                    heard.clear()
+
+        return hear
+
+    def _hear_block(self, module: nn.Module, args: object, output: object) -> None:
+        if (self.layer, "rs") in self.wanted:
+            self._keep("rs", first_tensor(output), 1.0)
+        self.layer += 1
+
+    def _keep(self, part: str, states: Tensor, multiplier: float) -> None:
+        # Some modules flatten batch and tokens into one axis; here all are flattened.
+        flat = states.reshape(self.shape[0] * self.shape[1], -1)
+        self.pooled[self.layer, part] = self._pool(flat) * multiplier
+        if len(self.pooled) == len(self.wanted):
+            raise AllRead
+
+    def _pool(self, flat: Tensor) -> Tensor:
+        tokens, offsets = self.tokens.to(flat.device), self.offsets.to(flat.device)
+        if self.picks_tokens:
+            return flat[tokens].float()
+        return F.embedding_bag(tokens, flat.float(), offsets, mode=self.pooling)

@@ -1,0 +1,180 @@
+"""Batches → pooled activations."""
+
+from contextlib import ExitStack
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+
+from plug_sklearn.embedding.anatomy._anatomy import (
+    anatomy_of,
+    find_blocks,
+    is_tabled,
+    require_parts,
+)
+from plug_sklearn.embedding.models._models import LoadedModel
+from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
+from plug_sklearn.embedding.passes._capture import AllRead, Capture, Request
+from plug_sklearn.embedding.passes._preambles import Preamble
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+
+States = NDArray[np.float32]
+
+
+class ForwardPass:
+    """Runs batches through a model and reads what was asked for on the way.
+
+    A pass ends as soon as the last of it is read: no deeper block runs, nor a head.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model; its lock is held while a batch has hooks on it.
+    request : Request
+        What to read.
+
+    Attributes
+    ----------
+    anatomy : Anatomy
+        Where the model keeps its parts.
+    pad_id : int
+        The token that fills rows.
+
+    Raises
+    ------
+    ValueError
+        If a part does not exist in a layer asked for.
+    """
+
+    def __init__(self, loaded: LoadedModel, request: Request) -> None:
+        self.loaded = loaded
+        self.request = request
+        with loaded.lock:
+            # Finding the parts of an unknown family runs it with hooks.
+            self.anatomy = anatomy_of(loaded.model, request.stack)
+        self.blocks = find_blocks(loaded.model, self.anatomy)
+        require_parts(
+            loaded.model, self.anatomy, layers=request.layers, parts=request.parts
+        )
+        # Those that the table does not know may treat tokens together, by a capacity.
+        self.narrows = is_tabled(loaded.model, request.stack)
+        pad_id = getattr(loaded.model.config.get_text_config(), "pad_token_id", None)
+        # Some configurations say -1; what fills rows is masked, whatever it is.
+        self.pad_id = pad_id if isinstance(pad_id, int) and pad_id >= 0 else 0
+
+    def run(self, batch: Batch, preamble: Preamble | None = None) -> States:
+        """Read the activations of one batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            What to run.
+        preamble : Preamble, default=None
+            What stands before every row.
+
+        Returns
+        -------
+        ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
+            Pooled over the batch's tokens, in the request's order of layers and parts.
+
+        Raises
+        ------
+        FloatingPointError
+            If a state overflowed its dtype or is not a number.
+        """
+        cache = None
+        if preamble is not None:
+            n_rows = len(batch.ids)
+            cache = DynamicCache(
+                [
+                    (keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1))
+                    for keys, values in preamble.cache
+                ]
+            )
+        return self._read(batch, cache, preamble.n_tokens if preamble else 0)
+
+    def run_preamble(self, prompts: TokenizedPrompts) -> Preamble:
+        """Run the one prompt that is the beginning of many, and keep what they need."""
+        kept = prompts.kept_of(0)
+        # Something must be read for the pass to end after the deepest layer.
+        read = prompts if len(kept) else TokenizedPrompts.join([prompts.ids])
+        cache = DynamicCache()
+        pooled = self._read(pad_prompts(read, [0], self.pad_id), cache)
+        return Preamble(
+            n_tokens=len(prompts.ids),
+            cache=[(layer.keys, layer.values) for layer in cache.layers],  # type: ignore[misc,union-attr]  # only DynamicLayers, and those are filled
+            pooled=pooled if len(kept) else None,
+            n_kept=len(kept),
+        )
+
+    @property
+    def _cache_name(self) -> str:
+        """What the model calls its cache: transformers 5.24 renamed it."""
+        known = signature(self.loaded.model.forward).parameters
+        return "cache" if "cache" in known else "past_key_values"
+
+    def _read(
+        self, batch: Batch, cache: DynamicCache | None, n_before: int = 0
+    ) -> States:
+        inputs = self._name_inputs(batch, n_before)
+        if cache is not None:
+            inputs |= {self._cache_name: cache, "use_cache": True}
+        capture = Capture(self.request, batch, narrows=self.narrows)
+        with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
+            capture.listen_to(self.blocks, hooks)
+            try:
+                self.loaded.model(**inputs)
+            except AllRead:
+                pass
+        return self._collect(capture.pooled)
+
+    def _name_inputs(self, batch: Batch, n_before: int) -> dict[str, Any]:
+        device = self.loaded.input_device
+        ids = torch.from_numpy(batch.ids).to(device)
+        if batch.positions is not None:
+            positions = torch.from_numpy(batch.positions + n_before).to(device)
+            return {
+                "input_ids": ids,
+                "attention_mask": self._weigh(batch.mask, n_before),
+                "position_ids": positions,
+            }
+        mask = torch.from_numpy(batch.mask).to(device, torch.int64)
+        if self.request.stack != "decoder":
+            return {"input_ids": ids, "attention_mask": mask}
+        # The encoder reads the text, the decoder the start token and then the text.
+        return {
+            "input_ids": ids[:, 1:],
+            "attention_mask": mask[:, 1:],
+            "decoder_input_ids": ids,
+            "decoder_attention_mask": mask,
+        }
+
+    def _weigh(self, mask: NDArray[np.bool_], n_before: int) -> Tensor:
+        """Turn what each token sees into what is added to attention's logits."""
+        dtype, device = self.loaded.model.dtype, self.loaded.input_device
+        shape = (len(mask), 1, mask.shape[1], n_before + mask.shape[2])
+        added = torch.zeros(shape, dtype=dtype, device=device)
+        hidden = ~torch.from_numpy(mask).to(device)[:, None]
+        added[..., n_before:].masked_fill_(hidden, torch.finfo(dtype).min)
+        return added
+
+    def _collect(self, pooled: dict[tuple[int, str], Tensor]) -> States:
+        slots = self.request.slots
+        # One copy to the host, of pooled states only.
+        device = pooled[slots[0]].device
+        states = torch.stack([pooled[slot].to(device) for slot in slots], dim=1)
+        activations: States = states.cpu().numpy()
+        finite = np.isfinite(activations).all(axis=(0, 2))
+        if not finite.all():
+            layer, part = slots[int(np.argmin(finite))]
+            raise FloatingPointError(
+                f"The states of layer {layer} (part {part!r}) hold infinities or NaN "
+                f"in {self.loaded.model.dtype}. Use dtype='bfloat16' or 'float32' in "
+                "HFEmbeddingTransformer."
+            )
+        n_layers, n_parts = len(self.request.layers), len(self.request.parts)
+        return activations.reshape(len(activations), n_layers, n_parts, -1)

@@ -1,0 +1,136 @@
+"""Long prefixes that many prompts share, and what one pass over them leaves."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+
+Numbers = NDArray[np.int64]
+States = NDArray[np.float32]
+
+#: Shorter prefixes are computed again in each pack: that costs less than a pass.
+LEAST_PREAMBLE = 32
+#: Packs that a run must fill for its preamble to pay.
+LEAST_PACKS = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbours among the sorted prompts, packed together.
+
+    Attributes
+    ----------
+    places : slice
+        Where they are in the sorted order.
+    n_shared : int
+        Tokens of their preamble; 0 for none.
+    """
+
+    places: slice
+    n_shared: int
+
+
+@dataclass(frozen=True)
+class Preamble:
+    """What the tokens of a run's prompts need of the preamble before them.
+
+    Attributes
+    ----------
+    n_tokens : int
+        Tokens in it.
+    cache : list of (Tensor, Tensor)
+        Keys and values of each layer, (1, n_heads, n_tokens, head_size).
+    pooled : ndarray of shape (1, n_layers, n_parts, hidden_size), float32, or None
+        Its pooled activations; None where none of its tokens is kept.
+    n_kept : int
+        How many of its tokens are kept.
+    """
+
+    n_tokens: int
+    cache: list[tuple[Tensor, Tensor]]
+    pooled: States | None
+    n_kept: int
+
+    def join(self, states: States, pooling: str, n_kept: Numbers) -> States:
+        """Pool over the preamble as well as what follows it.
+
+        Parameters
+        ----------
+        states : ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
+            Pooled over the tokens after the preamble.
+        pooling : str
+            How.
+        n_kept : ndarray of shape (n_prompts,), int64
+            Over how many of them.
+
+        Returns
+        -------
+        ndarray of the shape of ``states``, float32
+            Pooled over both.
+        """
+        if self.pooled is None or pooling == "last":
+            return states
+        if pooling == "first":
+            return np.broadcast_to(self.pooled, states.shape)
+        if pooling == "max":
+            return np.maximum(self.pooled, states)
+        weight = (self.n_kept / (self.n_kept + n_kept)).astype(np.float32)
+        weight = weight[:, None, None, None]
+        joined: States = weight * self.pooled + (1 - weight) * states
+        return joined
+
+
+def find_runs(
+    prompts: TokenizedPrompts, order: Numbers, shared: Numbers, capacity: int
+) -> list[Run]:
+    """Cut sorted prompts into runs that share a preamble, and runs that share none.
+
+    Parameters
+    ----------
+    prompts : TokenizedPrompts
+        All prompts.
+    order, shared : ndarray of shape (n_prompts,), int64
+        Prompts in sorted order, and the tokens each shares with the one before.
+    capacity : int
+        Nodes in one pack.
+
+    Returns
+    -------
+    list of Run
+        In sorted order, every prompt in one.
+    """
+    cuts = np.flatnonzero(shared < LEAST_PREAMBLE)
+    runs: list[Run] = []
+    for first, end in pairwise([*cuts.tolist(), len(order)]):
+        places = slice(first, end)
+        n_shared = _measure_preamble(prompts, order[places], shared[places], capacity)
+        if runs and n_shared == runs[-1].n_shared == 0:
+            # Runs without a preamble fill packs together.
+            places = slice(runs.pop().places.start, end)
+        runs.append(Run(places, n_shared))
+    return runs
+
+
+def _measure_preamble(
+    prompts: TokenizedPrompts, numbers: Numbers, shared: Numbers, capacity: int
+) -> int:
+    """Count the tokens of a run's preamble; 0 where a pass over it would not pay."""
+    if len(numbers) == 1:
+        return 0
+    lengths = prompts.lengths[numbers]
+    # Each prompt keeps a token of its own.
+    n_shared = int(min(shared[1:].min(), lengths.min() - 1))
+    n_nodes = lengths[0] + (lengths[1:] - shared[1:]).sum()
+    if n_shared < LEAST_PREAMBLE or n_nodes - n_shared < LEAST_PACKS * capacity:
+        return 0
+    kept = [prompts.kept[prompts.starts[n] : prompts.starts[n + 1]] for n in numbers]
+    # Pooled alike in the preamble, and after it over at least one token.
+    fits = all(
+        (tokens[:n_shared] == kept[0][:n_shared]).all() and tokens[n_shared:].any()
+        for tokens in kept
+    )
+    return n_shared if fits else 0

@@ -1,0 +1,10 @@
+"""Texts → token ids, and the positions to pool.
+
+``_texts``
+    The containers of texts that users pass.
+``_prompts``, with ``_frames`` and ``_special``
+    Texts → prompts; what stands around a text; special tokens, and text that spells
+    them.
+``_tokenized``
+    Prompts as flat arrays of token ids.
+"""

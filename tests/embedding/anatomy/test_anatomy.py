@@ -1,0 +1,359 @@
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from _families import FAMILIES, HYBRID, POST_NORM, PRE_NORM, build_model, run_tokens
+from _toy import build_toy
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from plug_sklearn.embedding.anatomy import _anatomy, _families
+from plug_sklearn.embedding.anatomy._anatomy import (
+    Anatomy,
+    Block,
+    Stack,
+    anatomy_of,
+    find_blocks,
+    register_anatomy,
+    require_parts,
+)
+
+#: Where a family's norms are: one after each module of a block that adds something.
+NORMS = {
+    "albert": ("attention.LayerNorm", "full_layer_layer_norm"),
+    "distilbert": ("sa_layer_norm", "output_layer_norm"),
+    "mpnet": ("attention.LayerNorm", "output.LayerNorm"),
+    "nomic_bert": ("post_attention_layernorm", "post_mlp_layernorm"),
+    "opt, post-norm": ("self_attn_layer_norm", "final_layer_norm"),
+    **dict.fromkeys(
+        ("bart, decoder", "marian, decoder", "plbart, decoder"),
+        ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"),
+    ),
+    **dict.fromkeys(
+        ("bart, encoder", "marian, encoder", "plbart, encoder"),
+        ("self_attn_layer_norm", "final_layer_norm"),
+    ),
+}
+NORMS["albert, groups"] = NORMS["albert"]
+BERT_NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
+#: What a block without attention has in its place.
+MIXERS = {"mixer", "linear_attn", "mamba"}
+
+
+@dataclass
+class Call:
+    """What a block took and gave in one call, and what its parts gave, in order."""
+
+    block: Block
+    taken: Tensor
+    given: Tensor = field(default_factory=Tensor)
+    attn: list[Tensor] = field(default_factory=list)
+    mlp: list[Tensor] = field(default_factory=list)
+    mixer: list[Tensor] = field(default_factory=list)
+
+    def identity_error(self) -> float:
+        added = sum(self.attn + self.mlp) * self.block.multiplier
+        error = self.given - self.taken - added
+        return float(error.norm() / self.given.norm())
+
+
+def tensor_of(output: Any) -> Tensor:  # noqa: ANN401 - modules return what they like
+    return (output if isinstance(output, Tensor) else output[0]).clone()
+
+
+class Recorder:
+    """Plain hooks on a model's blocks; each call of a block is a layer."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self.calls: list[Call] = []
+        self.handles: list[RemovableHandle] = []
+        for block in blocks:
+            self.listen_to_block(block)
+            mixers = dict(block.module.named_children()).keys() & MIXERS
+            parts = {
+                "attn": block.attn,
+                "mlp": block.mlp,
+                "mixer": [block.module.get_submodule(name) for name in mixers],
+            }
+            for part, modules in parts.items():
+                for module in modules:
+                    self.listen_to_part(part, module)
+
+    def listen_to_block(self, block: Block) -> None:
+        def begin(_: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            taken = args[0] if args else kwargs["hidden_states"]
+            self.calls.append(Call(block, taken.clone()))
+
+        def end(_: object, __: object, output: object) -> None:
+            self.calls[-1].given = tensor_of(output)
+
+        self.handles += [
+            block.module.register_forward_pre_hook(begin, with_kwargs=True),
+            block.module.register_forward_hook(end),
+        ]
+
+    def listen_to_part(self, part: str, module: torch.nn.Module) -> None:
+        def keep(_: object, __: object, output: object) -> None:
+            call = self.calls[-1]
+            getattr(call, part).append(tensor_of(output).reshape(call.taken.shape))
+
+        self.handles.append(module.register_forward_hook(keep))
+
+
+def record_calls(model: PreTrainedModel, blocks: list[Block]) -> list[Call]:
+    recorder = Recorder(blocks)
+    run_tokens(model)
+    for handle in recorder.handles:
+        handle.remove()
+    return recorder.calls
+
+
+@cache
+def calls_of(name: str) -> list[Call]:
+    model, stack = build_model(name)
+    return record_calls(model, find_blocks(model, anatomy_of(model, stack)))
+
+
+@pytest.fixture
+def clean_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_anatomy, "_REGISTERED", {})
+
+
+@pytest.mark.parametrize("name", PRE_NORM)
+def test_blocks_add_attention_and_mlp_to_the_residual_stream(name: str) -> None:
+    for call in calls_of(name):
+        assert call.attn
+        assert call.mlp
+        assert call.identity_error() < 1e-5
+
+
+@pytest.mark.parametrize("name", PRE_NORM)
+def test_neither_part_alone_explains_a_block(name: str) -> None:
+    for call in calls_of(name):
+        for part in (sum(call.attn), sum(call.mlp)):
+            rest = call.given - call.taken - call.block.multiplier * part
+            assert rest.norm() > 1e-2 * call.given.norm()
+
+
+@pytest.mark.parametrize("name", sorted(POST_NORM.keys() - {"bloom, late residual"}))
+def test_post_norm_blocks_are_their_parts_each_added_and_normed(name: str) -> None:
+    for call in calls_of(name):
+        state = call.taken
+        parts = call.attn + call.mlp
+        for part, path in zip(parts, NORMS.get(name, BERT_NORMS), strict=True):
+            with torch.no_grad():
+                state = call.block.module.get_submodule(path)(state + part)
+        torch.testing.assert_close(state, call.given, rtol=1e-4, atol=1e-5)
+
+
+def test_late_residual_of_bloom_is_normed_before_a_part_is_added() -> None:
+    for call in calls_of("bloom, late residual"):
+        block = call.block.module
+        with torch.no_grad():
+            state = block.input_layernorm(call.taken) + call.attn[0]
+            state = block.post_attention_layernorm(state) + call.mlp[0]
+        torch.testing.assert_close(state, call.given, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HYBRID)
+def test_what_attention_does_not_add_in_a_hybrid_its_mixer_adds(name: str) -> None:
+    mixed = [call for call in calls_of(name) if not call.block.attn]
+    assert mixed
+    for call in calls_of(name):
+        assert bool(call.mixer) != bool(call.attn)
+        call = Call(
+            call.block, call.taken, call.given, call.attn + call.mixer, call.mlp
+        )
+        assert call.identity_error() < 1e-5
+
+
+def hidden_states_of(name: str) -> list[Tensor]:
+    """List what the model calls its hidden states after each block."""
+    model, stack = build_model(name)
+    output = run_tokens(model, output_hidden_states=True)
+    states = output[f"{stack}_hidden_states" if stack else "hidden_states"]
+    # Mamba's begin with the first block, the others' with the embeddings.
+    return list(states[:-1] if name == "mamba" else states[1:])
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"deberta_v2, convolution"}))
+def test_block_outputs_are_the_hidden_states_but_for_the_last(name: str) -> None:
+    calls = calls_of(name)
+    states = hidden_states_of(name)
+    assert len(calls) == len(states)
+    for call, state in zip(calls[:-1], states[:-1], strict=True):
+        torch.testing.assert_close(call.given, state, rtol=1e-5, atol=1e-5)
+
+
+def test_convolution_of_deberta_comes_after_the_output_of_its_first_block() -> None:
+    calls = calls_of("deberta_v2, convolution")
+    states = hidden_states_of("deberta_v2, convolution")
+    assert not torch.allclose(calls[0].given, states[0], rtol=1e-2)
+    torch.testing.assert_close(calls[1].taken, states[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(calls[1].given, states[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", POST_NORM)
+def test_post_norm_is_told(name: str) -> None:
+    assert anatomy_of(*build_model(name)).post_norm
+
+
+def test_falcon_adds_attention_to_the_mlp_output_in_place() -> None:
+    model, stack = build_model("falcon")
+    block = find_blocks(model, anatomy_of(model, stack))[0]
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = block.mlp[0].register_forward_hook(
+        lambda _, __, output: seen.append((output, output.clone()))
+    )
+    run_tokens(model)
+    handle.remove()
+    later, at_once = seen[0]
+    assert not torch.equal(later, at_once)
+    torch.testing.assert_close(at_once, calls_of("falcon")[0].mlp[0])
+
+
+def test_a_shared_block_is_listed_once_and_serves_every_layer() -> None:
+    assert len({id(call.block.module) for call in calls_of("albert")}) == 1
+    assert len(calls_of("albert")) == 3
+    blocks = [id(call.block.module) for call in calls_of("albert, groups")]
+    assert [blocks.index(block) for block in blocks] == [0, 0, 2, 2]
+
+
+def test_blocks_inside_a_multimodal_model_are_those_of_its_text_model() -> None:
+    model, stack = build_model("gemma3, multimodal")
+    blocks = find_blocks(model, anatomy_of(model, stack))
+    assert [block.module for block in blocks] == list(model.language_model.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "stack", "wanted"),
+    [("t5, encoder", None, "'encoder' or 'decoder'"), ("llama", "decoder", "'auto'")],
+)
+def test_a_stack_that_does_not_suit_the_model_is_an_error(
+    name: str,
+    stack: Stack | None,
+    wanted: str,
+) -> None:
+    with pytest.raises(ValueError, match=f"'stack' parameter of .* must be {wanted}"):
+        anatomy_of(build_model(name)[0], stack)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "missing"),
+    [
+        ("mamba", [0, 2], r"\[0, 2\]"),
+        ("qwen3_next", [1, 3], r"\[1\]"),
+        ("granitemoehybrid", [0, 1, 2], r"\[0, 2\]"),
+    ],
+)
+def test_a_part_that_layers_lack_is_an_error_that_names_them(
+    name: str, layers: list[int], missing: str
+) -> None:
+    model, stack = build_model(name)
+    anatomy = anatomy_of(model, stack)
+    with pytest.raises(ValueError, match=f"Got 'attn' .* not have in layers {missing}"):
+        require_parts(model, anatomy, layers=layers, parts=("rs", "attn"))
+
+
+def test_parts_that_every_layer_asked_for_has_are_no_error() -> None:
+    model, stack = build_model("qwen3_next")
+    anatomy = anatomy_of(model, stack)
+    require_parts(model, anatomy, layers=[3], parts=("rs", "attn", "mlp"))
+    require_parts(model, anatomy, layers=[0, 1, 2, 3], parts=("rs", "mlp"))
+    model, stack = build_model("albert")
+    anatomy = anatomy_of(model, stack)
+    require_parts(model, anatomy, layers=[0, 1, 2], parts=("rs", "attn", "mlp"))
+
+
+def test_exact_but_slow_bloom_has_no_parts() -> None:
+    model, _ = build_model("bloom, slow")
+    anatomy = anatomy_of(model, None)
+    assert len(find_blocks(model, anatomy)) == 3
+    with pytest.raises(ValueError, match="slow_but_exact computes them outside"):
+        require_parts(model, anatomy, layers=[0], parts=("mlp",))
+
+
+def test_an_unknown_family_has_its_residual_stream_only_and_says_what_to_do() -> None:
+    model = build_toy(decay=0.5)
+    anatomy = anatomy_of(model, None)
+    assert anatomy.blocks == "steps"
+    calls = record_calls(model, find_blocks(model, anatomy))
+    assert torch.equal(calls[1].taken, calls[0].given)
+    require_parts(model, anatomy, layers=[0, 1, 2], parts=("rs",))
+    with pytest.raises(ValueError) as caught:
+        require_parts(model, anatomy, layers=[0], parts=("attn",))
+    message = str(caught.value)
+    assert "must be ('rs',) for toy" in message
+    assert "'steps', 3 modules ToyBlock of ['dropout', 'look', 'think']" in message
+    assert "register_anatomy('toy', Anatomy('steps', attn=(...,), mlp=" in message
+
+
+@pytest.mark.usefixtures("clean_register")
+def test_a_registered_anatomy_makes_an_unknown_family_work() -> None:
+    model = build_toy()
+    register_anatomy("toy", Anatomy("steps", attn=("look",), mlp=("think",)))
+    anatomy = anatomy_of(model, None)
+    require_parts(model, anatomy, layers=[0, 1, 2], parts=("attn", "mlp"))
+    calls = record_calls(model, find_blocks(model, anatomy))
+    assert len(calls) == 3
+    assert max(call.identity_error() for call in calls) < 1e-5
+
+
+@pytest.mark.usefixtures("clean_register")
+def test_a_registered_anatomy_goes_before_the_table() -> None:
+    model, stack = build_model("t5, decoder")
+    mine = Anatomy("decoder.block", attn=("layer.0.SelfAttention",))
+    register_anatomy("t5", mine, stack="decoder")
+    assert anatomy_of(model, stack) == mine
+    assert anatomy_of(model, "encoder") == _families.FAMILIES["t5", "encoder"]
+
+
+@pytest.mark.usefixtures("clean_register")
+@pytest.mark.parametrize(
+    "anatomy", [Anatomy("stages"), Anatomy("steps", attn=("lock",))]
+)
+def test_a_registered_path_that_is_not_there_is_an_error(anatomy: Anatomy) -> None:
+    register_anatomy("toy", anatomy)
+    with pytest.raises(ValueError, match="registered for 'toy' must give paths"):
+        anatomy_of(build_toy(), None)
+
+
+def test_one_path_in_place_of_a_tuple_is_an_error() -> None:
+    with pytest.raises(TypeError, match="'attn' parameter of Anatomy must be a tuple"):
+        register_anatomy("toy", Anatomy("steps", attn="look"))
+
+
+def list_rows() -> Iterator[str]:
+    yield f"{'family':26}{'blocks':32}{'parts':14}{'identity error':>16}"
+    for name in FAMILIES:
+        calls = calls_of(name)
+        anatomy = anatomy_of(*build_model(name))
+        parts = ["rs"] + [
+            part if all(getattr(call.block, part) for call in calls) else f"({part})"
+            for part in ("attn", "mlp")
+            if any(getattr(call.block, part) for call in calls)
+        ]
+        whole = [call for call in calls if call.attn and call.mlp]
+        error = "no parts"
+        if whole:
+            error = f"{max(call.identity_error() for call in whole):.1e}"
+        if anatomy.post_norm:
+            error = "post-norm"
+        blocks = anatomy.blocks.removeprefix("encoder.albert_layer_groups.*.")
+        yield f"{name:26}{blocks:32}{' '.join(parts):14}{error:>16}"
+
+
+def test_every_family_of_the_table_is_tested(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tested = set()
+    for name in FAMILIES:
+        model, stack = build_model(name)
+        tested.add((model.config.get_text_config().model_type, stack))
+    with capsys.disabled():
+        print("", *list_rows(), sep="\n")  # noqa: T201 - meant to be read
+    assert tested == _families.FAMILIES.keys()

@@ -1,0 +1,47 @@
+import pytest
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from plug_sklearn.embedding.anatomy._modules import first_tensor, resolve_modules
+
+STATES = torch.arange(6.0).reshape(1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [STATES, (STATES, None), [STATES], BaseModelOutput(last_hidden_state=STATES)],
+)
+def test_first_tensor_is_the_output_or_its_first_item(output: object) -> None:
+    assert first_tensor(output) is STATES
+
+
+@pytest.mark.parametrize("output", [None, (None, STATES), {"states": STATES}])
+def test_an_output_that_begins_with_no_tensor_is_an_error(output: object) -> None:
+    with pytest.raises(TypeError, match="must be a tensor or begin with one"):
+        first_tensor(output)
+
+
+def test_paths_lead_to_modules_and_lists_to_their_items() -> None:
+    root = nn.ModuleDict(
+        {
+            "blocks": nn.ModuleList([nn.ReLU(), nn.Tanh()]),
+            "groups": nn.ModuleList(
+                nn.ModuleDict({"layers": nn.ModuleList([nn.GELU(), nn.SiLU()])})
+                for _ in range(2)
+            ),
+        }
+    )
+    relu, tanh = root["blocks"]
+    assert resolve_modules(root, "blocks") == [relu, tanh]
+    assert resolve_modules(root, "blocks.1") == [tanh]
+    names = [type(m).__name__ for m in resolve_modules(root, "groups.*.layers")]
+    assert names == ["GELU", "SiLU", "GELU", "SiLU"]
+
+
+def test_a_path_that_leads_nowhere_gives_nothing() -> None:
+    block = nn.ReLU()
+    block.register_module("attention", None)
+    assert resolve_modules(block, "attention") == []
+    assert resolve_modules(block, "attention.output") == []
+    assert resolve_modules(block, "absent") == []

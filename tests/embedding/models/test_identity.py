@@ -1,0 +1,95 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from plug_sklearn.embedding.models import _identity
+from plug_sklearn.embedding.models._identity import (
+    MEMORY_NAME,
+    digest_files,
+    identify_model,
+)
+from plug_sklearn.embedding.models._models import ModelSource
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "my-model"
+    made.mkdir()
+    (made / "config.json").write_text("{}")
+    (made / "model.safetensors").write_bytes(b"weights")
+    (made / "README.md").write_text("A model.")
+    return made
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    return tmp_path / MEMORY_NAME
+
+
+def test_equal_files_have_one_digest_wherever_they_are(
+    folder: Path, memory: Path
+) -> None:
+    copy = folder.with_name("copy")
+    copy.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (copy / name).write_bytes((folder / name).read_bytes())
+    assert digest_files(copy, memory) == digest_files(folder, memory)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_another_content_is_another_model(
+    folder: Path, memory: Path, name: str
+) -> None:
+    before = digest_files(folder, memory)
+    file = folder / name
+    stat = file.stat()
+    file.write_bytes(b"x" * stat.st_size)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert digest_files(folder, memory) != before
+
+
+def test_readme_changes_nothing(folder: Path, memory: Path) -> None:
+    before = digest_files(folder, memory)
+    (folder / "README.md").write_text("A better model.")
+    assert digest_files(folder, memory) == before
+
+
+def test_files_are_digested_once(
+    folder: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digest_files(folder, memory)
+    monkeypatch.delattr(_identity, "_digest_file")
+    assert digest_files(folder, memory) == before
+
+
+def test_deleted_weights_are_remembered(folder: Path, memory: Path) -> None:
+    before = digest_files(folder, memory)
+    (folder / "model.safetensors").unlink()
+    assert digest_files(folder, memory) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
+def test_spoilt_memory_is_made_anew(folder: Path, memory: Path, content: str) -> None:
+    before = digest_files(folder, memory)
+    memory.write_text(content)
+    assert digest_files(folder, memory) == before
+    assert str(folder) in json.loads(memory.read_text())
+
+
+def test_memory_that_cannot_be_written_is_no_error(folder: Path, memory: Path) -> None:
+    before = digest_files(folder, memory)
+    assert digest_files(folder, memory / "no" / "such" / "folder") == before
+
+
+def test_local_model_is_named_by_folder_and_digest(folder: Path, memory: Path) -> None:
+    name = identify_model(ModelSource(str(folder)), memory.parent)
+    assert name == f"my-model#{digest_files(folder, memory)}"
+
+
+def test_hub_model_is_named_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_identity, "find_commit", lambda source: "0123abcd")
+    assert identify_model(ModelSource("org/model"), tmp_path) == "org/model@0123abcd"

@@ -1,0 +1,222 @@
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from numpy.testing import assert_allclose
+
+from plug_sklearn import HFEmbeddingTransformer
+from plug_sklearn.embedding import release_models
+from plug_sklearn.embedding.models import _models
+from plug_sklearn.embedding.models._models import (
+    MODELS_KEPT,
+    ModelSource,
+    WeightOptions,
+    find_commit,
+    load_model,
+)
+
+TEXTS = ["The city of Paris", "Gold!"]
+CPU = WeightOptions(torch.device("cpu"), torch.float32)
+
+
+def embed(folder: str | Path, **parameters: object) -> np.ndarray:
+    embedder = HFEmbeddingTransformer(folder, device="cpu", **parameters)
+    return embedder.fit_transform(TEXTS)
+
+
+@pytest.fixture
+def copy_of_llama(llama: str, tmp_path: Path) -> Path:
+    model = transformers.AutoModel.from_pretrained(llama)
+    model.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(llama).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_model_is_ready_to_be_read(llama: str) -> None:
+    model = load_model(ModelSource(llama), CPU).model
+    assert not model.training
+    assert not any(weight.requires_grad for weight in model.parameters())
+    assert model.config.use_cache is False
+
+
+def test_threads_that_want_one_model_load_it_once(
+    llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_models()
+    loads = []
+    load = _models._load_backbone
+    monkeypatch.setattr(
+        _models, "_load_backbone", lambda *args: loads.append(args) or load(*args)
+    )
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(
+            pool.map(lambda _: load_model(ModelSource(llama), CPU).model, range(16))
+        )
+    assert len(loads) == 1
+    assert all(model is taken[0] for model in taken)
+
+
+def test_the_last_models_used_are_kept(llama: str, bert: str, t5: str) -> None:
+    release_models()
+    for folder in (llama, bert, llama, t5):
+        load_model(ModelSource(folder), CPU)
+    kept = [key[0][0].name for key in _models._MODELS.kept]
+    assert kept == [llama, t5]
+    assert len(kept) == MODELS_KEPT
+
+
+def test_a_folder_written_again_is_loaded_again(copy_of_llama: Path) -> None:
+    before = embed(copy_of_llama)
+    model = transformers.AutoModel.from_pretrained(copy_of_llama)
+    model.embed_tokens.weight.data.mul_(2)
+    model.save_pretrained(copy_of_llama)
+    assert not np.allclose(embed(copy_of_llama), before)
+
+
+@pytest.mark.parametrize("task", ["CAUSAL_LM", "FEATURE_EXTRACTION"])
+def test_adapter_changes_activations_as_merging_it_by_hand_does(
+    llama: str, tmp_path: Path, task: str
+) -> None:
+    whole = task == "CAUSAL_LM"
+    auto = transformers.AutoModelForCausalLM if whole else transformers.AutoModel
+    lora = peft.LoraConfig(
+        r=2, lora_alpha=6, target_modules=["q_proj", "down_proj"], task_type=task
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        adapted = peft.get_peft_model(auto.from_pretrained(llama), lora)
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.data.normal_()
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = transformers.AutoModel.from_pretrained(llama)
+    for layer, block in enumerate(merged.layers):
+        for module in ("self_attn.q_proj", "mlp.down_proj"):
+            path = f"{'model.' if whole else ''}layers.{layer}.{module}"
+            trained = adapted.base_model.model.get_submodule(path)
+            up, down = trained.lora_B["default"], trained.lora_A["default"]
+            block.get_submodule(module).weight.data += (
+                6 / 2 * up.weight.data @ down.weight.data
+            )
+    merged.save_pretrained(tmp_path / "merged")
+    transformers.AutoTokenizer.from_pretrained(llama).save_pretrained(
+        tmp_path / "merged"
+    )
+    with_adapter = embed(llama, adapter=str(tmp_path / "adapter"))
+    assert_allclose(with_adapter, embed(tmp_path / "merged"), rtol=1e-4, atol=1e-4)
+    assert not np.allclose(with_adapter, embed(llama), atol=1e-2)
+
+
+def test_adapter_without_peft_says_what_to_install(
+    llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match=r"'adapter'.*plug_sklearn\[adapters\]"):
+        embed(llama, adapter="no/such/adapter")
+
+
+def test_pickled_weights_are_read_only_if_the_user_says_so(copy_of_llama: Path) -> None:
+    expected = embed(copy_of_llama)
+    model = transformers.AutoModel.from_pretrained(copy_of_llama)
+    torch.save(model.state_dict(), copy_of_llama / "pytorch_model.bin")
+    (copy_of_llama / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        embed(copy_of_llama)
+    trusting = embed(copy_of_llama, model_kwargs={"use_safetensors": False})
+    assert_allclose(trusting, expected)
+
+
+def test_code_in_a_model_s_folder_does_not_run(copy_of_llama: Path) -> None:
+    (copy_of_llama / "code.py").write_text("raise SystemExit('it ran')")
+    config = copy_of_llama / "config.json"
+    text = config.read_text().replace('"llama"', '"strange"')
+    config.write_text(
+        text.replace("{", '{"auto_map": {"AutoConfig": "code.Config"},', 1)
+    )
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        embed(copy_of_llama)
+
+
+def test_mlp_that_would_run_in_chunks_is_read_whole(bert: str, tmp_path: Path) -> None:
+    model = transformers.AutoModel.from_pretrained(bert)
+    model.config.chunk_size_feed_forward = 1
+    model.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    parts = ("rs", "attn", "mlp")
+    assert_allclose(embed(tmp_path, parts=parts), embed(bert, parts=parts), rtol=1e-5)
+
+
+def test_model_kwargs_and_attention_reach_the_loader(llama: str) -> None:
+    eager = embed(llama, attn_implementation="eager")
+    model = list(_models._MODELS.kept.values())[-1].model
+    assert model.config._attn_implementation == "eager"
+    by_kwargs = embed(llama, model_kwargs={"attn_implementation": "eager"})
+    assert_allclose(eager, by_kwargs)
+
+
+def test_model_spread_over_devices_gives_the_same(llama: str) -> None:
+    spread = embed(llama, model_kwargs={"device_map": {"": "cpu"}})
+    assert_allclose(spread, embed(llama), rtol=1e-6)
+
+
+def test_hub_commit_is_read_from_the_cache_s_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = "0123456789abcdef" * 2 + "01234567"
+    path = f"cache/models--a--b/snapshots/{commit}/config.json"
+    monkeypatch.setattr(_models, "cached_file", lambda *args, **kwargs: path)
+    assert find_commit(ModelSource("a/b")) == commit
+
+
+def test_local_folder_has_no_commit(llama: str) -> None:
+    assert find_commit(ModelSource(llama)) is None
+
+
+def test_gguf_file_is_named_to_the_loader(tmp_path: Path) -> None:
+    (tmp_path / "model.GGUF").touch()
+    name, arguments = ModelSource(str(tmp_path / "model.GGUF")).loading_arguments()
+    assert name == str(tmp_path)
+    assert arguments["gguf_file"] == "model.GGUF"
+
+
+def test_revision_reaches_the_loader() -> None:
+    _, arguments = ModelSource("a/b", revision="v2").loading_arguments()
+    assert arguments == {"revision": "v2", "trust_remote_code": False}
+
+
+def test_release_frees_the_models(llama: str, save_model: Callable[..., str]) -> None:
+    load_model(ModelSource(llama), CPU)
+    release_models()
+    assert not _models._MODELS.kept
+
+
+def test_an_adapter_written_again_is_loaded_again(llama: str, tmp_path: Path) -> None:
+    lora = peft.LoraConfig(
+        r=2, target_modules=["q_proj"], task_type="FEATURE_EXTRACTION"
+    )
+    found = []
+    for scale in (1.0, 5.0):
+        with torch.random.fork_rng(devices=[]):
+            model = transformers.AutoModel.from_pretrained(llama)
+            adapted = peft.get_peft_model(model, lora)
+            for name, weight in adapted.named_parameters():
+                if "lora_" in name:
+                    weight.data.fill_(scale)
+        adapted.save_pretrained(tmp_path)
+        found.append(embed(llama, adapter=str(tmp_path)))
+    assert not np.allclose(*found)
+
+
+def test_a_note_beside_the_weights_loads_nothing_again(
+    copy_of_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = embed(copy_of_llama)
+    (copy_of_llama / "notes.md").write_text("good weights")
+    monkeypatch.delattr(_models, "_load_backbone")
+    assert_allclose(embed(copy_of_llama), expected)

@@ -1,0 +1,193 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from _families import FAMILIES, build_model, shake_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from plug_sklearn.embedding.anatomy._families import PACKABLE
+from plug_sklearn.embedding.models._models import LoadedModel
+from plug_sklearn.embedding.passes import _reading
+from plug_sklearn.embedding.passes._batches import pad_prompts
+from plug_sklearn.embedding.passes._capture import Request
+from plug_sklearn.embedding.passes._forward import ForwardPass
+from plug_sklearn.embedding.passes._preambles import LEAST_PREAMBLE
+from plug_sklearn.embedding.passes._reading import (
+    Way,
+    find_wall,
+    find_window,
+    read_activations,
+    read_padded,
+    read_tries,
+)
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+
+PARTS = ("rs", "attn", "mlp")
+
+
+def make_forward(name: str, pooling: str = "last") -> ForwardPass:
+    model, stack = build_model(name)
+    return ForwardPass(LoadedModel(model), Request((0, 2), PARTS, pooling, stack))
+
+
+def join(texts: Sequence[Sequence[int]], keep_first: bool = True) -> TokenizedPrompts:
+    return TokenizedPrompts.join(
+        [np.array(ids) for ids in texts],
+        [(np.arange(len(ids)) > 0) | (keep_first or len(ids) == 1) for ids in texts],
+    )
+
+
+def in_order(batches: object) -> NDArray[np.float32]:
+    numbers, states = zip(*batches, strict=True)
+    numbers = np.concatenate(numbers)
+    assert sorted(numbers) == list(range(len(numbers)))
+    return np.concatenate(states)[np.argsort(numbers)]
+
+
+def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def difference(
+    name: str,
+    prompts: TokenizedPrompts,
+    pooling: str,
+    pack_nodes: int,
+    budget: int = 64,
+) -> float:
+    forward = make_forward(name, pooling)
+    everything = np.arange(len(prompts))
+    return relative_error(
+        in_order(read_tries(forward, prompts, everything, budget, pack_nodes)),
+        in_order(read_padded(forward, prompts, everything, budget)),
+    )
+
+
+BRANCHING = [[5, 6, 7], [5, 6, 8, 9], [5, 6], [10, 11], [5, 12, 13, 14, 15], [10], [16]]
+WITH_PREAMBLE = [[*range(3, 3 + LEAST_PREAMBLE), n, n + 1] for n in range(50, 60)]
+PACKED = [
+    name
+    for name in FAMILIES
+    if build_model(name)[0].config.get_text_config().model_type in PACKABLE
+    and name != "falcon, alibi"
+]
+
+
+@pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
+@pytest.mark.parametrize("name", PACKED)
+def test_tries_give_what_padded_batches_give(name: str, pooling: str) -> None:
+    window = find_window(build_model(name)[0].config)
+    texts = [ids for ids in BRANCHING if len(ids) <= window]
+    prompts = join(texts, keep_first=False)
+    assert difference(name, prompts, pooling, pack_nodes=8) < 2e-6
+
+
+@pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
+@pytest.mark.parametrize("keep_first", [True, False])
+def test_preamble_gives_what_padded_batches_give(
+    pooling: str, keep_first: bool
+) -> None:
+    prompts = join([*BRANCHING, *WITH_PREAMBLE], keep_first)
+    assert difference("llama", prompts, pooling, pack_nodes=4) < 2e-6
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    texts=st.lists(
+        st.lists(st.integers(3, 6), min_size=1, max_size=7),
+        min_size=1,
+        max_size=12,
+        unique_by=tuple,
+    ),
+    pack_nodes=st.integers(1, 20),
+    pooling=st.sampled_from(["last", "first", "mean", "max"]),
+)
+def test_any_texts_in_any_packs_give_the_same(
+    texts: list[list[int]], pack_nodes: int, pooling: str
+) -> None:
+    assert difference("qwen3", join(texts), pooling, pack_nodes, budget=30) < 2e-6
+
+
+def test_texts_longer_than_the_window_are_padded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = {"read_tries": set(), "read_padded": set()}
+    for name, seen in paths.items():
+
+        def spy(forward, prompts, numbers, budget, seen=seen) -> list:  # noqa: ANN001 - stands in for a typed function
+            seen.update(numbers.tolist())
+            return []
+
+        monkeypatch.setattr(_reading, name, spy)
+    forward = make_forward("mistral")
+    window = find_window(forward.loaded.model.config)
+    assert window == forward.loaded.model.config.sliding_window
+    prompts = join([[5] * window, [5] * (window + 1), [5]])
+    list(read_activations(forward, prompts, 64, Way.TRIES))
+    assert paths == {"read_tries": {0, 2}, "read_padded": {1}}
+
+
+def test_model_without_a_window_sees_all() -> None:
+    assert find_window(build_model("llama")[0].config) == np.inf
+
+
+def test_single_prompts_take_no_trie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(_reading, "pad_tries")
+    forward = make_forward("llama")
+    prompts = join([[5] * 9, [6] * 9, [7] * 9])
+    states = in_order(read_tries(forward, prompts, np.arange(3), 64, pack_nodes=9))
+    expected = in_order(read_padded(forward, prompts, np.arange(3), 64))
+    assert relative_error(states, expected) < 1e-6
+
+
+def test_texts_of_equal_length_run_together_where_padding_matters() -> None:
+    forward = make_forward("bert")
+    prompts = join(BRANCHING)
+    shapes = []
+    run = forward.run
+    forward.run = lambda batch: shapes.append(batch.mask.all()) or run(batch)
+    in_order(read_activations(forward, prompts, 64, Way.ALIKE))
+    assert all(shapes)
+    assert len(shapes) == len({len(ids) for ids in BRANCHING})
+
+
+def test_long_texts_of_a_longrope_model_leave_short_ones_alone() -> None:
+    config = FAMILIES["phi3"].config()
+    config.rope_parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 16,
+    }
+    config.original_max_position_embeddings = 16
+    with torch.random.fork_rng(devices=[]):
+        model = transformers.AutoModel.from_config(config)
+    shake_weights(model)
+    assert find_wall(model.config) == 16
+    forward = ForwardPass(LoadedModel(model.eval()), Request((0, 2), PARTS, "mean"))
+    prompts = join([[5, 6, 7], [5, 6, 8, 9], list(range(3, 43)), list(range(3, 19))])
+    alone = in_order(read_padded(forward, prompts, np.arange(4), budget=1))
+    for way in (Way.PADDED, Way.TRIES):
+        together = in_order(read_activations(forward, prompts, 4096, way))
+        assert relative_error(together, alone) < 1e-5
+    mixed = [
+        forward.run(pad_prompts(prompts, rows, pad_id=0)) for rows in (range(4), [0])
+    ]
+    assert relative_error(mixed[0][:1], mixed[1]) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3", "gemma3, text"])
+def test_model_without_longrope_has_no_wall(name: str) -> None:
+    assert find_wall(build_model(name)[0].config) == np.inf
+
+
+def test_padded_families_take_no_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(_reading, "read_tries")
+    prompts = join(BRANCHING)
+    states = in_order(read_activations(make_forward("bert"), prompts, 64, Way.PADDED))
+    assert states.shape[:3] == (len(BRANCHING), 2, 3)

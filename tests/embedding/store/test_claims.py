@@ -1,0 +1,211 @@
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _stored import digests, make_states, started
+
+from plug_sklearn.embedding.store import _claims
+from plug_sklearn.embedding.store._failures import StoreError
+from plug_sklearn.embedding.store._store import ActivationStore
+
+LAYERS, PARTS = [0, 1], ["rs"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ActivationStore:
+    return ActivationStore(tmp_path)
+
+
+def claim(store: ActivationStore, numbers: list[int], **how: int) -> list[int]:
+    """Claim prompts of one model; gives those that were claimed."""
+    key = store.register("model")
+    mine = store.claim(key, digests(numbers), LAYERS, PARTS, **how)
+    return [number for number, is_mine in zip(numbers, mine, strict=True) if is_mine]
+
+
+def write(store: ActivationStore, numbers: list[int]) -> None:
+    key = store.register("model")
+    store.write(key, digests(numbers), LAYERS, PARTS, make_states(numbers))
+
+
+def answer(pipe: Connection, path: Path) -> None:
+    """Claim and release what the pipe says, until it closes."""
+    store = ActivationStore(path)
+    key = store.register("model")
+    while True:
+        action, numbers = pipe.recv()
+        if action == "claim":
+            pipe.send(claim(store, numbers))
+        elif action == "release":
+            pipe.send(store.release(key, digests(numbers)))
+        elif action == "write":
+            pipe.send(write(store, numbers))
+        elif action == "wait":
+            pipe.send("waiting")
+            pipe.send(store.wait(key, digests(numbers)))
+
+
+def test_what_is_neither_held_nor_claimed_is_claimed(store: ActivationStore) -> None:
+    write(store, [2])
+    assert claim(store, [1, 2, 3]) == [1, 3]
+    assert claim(store, [1, 2, 3, 4]) == [4]
+
+
+def test_claims_are_taken_in_order_up_to_a_number(store: ActivationStore) -> None:
+    write(store, [2])
+    assert claim(store, [5, 2, 1, 9, 3], at_most=2) == [5, 1]
+    assert claim(store, [5, 2, 1, 9, 3], at_most=2) == [9, 3]
+    assert claim(store, [5, 2, 1, 9, 3], at_most=2) == []
+
+
+def test_of_equal_digests_one_is_claimed(store: ActivationStore) -> None:
+    key = store.register("model")
+    mine = store.claim(key, digests([1, 2, 1, 1]), LAYERS, PARTS)
+    assert mine.tolist() == [True, True, False, False]
+
+
+def test_released_prompts_can_be_claimed_again(store: ActivationStore) -> None:
+    claim(store, [1, 2, 3])
+    store.release(store.register("model"), digests([1, 3]))
+    assert claim(store, [1, 2, 3]) == [1, 3]
+
+
+def test_prompt_without_all_that_is_asked_for_is_claimed(
+    store: ActivationStore,
+) -> None:
+    key = store.register("model")
+    write(store, [1])
+    for layers, parts in (([0, 2], ["rs"]), ([0], ["rs", "attn"])):
+        assert store.claim(key, digests([1]), layers, parts).tolist() == [True]
+        store.release(key, digests([1]))
+    assert store.claim(key, digests([1]), [1], ["rs"]).tolist() == [False]
+
+
+def test_writing_ends_the_claim(store: ActivationStore) -> None:
+    claim(store, [1, 2])
+    write(store, [1])
+    key = store.register("model")
+    # With another layer it could not be claimed, were it still claimed.
+    assert store.claim(key, digests([1, 2]), [5], PARTS).tolist() == [True, False]
+
+
+def test_claims_hold_for_other_processes(store: ActivationStore) -> None:
+    with started(answer, store.path) as (_, pipe):
+        claim(store, [1, 2])
+        pipe.send(("claim", [1, 2, 3, 4]))
+        assert pipe.recv() == [3, 4]
+        assert claim(store, [1, 2, 3, 4, 5]) == [5]
+
+
+def test_no_process_can_release_another_s_claims(store: ActivationStore) -> None:
+    with started(answer, store.path) as (_, pipe):
+        claim(store, [1])
+        pipe.send(("claim", [2]))
+        pipe.recv()
+        pipe.send(("release", [1, 2]))
+        pipe.recv()
+        pipe.send(("claim", [1, 2]))
+        assert pipe.recv() == [2]
+
+
+def test_claims_end_with_a_killed_process(store: ActivationStore) -> None:
+    with started(answer, store.path) as (process, pipe):
+        pipe.send(("claim", [1, 2]))
+        assert pipe.recv() == [1, 2]
+        assert claim(store, [1, 2]) == []
+        process.kill()
+        process.join()
+        store.wait(store.register("model"), digests([1, 2]))
+        assert claim(store, [1, 2]) == [1, 2]
+
+
+@pytest.mark.parametrize("end", ["write", "release"])
+def test_waiting_ends_when_all_claims_have(store: ActivationStore, end: str) -> None:
+    claim(store, [1, 2])
+    key = store.register("model")
+    with started(answer, store.path) as (_, pipe):
+        pipe.send(("wait", [1, 2, 3]))
+        assert pipe.recv() == "waiting"
+        store.release(key, digests([1]))
+        # Longer than the shortest pause: it has looked again.
+        assert not pipe.poll(0.05)
+        if end == "write":
+            write(store, [2])
+        else:
+            store.release(key, digests([2]))
+        assert pipe.poll(10)
+
+
+def test_waiting_pauses_longer_and_longer(
+    store: ActivationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim(store, [1])
+    key = store.register("model")
+    pauses: list[float] = []
+
+    def sleep(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 20:
+            store.release(key, digests([1]))
+
+    monkeypatch.setattr(_claims.time, "sleep", sleep)
+    store.wait(key, digests([1]))
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (0.002, 0.25)
+    assert len(pauses) == 20
+
+
+def test_claims_of_a_parent_do_not_live_on_in_its_child(tmp_path: Path) -> None:
+    with started(claim_and_fork, tmp_path) as (process, pipe):
+        assert pipe.recv() == ([1], [2])
+        process.kill()
+        process.join()
+        # The child runs on, and holds what it claimed itself.
+        assert claim(ActivationStore(tmp_path), [1, 2]) == [1]
+        pipe.send("done")
+
+
+def claim_and_fork(pipe: Connection, path: Path) -> None:
+    import os
+
+    store = ActivationStore(path)
+    mine = claim(store, [1])
+    if os.fork() == 0:
+        pipe.send((mine, claim(store, [1, 2])))
+        pipe.recv()
+        os._exit(0)
+    os.wait()
+
+
+def test_claims_that_a_full_disk_keeps_end_with_the_error(
+    store: ActivationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim(store, [1])
+    key = store.register("model")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_claims, "delete_claims", fail)
+        with pytest.raises(StoreError, match="the disk is full"):
+            store.release(key, digests([1]))
+    assert claim(store, [1]) == [1]
+
+
+def test_claims_survive_closing_one_of_two_stores(store: ActivationStore) -> None:
+    with ActivationStore(store.path) as other:
+        claim(other, [1])
+    with started(answer, store.path) as (_, pipe):
+        pipe.send(("claim", [1]))
+        assert pipe.recv() == []
+        store.close()
+        pipe.send(("claim", [1]))
+        assert pipe.recv() == [1]
+
+
+def test_claim_gives_booleans(store: ActivationStore) -> None:
+    key = store.register("model")
+    mine = store.claim(key, digests([1, 2]), LAYERS, PARTS)
+    assert mine.dtype == np.bool_

@@ -1,0 +1,149 @@
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+
+from plug_sklearn.embedding.store import _recall
+from plug_sklearn.embedding.store._recall import Recall, digest_text, note_repetition
+from plug_sklearn.embedding.store._store import ActivationStore
+
+PARTS = ("rs", "attn", "mlp")
+TEXTS = [f"{word} {n}" for word in ("a", "b", "c") for n in range(7)]
+HIDDEN_SIZE = 4
+
+
+def states_of(
+    texts: Sequence[str], layers: Sequence[int], parts: Sequence[str]
+) -> NDArray[np.float32]:
+    """What a text's activations are: of its own, its layer's and its part's."""
+    return np.array(
+        [
+            [
+                [
+                    [sum(text.encode()), layer, PARTS.index(part), unit]
+                    for part in parts
+                    for unit in [0]
+                ]
+                for layer in layers
+            ]
+            for text in texts
+        ],
+        dtype=np.float32,
+    ).reshape(len(texts), len(layers), len(parts), HIDDEN_SIZE)
+
+
+class Model:
+    """Computes two texts at a time, and keeps what it was asked for."""
+
+    def __init__(self, fail_on: str | None = None) -> None:
+        self.asked: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = []
+        self.fail_on = fail_on
+
+    def compute(
+        self, texts: Sequence[str], layers: Sequence[int], parts: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        for start in range(0, len(texts), 2):
+            some = texts[start : start + 2]
+            if self.fail_on in some:
+                raise RuntimeError("out of luck")
+            self.asked += [(text, tuple(layers), tuple(parts)) for text in some]
+            yield np.arange(start, start + len(some)), states_of(some, layers, parts)
+
+
+def recall(
+    path: Path,
+    model: Model,
+    texts: Sequence[str] = TEXTS,
+    layers: Sequence[int] = (0, 1),
+    parts: Sequence[str] = ("rs",),
+    settings: str = "same",
+) -> NDArray[np.float32]:
+    out = np.full((len(texts), len(layers), len(parts), HIDDEN_SIZE), -1, np.float32)
+    done: list[int] = []
+    with ActivationStore(path) as store:
+        key = store.register("model", settings=settings)
+        Recall(store, key, layers, parts, model.compute, chunk=12).fill(
+            texts, out, np.arange(len(texts)), done.append
+        )
+    assert sum(done) == len(texts)
+    return out
+
+
+def test_each_text_is_computed_once_and_comes_back_right(tmp_path: Path) -> None:
+    model = Model()
+    expected = states_of(TEXTS, (0, 1), ("rs",))
+    for _ in range(2):
+        assert_array_equal(recall(tmp_path, model), expected)
+    assert sorted(text for text, *_ in model.asked) == sorted(TEXTS)
+
+
+def test_fewer_layers_and_parts_compute_nothing(tmp_path: Path) -> None:
+    recall(tmp_path, Model(), layers=(0, 1, 2), parts=PARTS)
+    model = Model()
+    found = recall(tmp_path, model, layers=(2, 0), parts=("mlp",))
+    assert_array_equal(found, states_of(TEXTS, (2, 0), ("mlp",)))
+    assert not model.asked
+
+
+def test_more_layers_compute_only_what_is_missing(tmp_path: Path) -> None:
+    recall(tmp_path, Model(), TEXTS[:5], layers=(0,))
+    model = Model()
+    found = recall(tmp_path, model, layers=(0, 1))
+    assert_array_equal(found, states_of(TEXTS, (0, 1), ("rs",)))
+    asked = {text: layers for text, layers, _ in model.asked}
+    assert asked == {text: (1,) if text in TEXTS[:5] else (0, 1) for text in TEXTS}
+
+
+def test_other_settings_share_nothing(tmp_path: Path) -> None:
+    recall(tmp_path, Model())
+    model = Model()
+    recall(tmp_path, model, settings="other")
+    assert len(model.asked) == len(TEXTS)
+
+
+def test_error_keeps_what_was_done_and_frees_the_rest(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="out of luck"):
+        recall(tmp_path, failing := Model(fail_on=TEXTS[-1]))
+    model = Model()
+    assert_array_equal(recall(tmp_path, model), states_of(TEXTS, (0, 1), ("rs",)))
+    asked = [text for text, *_ in failing.asked + model.asked]
+    assert sorted(asked) == sorted(TEXTS)
+
+
+def test_threads_share_the_work(tmp_path: Path) -> None:
+    models = [Model() for _ in range(4)]
+    results: dict[int, NDArray[np.float32]] = {}
+    threads = [
+        threading.Thread(
+            target=lambda n=n: results.__setitem__(n, recall(tmp_path, models[n]))
+        )
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = states_of(TEXTS, (0, 1), ("rs",))
+    for n in range(4):
+        assert_array_equal(results[n], expected)
+    asked = [text for model in models for text, *_ in model.asked]
+    assert sorted(asked) == sorted(TEXTS)
+
+
+def test_digests_tell_texts_apart_lone_surrogates_too() -> None:
+    texts = ["", "a", "b", "ab", "\ud800", "\ud801", "?"]
+    assert len({digest_text(text) for text in texts}) == len(texts)
+
+
+def test_repetition_is_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_recall, "_SEEN", {})
+    monkeypatch.setattr(_recall, "_HINTED", [])
+    assert not note_repetition(TEXTS, "one model")
+    assert not note_repetition(TEXTS, "another model")
+    assert not note_repetition([*TEXTS[:3], "d", "e", "f"], "one model")
+    assert note_repetition(TEXTS, "one model")
+    assert not note_repetition(TEXTS, "one model")

@@ -1,0 +1,178 @@
+"""The embedder with a store, in one process and in several."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
+from plug_sklearn.embedding import release_models
+from plug_sklearn.embedding._language_model import LanguageModel
+from plug_sklearn.embedding.store import _recall
+from plug_sklearn.embedding.store._store import ActivationStore, StoreError
+
+NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
+TEXTS = [f"{name} is a {kind}" for name in NAMES for kind in ("metal", "gas")]
+
+
+def embed(
+    folder: str, store: Path | None, texts: Sequence[str] = TEXTS, **parameters: object
+) -> np.ndarray:
+    embedder = HFEmbeddingTransformer(folder, device="cpu", store=store, **parameters)
+    return embedder.fit_transform(texts)
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
+    """Texts that the model computes from now on, each with its layers."""
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    compute = LanguageModel.compute
+
+    def spy(
+        self: LanguageModel, texts: Sequence[str], layers: Sequence[int], parts: object
+    ) -> Iterator[Any]:
+        seen.extend((text, tuple(layers)) for text in texts)
+        return compute(self, texts, layers, parts)
+
+    monkeypatch.setattr(LanguageModel, "compute", spy)
+    return seen
+
+
+def test_store_changes_nothing_but_the_work(
+    llama: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    expected = embed(llama, None)
+    computed.clear()
+    for _ in range(3):
+        assert_allclose(embed(llama, tmp_path), expected, rtol=1e-5, atol=1e-5)
+    assert sorted(text for text, _ in computed) == sorted(TEXTS)
+
+
+def test_other_batches_and_rows_are_read_from_the_store(
+    llama: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    expected = embed(llama, tmp_path)
+    computed.clear()
+    texts = [TEXTS[3], TEXTS[1], TEXTS[3]]
+    found = embed(llama, tmp_path, texts, batch_tokens=7, layers=[2])
+    assert_array_equal(found, expected[[3, 1, 3]][:, [2]])
+    assert not computed
+
+
+def test_more_layers_compute_the_missing_ones_only(
+    llama: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    embed(llama, tmp_path, layers=[0])
+    computed.clear()
+    found = embed(llama, tmp_path)
+    assert {layers for _, layers in computed} == {(1, 2)}
+    assert_allclose(found, embed(llama, None), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"pooling": "mean"},
+        {"token_filter": "special"},
+        {"eos_token": "<|im_end|>"},
+        {"prompt_template": "{text}."},
+        {"chat_template": True},
+        {"special_tokens": "literal"},
+        {"max_length": 60},
+        {"truncation_side": "right"},
+        {"dtype": "bfloat16"},
+        {"attn_implementation": "eager"},
+    ],
+)
+def test_what_changes_activations_never_meets_in_the_store(
+    llama: str, tmp_path: Path, computed: list[Any], parameters: dict[str, Any]
+) -> None:
+    embed(llama, tmp_path)
+    computed.clear()
+    embed(llama, tmp_path, **parameters)
+    assert len(computed) == len(TEXTS)
+
+
+def test_other_weights_never_meet_in_the_store(
+    llama: str, bert: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    embed(llama, tmp_path)
+    computed.clear()
+    embed(bert, tmp_path)
+    assert len(computed) == len(TEXTS)
+    with ActivationStore(tmp_path) as store:
+        assert len(store.contents()) == 2
+
+
+def test_stored_texts_need_no_weights(llama: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    expected = embed(str(folder), tmp_path / "store")
+    release_models()
+    (folder / "model.safetensors").unlink()
+    assert_array_equal(embed(str(folder), tmp_path / "store"), expected)
+
+
+def test_store_that_cannot_be_a_folder_is_an_error(llama: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=str(tmp_path / "file")):
+        embed(llama, tmp_path / "file")
+
+
+def test_grid_search_in_two_processes_reads_each_text_once(
+    llama: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    class Counting(HFEmbeddingTransformer):
+        """Writes every text that its model computes to a file, in any process."""
+
+        def _describe_model(self) -> LanguageModel:
+            model = super()._describe_model()
+            compute = LanguageModel.compute
+
+            def count(texts: Sequence[str], *asked: object) -> Iterator[Any]:
+                with log.open("a") as lines:
+                    lines.write("".join(f"{text}\n" for text in texts))
+                return compute(model, texts, *asked)
+
+            object.__setattr__(model, "compute", count)
+            return model
+
+    pipe = make_pipeline(
+        Counting(llama, device="cpu", store=tmp_path / "store"),
+        LayerAggregator(),
+        LogisticRegression(max_iter=1000),
+    )
+    grid = {
+        "layeraggregator__layers": [[0], [1], [2]],
+        "logisticregression__C": [0.1, 1.0],
+    }
+    labels = [name in NAMES[:4] for name in NAMES for _ in range(2)]
+    search = GridSearchCV(pipe, grid, cv=5, n_jobs=2).fit(TEXTS, labels)
+    assert search.cv_results_["mean_test_score"].shape == (6,)
+    assert Counter(log.read_text().splitlines()) == Counter(TEXTS)
+
+
+def test_second_reading_without_a_store_hints_at_it_once(
+    llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recall, "_SEEN", {})
+    monkeypatch.setattr(_recall, "_HINTED", [])
+    embed(llama, None)
+    with pytest.warns(UserWarning, match="store='some/folder'"):
+        embed(llama, None)
+    embed(llama, None)
+
+
+def test_store_of_another_type_is_refused(llama: str) -> None:
+    with pytest.raises(ValueError, match=r"'store'.*Got 3 instead"):
+        embed(llama, 3)
