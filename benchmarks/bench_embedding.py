@@ -338,8 +338,8 @@ def write_table(name: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
         if row.ours < 1e-3:
             seconds = "- | -"
         lines.append(
-            f"| {work} | {row.against} | {seconds} | {row.ratio:.2f} | {row.goal or ''} "
-            f"| {row.verdict} |"
+            f"| {work} | {row.against} | {seconds} | {row.ratio:.2f} "
+            f"| {row.goal or ''} | {row.verdict} |"
         )
     table = "\n".join([*lines, "", *notes])
     print(table)
