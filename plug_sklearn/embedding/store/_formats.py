@@ -7,8 +7,8 @@ import lmdb
 
 from plug_sklearn.embedding.store._failures import StoreError
 
-#: The format that is written, and the newest that is read.
-FORMAT = 1
+#: The one format that is written and read. The first had other checksums.
+FORMAT = 2
 FORMAT_KEY = b"format"
 
 
@@ -35,7 +35,7 @@ def read_format(folder: Path, text: bytes | None) -> str:
     Raises
     ------
     StoreError
-        If it is not a store, or one of a newer format.
+        If it is not a store, or one of another format.
     CorruptedError
         If the text cannot be read.
     """
@@ -49,10 +49,10 @@ def read_format(folder: Path, text: bytes | None) -> str:
         number, dtype = int(found["format"]), str(found["dtype"])
     except (ValueError, TypeError, KeyError) as error:
         raise lmdb.CorruptedError("it does not tell its format") from error
-    if number > FORMAT:
+    if number != FORMAT:
         raise StoreError(
             f"The activation store {str(folder)!r} has format {number}, and this "
-            f"version of plug_sklearn reads formats up to {FORMAT}. Install a newer "
-            "version, or give another path."
+            f"version of plug_sklearn reads format {FORMAT}. Give another path, or "
+            f"install {'a newer' if number > FORMAT else 'an older'} version."
         )
     return dtype

@@ -93,9 +93,10 @@ def read_rows(
     reader = RecordReader(slots, out.shape[2])
     cursor = transaction.cursor()
     for place in sorted(range(len(prompts)), key=prompts.__getitem__):
+        row, wanted = out[rows[place]], missing[place]
         for key, record in iterate_records(cursor, prompts[place]):
-            reader.read(key, record, out[rows[place]], missing[place])
-            if not missing[place].any():
+            reader.read(key, record, row, wanted)
+            if not wanted.any():
                 break
     return missing
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from plug_sklearn.embedding.anatomy._families import PACKABLE
 from plug_sklearn.embedding.models._models import LoadedModel
 from plug_sklearn.embedding.passes import _reading
-from plug_sklearn.embedding.passes._batches import pad_prompts
+from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._forward import ForwardPass
-from plug_sklearn.embedding.passes._preambles import LEAST_PREAMBLE
+from plug_sklearn.embedding.passes._preambles import LEAST_PREAMBLE, Preamble
 from plug_sklearn.embedding.passes._reading import (
     Way,
     find_wall,
@@ -93,6 +93,24 @@ def test_preamble_gives_what_padded_batches_give(
 ) -> None:
     prompts = join([*BRANCHING, *WITH_PREAMBLE], keep_first)
     assert difference("llama", prompts, pooling, pack_nodes=4) < 2e-6
+
+
+def test_preamble_s_tokens_count_in_the_budget() -> None:
+    forward = make_forward("llama")
+    run, sizes = forward.run, []
+
+    def spy(batch: Batch, preamble: Preamble | None = None) -> NDArray[np.float32]:
+        if preamble is not None:
+            n_rows, n_tokens = batch.ids.shape
+            sizes.append((n_rows, n_rows * (preamble.n_tokens + n_tokens)))
+        return run(batch, preamble)
+
+    forward.run = spy
+    everything = np.arange(len(WITH_PREAMBLE))
+    budget = 3 * (LEAST_PREAMBLE + 8)
+    in_order(read_tries(forward, join(WITH_PREAMBLE), everything, budget, pack_nodes=2))
+    assert max(n_rows for n_rows, _ in sizes) > 1
+    assert all(n_tokens <= budget for _, n_tokens in sizes)
 
 
 @settings(max_examples=25, deadline=None)

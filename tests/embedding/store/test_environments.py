@@ -243,14 +243,17 @@ def put(path: Path, key: bytes, value: bytes) -> None:
         opened.put(key, value)
 
 
-def test_store_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "other"), [(3, "a newer"), (1, "an older")])
+def test_store_of_another_format_is_refused(
+    tmp_path: Path, number: int, other: str
+) -> None:
     with ActivationStore(tmp_path) as store:
         key = write(store, range(10))
     original = (tmp_path / "data.mdb").read_bytes()
-    put(tmp_path, b"format", b'{"format": 2, "dtype": "float8"}')
+    put(tmp_path, b"format", f'{{"format": {number}, "dtype": "float8"}}'.encode())
     newer = (tmp_path / "data.mdb").read_bytes()
     for readonly in (True, False):
-        with pytest.raises(StoreError, match=r"has format 2, .* up to 1\. Install"):
+        with pytest.raises(StoreError, match=f"has format {number}, .*install {other}"):
             ActivationStore(tmp_path, readonly=readonly)
     assert (tmp_path / "data.mdb").read_bytes() == newer
     (tmp_path / "data.mdb").write_bytes(original)

@@ -50,10 +50,28 @@ def test_no_changed_byte_gives_a_wrong_vector(place: int, flipped: int) -> None:
     vectors, _ = unpack_record(KEY, memoryview(damaged))
     right = {slot: row.tobytes() for slot, row in zip(SLOTS, STATES, strict=True)}
     assert vectors.items() <= right.items()
-    padding = range(
-        40, LAYOUT.first
-    )  # after 16 + 3 * 4 bytes of head and 3 * 4 of sums
-    assert (vectors == right) == (place in padding)
+    # Each vector has two checksums, its own and that of all: one right one will do.
+    spared = range(16 + 4 * len(SLOTS), LAYOUT.first)
+    assert (vectors == right) == (place in spared)
+
+
+def test_one_damaged_vector_spares_the_others() -> None:
+    damaged = bytearray(RECORD)
+    damaged[LAYOUT.first + LAYOUT.stride] ^= 1
+    reader = RecordReader(SLOTS, hidden_size=5)
+    out, missing = np.zeros((3, 5), np.float32), np.ones(3, dtype=bool)
+    reader.read(KEY, memoryview(damaged), out, missing)
+    assert missing.tolist() == [False, True, False]
+    np.testing.assert_array_equal(out, [STATES[0], np.zeros(5), STATES[2]])
+
+
+@pytest.mark.parametrize("slots", [SLOTS, SLOTS[:2], SLOTS[::-1], SLOTS[1:]])
+def test_reader_reads_many_or_few_of_a_record(slots: tuple[tuple[int, int]]) -> None:
+    reader = RecordReader(slots, hidden_size=5)
+    out, missing = np.zeros((len(slots), 5), np.float32), np.ones(len(slots), bool)
+    reader.read(KEY, memoryview(RECORD), out, missing)
+    assert not missing.any()
+    np.testing.assert_array_equal(out, [STATES[SLOTS.index(slot)] for slot in slots])
 
 
 @given(st.integers(0, len(RECORD) - 1))

@@ -194,7 +194,7 @@ def test_compacted_store_is_small_and_holds_the_same(store: ActivationStore) -> 
     assert store.n_bytes < 0.01 * many.nbytes
     assert holds_right(store, kept, numbers)
     # Two writes of a prompt have become one record.
-    assert store.contents()[0].n_bytes == 100 * (32 + 2 * 4 * HIDDEN_SIZE)
+    assert store.contents()[0].n_bytes == 100 * (48 + 2 * 4 * HIDDEN_SIZE)
     store.write(gone, digests([1]), [0, 1], ["rs"], make_states([1]))
     assert holds_right(store, gone, [1])
 
@@ -216,7 +216,7 @@ def test_damaged_vector_is_missing_until_it_is_written_again(
     assert holds_right(store, key, numbers)
     store.compact()
     assert holds_right(store, key, numbers)
-    assert store.contents()[0].n_bytes == 10 * (32 + 2 * 4 * HIDDEN_SIZE)
+    assert store.contents()[0].n_bytes == 10 * (48 + 2 * 4 * HIDDEN_SIZE)
 
 
 def test_damaged_head_is_a_missing_record(store: ActivationStore) -> None:
