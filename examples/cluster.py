@@ -20,7 +20,7 @@ from plug_sklearn import HFEmbeddingTransformer
 
 def main(model: str, out: Path, scheduler: str | None) -> None:
     """Embed statements on the cluster, then read them back without it."""
-    texts = make_statements()["statement"]
+    texts = make_statements()["statement"].head(300)
     embedder = HFEmbeddingTransformer(model, store=out / "activations", verbose=True)
     embedder.fit(texts)
     here = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
