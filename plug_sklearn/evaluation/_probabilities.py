@@ -1,0 +1,131 @@
+"""Labels and probabilities, as users give them → class codes and a matrix."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+
+#: How far from 1 the probabilities of a row may add up to: bfloat16 rounds to 0.4%.
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted, and what was true.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (n_samples,), int
+        True classes, as columns of ``probabilities``.
+    probabilities : ndarray of shape (n_samples, n_classes), floating
+        Of as many bits as given. The positive one of two classes comes last.
+    labels : ndarray of shape (n_classes,)
+        The class of each column.
+    """
+
+    codes: NDArray[np.intp]
+    probabilities: NDArray[np.floating]
+    labels: NDArray[Any]
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether there are two classes."""
+        return len(self.labels) == 2
+
+
+def read_predictions(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    *,
+    labels: ArrayLike | None,
+    pos_label: object,
+    owner: str,
+) -> Predictions:
+    """Read labels and probabilities.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels.
+    y_proba : array-like of shape (n_samples,) or (n_samples, n_classes)
+        Probabilities of the positive class, or of each class.
+    labels : array-like of shape (n_classes,) or None
+        Labels in the order of the columns; None: those of ``y_true``, sorted.
+    pos_label : object
+        The positive one of two labels; None: the second.
+    owner : str
+        Name of the function, for messages.
+
+    Returns
+    -------
+    Predictions
+        In one form for both.
+
+    Raises
+    ------
+    ValueError
+        If probabilities are no probabilities, or labels are not those of the columns.
+    """
+    truth = column_or_1d(y_true)
+    given = check_array(
+        y_proba,
+        ensure_2d=False,
+        dtype=(np.float64, np.float32, np.float16),
+        input_name="y_proba",
+    )
+    check_consistent_length(truth, given)
+    if not ((given >= 0) & (given <= 1)).all():
+        raise ValueError(
+            f"The 'y_proba' parameter of {owner} must be probabilities in [0, 1]. Got "
+            f"values from {given.min()} to {given.max()} instead."
+        )
+    n_classes = 2 if given.ndim == 1 else given.shape[1]
+    classes = _read_labels(truth, labels, n_classes, pos_label, owner)
+    matrix = np.column_stack([1 - given, given]) if given.ndim == 1 else given
+    if abs(matrix.sum(axis=1, dtype=np.float64) - 1).max() > TOLERANCE:
+        raise ValueError(
+            f"The 'y_proba' parameter of {owner} must have rows that add up to 1. Got "
+            f"{matrix.sum(axis=1, dtype=np.float64).tolist()[:3]}... instead."
+        )
+    order = np.arange(n_classes)
+    if n_classes == 2 and pos_label is not None and pos_label == classes[0]:
+        order = order[::-1]
+        matrix = matrix if given.ndim == 1 else matrix[:, ::-1]
+    ordered = classes[order]
+    is_true = truth[:, None] == ordered
+    if not is_true.any(axis=1).all():
+        strangers = np.unique(truth[~is_true.any(axis=1)]).tolist()
+        raise ValueError(
+            f"The 'labels' parameter of {owner} must hold every label of y_true. "
+            f"{strangers} are missing from {classes.tolist()}."
+        )
+    return Predictions(is_true.argmax(axis=1), matrix, ordered)
+
+
+def _read_labels(
+    truth: NDArray[Any],
+    labels: ArrayLike | None,
+    n_classes: int,
+    pos_label: object,
+    owner: str,
+) -> NDArray[Any]:
+    classes = np.unique(truth) if labels is None else np.asarray(labels)
+    if n_classes == 2 and labels is None and len(classes) < 2:
+        # One class alone is there; the other one's name can be known all the same.
+        for pair in ((0, 1), (-1, 1)):
+            if set(classes.tolist()) <= set(pair):
+                classes = np.array(pair)
+                break
+    if len(classes) != n_classes or len(set(classes.tolist())) != n_classes:
+        raise ValueError(
+            f"The 'labels' parameter of {owner} must name the {n_classes} classes that "
+            f"probabilities are given for. Got {classes.tolist()} instead."
+        )
+    if pos_label is not None and (n_classes != 2 or pos_label not in classes.tolist()):
+        raise ValueError(
+            f"The 'pos_label' parameter of {owner} must be one of two labels. Got "
+            f"{pos_label!r} of {classes.tolist()} instead."
+        )
+    return classes
