@@ -1,0 +1,191 @@
+"""What the displays share: colours, axes, names of scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+
+#: From the palette of Okabe and Ito, which colour-blind readers can tell apart.
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, GREY = "#E69F00", "#595959"
+#: Lines that differ in more than colour.
+LINES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "linestyle": "-", "marker": "o"},
+    {"color": VERMILION, "linestyle": "--", "marker": "s"},
+    {"color": GREEN, "linestyle": "-.", "marker": "^"},
+    {"color": PURPLE, "linestyle": ":", "marker": "D"},
+    {"color": ORANGE, "linestyle": (0, (5, 1)), "marker": "v"},
+)
+
+#: Inches; at matplotlib's 100 dots an inch, 600 pixels wide.
+WIDTH = 6.0
+
+ACRONYMS = {"auc": "AUC", "roc": "ROC", "ovr": "OvR", "ovo": "OvO", "r2": "R²"}
+
+
+def require_matplotlib(caller: str) -> None:
+    """Refuse to go on without matplotlib, and say how to get it.
+
+    Parameters
+    ----------
+    caller : str
+        What needs it.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401 - whether it is there is the question
+    except ImportError as error:
+        raise ImportError(
+            f"{caller} needs matplotlib, which is not installed: "
+            "pip install 'plug_sklearn[plots]'"
+        ) from error
+
+
+def make_axes(
+    ax: Any,  # noqa: ANN401 - Axes, a sequence of them, or None
+    n_rows: int,
+    caller: str,
+    height: float = 4.0,
+) -> list[Axes]:
+    """Make the axes to draw on, one above the other, or take those given.
+
+    Parameters
+    ----------
+    ax : Axes, sequence of Axes or None
+        One that stands alone is divided where more are needed; None: a new figure.
+    n_rows : int
+        How many are needed.
+    caller : str
+        What draws, for messages.
+    height : float, default=4.0
+        Height of a new figure in inches.
+
+    Returns
+    -------
+    list of Axes
+        ``n_rows`` of them.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If there are more or fewer axes than needed.
+    """
+    require_matplotlib(caller)
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, axes = plt.subplots(
+            n_rows,
+            squeeze=False,
+            sharex=True,
+            figsize=(WIDTH, height),
+            layout="constrained",
+        )
+        return list(axes[:, 0])
+    given = list(np.atleast_1d(np.asarray(ax, dtype=object)).ravel())
+    if len(given) == 1 and n_rows > 1:
+        return _divide_axes(given[0], n_rows)
+    if len(given) != n_rows:
+        raise ValueError(
+            f"The 'ax' parameter of {caller} must be one Axes, or {n_rows}. Got "
+            f"{len(given)} instead."
+        )
+    return given
+
+
+def _divide_axes(ax: Axes, n_rows: int) -> list[Axes]:
+    place = ax.get_subplotspec()
+    if place is None:
+        raise ValueError("The 'ax' parameter must be an Axes of a grid, to be divided.")
+    ax.set_axis_off()
+    figure = ax.get_figure()
+    rows: list[Axes] = []
+    grid = place.subgridspec(n_rows, 1)
+    for row in range(n_rows):
+        first = rows[0] if rows else None
+        if rows:
+            rows[-1].tick_params(labelbottom=False)
+        rows.append(figure.add_subplot(grid[row, 0], sharex=first))  # type: ignore[union-attr]  # an Axes of a grid has a figure
+    return rows
+
+
+def finish_axes(ax: Axes) -> None:
+    """Leave out the frame's upper and right sides, which say nothing.
+
+    Parameters
+    ----------
+    ax : Axes
+        What is drawn.
+    """
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def name_score(score: str) -> str:
+    """Name a score as people do.
+
+    Parameters
+    ----------
+    score : str
+        A scorer's name, such as ``"roc_auc"``.
+
+    Returns
+    -------
+    str
+        A label.
+
+    Examples
+    --------
+    >>> name_score("roc_auc"), name_score("neg_log_loss")
+    ('ROC AUC', 'Negative log loss')
+    """
+    words = score.split("_")
+    if words[0] == "neg":
+        words[0] = "negative"
+    label = " ".join(ACRONYMS.get(word, word) for word in words)
+    return label[:1].upper() + label[1:]
+
+
+def mark_point(ax: Axes, x: float, y: float, text: str, color: str) -> Annotation:
+    """Mark a point with a ring, and write beside it where there is room.
+
+    Parameters
+    ----------
+    ax : Axes
+        With all lines drawn.
+    x, y : float
+        The point.
+    text : str
+        What to write.
+    color : str
+        Colour of ring and text.
+
+    Returns
+    -------
+    Annotation
+        The text.
+    """
+    ax.plot(x, y, "o", markersize=11, fillstyle="none", markeredgewidth=2, color=color)
+    left, right = ax.get_xlim()
+    place = (x - left) / (right - left)
+    align = "left" if place < 0.25 else "right" if place > 0.75 else "center"
+    return ax.annotate(
+        text,
+        (x, y),
+        xytext=(0, 12),
+        textcoords="offset points",
+        ha=align,
+        va="bottom",
+        color=color,
+        fontweight="bold",
+    )

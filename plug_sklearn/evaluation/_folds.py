@@ -1,0 +1,226 @@
+"""An estimator → its scores on fixed folds, by scikit-learn's ``cross_validate``."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sklearn
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.model_selection import check_cv, cross_validate
+from sklearn.utils.validation import has_fit_parameter
+
+Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+Scoring = (
+    str | Callable[..., Any] | Sequence[str] | Mapping[str, str | Callable[..., Any]]
+)
+
+#: Columns of a table of scores that are no scores.
+TIMES = ["fit_time", "score_time"]
+
+
+def split_folds(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: ArrayLike,
+    cv: Any,  # noqa: ANN401 - as scikit-learn's functions take it
+    groups: ArrayLike | None,
+) -> Folds:
+    """Split rows into folds once, for all that is to be compared on them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whether it is a classifier decides whether folds are stratified.
+    X, y, groups : array-like of shape (n_samples, ...)
+        Rows.
+    cv : int, splitter, iterable or None
+        As in :func:`~sklearn.model_selection.cross_validate`.
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Positions of training and test rows.
+    """
+    splitter = check_cv(cv, y, classifier=is_classifier(estimator))
+    return list(splitter.split(X, y, groups))
+
+
+def collect_fit_params(
+    estimator: BaseEstimator,
+    params: Mapping[str, Any] | None,
+    groups: ArrayLike | None,
+) -> dict[str, Any]:
+    """Add the groups to what ``fit`` is given, where the estimator takes them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Such as one that holds out validation rows by group.
+    params : dict or None
+        What the user gives to ``fit``, which goes first.
+    groups : array-like of shape (n_samples,) or None
+        Groups.
+
+    Returns
+    -------
+    dict
+        Arguments of ``fit``.
+    """
+    given = dict(params or {})
+    takes_groups = groups is not None and has_fit_parameter(estimator, "groups")
+    if takes_groups and not sklearn.get_config()["enable_metadata_routing"]:
+        given.setdefault("groups", groups)
+    return given
+
+
+def score_folds(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: ArrayLike,
+    folds: Folds,
+    *,
+    scoring: Scoring | None,
+    fit_params: Mapping[str, Any],
+    n_jobs: int | None = None,
+) -> tuple[pd.DataFrame, list[Any]]:
+    """Fit an estimator on each fold, and score it.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What to fit.
+    X, y : array-like of shape (n_samples, ...)
+        Rows.
+    folds : list of (ndarray, ndarray)
+        Positions of training and test rows.
+    scoring : str, callable, sequence of str, dict or None
+        As in :func:`~sklearn.model_selection.cross_validate`.
+    fit_params : dict
+        Arguments of ``fit``.
+    n_jobs : int, default=None
+        Workers of joblib.
+
+    Returns
+    -------
+    scores : DataFrame
+        A row a fold: ``fold``; a column a score, by the name of the scorer, or
+        ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds.
+    estimators : list
+        The fitted estimators.
+    """
+    results = cross_validate(
+        estimator,
+        X,
+        y,
+        cv=folds,
+        scoring=[scoring] if isinstance(scoring, str) else scoring,
+        params=dict(fit_params) or None,
+        n_jobs=n_jobs,
+        return_estimator=True,
+    )
+    scores = {
+        name.removeprefix("test_"): values
+        for name, values in results.items()
+        if name.startswith("test_")
+    }
+    times = {name: results[name] for name in TIMES}
+    frame = pd.DataFrame({"fold": np.arange(len(folds)), **scores, **times})
+    return frame, results["estimator"]
+
+
+def score_chance(
+    estimator: BaseEstimator, y: ArrayLike, folds: Folds, scoring: Scoring | None
+) -> pd.DataFrame:
+    """Score what knows the training labels alone, and no feature.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whether it is a classifier decides what chance is: the shares of the classes, or
+        the mean.
+    y : array-like of shape (n_samples,)
+        Targets.
+    folds : list of (ndarray, ndarray)
+        Positions of training and test rows.
+    scoring : str, callable, sequence of str, dict or None
+        As in :func:`~sklearn.model_selection.cross_validate`.
+
+    Returns
+    -------
+    DataFrame
+        A row a fold, a column a score; NaN where chance has none.
+    """
+    dummy = DummyClassifier() if is_classifier(estimator) else DummyRegressor()
+    with warnings.catch_warnings():
+        # Scores that are undefined for constant predictions have no chance level.
+        warnings.simplefilter("ignore")
+        scores, _ = score_folds(
+            dummy,
+            np.zeros((len(np.asarray(y)), 1)),
+            y,
+            folds,
+            scoring=scoring,
+            fit_params={},
+        )
+    return scores.drop(columns=["fold", *TIMES])
+
+
+def find_score(frame: pd.DataFrame, score: str | None, owner: str) -> str:
+    """Find the column of a score that is asked for.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        A table with a column ``fold``, scores and times.
+    score : str or None
+        Its name; None: the first.
+    owner : str
+        Who asks, for messages.
+
+    Returns
+    -------
+    str
+        Its name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    names = list_scores(frame)
+    if score is None and names:
+        return names[0]
+    if score not in names:
+        raise ValueError(
+            f"The 'score' parameter of {owner} must be one of {names}. Got {score!r} "
+            "instead."
+        )
+    return score
+
+
+def list_scores(frame: pd.DataFrame) -> list[str]:
+    """List the scores of a table: what stands between ``fold`` and ``fit_time``.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        A table of scores by fold.
+
+    Returns
+    -------
+    list of str
+        Names of columns, without those of chance levels.
+    """
+    columns = list(frame.columns)
+    if not {"fold", "fit_time"} <= set(columns):
+        return []
+    between = columns[columns.index("fold") + 1 : columns.index("fit_time")]
+    return [name for name in between if not name.endswith(CHANCE)]
+
+
+#: Ends the name of the column that holds the chance level of a score.
+CHANCE = "_chance"

@@ -1,0 +1,162 @@
+"""Activations, or texts → scores of a probe on each layer and part."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_consistent_length
+from sklearn.utils.parallel import Parallel, delayed
+
+from plug_sklearn.evaluation._folds import (
+    CHANCE,
+    Folds,
+    Scoring,
+    collect_fit_params,
+    list_scores,
+    score_chance,
+    score_folds,
+    split_folds,
+)
+from plug_sklearn.features import LayerAggregator
+
+#: What the positions along axis 2 hold when all three parts are there.
+PART_NAMES = ("rs", "attn", "mlp")
+
+
+def layer_sweep(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - activations, or texts in any container
+    y: ArrayLike,
+    *,
+    embedder: BaseEstimator | None = None,
+    layers: str | int | Sequence[int] = "all",
+    parts: str | int | Sequence[int | str] = "all",
+    cv: Any = None,  # noqa: ANN401 - as scikit-learn's functions take it
+    scoring: Scoring | None = None,
+    groups: ArrayLike | None = None,
+    params: Mapping[str, Any] | None = None,
+    n_jobs: int | None = None,
+) -> pd.DataFrame:
+    """Cross-validate a probe on each layer and part, all on the same folds.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The probe: takes features of one layer and part, of shape (n_samples,
+        hidden_size).
+    X : array-like of shape (n_samples, n_layers, n_parts, hidden_size) or texts
+        Activations; three axes are read as (n_samples, n_layers, hidden_size). Or,
+        with an ``embedder``, what it takes.
+    y : array-like of shape (n_samples,)
+        Targets.
+    embedder : transformer, default=None
+        Turns ``X`` into activations, such as :class:`HFEmbeddingTransformer`: all of it
+        at once, before anything else, so that each text is read once. It is not fitted
+        on each fold, and so must be one that learns nothing from ``X``.
+    layers : "all", int or sequence of int, default="all"
+        Positions along axis 1; negative ones count from the end.
+    parts : "all", int, str or sequence of int or str, default="all"
+        Positions along axis 2; or names, where the activations hold three parts, in
+        the order ``"rs"``, ``"attn"``, ``"mlp"``.
+    cv : int, splitter or iterable, default=None
+        Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are split
+        once, and so are the same for all layers and parts.
+    scoring : str, callable, sequence of str or dict, default=None
+        One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
+        None: the estimator's own.
+    groups : array-like of shape (n_samples,), default=None
+        Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too,
+        such as :class:`PlugMLPClassifier`.
+    params : dict, default=None
+        More arguments of the estimator's ``fit``; those of the length of ``X`` are
+        split with it.
+    n_jobs : int, default=None
+        Workers of joblib, over layers and parts.
+
+    Returns
+    -------
+    DataFrame
+        A row for each layer, part and fold, in this order. Columns: ``layer``, as the
+        embedder numbers it, or the position along axis 1; ``part``, its name, or the
+        position along axis 2 where it has none; ``fold``, from 0; for each score a
+        column of its name, or ``score`` where it has none, and one that ends in
+        ``_chance``, with what a constant prediction scores on the same fold; then
+        ``fit_time`` and ``score_time``, in seconds.
+
+    Raises
+    ------
+    ValueError
+        If ``layers`` or ``parts`` are not in ``X``, or ``X`` is no activations.
+
+    See Also
+    --------
+    LayerSweepDisplay : The same as a picture.
+    LayerAggregator : Chooses layers and parts in a pipeline.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import layer_sweep
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(100) % 2
+    >>> X = rng.normal(size=(100, 3, 1, 8))  # samples, layers, parts, hidden units
+    >>> X[:, 1, 0, 0] += 3 * y
+    >>> sweep = layer_sweep(LogisticRegression(), X, y, scoring="roc_auc")
+    >>> sweep.groupby("layer")["roc_auc"].mean().round(2).tolist()
+    [0.51, 0.98, 0.5]
+    """
+    if embedder is not None:
+        embedder = clone(embedder)
+        X = embedder.fit_transform(X)
+    activations = np.asarray(X)
+    check_consistent_length(activations, y)
+    selector = LayerAggregator(layers=layers, parts=parts).fit(activations)
+    activations = activations.reshape(len(activations), *selector.input_shape_)
+    folds = split_folds(estimator, activations, y, cv, groups)
+    cells = list(product(selector.layers_, selector.parts_))
+    fit_params = collect_fit_params(estimator, params, groups)
+    frames: list[pd.DataFrame] = Parallel(n_jobs=n_jobs)(
+        delayed(_score_cell)(
+            estimator, activations[:, layer, part], y, folds, scoring, fit_params
+        )
+        for layer, part in cells
+    )
+    chance = score_chance(estimator, y, folds, scoring)
+    layer_names, part_names = _name_axes(embedder, activations)
+    for (layer, part), frame in zip(cells, frames, strict=True):
+        frame.insert(0, "layer", layer_names[layer])
+        frame.insert(1, "part", part_names[part])
+        for score in list_scores(frame):
+            place = list(frame.columns).index(score) + 1
+            frame.insert(place, score + CHANCE, chance[score])
+    return pd.concat(frames, ignore_index=True)
+
+
+def _score_cell(
+    estimator: BaseEstimator,
+    features: NDArray[Any],
+    y: ArrayLike,
+    folds: Folds,
+    scoring: Scoring | None,
+    fit_params: Mapping[str, Any],
+) -> pd.DataFrame:
+    # The fitted estimators stay behind: they may be larger than the features.
+    return score_folds(
+        estimator, features, y, folds, scoring=scoring, fit_params=fit_params
+    )[0]
+
+
+def _name_axes(
+    embedder: BaseEstimator | None, activations: NDArray[Any]
+) -> tuple[Sequence[int], Sequence[int | str]]:
+    _, n_layers, n_parts, _ = activations.shape
+    by_position = PART_NAMES if n_parts == len(PART_NAMES) else range(n_parts)
+    return (
+        getattr(embedder, "layers_", range(n_layers)),
+        getattr(embedder, "parts_", by_position),
+    )

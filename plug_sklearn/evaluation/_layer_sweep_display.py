@@ -1,0 +1,227 @@
+"""Scores of layers and parts → a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from plug_sklearn.evaluation._drawing import (
+    GREY,
+    LINES,
+    finish_axes,
+    make_axes,
+    mark_point,
+    name_score,
+    require_matplotlib,
+)
+from plug_sklearn.evaluation._folds import CHANCE, Scoring, find_score
+from plug_sklearn.evaluation._layer_sweep import layer_sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
+    from matplotlib.lines import Line2D
+
+BEST = ["layer", "part", "mean"]
+
+
+class LayerSweepDisplay:
+    """Score against layer, a line for each part.
+
+    Parameters
+    ----------
+    sweep : DataFrame
+        What :func:`layer_sweep` returns.
+    score : str, default=None
+        The score to draw, a column of ``sweep``; None: the first.
+
+    Attributes
+    ----------
+    sweep : DataFrame
+        As given.
+    score : str
+        The score that is drawn.
+    summary_ : DataFrame
+        A row for each layer and part: ``layer``, ``part``, and over the folds the
+        ``mean`` and standard deviation ``std`` of the score.
+    best_ : dict
+        The ``layer`` and ``part`` of the highest mean, and that ``mean``.
+    ax_ : Axes
+        What was drawn on.
+    figure_ : Figure
+        Its figure.
+    lines_ : dict of Line2D
+        The line of each part.
+    bands_ : dict of PolyCollection
+        The band of each part: the mean, more and less a standard deviation over folds.
+    chance_line_ : Line2D or None
+        Where a constant prediction scores; None where that is unknown.
+
+    See Also
+    --------
+    layer_sweep : Computes the scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import LayerSweepDisplay
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 3, 1, 8))
+    >>> X[:, 1, 0, 0] += 3 * y
+    >>> display = LayerSweepDisplay.from_estimator(
+    ...     LogisticRegression(), X, y, scoring="roc_auc"
+    ... )
+    >>> display.best_["layer"]
+    1
+    """
+
+    def __init__(self, sweep: pd.DataFrame, *, score: str | None = None) -> None:
+        self.sweep = sweep
+        self.score = find_score(sweep, score, "LayerSweepDisplay")
+        grouped = sweep.groupby(["layer", "part"], sort=False)[self.score]
+        self.summary_ = grouped.agg(["mean", "std"]).reset_index()
+        if self.summary_["mean"].isna().all():
+            raise ValueError(
+                "The 'sweep' parameter of LayerSweepDisplay must hold scores that are "
+                f"numbers. Got none of {self.score!r}."
+            )
+        best = self.summary_["mean"].idxmax()
+        (self.best_,) = self.summary_.loc[[best], BEST].to_dict("records")
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Any,  # noqa: ANN401 - activations, or texts in any container
+        y: ArrayLike,
+        *,
+        embedder: BaseEstimator | None = None,
+        layers: str | int | Sequence[int] = "all",
+        parts: str | int | Sequence[int | str] = "all",
+        cv: Any = None,  # noqa: ANN401 - as scikit-learn's functions take it
+        scoring: Scoring | None = None,
+        groups: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        n_jobs: int | None = None,
+        score: str | None = None,
+        ax: Axes | None = None,
+    ) -> Self:
+        """Sweep the layers, and draw what comes out.
+
+        Parameters
+        ----------
+        estimator, X, y : see below
+            The probe and its rows, as in :func:`layer_sweep`.
+        embedder, layers, parts, cv, scoring, groups, params, n_jobs : see below
+            As there.
+        score : str, default=None
+            Which of several scores to draw; None: the first.
+        ax : Axes, default=None
+            What to draw on; None: a new figure.
+
+        Returns
+        -------
+        LayerSweepDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is not what it must be.
+        """
+        require_matplotlib(f"{cls.__name__}.from_estimator")
+        sweep = layer_sweep(
+            estimator,
+            X,
+            y,
+            embedder=embedder,
+            layers=layers,
+            parts=parts,
+            cv=cv,
+            scoring=scoring,
+            groups=groups,
+            params=params,
+            n_jobs=n_jobs,
+        )
+        return cls(sweep, score=score).plot(ax=ax)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the scores.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            What to draw on; None: a new figure.
+
+        Returns
+        -------
+        LayerSweepDisplay
+            This display.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        (self.ax_,) = make_axes(ax, 1, f"{type(self).__name__}.plot")
+        from matplotlib.ticker import MaxNLocator
+
+        self.figure_ = self.ax_.get_figure()
+        self.lines_: dict[Any, Line2D] = {}
+        self.bands_: dict[Any, PolyCollection] = {}
+        by_part = self.summary_.groupby("part", sort=False)
+        for number, (part, rows) in enumerate(by_part):
+            self._draw_part(part, rows.sort_values("layer"), number, by_part.ngroups)
+        self.chance_line_ = self._draw_chance()
+        self.ax_.margins(y=0.12)
+        best = self.best_
+        part = f"{best['part']}, " if by_part.ngroups > 1 else ""
+        mark_point(
+            self.ax_,
+            best["layer"],
+            best["mean"],
+            f"{part}layer {best['layer']}: {best['mean']:.2f}",
+            self.lines_[best["part"]].get_color(),
+        )
+        self.ax_.set(xlabel="Layer", ylabel=name_score(self.score))
+        self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
+        finish_axes(self.ax_)
+        self.ax_.legend(frameon=False)
+        return self
+
+    def _draw_part(
+        self, part: object, rows: pd.DataFrame, number: int, n_parts: int
+    ) -> None:
+        style = LINES[number % len(LINES)]
+        n_folds = self.sweep["fold"].nunique()
+        (self.lines_[part],) = self.ax_.plot(
+            rows["layer"],
+            rows["mean"],
+            markersize=4,
+            label=str(part) if n_parts > 1 else f"mean of {n_folds} folds",
+            **style,
+        )
+        self.bands_[part] = self.ax_.fill_between(
+            rows["layer"],
+            rows["mean"] - rows["std"],
+            rows["mean"] + rows["std"],
+            color=style["color"],
+            alpha=0.15,
+            linewidth=0,
+            label=f"± 1 sd, {n_folds} folds" if number == 0 else None,
+        )
+
+    def _draw_chance(self) -> Line2D | None:
+        levels = self.sweep.get(self.score + CHANCE)
+        if levels is None or levels.isna().all():
+            return None
+        return self.ax_.axhline(
+            levels.mean(), color=GREY, linestyle="--", linewidth=1, label="chance"
+        )
