@@ -1,0 +1,285 @@
+"""A classifier → out-of-fold probabilities, and scores by fold and overall."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import _safe_indexing, column_or_1d
+from sklearn.utils.parallel import Parallel, delayed
+
+from plug_sklearn.evaluation._calibration import brier_score, expected_calibration_error
+from plug_sklearn.evaluation._folds import (
+    Folds,
+    Scoring,
+    collect_fit_params,
+    list_scores,
+    score_folds,
+    split_folds,
+)
+from plug_sklearn.evaluation._report_files import prepare_folder, write_report
+from plug_sklearn.evaluation._report_scores import (
+    PooledClassifier,
+    choose_default_scorers,
+    score_overall,
+)
+from plug_sklearn.evaluation._training_curves import find_trained, training_history
+
+
+@dataclass(frozen=True)
+class CrossValidationReport:
+    """What cross-validation found out about a classifier.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        A row for each row of ``X`` in each fold that tests it, in the order and with
+        the index of ``X``. Columns: ``fold``; ``group``, where there are groups;
+        ``label``, the true one; ``predicted``, the most probable one; and for each
+        class, such as ``cat``, its probability ``proba_cat``.
+    scores : DataFrame
+        A row a fold. Columns: ``fold``, a column for each score, ``fit_time`` and
+        ``score_time`` in seconds, ``n_train`` and ``n_test``.
+    overall : DataFrame
+        A row a score. Columns: ``mean`` and ``std`` over the folds where it is defined,
+        and ``pooled``, the score of all out-of-fold probabilities together.
+    calibration : dict of float
+        ``expected_calibration_error`` and ``brier_score`` of all out-of-fold
+        probabilities together.
+    history : DataFrame or None
+        Losses by fold and epoch, as :func:`training_history` gives them, where the
+        estimators have any.
+    n_samples : int
+        Rows of ``X``.
+    classes : ndarray of shape (n_classes,)
+        Labels, in the order of their columns.
+    wall_time : float
+        Seconds that it all took.
+    description : str
+        The estimator as it prints.
+    estimators : list
+        The estimators fitted, one a fold.
+    """
+
+    predictions: pd.DataFrame
+    scores: pd.DataFrame
+    overall: pd.DataFrame
+    calibration: dict[str, float]
+    history: pd.DataFrame | None
+    n_samples: int
+    classes: NDArray[Any]
+    wall_time: float
+    description: str
+    estimators: list[Any] = field(repr=False)
+
+
+def cross_validation_report(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: ArrayLike,
+    *,
+    cv: Any = None,  # noqa: ANN401 - as scikit-learn's functions take it
+    groups: ArrayLike | None = None,
+    scoring: Scoring | None = None,
+    out_dir: str | Path | None = None,
+    overwrite: bool = False,
+    params: Mapping[str, Any] | None = None,
+    n_jobs: int | None = None,
+) -> CrossValidationReport:
+    """Cross-validate a classifier, and report all that comes out.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Any that predicts probabilities.
+    X : array-like of shape (n_samples, ...)
+        What it takes; texts, if it begins with an embedder.
+    y : array-like of shape (n_samples,)
+        Labels.
+    cv : int, splitter or iterable, default=None
+        Folds, as in :func:`~sklearn.model_selection.cross_validate`, such as
+        :class:`~sklearn.model_selection.LeaveOneGroupOut`.
+    groups : array-like of shape (n_samples,), default=None
+        Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too,
+        such as :class:`PlugMLPClassifier`.
+    scoring : str, callable, sequence of str or dict, default=None
+        One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
+        None: accuracy, area under the ROC curve (each class against the rest, averaged,
+        where there are more than two), and negated log loss and Brier score.
+    out_dir : str or Path, default=None
+        Folder, made if it is not there, for three files. ``predictions.csv`` and
+        ``summary.json`` hold the report; the latter's keys are listed below.
+        ``learning_curve.png`` shows losses and scores by epoch, a line a fold, where
+        the estimators record them, and otherwise the first score against the number of
+        training rows, for which a quarter and half of each fold are fitted too.
+    overwrite : bool, default=False
+        Whether files of an earlier run in ``out_dir`` may be replaced.
+    params : dict, default=None
+        More arguments of the estimator's ``fit``.
+    n_jobs : int, default=None
+        Workers of joblib, over folds.
+
+    Returns
+    -------
+    CrossValidationReport
+        Tables of probabilities and scores.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out_dir`` holds a run, and ``overwrite`` is False. Nothing is fitted then.
+    ImportError
+        If ``out_dir`` is given and matplotlib is not installed.
+    ValueError
+        If the estimator does not predict probabilities.
+
+    Warns
+    -----
+    UserWarning
+        If a score is undefined in a fold, as the area under the ROC curve is of one
+        class: it is NaN there, and left out of means.
+
+    See Also
+    --------
+    compare_scores : Whether two reports on the same folds differ.
+    sklearn.model_selection.cross_validate : Scores alone.
+
+    Notes
+    -----
+    ``summary.json`` has the keys ``format_version`` (1); ``estimator``, as it prints;
+    ``n_samples``, ``n_folds``, ``n_groups`` (null without groups) and ``classes``;
+    ``scores``, for each of them ``mean``, ``std``, ``pooled`` and the list
+    ``by_fold``; ``expected_calibration_error`` and ``brier_score``; ``wall_time`` and
+    ``fit_time``, the sum over folds, in seconds; and ``versions`` of Python and of the
+    packages used. What is undefined is null.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import cross_validation_report
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 4)) + y[:, None]
+    >>> report = cross_validation_report(LogisticRegression(), X, y, scoring="roc_auc")
+    >>> report.overall.round(2)
+             mean   std  pooled
+    roc_auc  0.87  0.12    0.88
+    """
+    start = perf_counter()
+    if not hasattr(estimator, "predict_proba"):
+        raise ValueError(
+            "The 'estimator' parameter of cross_validation_report must predict "
+            f"probabilities. Got {type(estimator).__name__} instead, which "
+            "sklearn.calibration.CalibratedClassifierCV can teach to."
+        )
+    folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
+    truth = column_or_1d(y)
+    classes = np.unique(truth)
+    if scoring is None:
+        scoring = choose_default_scorers(classes)
+    folds = split_folds(estimator, X, truth, cv, groups)
+    fit_params = collect_fit_params(estimator, params, groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        scores, estimators = score_folds(
+            estimator,
+            X,
+            truth,
+            folds,
+            scoring=scoring,
+            fit_params=fit_params,
+            n_jobs=n_jobs,
+        )
+    _warn_of_undefined(scores)
+    scores["n_train"], scores["n_test"] = (
+        [len(rows) for rows in side] for side in zip(*folds, strict=True)
+    )
+    probabilities = np.vstack(
+        Parallel(n_jobs=n_jobs)(
+            delayed(_predict)(fitted, _safe_indexing(X, test), classes)
+            for fitted, (_, test) in zip(estimators, folds, strict=True)
+        )
+    )
+    predictions = _tabulate_predictions(X, truth, groups, folds, probabilities, classes)
+    labels, columns = predictions["label"], predictions[_name_columns(classes)]
+    pooled = PooledClassifier(classes, columns.to_numpy())
+    report = CrossValidationReport(
+        predictions=predictions,
+        scores=scores,
+        overall=score_overall(scores, pooled, labels.to_numpy(), scoring),
+        calibration={
+            metric.__name__: metric(labels, columns.to_numpy(), labels=classes)
+            for metric in (expected_calibration_error, brier_score)
+        },
+        history=training_history(estimators) if _have_history(estimators) else None,
+        n_samples=len(truth),
+        classes=classes,
+        wall_time=perf_counter() - start,
+        description=str(estimator),
+        estimators=estimators,
+    )
+    if folder is not None:
+        write_report(report, folder, estimator, X, truth, folds, scoring, fit_params)
+    return report
+
+
+def _predict(
+    fitted: Any,  # noqa: ANN401 - a classifier of any kind
+    X: Any,  # noqa: ANN401 - whatever it takes
+    classes: NDArray[Any],
+) -> NDArray[np.float64]:
+    found = fitted.predict_proba(X)
+    # A class that a fold does not train on has no column there.
+    probabilities = np.zeros((len(found), len(classes)))
+    probabilities[:, np.searchsorted(classes, fitted.classes_)] = found
+    return probabilities
+
+
+def _tabulate_predictions(
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: NDArray[Any],
+    groups: ArrayLike | None,
+    folds: Folds,
+    probabilities: NDArray[np.float64],
+    classes: NDArray[Any],
+) -> pd.DataFrame:
+    rows = np.concatenate([test for _, test in folds])
+    index = getattr(X, "index", None)
+    index = index if isinstance(index, pd.Index) else pd.RangeIndex(len(y))
+    table = pd.DataFrame(
+        {"fold": np.repeat(range(len(folds)), [len(test) for _, test in folds])},
+        index=index[rows],
+    )
+    if groups is not None:
+        table["group"] = np.asarray(groups)[rows]
+    table["label"] = y[rows]
+    table["predicted"] = classes[probabilities.argmax(axis=1)]
+    table[_name_columns(classes)] = probabilities
+    return table.iloc[np.argsort(rows, kind="stable")]
+
+
+def _name_columns(classes: NDArray[Any]) -> list[str]:
+    return [f"proba_{label}" for label in classes]
+
+
+def _warn_of_undefined(scores: pd.DataFrame) -> None:
+    for name in list_scores(scores):
+        folds = scores.loc[scores[name].isna(), "fold"].tolist()
+        if folds:
+            warnings.warn(
+                f"The score {name!r} is undefined in folds {folds}, whose test rows "
+                "may be of one class. Means leave them out.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _have_history(estimators: Sequence[Any]) -> bool:
+    return all(find_trained(estimator) is not None for estimator in estimators)

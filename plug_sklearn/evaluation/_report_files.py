@@ -1,0 +1,220 @@
+"""A report → the files of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
+from sklearn.model_selection import LearningCurveDisplay, learning_curve
+
+from plug_sklearn.evaluation._drawing import (
+    WIDTH,
+    finish_axes,
+    name_score,
+    require_matplotlib,
+)
+from plug_sklearn.evaluation._folds import Folds, Scoring, list_scores
+from plug_sklearn.evaluation._training_curves import TrainingCurveDisplay
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from plug_sklearn.evaluation._report import CrossValidationReport
+
+PREDICTIONS, CURVE, SUMMARY = "predictions.csv", "learning_curve.png", "summary.json"
+FORMAT_VERSION = 1
+PACKAGES = ("plug_sklearn", "scikit-learn", "numpy", "torch")
+#: Of the rows of a fold: what an estimator without epochs is fitted on for its curve.
+TRAIN_SIZES = (0.25, 0.5, 1.0)
+
+
+def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
+    """Make sure that a report can be written, before anything is computed.
+
+    Parameters
+    ----------
+    out_dir : str or Path
+        Folder to write to; made if it is not there.
+    overwrite : bool
+        Whether a run that is there may be replaced.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FileExistsError
+        If it holds a run that may not be replaced.
+    ImportError
+        If matplotlib is not installed.
+    """
+    require_matplotlib("cross_validation_report with out_dir")
+    folder = Path(out_dir)
+    found = [name for name in (PREDICTIONS, CURVE, SUMMARY) if (folder / name).exists()]
+    if found and not overwrite:
+        raise FileExistsError(
+            "The 'out_dir' parameter of cross_validation_report must be a folder "
+            f"without a run, or 'overwrite' True. Found {found} in {folder}."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_report(
+    report: CrossValidationReport,
+    folder: Path,
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: NDArray[Any],
+    folds: Folds,
+    scoring: Scoring,
+    fit_params: Mapping[str, Any],
+) -> None:
+    """Write the files of a run; the summary last, so that one with it is whole.
+
+    Parameters
+    ----------
+    report : CrossValidationReport
+        What to write.
+    folder : Path
+        Where to.
+    estimator, X, y, folds, scoring, fit_params : see below
+        What it was computed from, for the curve of an estimator without epochs.
+    """
+    (folder / SUMMARY).unlink(missing_ok=True)
+    index = report.predictions.index
+    report.predictions.to_csv(
+        folder / PREDICTIONS, index_label=None if any(index.names) else "index"
+    )
+    if report.history is not None:
+        figure = _draw_history(report)
+    else:
+        figure = _draw_sizes(estimator, X, y, folds, scoring, fit_params)
+    figure.savefig(folder / CURVE)
+    summary = json.dumps(summarise_report(report), indent=2, allow_nan=False)
+    (folder / SUMMARY).write_text(summary + "\n", encoding="utf-8")
+
+
+def summarise_report(report: CrossValidationReport) -> dict[str, Any]:
+    """Summarise a report in what JSON can hold.
+
+    Parameters
+    ----------
+    report : CrossValidationReport
+        What to summarise.
+
+    Returns
+    -------
+    dict
+        By the keys that :func:`cross_validation_report` documents.
+    """
+    predictions = report.predictions
+    summary: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "estimator": report.description,
+        "n_samples": report.n_samples,
+        "n_folds": len(report.scores),
+        "n_groups": predictions["group"].nunique() if "group" in predictions else None,
+        "classes": report.classes.tolist(),
+        "scores": {
+            name: {
+                **report.overall.loc[name].to_dict(),
+                "by_fold": report.scores[name].tolist(),
+            }
+            for name in list_scores(report.scores)
+        },
+        **report.calibration,
+        "wall_time": report.wall_time,
+        "fit_time": float(report.scores["fit_time"].sum()),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+    }
+    plain: dict[str, Any] = _replace_nan(summary)
+    return plain
+
+
+def _replace_nan(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        return {key: _replace_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace_nan(item) for item in value]
+    is_undefined = isinstance(value, float) and not math.isfinite(value)
+    return None if is_undefined else value
+
+
+def _draw_history(report: CrossValidationReport) -> Figure:
+    history = report.history
+    assert history is not None
+    figure = _make_figure(height=6.0)
+    n_rows = 1 + ("valid_score" in history)
+    axes = figure.subplots(n_rows, sharex=True, squeeze=False)[:, 0]
+    display = TrainingCurveDisplay(history).plot(ax=list(axes))
+    display.ax_[0].set_title("Training, one line a fold")
+    return figure
+
+
+def _draw_sizes(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: NDArray[Any],
+    folds: Folds,
+    scoring: Scoring,
+    fit_params: Mapping[str, Any],
+) -> Figure:
+    name, scorer = _choose_first(scoring)
+    with warnings.catch_warnings():
+        # A quarter of the rows may hold one class alone; its point is left out.
+        warnings.simplefilter("ignore", FitFailedWarning)
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        sizes, train, test = learning_curve(
+            estimator,
+            X,
+            y,
+            cv=folds,
+            scoring=scorer,
+            train_sizes=np.array(TRAIN_SIZES),
+            shuffle=True,
+            random_state=0,
+            params=dict(fit_params) or None,
+        )
+    figure = _make_figure(height=4.0)
+    axes = figure.subplots()
+    LearningCurveDisplay(
+        train_sizes=sizes,
+        train_scores=train,
+        test_scores=test,
+        score_name=name_score(name),
+    ).plot(ax=axes)
+    axes.set(xlabel="Training rows", title=f"{len(folds)} folds, mean ± 1 sd")
+    finish_axes(axes)
+    return figure
+
+
+def _choose_first(scoring: Scoring) -> tuple[str, Any]:
+    if isinstance(scoring, str):
+        return scoring, scoring
+    if isinstance(scoring, Mapping):
+        return next(iter(scoring.items()))
+    if callable(scoring):
+        return "score", scoring
+    return scoring[0], scoring[0]
+
+
+def _make_figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), dpi=100, layout="constrained")

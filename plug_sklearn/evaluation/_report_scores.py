@@ -1,0 +1,139 @@
+"""Predictions of all folds → the scores of a report."""
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import check_scoring, log_loss, make_scorer, roc_auc_score
+
+from plug_sklearn.evaluation._calibration import brier_score
+from plug_sklearn.evaluation._folds import Scoring, list_scores
+
+
+def choose_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
+    """Choose the scores of a report that none are chosen for.
+
+    They go by the names of scikit-learn's scorers, and know the classes that a fold
+    tests none of: log loss and Brier score are defined there too, and the area under
+    the ROC curve is NaN.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        All labels.
+
+    Returns
+    -------
+    dict
+        Name → scorer.
+    """
+    rank = "roc_auc" if len(classes) == 2 else "roc_auc_ovr"
+    losses = {"neg_log_loss": log_loss, "neg_brier_score": brier_score}
+    metrics = {rank: measure_auc, **losses}
+    return {
+        "accuracy": "accuracy",
+        **{
+            name: make_scorer(
+                metric,
+                greater_is_better=name not in losses,
+                response_method="predict_proba",
+                labels=classes,
+            )
+            for name, metric in metrics.items()
+        },
+    }
+
+
+def measure_auc(
+    y_true: NDArray[Any], y_proba: NDArray[np.float64], labels: NDArray[Any]
+) -> float:
+    """Measure the area under the ROC curve, each class against the rest, averaged.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n_samples,)
+        True labels.
+    y_proba : ndarray of shape (n_samples,) or (n_samples, n_classes)
+        Probabilities of the second class of two, or of each class.
+    labels : ndarray of shape (n_classes,)
+        All labels.
+
+    Returns
+    -------
+    float
+        NaN where a class has no row.
+    """
+    if len(np.unique(y_true)) < len(labels):
+        return float("nan")
+    if y_proba.ndim == 1:
+        return float(roc_auc_score(y_true == labels[1], y_proba))
+    return float(roc_auc_score(y_true, y_proba, multi_class="ovr", labels=labels))
+
+
+class PooledClassifier(ClassifierMixin, BaseEstimator):
+    """What a scorer takes for a classifier: predictions that are there already.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Labels, in the order of the columns.
+    probabilities : ndarray of shape (n_samples, n_classes)
+        Probabilities by row; ``X`` is the numbers of rows.
+    """
+
+    def __init__(
+        self, classes: NDArray[Any], probabilities: NDArray[np.float64]
+    ) -> None:
+        self.classes = classes
+        self.probabilities = probabilities
+        self.classes_ = classes
+
+    def fit(self, X: object, y: object) -> Self:
+        """Do nothing: what would be fitted has predicted."""
+        return self
+
+    def predict_proba(self, X: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Look the probabilities up, (n, n_classes)."""
+        return self.probabilities[X]
+
+    def predict(self, X: NDArray[np.intp]) -> NDArray[Any]:
+        """Look the most probable labels up, (n,)."""
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
+
+
+def score_overall(
+    scores: pd.DataFrame,
+    pooled: PooledClassifier,
+    y: NDArray[Any],
+    scoring: Scoring,
+) -> pd.DataFrame:
+    """Score all folds together.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Scores by fold.
+    pooled : PooledClassifier
+        Predictions of all folds.
+    y : ndarray of shape (n_predictions,)
+        True labels.
+    scoring : str, callable, sequence of str or dict
+        What was scored.
+
+    Returns
+    -------
+    DataFrame
+        A row a score: ``mean`` and ``std`` over folds, and ``pooled``.
+    """
+    names = list_scores(scores)
+    several = [scoring] if isinstance(scoring, str) else scoring
+    scorer = check_scoring(pooled, scoring=several, raise_exc=False)
+    found = scorer(pooled, np.arange(len(y)), y)
+    found = found if isinstance(found, dict) else dict.fromkeys(names, found)
+    overall = scores[names].agg(["mean", "std"]).T
+    # A scorer that fails gives its traceback in place of a number.
+    overall["pooled"] = pd.to_numeric(pd.Series(found), errors="coerce")
+    return overall

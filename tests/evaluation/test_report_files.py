@@ -1,0 +1,122 @@
+import json
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+from _readable import GROUPS, X, Y
+from numpy.testing import assert_allclose
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import LeaveOneGroupOut
+
+from plug_sklearn import PlugMLPClassifier, cross_validation_report
+
+FEATURES = X[:, 1, 0]
+PROBE = LogisticRegression()
+FILES = ["learning_curve.png", "predictions.csv", "summary.json"]
+KEYS = [
+    *("format_version", "estimator", "n_samples", "n_folds", "n_groups", "classes"),
+    *("scores", "expected_calibration_error", "brier_score", "wall_time", "fit_time"),
+    "versions",
+]
+
+
+class Unfit(LogisticRegression):
+    """Must not be fitted."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "Unfit":
+        raise AssertionError
+
+
+def test_a_run_leaves_three_files(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    cross_validation_report(PROBE, FEATURES, Y, out_dir=folder)
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+def test_the_summary_has_its_keys_and_the_reports_numbers(tmp_path: Path) -> None:
+    report = cross_validation_report(
+        PROBE,
+        FEATURES,
+        Y,
+        cv=LeaveOneGroupOut(),
+        groups=GROUPS,
+        scoring=["accuracy", "roc_auc"],
+        out_dir=tmp_path,
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary) == KEYS
+    assert summary["format_version"] == 1
+    assert summary["n_folds"] == summary["n_groups"] == 20
+    assert (summary["n_samples"], summary["classes"]) == (120, [0, 1])
+    for name in ("accuracy", "roc_auc"):
+        found = summary["scores"][name]
+        assert list(found) == ["mean", "std", "pooled", "by_fold"]
+        assert_allclose(found["by_fold"], report.scores[name])
+        assert_allclose(found["pooled"], report.overall.loc[name, "pooled"])
+    assert summary["wall_time"] == report.wall_time > 0
+
+
+def test_what_is_undefined_is_null(tmp_path: Path) -> None:
+    groups = np.where(GROUPS == 0, 100 + Y, GROUPS)
+    with pytest.warns(UserWarning, match="undefined"):
+        cross_validation_report(
+            PROBE,
+            FEATURES,
+            Y,
+            cv=LeaveOneGroupOut(),
+            groups=groups,
+            scoring="roc_auc",
+            out_dir=tmp_path,
+        )
+    text = (tmp_path / "summary.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["scores"]["roc_auc"]["by_fold"].count(None) == 2
+
+
+def test_predictions_are_read_back_with_the_index_of_the_rows(tmp_path: Path) -> None:
+    index = pd.Index([f"row {n}" for n in range(len(Y))], name="id")
+    frame = pd.DataFrame(FEATURES, index=index).add_prefix("unit_")
+    report = cross_validation_report(PROBE, frame, Y, out_dir=tmp_path)
+    found = pd.read_csv(tmp_path / "predictions.csv", index_col="id")
+    pd.testing.assert_frame_equal(found, report.predictions)
+
+
+def test_rows_without_an_index_are_numbered(tmp_path: Path) -> None:
+    cross_validation_report(PROBE, FEATURES, Y, out_dir=tmp_path)
+    found = pd.read_csv(tmp_path / "predictions.csv")
+    assert found["index"].tolist() == list(range(len(Y)))
+
+
+@pytest.mark.parametrize(
+    "probe", [PROBE, PlugMLPClassifier(max_epochs=2, random_state=0, device="cpu")]
+)
+def test_the_curve_is_a_picture_600_pixels_wide(probe: object, tmp_path: Path) -> None:
+    cross_validation_report(probe, FEATURES, Y, cv=2, out_dir=tmp_path)
+    pixels = matplotlib.image.imread(tmp_path / "learning_curve.png")
+    assert pixels.shape[1] == 600
+    assert len(np.unique(pixels)) > 10
+
+
+def test_a_run_is_not_replaced_unless_told(tmp_path: Path) -> None:
+    cross_validation_report(PROBE, FEATURES, Y, out_dir=tmp_path)
+    before = (tmp_path / "summary.json").read_text()
+    with pytest.raises(FileExistsError, match=r"'out_dir' parameter .*'overwrite'"):
+        cross_validation_report(Unfit(), FEATURES, Y, out_dir=tmp_path)
+    assert (tmp_path / "summary.json").read_text() == before
+    cross_validation_report(PROBE, FEATURES, Y, out_dir=tmp_path, overwrite=True)
+    assert (tmp_path / "summary.json").read_text() != before
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    cross_validation_report(PROBE, FEATURES, Y, out_dir=tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib_nothing_is_fitted_for_files(tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+        cross_validation_report(Unfit(), FEATURES, Y, out_dir=tmp_path)
+    cross_validation_report(PROBE, FEATURES, Y)
