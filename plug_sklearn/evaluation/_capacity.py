@@ -1,0 +1,140 @@
+"""Budgets of parameters → scores of probes of that size."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.parallel import Parallel, delayed
+
+from plug_sklearn.evaluation._folds import (
+    Folds,
+    Scoring,
+    collect_fit_params,
+    score_folds,
+    split_folds,
+)
+from plug_sklearn.evaluation._training_curves import find_trained
+
+#: Doubling, around the default of 5.
+TARGET_RATIOS = (0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
+
+
+def capacity_curve(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: ArrayLike,
+    *,
+    target_ratios: Sequence[float] = TARGET_RATIOS,
+    param_name: str = "target_ratio",
+    cv: Any = None,  # noqa: ANN401 - as scikit-learn's functions take it
+    scoring: Scoring | None = None,
+    groups: ArrayLike | None = None,
+    params: Mapping[str, Any] | None = None,
+    n_jobs: int | None = None,
+) -> pd.DataFrame:
+    """Cross-validate a probe at several budgets of parameters, on the same folds.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`, or a pipeline that
+        ends in one.
+    X : array-like of shape (n_samples, ...)
+        What it takes.
+    y : array-like of shape (n_samples,)
+        Labels.
+    target_ratios : sequence of float, default=(0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
+        Parameters to aim at, per training row.
+    param_name : str, default="target_ratio"
+        Name of the parameter; in a pipeline, such as
+        ``"plugmlpclassifier__target_ratio"``.
+    cv : int, splitter or iterable, default=None
+        Folds, as in :func:`~sklearn.model_selection.cross_validate`, split once.
+    scoring : str, callable, sequence of str or dict, default=None
+        One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
+        None: the estimator's own.
+    groups : array-like of shape (n_samples,), default=None
+        Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too.
+    params : dict, default=None
+        More arguments of the estimator's ``fit``.
+    n_jobs : int, default=None
+        Workers of joblib, over budgets.
+
+    Returns
+    -------
+    DataFrame
+        A row for each budget and fold. Columns: ``target_ratio``; ``n_train``, the rows
+        trained on; ``n_parameters``, the trainable parameters that the network then
+        has; ``fold``, from 0; a column for each score, by its name, or ``score`` where
+        it has none; ``fit_time`` and ``score_time``, in seconds.
+
+    Raises
+    ------
+    ValueError
+        If the estimator has no such parameter, or does not count its own.
+
+    See Also
+    --------
+    CapacityCurveDisplay : The same as a picture.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import PlugMLPClassifier, capacity_curve
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 4)) + y[:, None]
+    >>> probe = PlugMLPClassifier(max_epochs=3, random_state=0)
+    >>> curve = capacity_curve(probe, X, y, target_ratios=[1, 10], cv=2)
+    >>> curve[["target_ratio", "n_train", "n_parameters", "fold"]]
+       target_ratio  n_train  n_parameters  fold
+    0           1.0       50          1330     0
+    1           1.0       50          1330     1
+    2          10.0       50         17821     0
+    3          10.0       50         17821     1
+    """
+    if param_name not in estimator.get_params():
+        raise ValueError(
+            "The 'param_name' parameter of capacity_curve must be a parameter of "
+            f"{type(estimator).__name__}. Got {param_name!r} instead."
+        )
+    folds = split_folds(estimator, X, y, cv, groups)
+    fit_params = collect_fit_params(estimator, params, groups)
+    frames: list[pd.DataFrame] = Parallel(n_jobs=n_jobs)(
+        delayed(_score_ratio)(
+            clone(estimator).set_params(**{param_name: ratio}),
+            X,
+            y,
+            folds,
+            scoring,
+            fit_params,
+        )
+        for ratio in target_ratios
+    )
+    for ratio, frame in zip(target_ratios, frames, strict=True):
+        frame.insert(0, "target_ratio", float(ratio))
+        frame.insert(1, "n_train", [len(train) for train, _ in folds])
+    return pd.concat(frames, ignore_index=True)
+
+
+def _score_ratio(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: ArrayLike,
+    folds: Folds,
+    scoring: Scoring | None,
+    fit_params: Mapping[str, Any],
+) -> pd.DataFrame:
+    frame, fitted = score_folds(
+        estimator, X, y, folds, scoring=scoring, fit_params=fit_params
+    )
+    sizes = [getattr(find_trained(probe), "n_parameters_", None) for probe in fitted]
+    if None in sizes:
+        raise ValueError(
+            "The 'estimator' parameter of capacity_curve must count its parameters, as "
+            f"PlugMLPClassifier does. Got {type(estimator).__name__} instead."
+        )
+    frame.insert(0, "n_parameters", np.array(sizes))
+    return frame

@@ -1,0 +1,222 @@
+"""Scores and parameters of probes → a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from plug_sklearn.evaluation._capacity import TARGET_RATIOS, capacity_curve
+from plug_sklearn.evaluation._drawing import (
+    BLUE,
+    GREY,
+    VERMILION,
+    finish_axes,
+    make_axes,
+    mark_point,
+    name_score,
+    require_matplotlib,
+)
+from plug_sklearn.evaluation._folds import Scoring, find_score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class CapacityCurveDisplay:
+    """Score, and below it the number of parameters, against ``target_ratio``.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        What :func:`capacity_curve` returns.
+    score : str, default=None
+        The score to draw, a column of ``curve``; None: the first.
+
+    Attributes
+    ----------
+    curve : DataFrame
+        As given.
+    score : str
+        The score that is drawn.
+    summary_ : DataFrame
+        A row for each ``target_ratio``; over the folds, the ``mean`` and standard
+        deviation ``std`` of the score, and the means ``n_parameters`` and ``budget``,
+        which is ``target_ratio`` times the training rows.
+    best_ratio_ : float
+        The ``target_ratio`` of the highest mean.
+    ax_ : list of Axes
+        What was drawn on: scores, and below them parameters.
+    figure_ : Figure
+        Their figure.
+    score_line_, parameters_line_, budget_line_ : Line2D
+        The mean score, the parameters there are, and those aimed at.
+    band_ : PolyCollection
+        The mean score, more and less a standard deviation over folds.
+
+    See Also
+    --------
+    capacity_curve : Computes the numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import CapacityCurveDisplay, PlugMLPClassifier
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 4)) + y[:, None]
+    >>> probe = PlugMLPClassifier(max_epochs=3, random_state=0)
+    >>> display = CapacityCurveDisplay.from_estimator(
+    ...     probe, X, y, target_ratios=[1, 10], cv=2
+    ... )
+    >>> display.summary_["target_ratio"].tolist()
+    [1.0, 10.0]
+    """
+
+    def __init__(self, curve: pd.DataFrame, *, score: str | None = None) -> None:
+        self.curve = curve
+        self.score = find_score(curve, score, "CapacityCurveDisplay")
+        rows = curve.assign(budget=curve["target_ratio"] * curve["n_train"])
+        self.summary_ = (
+            rows.groupby("target_ratio")
+            .agg(
+                mean=(self.score, "mean"),
+                std=(self.score, "std"),
+                n_parameters=("n_parameters", "mean"),
+                budget=("budget", "mean"),
+            )
+            .reset_index()
+        )
+        best = int(self.summary_["mean"].argmax())
+        self.best_ratio_ = float(self.summary_["target_ratio"].iloc[best])
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Any,  # noqa: ANN401 - whatever the estimator takes
+        y: ArrayLike,
+        *,
+        target_ratios: Sequence[float] = TARGET_RATIOS,
+        param_name: str = "target_ratio",
+        cv: Any = None,  # noqa: ANN401 - as scikit-learn's functions take it
+        scoring: Scoring | None = None,
+        groups: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        n_jobs: int | None = None,
+        score: str | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
+    ) -> Self:
+        """Cross-validate a probe at several budgets, and draw what comes out.
+
+        Parameters
+        ----------
+        estimator, X, y : see below
+            The probe and its rows, as in :func:`capacity_curve`.
+        target_ratios, param_name, cv, scoring, groups, params, n_jobs : see below
+            As there.
+        score : str, default=None
+            Which of several scores to draw; None: the first.
+        ax : Axes or sequence of Axes, default=None
+            What to draw on: one, which is divided, or two; None: a new figure.
+
+        Returns
+        -------
+        CapacityCurveDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is not what it must be.
+        """
+        require_matplotlib(f"{cls.__name__}.from_estimator")
+        curve = capacity_curve(
+            estimator,
+            X,
+            y,
+            target_ratios=target_ratios,
+            param_name=param_name,
+            cv=cv,
+            scoring=scoring,
+            groups=groups,
+            params=params,
+            n_jobs=n_jobs,
+        )
+        return cls(curve, score=score).plot(ax=ax)
+
+    def plot(self, ax: Axes | Sequence[Axes] | None = None) -> Self:
+        """Draw scores and parameters.
+
+        Parameters
+        ----------
+        ax : Axes or sequence of Axes, default=None
+            What to draw on: one, which is divided, or two; None: a new figure.
+
+        Returns
+        -------
+        CapacityCurveDisplay
+            This display.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        self.ax_ = make_axes(ax, 2, f"{type(self).__name__}.plot", height=5.5)
+        self.figure_ = self.ax_[0].get_figure()
+        upper, lower = self.ax_
+        upper.set_xscale("log")
+        lower.set(xscale="log", yscale="log")
+        self._draw_scores(upper)
+        self._draw_parameters(lower)
+        ratios = self.summary_["target_ratio"]
+        lower.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+        lower.minorticks_off()
+        for axes in self.ax_:
+            finish_axes(axes)
+            axes.legend(frameon=False)
+        return self
+
+    def _draw_scores(self, axes: Axes) -> None:
+        rows = self.summary_
+        n_folds = self.curve["fold"].nunique()
+        ratios, mean, std = rows["target_ratio"], rows["mean"], rows["std"]
+        (self.score_line_,) = axes.plot(
+            ratios, mean, "-o", color=BLUE, label=f"mean of {n_folds} folds"
+        )
+        self.band_ = axes.fill_between(
+            ratios,
+            mean - std,
+            mean + std,
+            color=BLUE,
+            alpha=0.15,
+            linewidth=0,
+            label="± 1 sd",
+        )
+        axes.margins(y=0.15)
+        best = float(mean.max())
+        mark_point(axes, self.best_ratio_, best, f"{best:.3f}", BLUE)
+        axes.set(ylabel=name_score(self.score))
+
+    def _draw_parameters(self, axes: Axes) -> None:
+        rows = self.summary_
+        (self.parameters_line_,) = axes.plot(
+            rows["target_ratio"],
+            rows["n_parameters"],
+            "-s",
+            color=VERMILION,
+            label="built",
+        )
+        (self.budget_line_,) = axes.plot(
+            rows["target_ratio"],
+            rows["budget"],
+            color=GREY,
+            linestyle="--",
+            label="ratio times training rows",
+        )
+        axes.set(xlabel="target_ratio", ylabel="Trainable parameters")

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from _readable import GROUPS, X, Y
+from numpy.testing import assert_allclose
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from plug_sklearn import LayerAggregator, PlugMLPClassifier, capacity_curve
+
+PROBE = PlugMLPClassifier(max_epochs=2, random_state=0, device="cpu")
+FEATURES = X[:, 1, 0]
+
+
+def test_a_row_is_the_score_and_size_at_its_ratio() -> None:
+    curve = capacity_curve(PROBE, FEATURES, Y, target_ratios=[1, 8], cv=2)
+    assert curve["target_ratio"].tolist() == [1, 1, 8, 8]
+    assert curve["fold"].tolist() == [0, 1, 0, 1]
+    assert (curve["n_train"] == 60).all()
+    for ratio, rows in curve.groupby("target_ratio"):
+        probe = PlugMLPClassifier(
+            target_ratio=ratio, max_epochs=2, random_state=0, device="cpu"
+        )
+        assert_allclose(rows["score"], cross_val_score(probe, FEATURES, Y, cv=2))
+        fitted = probe.fit(FEATURES[:60], Y[:60])
+        assert (rows["n_parameters"] == fitted.n_parameters_).all()
+
+
+def test_a_probe_in_a_pipeline_is_counted() -> None:
+    pipeline = make_pipeline(LayerAggregator(layers=[1], parts=[0]), PROBE)
+    name = "plugmlpclassifier__target_ratio"
+    alone = capacity_curve(PROBE, FEATURES, Y, target_ratios=[8], cv=2)
+    piped = capacity_curve(pipeline, X, Y, target_ratios=[8], param_name=name, cv=2)
+    for column in ("n_parameters", "score"):
+        assert_allclose(piped[column], alone[column])
+
+
+def test_groups_and_several_scores_are_taken() -> None:
+    curve = capacity_curve(
+        PROBE,
+        FEATURES,
+        Y,
+        target_ratios=[1],
+        cv=GroupKFold(2),
+        groups=GROUPS,
+        scoring=["roc_auc", "accuracy"],
+        n_jobs=2,
+    )
+    assert np.isfinite(curve[["roc_auc", "accuracy"]]).all(axis=None)
+
+
+def test_what_has_no_target_ratio_is_refused() -> None:
+    with pytest.raises(ValueError, match="'param_name' parameter of capacity_curve"):
+        capacity_curve(LogisticRegression(), FEATURES, Y)
+
+
+def test_what_does_not_count_its_parameters_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'estimator' parameter .* must count"):
+        capacity_curve(
+            LogisticRegression(), FEATURES, Y, param_name="C", target_ratios=[1]
+        )

@@ -1,0 +1,60 @@
+import pandas as pd
+import pytest
+from _drawn import find_overlapping_texts
+from _readable import X, Y
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose
+
+from plug_sklearn import CapacityCurveDisplay, PlugMLPClassifier
+
+CURVE = pd.DataFrame(
+    {
+        "target_ratio": [1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+        "n_train": [50, 60] * 3,
+        "n_parameters": [100, 100, 120, 140, 200, 240],
+        "fold": [0, 1] * 3,
+        "roc_auc": [0.5, 0.6, 0.8, 0.9, 0.7, 0.7],
+        "accuracy": [0.5] * 6,
+        "fit_time": [0.0] * 6,
+    }
+)
+
+
+def test_curves_are_means_over_folds(figure: Figure) -> None:
+    display = CapacityCurveDisplay(CURVE).plot(ax=figure.subplots(2))
+    assert_allclose(display.score_line_.get_xdata(), [1, 2, 4])
+    assert_allclose(display.score_line_.get_ydata(), [0.55, 0.85, 0.7])
+    assert_allclose(display.parameters_line_.get_ydata(), [100, 130, 220])
+    assert_allclose(display.budget_line_.get_ydata(), [55, 110, 220])
+
+
+def test_the_best_ratio_is_marked(figure: Figure) -> None:
+    display = CapacityCurveDisplay(CURVE).plot(ax=figure.subplots())
+    assert display.best_ratio_ == 2
+    assert display.ax_[0].texts[0].get_text() == "0.850"
+
+
+def test_another_score_can_be_drawn(figure: Figure) -> None:
+    display = CapacityCurveDisplay(CURVE, score="accuracy").plot(ax=figure.subplots(2))
+    assert_allclose(display.score_line_.get_ydata(), 0.5)
+
+
+def test_no_texts_overlap() -> None:
+    display = CapacityCurveDisplay(CURVE).plot()
+    assert find_overlapping_texts(display.figure_) == []
+    assert display.figure_.get_figwidth() * 100 == 600
+
+
+def test_from_estimator_draws_what_capacity_curve_finds(figure: Figure) -> None:
+    probe = PlugMLPClassifier(max_epochs=2, random_state=0, device="cpu")
+    display = CapacityCurveDisplay.from_estimator(
+        probe, X[:, 1, 0], Y, target_ratios=[1, 8], cv=2, ax=figure.subplots()
+    )
+    assert display.summary_["target_ratio"].tolist() == [1, 8]
+    assert display.figure_ is figure
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib_the_extra_is_named() -> None:
+    with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+        CapacityCurveDisplay.from_estimator(None, None, None)
