@@ -1,0 +1,278 @@
+"""Probabilities against frequencies → a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.calibration import CalibrationDisplay
+
+from plug_sklearn.evaluation._calibration import (
+    calibration_bins,
+    expected_calibration_error,
+)
+from plug_sklearn.evaluation._drawing import finish_axes, make_axes, require_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class ReliabilityDisplay(CalibrationDisplay):
+    """Scikit-learn's calibration diagram, for any number of classes, with its error.
+
+    Parameters
+    ----------
+    bins : DataFrame
+        What :func:`calibration_bins` returns.
+    ece : float
+        What :func:`expected_calibration_error` returns, for the legend.
+    y_prob : ndarray of shape (n_samples,), default=None
+        The probabilities in the bins.
+    estimator_name : str, default=None
+        Name for the legend.
+    method : {"confidence", "positive"}, default="confidence"
+        What the probabilities are of.
+    pos_label : object, default=None
+        The positive one of two labels, for the axes' labels.
+
+    Attributes
+    ----------
+    bins, ece, y_prob, estimator_name, method, pos_label
+        As given.
+    prob_true, prob_pred : ndarray of shape (n_bins,)
+        Frequency and mean probability of each bin.
+    line_ : Line2D
+        The curve.
+    ax_ : Axes
+        What was drawn on.
+    figure_ : Figure
+        Its figure.
+
+    See Also
+    --------
+    expected_calibration_error : The number alone.
+    sklearn.calibration.CalibrationDisplay : What it extends.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import ReliabilityDisplay
+    >>> rng = np.random.default_rng(0)
+    >>> probabilities = rng.dirichlet(np.ones(3), size=1000)
+    >>> y = [rng.choice(3, p=row) for row in probabilities]
+    >>> display = ReliabilityDisplay.from_predictions(y, probabilities, name="honest")
+    >>> display.line_.get_label()
+    'honest (ECE = 0.019)'
+    """
+
+    def __init__(
+        self,
+        bins: pd.DataFrame,
+        ece: float,
+        *,
+        y_prob: ArrayLike | None = None,
+        estimator_name: str | None = None,
+        method: str = "confidence",
+        pos_label: object = None,
+    ) -> None:
+        super().__init__(
+            prob_true=bins["frequency"].to_numpy(),
+            prob_pred=bins["probability"].to_numpy(),
+            y_prob=y_prob,
+            estimator_name=estimator_name,
+            pos_label=pos_label,
+        )
+        self.bins = bins
+        self.ece = ece
+        self.method = method
+
+    def plot(
+        self,
+        *,
+        ax: Axes | None = None,
+        name: str | None = None,
+        ref_line: bool = True,
+        **kwargs: Any,  # noqa: ANN401 - matplotlib's
+    ) -> Self:
+        """Draw the diagram.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            What to draw on; None: a new figure.
+        name : str, default=None
+            Name for the legend; None: ``estimator_name``.
+        ref_line : bool, default=True
+            Whether to draw where perfect calibration would lie.
+        **kwargs : dict
+            Given to matplotlib's ``plot``.
+
+        Returns
+        -------
+        ReliabilityDisplay
+            This display.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        (axes,) = make_axes(ax, 1, f"{type(self).__name__}.plot", height=5.0)
+        name = self.estimator_name if name is None else name
+        error = f"ECE = {self.ece:.3f}"
+        label = error if name is None else f"{name} ({error})"
+        super().plot(ax=axes, name=label, ref_line=ref_line, **kwargs)
+        if self.method == "confidence":
+            axes.set(
+                xlabel="Mean probability of the predicted class",
+                ylabel="Fraction of predictions that are right",
+            )
+        finish_axes(axes)
+        return self
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_proba: ArrayLike,
+        *,
+        n_bins: int = 10,
+        strategy: str = "uniform",
+        method: str | None = None,
+        closed: str = "right",
+        labels: ArrayLike | None = None,
+        pos_label: object = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        ref_line: bool = True,
+        **kwargs: Any,  # noqa: ANN401 - matplotlib's
+    ) -> Self:
+        """Draw the diagram of labels and probabilities.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels.
+        y_proba : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Probabilities of the positive class, or of each class.
+        n_bins, strategy : see below
+            As in :func:`expected_calibration_error`.
+        method : {"confidence", "positive"}, default=None
+            As there, for the diagram and for the error in its legend; None:
+            ``"positive"`` for two classes, as scikit-learn draws them, and
+            ``"confidence"`` for more.
+        closed, labels, pos_label : see below
+            As there.
+        name : str, default=None
+            Name for the legend.
+        ax : Axes, default=None
+            What to draw on; None: a new figure.
+        ref_line : bool, default=True
+            Whether to draw where perfect calibration would lie.
+        **kwargs : dict
+            Given to matplotlib's ``plot``.
+
+        Returns
+        -------
+        ReliabilityDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is not what it must be.
+        """
+        require_matplotlib(f"{cls.__name__}.from_predictions")
+        probabilities = np.asarray(y_proba)
+        is_binary = probabilities.ndim == 1 or probabilities.shape[1] == 2
+        if method is None:
+            method = "positive" if is_binary else "confidence"
+        settings: dict[str, Any] = {
+            "n_bins": n_bins,
+            "strategy": strategy,
+            "method": method,
+            "closed": closed,
+            "labels": labels,
+            "pos_label": pos_label,
+        }
+        display = cls(
+            calibration_bins(y_true, probabilities, **settings),
+            expected_calibration_error(y_true, probabilities, **settings),
+            y_prob=probabilities,
+            estimator_name=name,
+            method=method,
+            pos_label=pos_label,
+        )
+        return display.plot(ax=ax, ref_line=ref_line, **kwargs)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,  # noqa: ANN401 - a classifier of any kind
+        X: Any,  # noqa: ANN401 - whatever it takes
+        y: ArrayLike,
+        *,
+        n_bins: int = 10,
+        strategy: str = "uniform",
+        method: str | None = None,
+        closed: str = "right",
+        pos_label: object = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        ref_line: bool = True,
+        **kwargs: Any,  # noqa: ANN401 - matplotlib's
+    ) -> Self:
+        """Draw the diagram of a fitted classifier, on rows it was not fitted on.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted.
+        X, y : array-like of shape (n_samples, ...)
+            Rows and their labels.
+        n_bins, strategy : see below
+            As in :func:`expected_calibration_error`.
+        method : {"confidence", "positive"}, default=None
+            As in :meth:`from_predictions`.
+        closed, pos_label : see below
+            As in :func:`expected_calibration_error`.
+        name : str, default=None
+            Name for the legend; None: that of the estimator's class.
+        ax : Axes, default=None
+            What to draw on; None: a new figure.
+        ref_line : bool, default=True
+            Whether to draw where perfect calibration would lie.
+        **kwargs : dict
+            Given to matplotlib's ``plot``.
+
+        Returns
+        -------
+        ReliabilityDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is not what it must be.
+        """
+        require_matplotlib(f"{cls.__name__}.from_estimator")
+        return cls.from_predictions(
+            y,
+            estimator.predict_proba(X),
+            n_bins=n_bins,
+            strategy=strategy,
+            method=method,
+            closed=closed,
+            labels=estimator.classes_,
+            pos_label=pos_label,
+            name=type(estimator).__name__ if name is None else name,
+            ax=ax,
+            ref_line=ref_line,
+            **kwargs,
+        )

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from _drawn import find_overlapping_texts
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose
+from sklearn.calibration import CalibrationDisplay
+from sklearn.linear_model import LogisticRegression
+
+from plug_sklearn import (
+    ReliabilityDisplay,
+    calibration_bins,
+    expected_calibration_error,
+)
+
+RNG = np.random.default_rng(0)
+Y = RNG.integers(2, size=300)
+P = np.clip(0.6 * Y + RNG.normal(0.2, 0.2, size=300), 0, 1)
+Y3 = RNG.integers(3, size=300)
+P3 = RNG.dirichlet(np.ones(3), size=300)
+
+
+def test_two_classes_are_drawn_as_by_scikit_learn(figure: Figure) -> None:
+    one, other = figure.subplots(2)
+    found = ReliabilityDisplay.from_predictions(Y, P, n_bins=7, ax=one)
+    expected = CalibrationDisplay.from_predictions(Y, P, n_bins=7, ax=other)
+    assert_allclose(found.line_.get_xydata(), expected.line_.get_xydata())
+
+
+def test_more_classes_are_drawn_by_confidence(figure: Figure) -> None:
+    display = ReliabilityDisplay.from_predictions(Y3, P3, ax=figure.subplots())
+    bins = calibration_bins(Y3, P3)
+    assert_allclose(display.line_.get_xdata(), bins["probability"])
+    assert_allclose(display.line_.get_ydata(), bins["frequency"])
+    assert display.ax_.get_ylabel() == "Fraction of predictions that are right"
+
+
+@pytest.mark.parametrize("method", ["confidence", "positive"])
+def test_the_legend_gives_the_error_of_the_bins_that_are_drawn(
+    method: str, figure: Figure
+) -> None:
+    display = ReliabilityDisplay.from_predictions(
+        Y, P, method=method, name="probe", ax=figure.subplots()
+    )
+    ece = expected_calibration_error(Y, P, method=method)
+    assert display.ece == ece
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert texts == ["Perfectly calibrated", f"probe (ECE = {ece:.3f})"]
+
+
+def test_a_classifier_goes_by_its_name_and_its_classes(figure: Figure) -> None:
+    names = np.array(["no", "yes"])[Y]
+    probe = LogisticRegression().fit(P[:, None], names)
+    display = ReliabilityDisplay.from_estimator(
+        probe, P[:, None], names, ax=figure.subplots()
+    )
+    expected = calibration_bins(
+        Y, probe.predict_proba(P[:, None])[:, 1], method="positive"
+    )
+    assert_allclose(display.line_.get_ydata(), expected["frequency"])
+    assert display.line_.get_label().startswith("LogisticRegression (ECE = ")
+
+
+def test_two_probes_share_axes(figure: Figure) -> None:
+    axes = figure.subplots()
+    ReliabilityDisplay.from_predictions(Y, P, name="one", ax=axes)
+    display = ReliabilityDisplay.from_predictions(Y, P**2, name="other", ax=axes)
+    assert display.ax_ is axes
+    assert display.figure_ is figure
+    assert len(axes.get_legend().get_texts()) == 3
+
+
+def test_no_texts_overlap() -> None:
+    display = ReliabilityDisplay.from_predictions(Y3, P3, name="a probe")
+    assert find_overlapping_texts(display.figure_) == []
+    assert display.figure_.get_figwidth() * 100 == 600
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib_the_extra_is_named() -> None:
+    for call in (
+        ReliabilityDisplay.from_predictions,
+        lambda y, p: ReliabilityDisplay.from_estimator(LogisticRegression(), p, y),
+    ):
+        with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+            call(Y, P)
