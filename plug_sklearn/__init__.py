@@ -9,6 +9,8 @@ The flow, one sub-package a step:
 ``classifiers``
     features → probabilities: :class:`PlugMLPClassifier` and
     :class:`PlugCNNClassifier`.
+``evaluation``
+    probes → numbers and pictures: where, how well, how surely, and is it better?
 """
 
 from importlib import import_module
@@ -17,23 +19,76 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plug_sklearn.classifiers import PlugCNNClassifier, PlugMLPClassifier
     from plug_sklearn.embedding import HFEmbeddingTransformer
+    from plug_sklearn.evaluation import (
+        BootstrapInterval,
+        CapacityCurveDisplay,
+        CrossValidationReport,
+        LayerSweepDisplay,
+        ProbeComparison,
+        ReliabilityDisplay,
+        TrainingCurveDisplay,
+        bootstrap_interval,
+        brier_score,
+        calibration_bins,
+        capacity_curve,
+        compare_probes,
+        compare_scores,
+        cross_validation_report,
+        expected_calibration_error,
+        layer_sweep,
+        training_history,
+    )
     from plug_sklearn.features import LayerAggregator
 
 __version__ = "0.1.0"
 __all__ = [
+    "BootstrapInterval",
+    "CapacityCurveDisplay",
+    "CrossValidationReport",
     "HFEmbeddingTransformer",
     "LayerAggregator",
+    "LayerSweepDisplay",
     "PlugCNNClassifier",
     "PlugMLPClassifier",
+    "ProbeComparison",
+    "ReliabilityDisplay",
+    "TrainingCurveDisplay",
+    "bootstrap_interval",
+    "brier_score",
+    "calibration_bins",
+    "capacity_curve",
+    "compare_probes",
+    "compare_scores",
+    "cross_validation_report",
+    "expected_calibration_error",
+    "layer_sweep",
+    "training_history",
 ]
 
 # Each name loads its room when it is first used: torch, transformers and skorch take
 # seconds to import, and a user of one room should not wait for all of them.
 _ROOMS = {
+    "BootstrapInterval": "evaluation",
+    "CapacityCurveDisplay": "evaluation",
+    "CrossValidationReport": "evaluation",
     "HFEmbeddingTransformer": "embedding",
     "LayerAggregator": "features",
+    "LayerSweepDisplay": "evaluation",
     "PlugCNNClassifier": "classifiers",
     "PlugMLPClassifier": "classifiers",
+    "ProbeComparison": "evaluation",
+    "ReliabilityDisplay": "evaluation",
+    "TrainingCurveDisplay": "evaluation",
+    "bootstrap_interval": "evaluation",
+    "brier_score": "evaluation",
+    "calibration_bins": "evaluation",
+    "capacity_curve": "evaluation",
+    "compare_probes": "evaluation",
+    "compare_scores": "evaluation",
+    "cross_validation_report": "evaluation",
+    "expected_calibration_error": "evaluation",
+    "layer_sweep": "evaluation",
+    "training_history": "evaluation",
 }
 
 

@@ -1,12 +1,16 @@
 import inspect
 import re
+from collections.abc import Callable
+from dataclasses import is_dataclass
 
 import pytest
 from numpydoc.docscrape import FunctionDoc, NumpyDocString
 from numpydoc.validate import validate
+from sklearn.base import BaseEstimator
 
 import plug_sklearn
 import plug_sklearn.embedding
+import plug_sklearn.evaluation
 
 # What numpydoc asks for and not every docstring needs.
 LEFT_OUT = {
@@ -28,7 +32,7 @@ INHERITED = {
 
 def public_objects() -> list[str]:
     names = []
-    for module in (plug_sklearn, plug_sklearn.embedding):
+    for module in (plug_sklearn, plug_sklearn.embedding, plug_sklearn.evaluation):
         for name in module.__all__:
             path = f"{module.__name__}.{name}"
             names.append(path)
@@ -44,7 +48,14 @@ def public_objects() -> list[str]:
     return names
 
 
-ESTIMATORS = [getattr(plug_sklearn, name) for name in plug_sklearn.__all__]
+PUBLIC = [getattr(plug_sklearn, name) for name in plug_sklearn.__all__]
+ESTIMATORS = [
+    thing
+    for thing in PUBLIC
+    if inspect.isclass(thing) and issubclass(thing, BaseEstimator)
+]
+#: What users call, and what they only receive.
+CALLED = [thing for thing in PUBLIC if not is_dataclass(thing)]
 
 
 @pytest.mark.parametrize("path", public_objects())
@@ -67,21 +78,42 @@ def test_documented_parameters_and_defaults_are_the_signature_s(
         assert found[1].strip("`") in (repr(default), repr(default).replace("'", '"'))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_class_has_an_example_and_what_to_see_also(estimator: type) -> None:
-    documentation = NumpyDocString(inspect.getdoc(estimator))
+@pytest.mark.parametrize("thing", CALLED)
+def test_parameters_are_documented_in_order_with_their_defaults(
+    thing: Callable[..., object],
+) -> None:
+    parameters = inspect.signature(thing).parameters
+    documented = NumpyDocString(inspect.getdoc(thing))["Parameters"]
+    listed = [name for entry in documented for name in entry.name.split(", ")]
+    assert listed == list(parameters)
+    for entry in documented:
+        default = parameters[entry.name.split(", ")[0]].default
+        found = re.search(r"default=(.*)$", entry.type)
+        if found:
+            shown = found[1].strip("`")
+            assert shown in (repr(default), repr(default).replace("'", '"'))
+        else:
+            elsewhere = entry.type == "see below"
+            assert elsewhere or default is inspect.Parameter.empty
+
+
+@pytest.mark.parametrize("thing", CALLED)
+def test_what_is_called_has_an_example_and_what_to_see_also(
+    thing: Callable[..., object],
+) -> None:
+    documentation = NumpyDocString(inspect.getdoc(thing))
     assert documentation["Examples"]
     assert documentation["See Also"]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_methods_document_their_arguments(estimator: type) -> None:
-    for name, method in inspect.getmembers(estimator, inspect.isfunction):
-        ours = method.__module__.startswith("plug_sklearn")
+@pytest.mark.parametrize("thing", [*filter(inspect.isclass, CALLED)])
+def test_methods_document_their_arguments(thing: type) -> None:
+    for name, method in inspect.getmembers(thing, inspect.isroutine):
+        ours = (getattr(method, "__module__", None) or "").startswith("plug_sklearn")
         if name.startswith("_") or not ours:
             continue
         documented = [p.name for p in FunctionDoc(method)["Parameters"]]
-        listed = [part for name in documented for part in name.split(", ")]
+        listed = [part.lstrip("*") for n in documented for part in n.split(", ")]
         assert listed == [
             p for p in inspect.signature(method).parameters if p != "self"
         ]
