@@ -10,7 +10,7 @@
     Whether one probe is better than another.
 ``_capacity``, ``_capacity_display``
     Scores and parameters against the budget.
-``_calibration``, with ``_probabilities``; ``_reliability_display``
+``_calibration``, with ``_bins`` and ``_probabilities``; ``_reliability_display``
     Calibration errors and Brier scores, and the diagram.
 ``_bootstrap``
     A metric → the interval that chance in the choice of rows leaves it.

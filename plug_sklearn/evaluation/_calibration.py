@@ -1,18 +1,11 @@
 """Probabilities → how well they are calibrated, in numbers."""
 
-from numbers import Integral
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._param_validation import (
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from numpy.typing import ArrayLike
 
-from plug_sklearn.evaluation._probabilities import Predictions, read_predictions
+from plug_sklearn.evaluation._bins import bin_rows
+from plug_sklearn.evaluation._probabilities import read_predictions
 
 
 def expected_calibration_error(
@@ -85,7 +78,7 @@ def expected_calibration_error(
     >>> round(expected_calibration_error([1, 0, 1, 1], [0.9, 0.2, 0.8, 0.3]), 3)
     0.3
     """
-    bins = calibration_bins(
+    binned = bin_rows(
         y_true,
         y_proba,
         n_bins=n_bins,
@@ -95,8 +88,8 @@ def expected_calibration_error(
         labels=labels,
         pos_label=pos_label,
     )
-    gaps = (bins["frequency"] - bins["probability"]).abs()
-    return float(np.average(gaps, weights=bins["n_samples"]))
+    gaps = np.bincount(binned.bins, binned.came_true - binned.probability)
+    return float(abs(gaps).sum() / len(binned.bins))
 
 
 def calibration_bins(
@@ -145,27 +138,29 @@ def calibration_bins(
     0    0.6    0.8          3     0.766667   0.666667
     1    0.8    1.0          1     0.900000   1.000000
     """
-    owner = "expected_calibration_error"
-    _check_parameters(owner, n_bins, strategy, method, closed)
-    predictions = read_predictions(
-        y_true, y_proba, labels=labels, pos_label=pos_label, owner=owner
+    binned = bin_rows(
+        y_true,
+        y_proba,
+        n_bins=n_bins,
+        strategy=strategy,
+        method=method,
+        closed=closed,
+        labels=labels,
+        pos_label=pos_label,
     )
-    probability, came_true = _find_outcomes(predictions, method, owner)
-    edges, sought = _place_edges(probability, n_bins, strategy)
-    # Sought on the left, a probability that is an edge finds the bin below it.
-    side: Any = "left" if closed == "right" else "right"
-    bins = np.searchsorted(edges[1:-1], sought, side=side)
-    rows = pd.DataFrame({"probability": probability, "frequency": came_true})
-    by_bin = rows.astype(np.float64).groupby(bins)
-    means = by_bin.mean()
-    found = means.index.to_numpy()
+    counts = np.bincount(binned.bins)
+    held = np.flatnonzero(counts)
+    sums = [
+        np.bincount(binned.bins, values)[held]
+        for values in (binned.probability, binned.came_true)
+    ]
     return pd.DataFrame(
         {
-            "lower": edges[found],
-            "upper": edges[found + 1],
-            "n_samples": by_bin.size().to_numpy(),
-            "probability": means["probability"].to_numpy(),
-            "frequency": means["frequency"].to_numpy(),
+            "lower": binned.edges[held],
+            "upper": binned.edges[held + 1],
+            "n_samples": counts[held],
+            "probability": sums[0] / counts[held],
+            "frequency": sums[1] / counts[held],
         }
     )
 
@@ -227,54 +222,3 @@ def brier_score(
     if predictions.is_binary:
         errors = errors[:, 1:]
     return float((errors**2).sum(axis=1).mean())
-
-
-def _check_parameters(
-    owner: str, n_bins: int, strategy: str, method: str, closed: str
-) -> None:
-    validate_parameter_constraints(
-        {
-            "n_bins": [Interval(Integral, 1, None, closed="left")],
-            "strategy": [StrOptions({"uniform", "quantile"})],
-            "method": [StrOptions({"confidence", "positive"})],
-            "closed": [StrOptions({"right", "left"})],
-        },
-        {
-            "n_bins": n_bins,
-            "strategy": strategy,
-            "method": method,
-            "closed": closed,
-        },
-        caller_name=owner,
-    )
-
-
-def _find_outcomes(
-    predictions: Predictions, method: str, owner: str
-) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """Find the probability of an event in each row, and whether it came true."""
-    probabilities = predictions.probabilities
-    if method == "confidence":
-        predicted = probabilities.argmax(axis=1)
-        return probabilities.max(axis=1), predicted == predictions.codes
-    if not predictions.is_binary:
-        raise ValueError(
-            f"The 'method' parameter of {owner} must be 'confidence' for more than two "
-            f"classes. Got {method!r} with {len(predictions.labels)} instead."
-        )
-    return probabilities[:, 1], predictions.codes == 1
-
-
-def _place_edges(
-    probability: NDArray[np.floating], n_bins: int, strategy: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Place the edges of bins; also give what to seek among them."""
-    values = probability.astype(np.float64)
-    shares = np.arange(n_bins + 1) / n_bins
-    if strategy == "quantile":
-        return np.quantile(values, shares), values
-    # 1 - 0.18 is 0.8200000000000001, and 0.6 in single precision is 0.60000002: what
-    # is as near to an edge as rounding can bring it lies on the edge.
-    nearest = shares[np.rint(values * n_bins).astype(np.intp)]
-    is_on_edge = abs(values - nearest) <= np.finfo(probability.dtype).eps
-    return shares, np.where(is_on_edge, nearest, values)

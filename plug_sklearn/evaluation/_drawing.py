@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
+    from matplotlib.typing import ColorType
 
 #: From the palette of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -156,7 +157,7 @@ def name_score(score: str) -> str:
     return label[:1].upper() + label[1:]
 
 
-def mark_point(ax: Axes, x: float, y: float, text: str, color: str) -> Annotation:
+def mark_point(ax: Axes, x: float, y: float, text: str, color: ColorType) -> Annotation:
     """Mark a point with a ring, and write beside it where there is room.
 
     Parameters
@@ -167,7 +168,7 @@ def mark_point(ax: Axes, x: float, y: float, text: str, color: str) -> Annotatio
         The point.
     text : str
         What to write.
-    color : str
+    color : color
         Colour of ring and text.
 
     Returns

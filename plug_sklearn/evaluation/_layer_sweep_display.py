@@ -193,7 +193,9 @@ class LayerSweepDisplay:
         self.ax_.set(xlabel="Layer", ylabel=name_score(self.score))
         self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
         finish_axes(self.ax_)
-        self.ax_.legend(frameon=False)
+        shown = [*self.lines_.values(), next(iter(self.bands_.values()))]
+        chance = [] if self.chance_line_ is None else [self.chance_line_]
+        self.ax_.legend(handles=[*shown, *chance], frameon=False)
         return self
 
     def _draw_part(

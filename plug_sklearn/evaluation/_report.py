@@ -33,7 +33,7 @@ from plug_sklearn.evaluation._report_scores import (
 from plug_sklearn.evaluation._training_curves import find_trained, training_history
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrossValidationReport:
     """What cross-validation found out about a classifier.
 
@@ -61,7 +61,7 @@ class CrossValidationReport:
     classes : ndarray of shape (n_classes,)
         Labels, in the order of their columns.
     wall_time : float
-        Seconds that it all took.
+        Seconds that fitting, scoring and predicting took.
     description : str
         The estimator as it prints.
     estimators : list

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
@@ -90,8 +91,8 @@ def write_report(
         What to write.
     folder : Path
         Where to.
-    estimator, X, y, folds, scoring, fit_params : see below
-        What it was computed from, for the curve of an estimator without epochs.
+    estimator, X, y, folds, scoring, fit_params : as it was made
+        What it was made from, for the curve of an estimator without epochs.
     """
     (folder / SUMMARY).unlink(missing_ok=True)
     index = report.predictions.index
@@ -99,7 +100,7 @@ def write_report(
         folder / PREDICTIONS, index_label=None if any(index.names) else "index"
     )
     if report.history is not None:
-        figure = _draw_history(report)
+        figure = _draw_history(report.history, report.estimators)
     else:
         figure = _draw_sizes(estimator, X, y, folds, scoring, fit_params)
     figure.savefig(folder / CURVE)
@@ -156,13 +157,11 @@ def _replace_nan(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return None if is_undefined else value
 
 
-def _draw_history(report: CrossValidationReport) -> Figure:
-    history = report.history
-    assert history is not None
+def _draw_history(history: pd.DataFrame, estimators: list[Any]) -> Figure:
     figure = _make_figure(height=6.0)
     n_rows = 1 + ("valid_score" in history)
     axes = figure.subplots(n_rows, sharex=True, squeeze=False)[:, 0]
-    display = TrainingCurveDisplay(history).plot(ax=list(axes))
+    display = TrainingCurveDisplay.from_estimator(estimators, ax=list(axes))
     display.ax_[0].set_title("Training, one line a fold")
     return figure
 

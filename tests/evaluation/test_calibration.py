@@ -55,48 +55,6 @@ def test_ece_is_exact_for_decimals_on_edges_and_off(
     assert_allclose(expected_calibration_error(y, p), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-@pytest.mark.parametrize("closed", ["right", "left"])
-@pytest.mark.parametrize("n_bins", [10, 20])
-def test_a_decimal_on_an_edge_falls_on_the_closed_side_whatever_its_precision(
-    dtype: type, closed: str, n_bins: int
-) -> None:
-    for edge in range(n_bins + 1):
-        p = np.array([float(str(edge / n_bins))], dtype=dtype)
-        bins = calibration_bins(
-            [0], p, n_bins=n_bins, method="positive", closed=closed, labels=[0, 1]
-        )
-        held = bins["upper"] if closed == "right" else bins["lower"]
-        outermost = {"right": 0, "left": n_bins}[closed]
-        if edge != outermost:
-            assert_allclose(held, [edge / n_bins], rtol=1e-3)
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("n_bins", [10, 20, 100])
-def test_a_confidence_lies_on_an_edge_whichever_class_it_is_of(
-    dtype: type, n_bins: int
-) -> None:
-    for edge in range(n_bins // 2):
-        p = np.array([edge / n_bins], dtype=dtype)  # of class 1; class 0 is predicted
-        bins = calibration_bins([0], p, n_bins=n_bins, labels=[0, 1])
-        assert_allclose(bins["upper"], [1 - edge / n_bins], rtol=1e-6)
-
-
-def test_zero_is_in_the_first_bin_and_one_in_the_last_on_either_side() -> None:
-    for closed in ("right", "left"):
-        bins = calibration_bins([0, 1], [0.0, 1.0], method="positive", closed=closed)
-        assert_allclose(bins["lower"], [0, 0.9])
-        assert bins["n_samples"].tolist() == [1, 1]
-
-
-def test_the_first_of_two_classes_is_predicted_where_they_tie() -> None:
-    assert expected_calibration_error([0, 0], [0.5, 0.5]) == 0.5
-    assert expected_calibration_error([1, 0], [0.5, 0.5]) == 0
-    assert calibration_bins([0], [0.5])["frequency"].tolist() == [1]
-    assert calibration_bins([1], [0.5])["frequency"].tolist() == [0]
-
-
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
 def test_positive_bins_are_those_of_scikit_learns_calibration_curve(
     strategy: str,
@@ -105,12 +63,6 @@ def test_positive_bins_are_those_of_scikit_learns_calibration_curve(
     frequency, probability = calibration_curve(Y, P, n_bins=10, strategy=strategy)
     assert_allclose(bins["frequency"], frequency)
     assert_allclose(bins["probability"], probability)
-
-
-def test_quantile_bins_hold_equal_counts() -> None:
-    p = RNG.permutation(np.linspace(0.5, 1, 60))
-    bins = calibration_bins(np.ones(60), p, strategy="quantile", n_bins=6)
-    assert bins["n_samples"].tolist() == [10] * 6
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
