@@ -197,8 +197,14 @@ def _draw_sizes(
         train_scores=train,
         test_scores=test,
         score_name=name_score(name),
-    ).plot(ax=axes)
+    ).plot(
+        ax=axes,
+        line_kw={"marker": "o"},
+        fill_between_kw={"alpha": 0.15, "linewidth": 0},
+    )
+    axes.margins(y=0.15)
     axes.set(xlabel="Training rows", title=f"{len(folds)} folds, mean ± 1 sd")
+    axes.legend(frameon=False, ncols=2, loc="upper right")
     finish_axes(axes)
     return figure
 

@@ -14,11 +14,12 @@ ROWS = np.arange(90)
 NAMES = np.array(["ant", "bee", "cat"])
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_default_scores_are_those_of_scikit_learns_scorers(n_classes: int) -> None:
-    classes = NAMES[:n_classes]
-    y = classes[ROWS % n_classes]
-    pooled = PooledClassifier(classes, RNG.dirichlet(np.ones(n_classes), size=90))
+@pytest.mark.parametrize("classes", [np.array([0, 1]), NAMES])
+def test_default_scores_are_those_of_scikit_learns_scorers(
+    classes: np.ndarray,
+) -> None:
+    y = classes[ROWS % len(classes)]
+    pooled = PooledClassifier(classes, RNG.dirichlet(np.ones(len(classes)), size=90))
     for name, scorer in choose_default_scorers(classes).items():
         if isinstance(scorer, str):
             continue
