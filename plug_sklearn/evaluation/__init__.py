@@ -4,7 +4,7 @@
     Scores of each layer and part.
 ``_training_curves``
     Losses and scores by epoch.
-``_report``, with ``_report_scores`` and ``_report_files``
+``_report``, with ``_report_predictions``, ``_report_scores`` and ``_report_files``
     Out-of-fold probabilities and scores, and the files of a run.
 ``_comparison``
     Whether one probe is better than another.

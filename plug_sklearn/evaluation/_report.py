@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import _safe_indexing, column_or_1d
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils import column_or_1d
 
 from plug_sklearn.evaluation._calibration import brier_score, expected_calibration_error
 from plug_sklearn.evaluation._folds import (
@@ -25,8 +24,11 @@ from plug_sklearn.evaluation._folds import (
     split_folds,
 )
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
+from plug_sklearn.evaluation._report_predictions import (
+    name_columns,
+    predict_out_of_fold,
+)
 from plug_sklearn.evaluation._report_scores import (
-    PooledClassifier,
     choose_default_scorers,
     score_overall,
 )
@@ -186,36 +188,20 @@ def cross_validation_report(
         scoring = choose_default_scorers(classes)
     folds = split_folds(estimator, X, truth, cv, groups)
     fit_params = collect_fit_params(estimator, params, groups)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        scores, estimators = score_folds(
-            estimator,
-            X,
-            truth,
-            folds,
-            scoring=scoring,
-            fit_params=fit_params,
-            n_jobs=n_jobs,
-        )
-    _warn_of_undefined(scores)
-    scores["n_train"], scores["n_test"] = (
-        [len(rows) for rows in side] for side in zip(*folds, strict=True)
+    scores, estimators = _score_folds(
+        estimator, X, truth, folds, scoring, fit_params, n_jobs
     )
-    probabilities = np.vstack(
-        Parallel(n_jobs=n_jobs)(
-            delayed(_predict)(fitted, _safe_indexing(X, test), classes)
-            for fitted, (_, test) in zip(estimators, folds, strict=True)
-        )
+    predictions = predict_out_of_fold(
+        estimators, X, truth, groups, folds, classes, n_jobs
     )
-    predictions = _tabulate_predictions(X, truth, groups, folds, probabilities, classes)
-    labels, columns = predictions["label"], predictions[_name_columns(classes)]
-    pooled = PooledClassifier(classes, columns.to_numpy())
+    labels = predictions["label"].to_numpy()
+    probabilities = predictions[name_columns(classes)].to_numpy()
     report = CrossValidationReport(
         predictions=predictions,
         scores=scores,
-        overall=score_overall(scores, pooled, labels.to_numpy(), scoring),
+        overall=score_overall(scores, classes, probabilities, labels, scoring),
         calibration={
-            metric.__name__: metric(labels, columns.to_numpy(), labels=classes)
+            metric.__name__: metric(labels, probabilities, labels=classes)
             for metric in (expected_calibration_error, brier_score)
         },
         history=training_history(estimators) if _have_history(estimators) else None,
@@ -230,43 +216,32 @@ def cross_validation_report(
     return report
 
 
-def _predict(
-    fitted: Any,  # noqa: ANN401 - a classifier of any kind
-    X: Any,  # noqa: ANN401 - whatever it takes
-    classes: NDArray[Any],
-) -> NDArray[np.float64]:
-    found = fitted.predict_proba(X)
-    # A class that a fold does not train on has no column there.
-    probabilities = np.zeros((len(found), len(classes)))
-    probabilities[:, np.searchsorted(classes, fitted.classes_)] = found
-    return probabilities
-
-
-def _tabulate_predictions(
+def _score_folds(
+    estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     y: NDArray[Any],
-    groups: ArrayLike | None,
     folds: Folds,
-    probabilities: NDArray[np.float64],
-    classes: NDArray[Any],
-) -> pd.DataFrame:
-    rows = np.concatenate([test for _, test in folds])
-    index = getattr(X, "index", None)
-    index = index if isinstance(index, pd.Index) else pd.RangeIndex(len(y))
-    table = pd.DataFrame(
-        {"fold": np.repeat(range(len(folds)), [len(test) for _, test in folds])},
-        index=index[rows],
+    scoring: Scoring,
+    fit_params: Mapping[str, Any],
+    n_jobs: int | None,
+) -> tuple[pd.DataFrame, list[Any]]:
+    with warnings.catch_warnings():
+        # One warning of ours says it for all folds.
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        scores, estimators = score_folds(
+            estimator,
+            X,
+            y,
+            folds,
+            scoring=scoring,
+            fit_params=fit_params,
+            n_jobs=n_jobs,
+        )
+    _warn_of_undefined(scores)
+    scores["n_train"], scores["n_test"] = (
+        [len(rows) for rows in side] for side in zip(*folds, strict=True)
     )
-    if groups is not None:
-        table["group"] = np.asarray(groups)[rows]
-    table["label"] = y[rows]
-    table["predicted"] = classes[probabilities.argmax(axis=1)]
-    table[_name_columns(classes)] = probabilities
-    return table.iloc[np.argsort(rows, kind="stable")]
-
-
-def _name_columns(classes: NDArray[Any]) -> list[str]:
-    return [f"proba_{label}" for label in classes]
+    return scores, estimators
 
 
 def _warn_of_undefined(scores: pd.DataFrame) -> None:
@@ -277,7 +252,7 @@ def _warn_of_undefined(scores: pd.DataFrame) -> None:
                 f"The score {name!r} is undefined in folds {folds}, whose test rows "
                 "may be of one class. Means leave them out.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 

@@ -106,7 +106,8 @@ class PooledClassifier(ClassifierMixin, BaseEstimator):
 
 def score_overall(
     scores: pd.DataFrame,
-    pooled: PooledClassifier,
+    classes: NDArray[Any],
+    probabilities: NDArray[np.float64],
     y: NDArray[Any],
     scoring: Scoring,
 ) -> pd.DataFrame:
@@ -116,10 +117,12 @@ def score_overall(
     ----------
     scores : DataFrame
         Scores by fold.
-    pooled : PooledClassifier
-        Predictions of all folds.
+    classes : ndarray of shape (n_classes,)
+        Labels, in the order of the columns.
+    probabilities : ndarray of shape (n_predictions, n_classes)
+        Of the test rows of all folds.
     y : ndarray of shape (n_predictions,)
-        True labels.
+        Their labels.
     scoring : str, callable, sequence of str or dict
         What was scored.
 
@@ -129,6 +132,7 @@ def score_overall(
         A row a score: ``mean`` and ``std`` over folds, and ``pooled``.
     """
     names = list_scores(scores)
+    pooled = PooledClassifier(classes, probabilities)
     several = [scoring] if isinstance(scoring, str) else scoring
     scorer = check_scoring(pooled, scoring=several, raise_exc=False)
     found = scorer(pooled, np.arange(len(y)), y)
