@@ -7,16 +7,22 @@
     labels and weights.
 ``_splitting``
     Rows → training and validation rows.
-``_sizing``
+``_sizing``, ``_budget``
     Samples and shapes → widths.
-``_networks``
-    The networks: plain torch modules.
+``_networks``, ``_cnn_network``
+    The networks, of several members at once: plain torch modules, of ``_layers``.
+``_projection``
+    Features → the directions in which they vary most.
 ``_losses``
     The losses.
 ``_training``
     The skorch net that trains a network, with ``_rows`` for batches.
 ``_callbacks``
     The callbacks of users, checked.
+``_calibration``
+    Logits of rows held out → how sure to be.
+``_documentation``
+    What the docstrings of both estimators say alike.
 ``_scoring``, ``_stopping``
     Epochs → scores → the epoch whose weights are kept.
 """

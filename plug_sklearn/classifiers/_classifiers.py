@@ -1,10 +1,13 @@
 """What the two estimators share: from samples to a trained net."""
 
+import sys
+import warnings
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
@@ -18,6 +21,7 @@ from plug_sklearn._devices import resolve_device
 from plug_sklearn.classifiers._callbacks import read_callbacks
 from plug_sklearn.classifiers._inputs import (
     LabelledRows,
+    ValidationRows,
     draw_seeds,
     hold_out_rows,
     read_rows,
@@ -25,6 +29,7 @@ from plug_sklearn.classifiers._inputs import (
     read_validation_rows,
 )
 from plug_sklearn.classifiers._labels import weigh_classes
+from plug_sklearn.classifiers._rows import MemberRows
 from plug_sklearn.classifiers._scoring import choose_scoring
 from plug_sklearn.classifiers._stopping import KeepBestEpoch
 from plug_sklearn.classifiers._training import ProbeNet
@@ -35,17 +40,23 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "target_ratio": [Interval(Real, 0, None, closed="neither")],
-        "sizing": [StrOptions({"heuristic"})],
+        "sizing": [StrOptions({"budget", "heuristic"})],
+        "n_members": [Interval(Integral, 1, None, closed="left")],
+        "linear_path": ["boolean"],
+        "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "linear_lr": [Interval(Real, 0, None, closed="neither")],
+        "linear_decay": [Interval(Real, 0, 1, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patience": [Interval(Integral, 1, None, closed="left")],
         "min_delta": [Interval(Real, 0, None, closed="left")],
         "monitor": [StrOptions({"loss", *get_scorer_names()}), callable],
+        "calibrate": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "callbacks": [list, tuple, None],
         "device": [str],
@@ -64,6 +75,15 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def _describe_loss(self) -> dict[str, float]:
         return {}
+
+    def _describe_optimizer(self, skeleton: nn.Module) -> dict[str, Any]:
+        described = {"lr": self.lr, "optimizer__weight_decay": self.weight_decay}
+        if skeleton.linear is not None:
+            # AdamW moves each weight alike: of more inputs, less each.
+            lr = min(self.linear_lr / skeleton.linear.weight.shape[1], self.lr)
+            of_path = {"lr": lr, "weight_decay": self.linear_decay / lr}
+            described["optimizer__param_groups"] = [("linear.*", of_path)]
+        return described
 
     def fit(
         self,
@@ -106,19 +126,20 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         Warns
         -----
         UserWarning
-            If the device asked for is not there.
+            If the device asked for is not there, or no network has the number of
+            parameters that ``sizing="budget"`` asks for.
         """
         self._validate_params()
         split_seed, net_seed = draw_seeds(self.random_state)
         rows = read_rows(self, X, y, sample_weight, groups)
-        training, validation = rows, None
+        validation = None
         if X_val is not None or y_val is not None:
             validation = read_validation_rows(self, X_val, y_val)
         elif self.early_stopping:
-            training, validation = hold_out_rows(
-                rows, self.validation_fraction, split_seed
+            validation = hold_out_rows(
+                rows, self.validation_fraction, split_seed, self.n_members
             )
-        self._train(rows, training, validation, net_seed)
+        self._train(rows, validation, net_seed)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -170,22 +191,22 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         return tags
 
     def _train(
-        self,
-        rows: LabelledRows,
-        training: LabelledRows,
-        validation: LabelledRows | None,
-        seed: int,
+        self, rows: LabelledRows, validation: ValidationRows | None, seed: int
     ) -> None:
         owner = type(self).__name__
         device = resolve_device(self.device, owner)
         factors = weigh_classes(
             self.class_weight, self.classes_, rows.codes, rows.weight, owner
         )
+        stored = rows.put_on(device, factors)
+        chosen = np.ones((self.n_members, len(rows.codes)), dtype=bool)
         callbacks = read_callbacks(self.callbacks, owner)
-        self.monitor_, keeper, split = None, None, None
+        self.monitor_, keeper, valid_set = None, None, None
         if validation is not None:
             self._check_validation_weight(validation, factors)
-            split = predefined_split(validation.put_on(device, factors))
+            valid_set = validation.put_on(device, factors, stored)
+            if validation.held_out is not None:
+                chosen = ~validation.held_out
             self.monitor_, scoring = choose_scoring(
                 self.monitor, validation, self.classes_, owner
             )
@@ -195,35 +216,55 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
                 keeper = KeepBestEpoch(use_score, self.patience, self.min_delta)
                 callbacks.append(("keep_best_epoch", keeper))
         network, sizes = self._describe_network(len(rows.codes))
+        with torch.device("meta"):
+            skeleton = network(**sizes)
+        if self.sizing == "budget":
+            self._compare_with_budget(skeleton, len(rows.codes))
         net = ProbeNet(
             network,
             seed=seed,
-            class_shares=training.share_by_class(factors).tolist(),
+            class_shares=rows.share_by_class(factors).tolist(),
             evaluation_rows=self._evaluation_rows,
-            train_split=split,
+            train_split=valid_set and predefined_split(valid_set),
             callbacks=callbacks,
             max_epochs=self.max_epochs,
-            lr=self.lr,
-            optimizer__weight_decay=self.weight_decay,
-            optimizer__fused=device.type in ("cpu", "cuda"),
             batch_size=self.batch_size,
             device=str(device),
             classes=np.arange(len(self.classes_)),
             verbose=int(self.verbose),
+            optimizer__fused=device.type in ("cpu", "cuda"),
+            **self._describe_optimizer(skeleton),
             **{f"module__{name}": size for name, size in sizes.items()},
             **{f"criterion__{name}": v for name, v in self._describe_loss().items()},
         )
-        net.fit(training.put_on(device, factors), None)
+        net.fit(MemberRows(stored, chosen), None)
+        if self.calibrate and keeper and keeper.best_epoch_:
+            net.calibrate(valid_set)
         self._record_training(net, keeper)
 
     def _check_validation_weight(
-        self, validation: LabelledRows, factors: NDArray[np.float64]
+        self, validation: ValidationRows, factors: NDArray[np.float64]
     ) -> None:
-        if not (validation.weight * factors[validation.codes]).any():
+        codes, weight = validation.count()
+        if not (weight * factors[codes]).any():
             raise ValueError(
                 f"The 'class_weight' parameter of {type(self).__name__} must give "
                 f"weight to a class of the validation rows. Got {self.class_weight!r} "
                 "instead."
+            )
+
+    def _compare_with_budget(self, skeleton: nn.Module, n_samples: int) -> None:
+        found = sum(parameter.numel() for parameter in skeleton.parameters())
+        aimed = self.target_ratio * n_samples
+        if self.verbose:
+            sys.stdout.write(f"{found:,} parameters, {found / n_samples:.2f} a row.\n")
+        if abs(found / aimed - 1) > 0.1:
+            warnings.warn(
+                f"{type(self).__name__} has {found:,} trainable parameters, where "
+                f"'target_ratio' aims at {aimed:,.0f}: {len(self.classes_)} classes "
+                "allow no network closer to it.",
+                UserWarning,
+                stacklevel=4,
             )
 
     def _record_training(self, net: ProbeNet, keeper: KeepBestEpoch | None) -> None:

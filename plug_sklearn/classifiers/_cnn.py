@@ -7,31 +7,38 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from plug_sklearn.classifiers._budget import fit_cnn_to_budget
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+from plug_sklearn.classifiers._cnn_network import CNNNetwork
+from plug_sklearn.classifiers._documentation import share_documentation
 from plug_sklearn.classifiers._inputs import read_samples
 from plug_sklearn.classifiers._labels import ClassWeight
-from plug_sklearn.classifiers._networks import CNNNetwork
 from plug_sklearn.classifiers._scoring import Scorer
 from plug_sklearn.classifiers._sizing import size_cnn
 
 
+@share_documentation
 class PlugCNNClassifier(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, BasePlugClassifier
 ):
-    """Activations → probabilities: convolutions over layers, sized by the data.
+    """Activations → probabilities: convolutions over depth, sized by the data.
 
-    Layers are the channels of convolutions along the hidden units, and across parts
-    where there are several; their mean over units is the projection z, which a head of
-    two hidden layers classifies. With n rows that differ, the first convolution has
-    sqrt(``target_ratio`` n / 10) channels, at least 8 and at most ``width_cap``, and
-    the second twice that. The loss is the cross-entropy plus ``contrastive_weight``
-    times the supervised contrastive loss of z. Each unit of each layer and part is
-    standardised within the network, by its weighted mean and deviation over the rows
-    trained on.
+    The hidden units of each part are the channels of convolutions along the layers,
+    whose mean over layers is the projection z, which a head of two hidden layers
+    classifies; beside it is a linear function of all units of all layers. With n rows
+    that differ, the first convolution has sqrt(``target_ratio`` n / 10) channels, at
+    least 8 and at most ``width_cap``, and the second twice that. Each unit of each
+    layer and part is standardised within the network, by its weighted mean and
+    deviation over the rows of ``fit``.
+
+    ``PlugCNNClassifier(conv_over="units", n_members=1, linear_path=False,
+    input_dropout=0.0, calibrate=False, contrastive_weight=0.1)`` is the plain network
+    that this one descends from: layers are its channels, it convolves along the hidden
+    units, and across parts where there are several.
 
     Parameters
     ----------
@@ -42,85 +49,33 @@ class PlugCNNClassifier(
         as one layer and one part of features that are no hidden state, and is not layer
         normalised: of two features that would leave the order alone.
     target_ratio : float, default=5.0
-        Trainable parameters to aim at, per training row.
+        Trainable parameters to aim at, per training row: of each member, roughly, or,
+        with ``sizing="budget"``, of all members in all.
     width_cap : int, default=64
         Most channels of the first convolution, 8 at least.
     proj_mult : int, default=2
         Length of z, in channels of the first convolution; at least 32 units in all.
-    sizing : {"heuristic"}, default="heuristic"
-        How widths are chosen: by the formula above.
+    sizing : {"budget", "heuristic"}, default="heuristic"
+        How widths are chosen: by the formula above, whatever the number of channels; or
+        such that all members together have ``target_ratio`` n trainable parameters,
+        within 10 %. Before the networks then stands a fixed projection of the channels
+        to the directions of most variance; it is not trained, and does not count. Where
+        the smallest network has more, a warning says so.
+    conv_over : {"layers", "units"}, default="layers"
+        What the convolutions run along. Their channels are the hidden units of each
+        part, or the layers. Over units, each layer and part is layer normalised.
+    {members}
     contrastive_weight : float, default=0.1
         Factor of the contrastive loss.
     temperature : float, default=0.07
         Temperature of the contrastive loss: the lower, the more near neighbours count.
     dropout : float, default=0.1
         Probability of dropping a unit in training, in [0, 1).
-    max_epochs : int, default=200
-        Most passes over the training rows.
-    lr : float, default=0.002
-        Learning rate of AdamW.
-    weight_decay : float, default=0.01
-        Weight decay of AdamW.
-    batch_size : int, default=64
-        Rows of a training batch, 2 at least.
-    early_stopping : bool, default=True
-        Hold out rows, stop when they are predicted no better, and keep the weights of
-        the best epoch. Otherwise all rows are trained on for ``max_epochs``.
-    validation_fraction : float, default=0.2
-        Part of the rows to hold out, of each class alike. No rows are held out of fewer
-        than 20, nor where groups allow no choice that leaves rows of every class to
-        train on: training then is as without early stopping.
-    patience : int, default=20
-        Epochs to wait for a better one.
-    min_delta : float, default=0.002
-        Differences of score and of loss up to this count as none.
-    monitor : str or callable, default="roc_auc"
-        What the best epoch is best in, on the held-out rows: ``"roc_auc"``, the area
-        under the ROC curve of each class against the rest, averaged, or the loss where
-        a class has no held-out row; ``"loss"``; the name of a scikit-learn scorer; or a
-        scorer, ``scorer(estimator, X, y)``. Scorers see the held-out rows without
-        weights, and those that are the same once; ``"roc_auc"`` and the loss count
-        weights. Among epochs that score alike, the one of lowest loss is best.
-    class_weight : dict or str, default=None
-        Factors of the rows' weights by label, 1 for those not named; ``"balanced"``,
-        such that all classes weigh the same in each fit; None, all 1.
-    callbacks : list, default=None
-        Callbacks of skorch, or (name, callback). They are not copied. To them, labels
-        are positions in ``classes_``. A KeyboardInterrupt out of one of them ends
-        training, as skorch's do; from elsewhere, it gets out of ``fit``.
-    device : str, default="auto"
-        ``"auto"``: CUDA, then MPS, then the CPU; or ``"cpu"``, ``"cuda"``, ``"mps"``.
-        A device that is not there warns and becomes the CPU.
-    random_state : int or RandomState, default=None
-        Decides held-out rows, initial weights, batches and dropout: the same one gives
-        the same probabilities, bit by bit, on one device.
-    verbose : bool or int, default=False
-        Print a line an epoch.
+    {training}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels, in the order of the columns of probabilities.
-    n_features_in_ : int
-        Length of axis 1 of the ``X`` seen in ``fit``.
-    feature_names_in_ : ndarray of str
-        Names of the columns of ``X``, where it is a frame.
-    input_shape_ : tuple of int
-        Shape of a sample.
-    n_parameters_ : int
-        Trainable parameters of the network.
-    history_ : list of dict
-        By epoch: ``epoch``, ``train_loss``, and where rows are held out ``valid_loss``
-        and ``valid_score``, what ``monitor`` scores; and what callbacks record. As a
-        table: ``pandas.DataFrame(classifier.history_)``.
-    n_iter_ : int
-        Epochs trained.
-    best_epoch_ : int
-        Epoch whose weights were kept, counted from 1.
-    monitor_ : str, callable or None
-        What was monitored; None where no rows were held out.
-    net_ : skorch.NeuralNetClassifier
-        The trained net, without what only training needs.
+    {attributes}
 
     See Also
     --------
@@ -141,7 +96,7 @@ class PlugCNNClassifier(
     >>> X[:, 1, 0, :8] += 2 * y[:, None]
     >>> probe = PlugCNNClassifier(random_state=0).fit(X, y)
     >>> probe.transform(X).shape
-    (200, 32)
+    (200, 160)
     >>> bool(probe.score(X, y) > 0.9)
     True
     """
@@ -152,6 +107,7 @@ class PlugCNNClassifier(
         "n_parts": [Interval(Integral, 1, None, closed="left"), None],
         "width_cap": [Interval(Integral, 8, None, closed="left")],
         "proj_mult": [Interval(Integral, 1, None, closed="left")],
+        "conv_over": [StrOptions({"layers", "units"})],
         "contrastive_weight": [Interval(Real, 0, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
     }
@@ -166,18 +122,25 @@ class PlugCNNClassifier(
         width_cap: int = 64,
         proj_mult: int = 2,
         sizing: str = "heuristic",
+        conv_over: str = "layers",
+        n_members: int = 5,
+        linear_path: bool = True,
+        input_dropout: float = 0.2,
         contrastive_weight: float = 0.1,
         temperature: float = 0.07,
         dropout: float = 0.1,
         max_epochs: int = 200,
         lr: float = 2e-3,
         weight_decay: float = 1e-2,
+        linear_lr: float = 0.17,
+        linear_decay: float = 3e-4,
         batch_size: int = 64,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
         patience: int = 20,
         min_delta: float = 0.002,
         monitor: str | Scorer = "roc_auc",
+        calibrate: bool = True,
         class_weight: ClassWeight = None,
         callbacks: Sequence[Any] | None = None,
         device: str = "auto",
@@ -190,18 +153,25 @@ class PlugCNNClassifier(
         self.width_cap = width_cap
         self.proj_mult = proj_mult
         self.sizing = sizing
+        self.conv_over = conv_over
+        self.n_members = n_members
+        self.linear_path = linear_path
+        self.input_dropout = input_dropout
         self.contrastive_weight = contrastive_weight
         self.temperature = temperature
         self.dropout = dropout
         self.max_epochs = max_epochs
         self.lr = lr
         self.weight_decay = weight_decay
+        self.linear_lr = linear_lr
+        self.linear_decay = linear_decay
         self.batch_size = batch_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.min_delta = min_delta
         self.monitor = monitor
+        self.calibrate = calibrate
         self.class_weight = class_weight
         self.callbacks = callbacks
         self.device = device
@@ -236,26 +206,50 @@ class PlugCNNClassifier(
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.net_.module__projection)
+        return int(self.n_members * self.net_.module__projection)
 
     def _describe_network(
         self, n_samples: int
     ) -> tuple[type[nn.Module], dict[str, object]]:
         n_layers, n_parts, hidden_size = self._read_geometry()
         is_bare = len(self.input_shape_) == 1 and self.n_layers is self.n_parts is None
-        widths = size_cnn(
-            n_samples,
-            target_ratio=self.target_ratio,
-            width_cap=self.width_cap,
-            proj_mult=self.proj_mult,
-        )
+        n_classes, n_kept = len(self.classes_), None
+        if self.sizing == "budget":
+            n_channels, n_positions = n_parts * hidden_size, n_layers
+            kernels = 3, 3
+            if self.conv_over == "units":
+                n_channels, n_positions = n_positions, n_channels
+                kernels = (5, 3) if n_parts == 1 else (5 * min(n_parts, 3), 1)
+            widths, n_kept = fit_cnn_to_budget(
+                n_samples,
+                n_channels,
+                n_classes,
+                kernels=kernels,
+                n_positions=n_positions if self.linear_path else 0,
+                target_ratio=self.target_ratio,
+                n_members=self.n_members,
+            )
+            n_kept = None if n_kept == n_channels else n_kept
+        else:
+            widths = size_cnn(
+                n_samples,
+                target_ratio=self.target_ratio,
+                width_cap=self.width_cap,
+                proj_mult=self.proj_mult,
+            )
         return CNNNetwork, {
             "n_layers": n_layers,
             "n_parts": n_parts,
             "hidden_size": hidden_size,
-            "n_classes": len(self.classes_),
+            "n_classes": n_classes,
+            "n_kept": n_kept,
             "dropout": self.dropout,
-            "normalise": not is_bare,
+            "normalise": not is_bare and self.conv_over == "units",
+            "affine": self.sizing == "heuristic",
+            "conv_over": self.conv_over,
+            "n_members": self.n_members,
+            "linear_path": self.linear_path,
+            "input_dropout": self.input_dropout,
             **vars(widths),
         }
 

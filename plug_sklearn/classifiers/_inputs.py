@@ -16,7 +16,12 @@ from plug_sklearn.classifiers._labels import (
     match_labels,
     read_sample_weight,
 )
-from plug_sklearn.classifiers._rows import Rows, find_distinct_rows
+from plug_sklearn.classifiers._rows import (
+    MemberRows,
+    Rows,
+    arrange_members,
+    find_distinct_rows,
+)
 from plug_sklearn.classifiers._splitting import choose_validation_rows
 
 
@@ -42,7 +47,7 @@ class LabelledRows:
     groups: NDArray[np.intp] | None = None
 
     def take(self, chosen: NDArray[Any]) -> "LabelledRows":
-        """Take rows, without their groups."""
+        """Take rows, by position or mask, without their groups."""
         return LabelledRows(self.X[chosen], self.codes[chosen], self.weight[chosen])
 
     def share_by_class(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -54,6 +59,46 @@ class LabelledRows:
     def put_on(self, device: torch.device, factors: NDArray[np.float64]) -> Rows:
         """Put the rows on a device, their weights times the factors of the classes."""
         return Rows(self.X, self.codes, self.weight * factors[self.codes], device)
+
+
+@dataclass(frozen=True)
+class ValidationRows:
+    """Rows to validate on.
+
+    Attributes
+    ----------
+    rows : LabelledRows
+        Rows.
+    held_out : ndarray of bool, shape (n_members, n), or None
+        Those that each member is validated on; None: all, by the mean of the members.
+    """
+
+    rows: LabelledRows
+    held_out: NDArray[np.bool_] | None = None
+
+    def count(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Give class codes and weights of all that counts, in the order of batches."""
+        if self.held_out is None:
+            return self.rows.codes, self.rows.weight
+        positions, is_fill = arrange_members(self.held_out)
+        order = positions[~is_fill]
+        return self.rows.codes[order], self.rows.weight[order]
+
+    def split(self) -> list[tuple[int | None, LabelledRows]]:
+        """List members and the rows of each; or None, for all members, and all rows."""
+        if self.held_out is None:
+            return [(None, self.rows)]
+        return [
+            (member, self.rows.take(own)) for member, own in enumerate(self.held_out)
+        ]
+
+    def put_on(
+        self, device: torch.device, factors: NDArray[np.float64], stored: Rows
+    ) -> Rows | MemberRows:
+        """Put them on a device, or take them from the rows stored there."""
+        if self.held_out is None:
+            return self.rows.put_on(device, factors)
+        return MemberRows(stored, self.held_out)
 
 
 def draw_seeds(random_state: object) -> list[int]:
@@ -156,7 +201,7 @@ def read_samples(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float32]:
 
 def read_validation_rows(
     estimator: BaseEstimator, X_val: ArrayLike | None, y_val: ArrayLike | None
-) -> LabelledRows:
+) -> ValidationRows:
     """Check the validation rows given to fit.
 
     Parameters
@@ -170,8 +215,8 @@ def read_validation_rows(
 
     Returns
     -------
-    LabelledRows
-        With weights of 1.
+    ValidationRows
+        With weights of 1, for all members.
 
     Raises
     ------
@@ -187,13 +232,13 @@ def read_validation_rows(
     labels = column_or_1d(y_val)
     check_consistent_length(samples, labels)
     codes = match_labels(labels, estimator.classes_, type(estimator).__name__)
-    return LabelledRows(samples, codes, np.ones(len(codes)))
+    return ValidationRows(LabelledRows(samples, codes, np.ones(len(codes))))
 
 
 def hold_out_rows(
-    rows: LabelledRows, fraction: float, seed: int
-) -> tuple[LabelledRows, LabelledRows | None]:
-    """Split rows into those to train on and those to validate on.
+    rows: LabelledRows, fraction: float, seed: int, n_members: int = 1
+) -> ValidationRows | None:
+    """Choose the rows that each member is validated on, and does not train on.
 
     Parameters
     ----------
@@ -203,15 +248,14 @@ def hold_out_rows(
         Part to validate on.
     seed : int
         Seed of the choice.
+    n_members : int, default=1
+        Networks to choose for.
 
     Returns
     -------
-    training : LabelledRows
-    validation : LabelledRows or None
-        None where there are too few; training then holds all.
+    ValidationRows or None
+        None where there are too few rows; training then is on all.
     """
     rng = np.random.default_rng(seed)
-    chosen = choose_validation_rows(rows.codes, fraction, rng, rows.groups)
-    if chosen is None:
-        return rows, None
-    return rows.take(~chosen), rows.take(chosen)
+    held_out = choose_validation_rows(rows.codes, fraction, rng, rows.groups, n_members)
+    return None if held_out is None else ValidationRows(rows, held_out)

@@ -4,9 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plug_sklearn.classifiers._rows import NO_CLASS
+
 
 class ProbeLoss(nn.Module):
     """Cross-entropy, plus a contrastive term where the network gives a projection.
+
+    Without the term in evaluation mode: what is monitored is the log loss.
 
     Parameters
     ----------
@@ -31,11 +35,12 @@ class ProbeLoss(nn.Module):
         Parameters
         ----------
         outputs : Tensor or tuple of Tensor
-            Logits (n, n_classes); or logits, and projections (n, projection).
+            Logits (n, n_classes); or logits, and projections (n, projection). Of
+            several members: (n, members, ...).
         targets : tuple of Tensor
-            Class codes (n,) and row weights (n,). Weights are divided by n, not by
-            their sum: they average 1 over the epoch, so that a batch of light rows
-            moves the network little.
+            Class codes and row weights (n,), or (n, members). Weights are divided by n,
+            not by their sum: they average 1 over the epoch, so that a batch of light
+            rows moves the network little.
 
         Returns
         -------
@@ -44,8 +49,11 @@ class ProbeLoss(nn.Module):
         """
         codes, weights = targets
         logits, z = outputs if isinstance(outputs, tuple) else (outputs, None)
-        loss = (F.cross_entropy(logits, codes, reduction="none") * weights).mean()
-        if z is None or self.contrastive_weight == 0:
+        losses = F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), codes.reshape(-1), reduction="none"
+        )
+        loss = (losses * weights.reshape(-1)).mean()
+        if z is None or self.contrastive_weight == 0 or not self.training:
             return loss
         contrast = contrast_by_class(z, codes, weights, self.temperature)
         return loss + self.contrastive_weight * contrast
@@ -62,11 +70,12 @@ def contrast_by_class(
 
     Parameters
     ----------
-    z : Tensor of shape (n, projection)
-        Projections; scaled to unit length here.
-    codes : Tensor of shape (n,)
-        Class codes.
-    weights : Tensor of shape (n,), default=None
+    z : Tensor of shape (n, projection) or (n, members, projection)
+        Projections; scaled to unit length here. Those of a member contrast with each
+        other alone.
+    codes : Tensor of shape (n,) or (n, members)
+        Class codes; rows of none are no row's others.
+    weights : Tensor of the shape of ``codes``, default=None
         Factors of the rows' terms; None: all 1.
     temperature : float, default=0.07
         The :math:`\tau` of the formula.
@@ -80,12 +89,17 @@ def contrast_by_class(
     ----------
     Khosla et al., "Supervised Contrastive Learning", 2020, equation 2.
     """
-    z = F.normalize(z, dim=1)
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    similarity = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
-    positives = (codes[:, None] == codes[None, :]) & ~itself
-    log_ratio = similarity - similarity.logsumexp(dim=1, keepdim=True)
-    # Filled rather than multiplied: a row's ratio to itself is log 0, and 0 x -inf nan.
-    summed = log_ratio.masked_fill(~positives, 0.0).sum(dim=1)
-    terms = -summed / positives.sum(dim=1).clamp(min=1)
-    return terms.mean() if weights is None else (terms * weights).mean()
+    z = F.normalize(z, dim=-1).view(len(z), -1, z.shape[-1]).transpose(0, 1)
+    codes = codes.view(len(codes), -1).T
+    itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
+    left_out = itself | (codes == NO_CLASS)[:, None, :]
+    # Not -inf: where all are left out, its softmax has no gradient.
+    least = torch.finfo(z.dtype).min / 2
+    similarity = (z @ z.mT / temperature).masked_fill(left_out, least)
+    positives = (codes[:, :, None] == codes[:, None, :]) & ~left_out
+    log_ratio = similarity - similarity.logsumexp(dim=2, keepdim=True)
+    summed = log_ratio.masked_fill(~positives, 0.0).sum(dim=2)
+    terms = -summed / positives.sum(dim=2).clamp(min=1)
+    if weights is None:
+        return terms.mean()
+    return (terms * weights.view(len(weights), -1).T).mean()

@@ -9,100 +9,54 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from plug_sklearn.classifiers._budget import fit_mlp_to_budget
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+from plug_sklearn.classifiers._documentation import share_documentation
 from plug_sklearn.classifiers._labels import ClassWeight
 from plug_sklearn.classifiers._networks import MLPNetwork
 from plug_sklearn.classifiers._scoring import Scorer
 from plug_sklearn.classifiers._sizing import size_mlp
 
 
+@share_documentation
 class PlugMLPClassifier(BasePlugClassifier):
-    """Features → probabilities: an MLP with a residual block, sized by the data.
+    """Features → probabilities: MLPs beside a linear probe, sized by the data.
 
+    Each member is a linear function of the features plus an MLP with a residual block.
     With n rows that differ and d features, the first layer has ``target_ratio`` n / d
     units, at least 16 and at most ``width_cap``; the second, a half; the last, an
     eighth. Each is a linear layer, batch norm, ReLU and dropout. Arrays of more axes
     are flattened. Features are standardised within the network, by their weighted mean
-    and deviation over the rows trained on.
+    and deviation over the rows of ``fit``.
+
+    ``PlugMLPClassifier(n_members=1, linear_path=False, input_dropout=0.0, lr=0.002,
+    weight_decay=0.01, calibrate=False)`` is the plain network that this one descends
+    from.
 
     Parameters
     ----------
     target_ratio : float, default=5.0
-        Parameters of the first layer to aim at, per training row.
+        Parameters to aim at, per training row: of the first layer of each member, or,
+        with ``sizing="budget"``, of all members in all.
     width_cap : int, default=128
-        Most units of a layer, 16 at least.
+        Most units of a layer, 16 at least. Of ``sizing="heuristic"`` alone, as is
+        ``out_floor``.
     out_floor : int, default=16
         Fewest units before the logits.
-    sizing : {"heuristic"}, default="heuristic"
-        How widths are chosen: by the formula above.
+    sizing : {"budget", "heuristic"}, default="heuristic"
+        How widths are chosen: by the formula above, which with many features exceeds
+        ``target_ratio`` n by far; or such that all members together have
+        ``target_ratio`` n trainable parameters, within 10 %. Before the networks then
+        stands a fixed projection to the directions of most variance; it is not trained,
+        and does not count. Where the classes alone take more, a warning says so.
+    {members}
     dropout : float, default=0.3
         Probability of dropping a unit in training, in [0, 1).
-    max_epochs : int, default=200
-        Most passes over the training rows.
-    lr : float, default=0.002
-        Learning rate of AdamW.
-    weight_decay : float, default=0.01
-        Weight decay of AdamW.
-    batch_size : int, default=64
-        Rows of a training batch, 2 at least.
-    early_stopping : bool, default=True
-        Hold out rows, stop when they are predicted no better, and keep the weights of
-        the best epoch. Otherwise all rows are trained on for ``max_epochs``.
-    validation_fraction : float, default=0.2
-        Part of the rows to hold out, of each class alike. No rows are held out of fewer
-        than 20, nor where groups allow no choice that leaves rows of every class to
-        train on: training then is as without early stopping.
-    patience : int, default=20
-        Epochs to wait for a better one.
-    min_delta : float, default=0.002
-        Differences of score and of loss up to this count as none.
-    monitor : str or callable, default="roc_auc"
-        What the best epoch is best in, on the held-out rows: ``"roc_auc"``, the area
-        under the ROC curve of each class against the rest, averaged, or the loss where
-        a class has no held-out row; ``"loss"``; the name of a scikit-learn scorer; or a
-        scorer, ``scorer(estimator, X, y)``. Scorers see the held-out rows without
-        weights, and those that are the same once; ``"roc_auc"`` and the loss count
-        weights. Among epochs that score alike, the one of lowest loss is best.
-    class_weight : dict or str, default=None
-        Factors of the rows' weights by label, 1 for those not named; ``"balanced"``,
-        such that all classes weigh the same in each fit; None, all 1.
-    callbacks : list, default=None
-        Callbacks of skorch, or (name, callback). They are not copied. To them, labels
-        are positions in ``classes_``. A KeyboardInterrupt out of one of them ends
-        training, as skorch's do; from elsewhere, it gets out of ``fit``.
-    device : str, default="auto"
-        ``"auto"``: CUDA, then MPS, then the CPU; or ``"cpu"``, ``"cuda"``, ``"mps"``.
-        A device that is not there warns and becomes the CPU.
-    random_state : int or RandomState, default=None
-        Decides held-out rows, initial weights, batches and dropout: the same one gives
-        the same probabilities, bit by bit, on one device.
-    verbose : bool or int, default=False
-        Print a line an epoch.
+    {training}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels, in the order of the columns of probabilities.
-    n_features_in_ : int
-        Length of axis 1 of the ``X`` seen in ``fit``.
-    feature_names_in_ : ndarray of str
-        Names of the columns of ``X``, where it is a frame.
-    input_shape_ : tuple of int
-        Shape of a sample.
-    n_parameters_ : int
-        Trainable parameters of the network.
-    history_ : list of dict
-        By epoch: ``epoch``, ``train_loss``, and where rows are held out ``valid_loss``
-        and ``valid_score``, what ``monitor`` scores; and what callbacks record. As a
-        table: ``pandas.DataFrame(classifier.history_)``.
-    n_iter_ : int
-        Epochs trained.
-    best_epoch_ : int
-        Epoch whose weights were kept, counted from 1.
-    monitor_ : str, callable or None
-        What was monitored; None where no rows were held out.
-    net_ : skorch.NeuralNetClassifier
-        The trained net, without what only training needs.
+    {attributes}
 
     See Also
     --------
@@ -136,16 +90,22 @@ class PlugMLPClassifier(BasePlugClassifier):
         width_cap: int = 128,
         out_floor: int = 16,
         sizing: str = "heuristic",
+        n_members: int = 5,
+        linear_path: bool = True,
+        input_dropout: float = 0.2,
         dropout: float = 0.3,
         max_epochs: int = 200,
-        lr: float = 2e-3,
-        weight_decay: float = 1e-2,
+        lr: float = 3e-3,
+        weight_decay: float = 0.1,
+        linear_lr: float = 0.17,
+        linear_decay: float = 3e-4,
         batch_size: int = 64,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
         patience: int = 20,
         min_delta: float = 0.002,
         monitor: str | Scorer = "roc_auc",
+        calibrate: bool = True,
         class_weight: ClassWeight = None,
         callbacks: Sequence[Any] | None = None,
         device: str = "auto",
@@ -156,16 +116,22 @@ class PlugMLPClassifier(BasePlugClassifier):
         self.width_cap = width_cap
         self.out_floor = out_floor
         self.sizing = sizing
+        self.n_members = n_members
+        self.linear_path = linear_path
+        self.input_dropout = input_dropout
         self.dropout = dropout
         self.max_epochs = max_epochs
         self.lr = lr
         self.weight_decay = weight_decay
+        self.linear_lr = linear_lr
+        self.linear_decay = linear_decay
         self.batch_size = batch_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.min_delta = min_delta
         self.monitor = monitor
+        self.calibrate = calibrate
         self.class_weight = class_weight
         self.callbacks = callbacks
         self.device = device
@@ -176,16 +142,31 @@ class PlugMLPClassifier(BasePlugClassifier):
         self, n_samples: int
     ) -> tuple[type[nn.Module], dict[str, object]]:
         n_features = prod(self.input_shape_)
-        widths = size_mlp(
-            n_samples,
-            n_features,
-            target_ratio=self.target_ratio,
-            width_cap=self.width_cap,
-            out_floor=self.out_floor,
-        )
+        n_classes, n_kept = len(self.classes_), None
+        if self.sizing == "budget":
+            widths, n_kept = fit_mlp_to_budget(
+                n_samples,
+                n_features,
+                n_classes,
+                target_ratio=self.target_ratio,
+                n_members=self.n_members,
+                linear_path=self.linear_path,
+            )
+        else:
+            widths = size_mlp(
+                n_samples,
+                n_features,
+                target_ratio=self.target_ratio,
+                width_cap=self.width_cap,
+                out_floor=self.out_floor,
+            )
         return MLPNetwork, {
             "n_features": n_features,
-            "n_classes": len(self.classes_),
+            "n_classes": n_classes,
             "dropout": self.dropout,
+            "n_members": self.n_members,
+            "linear_path": self.linear_path,
+            "input_dropout": self.input_dropout,
+            "n_kept": None if n_kept == n_features else n_kept,
             **vars(widths),
         }

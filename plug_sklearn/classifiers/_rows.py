@@ -1,13 +1,21 @@
 """Samples, labels and weights → rows that a network trains on, and their batches."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
+
+#: The class code of rows that do not count, as torch's own cross-entropy has it.
+NO_CLASS = -100
+#: Bounds the memory of a copy.
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,7 @@ def find_distinct_rows(
         At most n rows.
     """
     kept = np.flatnonzero(weight)
-    weighted = X if len(kept) == len(X) else X[kept]
-    # Adding 0 turns -0.0 into 0.0, which is the same number in other bytes.
-    values = np.add(weighted.reshape(len(kept), -1), np.float32(0), order="C")
-    row_bytes = values.view(np.dtype((np.void, values.shape[1] * values.itemsize)))
-    _, value_ids = np.unique(row_bytes.ravel(), return_inverse=True)
+    _, value_ids = np.unique(_digest_rows(X, kept), return_inverse=True)
     keys = np.stack(
         [
             value_ids,
@@ -70,13 +74,31 @@ def find_distinct_rows(
     return DistinctRows(kept[first], summed.astype(np.float64))
 
 
+def _digest_rows(X: NDArray[np.float32], kept: NDArray[np.intp]) -> NDArray[np.void]:
+    # Sixteen bytes a row are sorted, rather than the rows: theirs is no other order
+    # than one that only values decide.
+    digests = np.empty(len(kept), dtype="V16")
+    for start in range(0, len(kept), ROWS_AT_ONCE):
+        chosen = kept[start : start + ROWS_AT_ONCE]
+        # Adding 0 turns -0.0 into 0.0, which is the same number in other bytes.
+        values = np.add(X[chosen], np.float32(0), order="C")
+        for number, row in enumerate(values, start):
+            digests[number] = np.void(blake2b(row, digest_size=16).digest())
+    return digests
+
+
+def share_tensor(X: NDArray[Any]) -> Tensor:
+    """Make a tensor of an array, in its memory where torch can read that."""
+    return torch.from_numpy(np.require(X, requirements=["C", "W"]))
+
+
 class Rows(Dataset[tuple[Tensor, object]]):
     """Rows in the memory of one device.
 
     Parameters
     ----------
     X : ndarray of shape (n, ...)
-        Samples; become float32.
+        Samples; become float32, and on the CPU stay where they are if they are.
     y : ndarray of shape (n,), default=None
         Class codes; become int64.
     weight : ndarray of shape (n,), default=None
@@ -92,7 +114,7 @@ class Rows(Dataset[tuple[Tensor, object]]):
         weight: NDArray[np.float64] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.X = torch.tensor(X, dtype=torch.float32, device=device)
+        self.X = share_tensor(X).to(device, torch.float32)
         self.y = None if y is None else torch.tensor(y, device=device)
         self.weight = None
         if weight is not None:
@@ -108,22 +130,97 @@ class Rows(Dataset[tuple[Tensor, object]]):
         return self.X[index], (self.y[index], self.weight[index])
 
 
+def arrange_members(
+    chosen: NDArray[np.bool_],
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Arrange the rows of several members in columns.
+
+    Parameters
+    ----------
+    chosen : ndarray of bool, shape (n_members, n)
+        The rows of each member, one at least.
+
+    Returns
+    -------
+    positions : ndarray of int, shape (n_most, n_members)
+        Positions of rows; where a member has fewer than another, again from its first.
+    is_fill : ndarray of bool, shape (n_most, n_members)
+        Where that is so.
+    """
+    n_rows = chosen.sum(axis=1)
+    columns = [np.resize(np.flatnonzero(own), n_rows.max()) for own in chosen]
+    return np.stack(columns, axis=1), np.arange(n_rows.max())[:, None] >= n_rows
+
+
+class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
+    """Rows of each of several networks that train side by side.
+
+    Where one has fewer rows than another, some of its own fill up its column: without
+    a class or weight, they count in nothing but the statistics of a batch.
+
+    Parameters
+    ----------
+    rows : Rows
+        All rows, with labels and weights.
+    chosen : ndarray of bool, shape (n_members, n)
+        The rows of each member, one at least.
+
+    Attributes
+    ----------
+    positions, y, weight : Tensor of shape (n_most, n_members)
+        Position in ``rows``, class code or ``NO_CLASS``, and weight: by member, in
+        columns. Weights average 1.
+    """
+
+    def __init__(self, rows: Rows, chosen: NDArray[np.bool_]) -> None:
+        if rows.y is None or rows.weight is None:
+            raise TypeError("rows of members must have labels and weights")
+        positions, fills = arrange_members(chosen)
+        device = rows.X.device
+        self.rows = rows
+        self.positions = torch.tensor(positions, device=device)
+        is_fill = torch.tensor(fills, device=device)
+        self.y = rows.y[self.positions].masked_fill(is_fill, NO_CLASS)
+        weight = rows.weight[self.positions].masked_fill(is_fill, 0)
+        self.weight = weight / weight.mean()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        taken = self.rows.X[self.positions[index]]
+        return taken, (self.y[index], self.weight[index])
+
+    def shuffle(self, generator: Generator) -> "MemberRows":
+        """Put the rows of each member in an order of its own."""
+        keys = torch.rand(self.positions.shape, generator=generator)
+        order = keys.argsort(dim=0).to(self.positions.device)
+        shuffled = copy(self)
+        shuffled.positions = self.positions.gather(0, order)
+        shuffled.y = self.y.gather(0, order)
+        shuffled.weight = self.weight.gather(0, order)
+        return shuffled
+
+
 class Batches:
     """Batches of rows, taken by index without a copy row by row.
 
     Parameters
     ----------
-    rows : Rows
+    rows : Rows or MemberRows
         What to take from.
     batch_size : int
         Rows of a batch. Batch norm has no variance for one row, so a last batch of one
         row joins the batch before.
     generator : torch.Generator, default=None
-        Shuffles the rows anew at each iteration; None: in order.
+        Shuffles rows of members anew at each iteration; None: in order.
     """
 
     def __init__(
-        self, rows: Rows, batch_size: int, generator: Generator | None = None
+        self,
+        rows: Rows | MemberRows,
+        batch_size: int,
+        generator: Generator | None = None,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
@@ -136,13 +233,10 @@ class Batches:
         return max(1, n_batches - leaves_one)
 
     def __iter__(self) -> Iterator[tuple[Tensor, object]]:
-        n_rows, n_batches = len(self.rows), len(self)
-        order = None
-        if self.generator is not None:
-            order = torch.randperm(n_rows, generator=self.generator)
-            order = order.to(self.rows.X.device)
+        rows, n_rows, n_batches = self.rows, len(self.rows), len(self)
+        if self.generator is not None and isinstance(rows, MemberRows):
+            rows = rows.shuffle(self.generator)
         for number in range(n_batches):
             start = number * self.batch_size
             end = n_rows if number == n_batches - 1 else start + self.batch_size
-            taken = slice(start, end)
-            yield self.rows[taken if order is None else order[taken]]
+            yield rows[slice(start, end)]

@@ -13,14 +13,16 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
 
-from plug_sklearn.classifiers._inputs import LabelledRows
+from plug_sklearn.classifiers._inputs import LabelledRows, ValidationRows
+from plug_sklearn.classifiers._rows import NO_CLASS
 
+Batch = tuple[Tensor, tuple[Tensor, Tensor]]
 Scorer = Callable[[Any, NDArray[np.float32], NDArray[Any]], float]
 
 
 def choose_scoring(
     monitor: str | Scorer,
-    validation: LabelledRows,
+    validation: ValidationRows,
     classes: NDArray[Any],
     owner: str,
 ) -> tuple[str | Scorer, list[tuple[str, Callback]]]:
@@ -30,7 +32,7 @@ def choose_scoring(
     ----------
     monitor : str or callable
         ``"loss"``, ``"roc_auc"``, the name of a scorer, or a scorer.
-    validation : LabelledRows
+    validation : ValidationRows
         Validation rows.
     classes : ndarray of shape (n_classes,)
         All labels.
@@ -45,15 +47,14 @@ def choose_scoring(
     callbacks : list of (str, Callback)
         At most one.
     """
-    codes, weight = validation.codes, validation.weight
     if monitor == "roc_auc":
+        codes, weight = validation.count()
         if len(np.unique(codes)) < len(classes):
             return "loss", []
         return monitor, [("valid_score", ScoreRocAuc(codes, weight))]
     if monitor == "loss":
         return monitor, []
-    scorer = get_scorer(monitor)
-    callback = ScoreWithScorer(scorer, validation.X, classes[codes], classes, owner)
+    callback = ScoreWithScorer(get_scorer(monitor), validation, classes, owner)
     return monitor, [("valid_score", callback)]
 
 
@@ -128,7 +129,9 @@ class ScoreRocAuc(Callback):
         """Keep the logits of the validation batches, which the loss had computed."""
         if not training:
             outputs = cast(Tensor | tuple[Tensor, Tensor], kwargs["y_pred"])
-            self.logits_.append(outputs[0] if isinstance(outputs, tuple) else outputs)
+            logits = outputs[0] if isinstance(outputs, tuple) else outputs
+            _, (codes, _) = cast(Batch, kwargs["batch"])
+            self.logits_.append(logits.reshape(*codes.shape, -1)[codes != NO_CLASS])
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
         """Score them."""
@@ -145,10 +148,9 @@ class ScoreWithScorer(Callback):
     ----------
     scorer : callable
         Called with an estimator that predicts as the network does now, ``X`` and ``y``.
-    X : ndarray of shape (n, ...), float32
-        Validation samples.
-    y : ndarray of shape (n,)
-        Their labels.
+    validation : ValidationRows
+        Validation rows. Where each member has rows of its own, it is scored on these,
+        and the score is the mean over all rows.
     classes : ndarray of shape (n_classes,)
         All labels.
     owner : str
@@ -158,14 +160,12 @@ class ScoreWithScorer(Callback):
     def __init__(
         self,
         scorer: Scorer,
-        X: NDArray[np.float32],
-        y: NDArray[Any],
+        validation: ValidationRows,
         classes: NDArray[Any],
         owner: str,
     ) -> None:
         self.scorer = scorer
-        self.X = X
-        self.y = y
+        self.parts = validation.split()
         self.classes = classes
         self.owner = owner
 
@@ -181,13 +181,21 @@ class ScoreWithScorer(Callback):
             # The network has diverged, and its probabilities are NaN.
             net.history.record("valid_score", float("nan"))
             return
-        score = self.scorer(NetInTraining(net, self.classes), self.X, self.y)
+        scores = [
+            self._score(NetInTraining(net, self.classes, member), rows)
+            for member, rows in self.parts
+        ]
+        n_rows = [len(rows.codes) for _, rows in self.parts]
+        net.history.record("valid_score", float(np.average(scores, weights=n_rows)))
+
+    def _score(self, estimator: "NetInTraining", rows: LabelledRows) -> float:
+        score = self.scorer(estimator, rows.X, self.classes[rows.codes])
         if not isinstance(score, Real) or np.isnan(score):
             raise ValueError(
                 f"The 'monitor' parameter of {self.owner} must be a scorer that gives "
                 f"a number for the validation rows. Got {score!r} from it instead."
             )
-        net.history.record("valid_score", float(score))
+        return float(score)
 
 
 class NetInTraining(ClassifierMixin, BaseEstimator):
@@ -199,16 +207,26 @@ class NetInTraining(ClassifierMixin, BaseEstimator):
         The network.
     classes : ndarray of shape (n_classes,)
         Labels, in the order of the logits.
+    member : int, default=None
+        Whose predictions they are; None: the mean of all.
     """
 
-    def __init__(self, net: Any, classes: NDArray[Any]) -> None:  # noqa: ANN401 - a cycle
+    def __init__(
+        self,
+        net: Any,  # noqa: ANN401 - a cycle
+        classes: NDArray[Any],
+        member: int | None = None,
+    ) -> None:
         self.net = net
         self.classes = classes
         self.classes_ = classes
+        self.member = member
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Predict probabilities, (n, n_classes)."""
-        probabilities: NDArray[np.float64] = self.net.compute_probabilities(X)
+        probabilities: NDArray[np.float64] = self.net.compute_probabilities(
+            X, self.member
+        )
         return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:

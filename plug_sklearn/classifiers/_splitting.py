@@ -14,8 +14,11 @@ def choose_validation_rows(
     fraction: float,
     rng: np.random.Generator,
     groups: NDArray[np.intp] | None = None,
+    n_members: int = 1,
 ) -> NDArray[np.bool_] | None:
-    """Choose the rows to validate on, class by class or group by group.
+    """Choose the rows that each member validates on, class by class or group by group.
+
+    Members choose rows that others have not, as long as there are any.
 
     Parameters
     ----------
@@ -27,10 +30,12 @@ def choose_validation_rows(
         What to draw from.
     groups : ndarray of shape (n,), default=None
         Group codes, from 0. No group is on both sides.
+    n_members : int, default=1
+        Networks to choose for.
 
     Returns
     -------
-    ndarray of bool, shape (n,), or None
+    ndarray of bool, shape (n_members, n), or None
         The rows chosen. Training keeps rows of every class. Without groups, every class
         of two rows or more is in both sides. None where that cannot be: fewer than 20
         rows, no class of two rows, or every choice of groups takes all rows of a class.
@@ -38,34 +43,53 @@ def choose_validation_rows(
     if len(codes) < MIN_ROWS:
         return None
     if groups is None:
-        return _choose_by_class(codes, fraction, rng)
-    return _choose_by_group(codes, fraction, rng, groups)
+        return _choose_by_class(codes, fraction, rng, n_members)
+    counts = np.zeros((groups.max() + 1, codes.max() + 1))
+    np.add.at(counts, (groups, codes), 1)
+    times_chosen = np.zeros(len(counts))
+    chosen = []
+    for _ in range(n_members):
+        groups_chosen = _choose_groups(counts, fraction, rng, times_chosen)
+        if groups_chosen is None:
+            # Those that none has chosen may all be ones that training needs.
+            groups_chosen = _choose_groups(counts, fraction, rng, 0 * times_chosen)
+        if groups_chosen is None:
+            return None
+        times_chosen[groups_chosen] += 1
+        chosen.append(np.isin(groups, groups_chosen))
+    return np.stack(chosen)
 
 
 def _choose_by_class(
-    codes: NDArray[np.intp], fraction: float, rng: np.random.Generator
-) -> NDArray[np.bool_] | None:
-    chosen = np.zeros(len(codes), dtype=bool)
-    for code in np.unique(codes):
-        members = np.flatnonzero(codes == code)
-        if len(members) > 1:
-            n_chosen = np.clip(round(fraction * len(members)), 1, len(members) - 1)
-            chosen[rng.permutation(members)[:n_chosen]] = True
-    return chosen if chosen.any() else None
-
-
-def _choose_by_group(
     codes: NDArray[np.intp],
     fraction: float,
     rng: np.random.Generator,
-    groups: NDArray[np.intp],
+    n_members: int,
 ) -> NDArray[np.bool_] | None:
-    counts = np.zeros((groups.max() + 1, codes.max() + 1))
-    np.add.at(counts, (groups, codes), 1)
+    chosen = np.zeros((n_members, len(codes)), dtype=bool)
+    for code in np.unique(codes):
+        rows = rng.permutation(np.flatnonzero(codes == code))
+        if len(rows) < 2:
+            continue
+        n_chosen = int(np.clip(round(fraction * len(rows)), 1, len(rows) - 1))
+        # Arcs of a circle, which leave no row out as long as they reach around it.
+        arc = np.arange(n_chosen)
+        for member, start in enumerate(np.arange(n_members) * len(rows) // n_members):
+            chosen[member, rows.take(start + arc, mode="wrap")] = True
+    return chosen if chosen.any() else None
+
+
+def _choose_groups(
+    counts: NDArray[np.float64],
+    fraction: float,
+    rng: np.random.Generator,
+    times_chosen: NDArray[np.float64],
+) -> NDArray[np.intp] | None:
     totals = counts.sum(axis=0)
     best, least_deviation = None, np.inf
     for _ in range(N_DRAWS):
         order = rng.permutation(len(counts))
+        order = order[times_chosen[order].argsort(kind="stable")]
         taken = counts[order].cumsum(axis=0)
         deviation = np.abs(taken / totals - fraction).sum(axis=1)
         deviation[(taken == totals).any(axis=1)] = np.inf
@@ -73,4 +97,4 @@ def _choose_by_group(
         if deviation[n_groups] < least_deviation:
             least_deviation = deviation[n_groups]
             best = order[: n_groups + 1]
-    return None if best is None else np.isin(groups, best)
+    return best

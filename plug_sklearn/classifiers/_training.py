@@ -12,16 +12,27 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import PassthroughScoring, PrintLog
 from torch import Generator, Tensor, nn
 
+from plug_sklearn.classifiers._calibration import find_sharpness
 from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS
 from plug_sklearn.classifiers._losses import ProbeLoss
 from plug_sklearn.classifiers._networks import Dropout, initialise_parameters
-from plug_sklearn.classifiers._rows import Batches, Rows
+from plug_sklearn.classifiers._projection import learn_basis
+from plug_sklearn.classifiers._rows import (
+    NO_CLASS,
+    Batches,
+    MemberRows,
+    Rows,
+    share_tensor,
+)
 from plug_sklearn.classifiers._stopping import StopTraining
 
 #: After this many batches, the running mean of all is torch's own, of momentum 0.1.
 WARM_UP_STEPS = 10
+#: Samples of a call that are computed in double precision.
+MOST_EXACT_ROWS = 1024
 
 Batch = tuple[Tensor, tuple[Tensor, Tensor]]
+Outputs = Tensor | tuple[Tensor, Tensor]
 
 
 class ProbeNet(NeuralNetClassifier):
@@ -98,7 +109,7 @@ class ProbeNet(NeuralNetClassifier):
 
     def partial_fit(
         self,
-        X: Rows,
+        X: MemberRows,
         y: object = None,
         classes: object = None,
         **fit_params: object,
@@ -120,32 +131,41 @@ class ProbeNet(NeuralNetClassifier):
         """Call the callbacks, who may end training.
 
         skorch's callbacks end it with a KeyboardInterrupt of their own. One that comes
-        out of a callback that is not ours is taken for that. They are shown class codes
-        where the loss is given weights too.
+        out of a callback that is not ours is taken for that. They are shown rows and
+        class codes, where the loss is given weights too and rows of each member.
         """
-        if "batch" in kwargs:
-            x, (codes, _) = cast(Batch, kwargs["batch"])
-            kwargs["batch"] = x, codes
         getattr(self, method_name)(self, **kwargs)
+        shown = None
         for name, callback in self.callbacks_:
-            try:
+            if name in OWN_CALLBACKS:
                 getattr(callback, method_name)(self, **kwargs)
+                continue
+            shown = shown or _hide_members(kwargs)
+            try:
+                getattr(callback, method_name)(self, **shown)
             except KeyboardInterrupt as interrupt:
-                if name in OWN_CALLBACKS or method_name.startswith("on_train"):
+                if method_name.startswith("on_train"):
                     raise
                 raise StopTraining from interrupt
 
     def on_train_begin(
         self,
         net: "ProbeNet",
-        X: Rows,
+        X: MemberRows,
         y: object = None,
         **kwargs: object,
     ) -> None:
-        """Learn how to standardise the units, from the rows to train on."""
+        """Learn how to standardise the units, from the rows of all members."""
         super().on_train_begin(net, X=X, y=y, **kwargs)
-        weight = torch.ones(len(X)) if X.weight is None else X.weight
-        self.module_.standardise.learn(X.X, weight)
+        rows, weight = X.rows.X, X.rows.weight
+        self.module_.standardise.learn(rows, weight)
+        if self.module_.projection is not None:
+            inputs = self.module_.read_features(rows).flatten(end_dim=-2).cpu()
+            weight = weight.cpu().repeat_interleave(len(inputs) // len(weight))
+            basis = self.module_.projection.basis
+            seed = int(np.random.SeedSequence(self.seed).generate_state(4)[3])
+            learnt = learn_basis(inputs.numpy(), weight.numpy(), basis.shape[1], seed)
+            basis.copy_(torch.tensor(learnt))
 
     def train_step_single(self, batch: object, **fit_params: object) -> dict[str, Any]:
         """Take a step, with norms whose running statistics start from the data.
@@ -162,10 +182,23 @@ class ProbeNet(NeuralNetClassifier):
         step: dict[str, Any] = super().train_step_single(batch, **fit_params)
         return step
 
+    def calibrate(self, validation: Rows | MemberRows) -> None:
+        """Scale the logits by the factor of the lowest loss on validation rows."""
+        self._set_training(False)
+        with torch.inference_mode():
+            batches = list(self.get_iterator(validation))
+            logits = [_take_logits(self.module_(x)) for x, _ in batches]
+        codes = torch.cat([codes.reshape(-1) for _, (codes, _) in batches])
+        weights = torch.cat([weight.reshape(-1) for _, (_, weight) in batches])
+        joined = torch.cat([one.reshape(-1, one.shape[-1]) for one in logits])
+        self.module_.sharpness.factor.fill_(find_sharpness(joined, codes, weights))
+
     def check_data(self, X: object, y: object = None) -> None:
         """Accept the data: the estimator has checked it."""
 
-    def get_iterator(self, dataset: Rows, training: bool = False) -> Batches:
+    def get_iterator(
+        self, dataset: Rows | MemberRows, training: bool = False
+    ) -> Batches:
         """Take batches of rows, shuffled in training."""
         if training:
             return Batches(dataset, self.batch_size, self.order_generator_)
@@ -183,15 +216,16 @@ class ProbeNet(NeuralNetClassifier):
     ) -> NDArray[np.float64]:
         """Apply a function of the network to all samples, batch by batch.
 
-        Computed in double precision wherever the device has it: in single precision, a
-        sample's result would depend on the samples beside it.
+        A few samples are computed in double precision, where the device has it: in
+        single precision, a sample's result depends on the samples beside it, by some
+        units of its last place.
 
         Parameters
         ----------
         X : ndarray of shape (n, ...), float32
             Samples.
         apply : callable
-            Given a copy of the network in evaluation mode and a batch of samples.
+            Given the network in evaluation mode, or a copy, and a batch of samples.
 
         Returns
         -------
@@ -199,22 +233,36 @@ class ProbeNet(NeuralNetClassifier):
             What ``apply`` gave, joined.
         """
         device = torch.device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        # A copy leaves the network as it is for whoever reads it in other threads.
-        module = deepcopy(self.module_).to(dtype).eval()
+        is_exact = len(X) <= MOST_EXACT_ROWS and device.type != "mps"
+        dtype = torch.float64 if is_exact else torch.float32
+        module = self.module_
+        if is_exact or module.training:
+            # A copy leaves the network as it is for whoever reads it in other threads.
+            module = deepcopy(module).to(dtype).eval()
         results = []
         with torch.inference_mode():
             for start in range(0, len(X), self.evaluation_rows):
                 batch = X[start : start + self.evaluation_rows]
-                samples = torch.tensor(batch, dtype=dtype, device=device)
+                samples = share_tensor(batch).to(device, dtype)
                 results.append(apply(module, samples).cpu().double())
         joined: NDArray[np.float64] = torch.cat(results).numpy()
         return joined
 
-    def compute_probabilities(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Compute class probabilities, (n, n_classes), that sum to 1."""
-        samples = np.asarray(X, dtype=np.float32)
-        return self.compute(samples, lambda module, x: _softmax_last(module(x)))
+    def compute_probabilities(
+        self, X: ArrayLike, member: int | None = None
+    ) -> NDArray[np.float64]:
+        """Compute class probabilities, (n, n_classes), that sum to 1.
+
+        Of one member, or, None, the mean of all.
+        """
+
+        def apply(module: nn.Module, x: Tensor) -> Tensor:
+            if member is None:
+                return _softmax_last(module(x))
+            each = x[:, None].expand(-1, module.n_members, *x.shape[1:])
+            return _softmax_last(module(each))[:, member]
+
+        return self.compute(np.asarray(X, dtype=np.float32), apply)
 
     def __getstate__(self) -> dict[str, object]:
         state = self.__dict__.copy()
@@ -227,6 +275,25 @@ class ProbeNet(NeuralNetClassifier):
         self.__dict__.update(state)
 
 
-def _softmax_last(outputs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-    logits = outputs[0] if isinstance(outputs, tuple) else outputs
-    return logits.softmax(dim=-1)
+def _hide_members(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if "batch" not in kwargs:
+        return kwargs
+    x, (codes, _) = cast(Batch, kwargs["batch"])
+    counts = codes != NO_CLASS
+    shown = kwargs | {"batch": (x[counts], codes[counts])}
+    if "y_pred" in kwargs:
+        outputs = kwargs["y_pred"]
+        shown["y_pred"] = (
+            tuple(output.reshape(*codes.shape, -1)[counts] for output in outputs)
+            if isinstance(outputs, tuple)
+            else outputs.reshape(*codes.shape, -1)[counts]
+        )
+    return shown
+
+
+def _take_logits(outputs: Outputs) -> Tensor:
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def _softmax_last(outputs: Outputs) -> Tensor:
+    return _take_logits(outputs).softmax(dim=-1)

@@ -10,6 +10,7 @@ from _activations import X, Y
 from skorch.callbacks import Callback, EarlyStopping
 
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+from plug_sklearn.classifiers._rows import NO_CLASS, MemberRows, Rows
 from plug_sklearn.classifiers._scoring import score_macro_auc
 
 RNG = np.random.default_rng(1)
@@ -17,7 +18,7 @@ X_VAL, Y_VAL = X[60:], Y[60:]
 
 
 class Recorder(Callback):
-    """Keeps the rows trained and validated on."""
+    """Keeps the rows that each member is trained and validated on."""
 
     def on_epoch_begin(
         self,
@@ -26,8 +27,17 @@ class Recorder(Callback):
         dataset_valid: Any = None,  # noqa: ANN401 - as above
         **kwargs: object,
     ) -> None:
-        self.training = dataset_train.X.numpy()
-        self.validation = None if dataset_valid is None else dataset_valid.X.numpy()
+        self.training = list_rows(dataset_train)
+        self.validation = list_rows(dataset_valid)
+
+
+def list_rows(dataset: Rows | MemberRows | None) -> list[np.ndarray]:
+    if dataset is None:
+        return []
+    if isinstance(dataset, Rows):
+        return [dataset.X.numpy()]
+    columns = zip(dataset.positions.T, dataset.y.T, strict=True)
+    return [dataset.rows.X[p[y != NO_CLASS]].numpy() for p, y in columns]
 
 
 def test_no_group_is_trained_and_validated_on(probe: BasePlugClassifier) -> None:
@@ -36,10 +46,23 @@ def test_no_group_is_trained_and_validated_on(probe: BasePlugClassifier) -> None
     X_named[:, 0, 0, 0] = groups
     recorder = Recorder()
     probe.set_params(callbacks=[recorder]).fit(X_named, Y, groups=groups)
-    training = set(recorder.training[:, 0, 0, 0])
-    validation = set(recorder.validation[:, 0, 0, 0])
-    assert training | validation == set(range(10))
-    assert not training & validation
+    assert len(recorder.training) == len(recorder.validation) == probe.n_members == 5
+    for trained, validated in zip(recorder.training, recorder.validation, strict=True):
+        training = set(trained[:, 0, 0, 0])
+        validation = set(validated[:, 0, 0, 0])
+        assert training | validation == set(range(10))
+        assert not training & validation
+
+
+def test_each_row_is_held_out_by_one_of_five_members(
+    probe: BasePlugClassifier,
+) -> None:
+    X_named = X.copy()
+    X_named[:, 0, 0, 0] = np.arange(80)
+    recorder = Recorder()
+    probe.set_params(callbacks=[recorder]).fit(X_named, Y)
+    held_out = np.concatenate(recorder.validation)[:, 0, 0, 0]
+    assert sorted(held_out) == list(range(80))
 
 
 def test_held_out_rows_are_the_fraction_of_each_class(
@@ -49,9 +72,10 @@ def test_held_out_rows_are_the_fraction_of_each_class(
     X_named[:, 0, 0, 0] = Y
     recorder = Recorder()
     probe.set_params(callbacks=[recorder], validation_fraction=0.25).fit(X_named, Y)
-    assert len(recorder.training) == 60
-    assert recorder.validation[:, 0, 0, 0].tolist().count(1) == 10
-    assert len(recorder.validation) == 20
+    for trained, validated in zip(recorder.training, recorder.validation, strict=True):
+        assert len(trained) == 60
+        assert validated[:, 0, 0, 0].tolist().count(1) == 10
+        assert len(validated) == 20
 
 
 def test_validation_rows_given_replace_those_held_out(
@@ -60,8 +84,8 @@ def test_validation_rows_given_replace_those_held_out(
     recorder = Recorder()
     probe.set_params(callbacks=[recorder])
     probe.fit(X[:60], Y[:60], X_val=X_VAL, y_val=Y_VAL)
-    assert len(recorder.training) == 60
-    np.testing.assert_array_equal(recorder.validation, X_VAL.astype(np.float32))
+    assert [len(rows) for rows in recorder.training] == [60] * 5
+    np.testing.assert_array_equal(recorder.validation, [X_VAL.astype(np.float32)])
 
 
 @pytest.mark.parametrize("n_samples", [2, 3, 4, 19])
@@ -70,8 +94,8 @@ def test_few_rows_are_all_trained_on_for_all_epochs(
 ) -> None:
     recorder = Recorder()
     probe.set_params(callbacks=[recorder]).fit(X[:n_samples], Y[:n_samples])
-    assert len(recorder.training) == n_samples
-    assert recorder.validation is None
+    assert [len(rows) for rows in recorder.training] == [n_samples] * 5
+    assert not recorder.validation
     assert probe.monitor_ is None
     assert probe.n_iter_ == probe.best_epoch_ == 4
     assert np.isfinite(probe.predict_proba(X)).all()
@@ -96,7 +120,7 @@ def test_without_early_stopping_all_rows_are_trained_on_for_all_epochs(
 ) -> None:
     recorder = Recorder()
     probe.set_params(early_stopping=False, patience=1, callbacks=[recorder]).fit(X, Y)
-    assert len(recorder.training) == 80
+    assert [len(rows) for rows in recorder.training] == [80] * 5
     assert probe.n_iter_ == 4
 
 

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from plug_sklearn import LayerAggregator, PlugCNNClassifier
-from plug_sklearn.classifiers._networks import CNNNetwork
+from plug_sklearn.classifiers._cnn_network import CNNNetwork
+from plug_sklearn.classifiers._layers import average_members
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4, 3, 6))
@@ -17,11 +19,37 @@ def fit(X: np.ndarray, **parameters: object) -> PlugCNNClassifier:
     return PlugCNNClassifier(**settings).fit(X, Y)
 
 
-def test_network_is_sized_by_rows_and_shape() -> None:
+PLAIN = {"conv_over": "units", "n_members": 1, "linear_path": False}
+
+
+def test_network_over_units_is_sized_by_rows_and_shape() -> None:
     # 8, 16, 32, 32; LayerNorm 12, then 3 x 5 x 4 x 8 + 24, 128 + 48, 544, 2178.
-    probe = fit(X)
+    probe = fit(X, **PLAIN)
     assert isinstance(probe.net_.module_, CNNNetwork)
     assert probe.n_parameters_ == 12 + 504 + 176 + 544 + 2178
+
+
+def test_network_over_layers_is_sized_by_rows_and_shape() -> None:
+    # 3 x 18 x 8 + 24, 3 x 8 x 16 + 48, 544, 2178; linear 72 x 2 + 2.
+    assert fit(X).n_parameters_ == 5 * (456 + 432 + 544 + 2178 + 146)
+
+
+@pytest.mark.parametrize("conv_over", ["layers", "units"])
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_all_members_together_keep_to_the_budget(conv_over: str, n_parts: int) -> None:
+    parameters = {"conv_over": conv_over, "linear_path": conv_over == "layers"}
+    probe = PlugCNNClassifier(
+        sizing="budget", target_ratio=30.0, n_members=2, max_epochs=1, **parameters
+    )
+    wide = RNG.normal(size=(60, 4, n_parts, 50))
+    probe.fit(wide, Y)
+    assert probe.n_parameters_ == pytest.approx(1800, rel=0.1)
+    assert probe.predict_proba(wide).shape == (60, 2)
+
+
+def test_order_of_layers_counts_over_layers() -> None:
+    probe = fit(X, linear_path=False, max_epochs=5)
+    assert not np.allclose(probe.transform(X), probe.transform(X[:, [0, 2, 1, 3]]))
 
 
 def test_parameters_reach_the_network_and_the_loss() -> None:
@@ -57,8 +85,8 @@ def test_three_axes_are_one_part() -> None:
 
 def test_bare_features_are_not_layer_normalised() -> None:
     flat = X.reshape(60, -1)
-    assert isinstance(fit(flat).net_.module_.norm, nn.Identity)
-    assert isinstance(fit(flat, n_layers=1).net_.module_.norm, nn.LayerNorm)
+    assert isinstance(fit(flat, **PLAIN).net_.module_.norm, nn.Identity)
+    assert isinstance(fit(flat, n_layers=1, **PLAIN).net_.module_.norm, nn.LayerNorm)
 
 
 @pytest.mark.parametrize(
@@ -80,20 +108,22 @@ def test_shape_that_does_not_suit_is_an_error(
 def test_transform_gives_the_projections_that_the_head_classifies() -> None:
     probe = fit(X)
     z = probe.transform(X)
-    assert z.shape == (60, 32)
+    assert z.shape == (60, 5 * 32)
     assert (z >= 0).all()
     module = probe.net_.module_.double()
-    tensor = module.encoder[0].weight.new_tensor(z)
+    tensor = module.output.weight.new_tensor(z).view(60, 5, 32)
     logits = module.output(module.head(tensor))
+    linear = module.linear(module.read_inputs(torch.tensor(X)).flatten(start_dim=2))
+    both = module.sharpness(average_members(logits + linear))
     np.testing.assert_allclose(
-        logits.softmax(1).detach().numpy(), probe.predict_proba(X), rtol=1e-9
+        both.softmax(dim=1).detach().numpy(), probe.predict_proba(X), rtol=1e-9
     )
 
 
 def test_projections_have_names_and_can_be_a_frame() -> None:
     probe = fit(X).set_output(transform="pandas")
     assert probe.transform(X).columns.tolist() == [
-        f"plugcnnclassifier{i}" for i in range(32)
+        f"plugcnnclassifier{i}" for i in range(160)
     ]
 
 
@@ -109,7 +139,9 @@ def test_contrast_draws_the_projections_of_a_class_together() -> None:
             contrastive_weight=contrastive_weight,
             early_stopping=False,
             dropout=0.0,
+            input_dropout=0.0,
             max_epochs=30,
+            **PLAIN,
         )
         z = probe.transform(X)
         z /= np.linalg.norm(z, axis=1, keepdims=True)

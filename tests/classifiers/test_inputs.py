@@ -82,13 +82,26 @@ def test_shares_of_classes_count_weights_and_factors() -> None:
     assert rows.share_by_class(np.array([2.0, 1.0])).tolist() == [0.5, 0.5]
 
 
-def test_rows_held_out_are_no_longer_trained_on() -> None:
+def test_rows_held_out_are_counted_and_split_by_member() -> None:
     numbers = np.arange(40, dtype=np.float32)[:, None]
     rows = LabelledRows(numbers, np.arange(40) % 2, np.arange(40.0) + 1)
-    training, validation = hold_out_rows(rows, 0.25, seed=0)
+    validation = hold_out_rows(rows, 0.25, seed=0, n_members=4)
     assert validation is not None
-    assert len(validation.X) == 10
-    assert sorted([*training.X[:, 0], *validation.X[:, 0]]) == list(range(40))
-    for part in (training, validation):
+    parts = validation.split()
+    assert [member for member, _ in parts] == [0, 1, 2, 3]
+    assert sorted(x for _, part in parts for x in part.X[:, 0]) == list(range(40))
+    for _, part in parts:
         assert np.array_equal(part.weight, part.X[:, 0] + 1)
         assert np.array_equal(part.codes, part.X[:, 0] % 2)
+    codes, weight = validation.count()
+    assert np.array_equal(codes, (weight - 1) % 2)
+    assert sorted(weight - 1) == list(range(40))
+
+
+def test_validation_rows_given_are_those_of_all_members() -> None:
+    probe = Probe()
+    read_rows(probe, X, Y, None, None)
+    [(member, part)] = read_validation_rows(probe, X[:3], Y[:3]).split()
+    assert member is None
+    assert np.array_equal(part.X, X[:3])
+    assert part.codes.tolist() == [0, 1, 0]

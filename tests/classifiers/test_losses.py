@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plug_sklearn.classifiers._losses import ProbeLoss, contrast_by_class
+from plug_sklearn.classifiers._rows import NO_CLASS
 
 
 def contrast_in_plain_python(
@@ -87,3 +88,35 @@ def test_loss_of_projections_adds_the_weighted_contrast() -> None:
     loss = ProbeLoss(contrastive_weight=0.5, temperature=0.2)((logits, z), targets)
     contrast = contrast_by_class(z, *targets, temperature=0.2)
     torch.testing.assert_close(loss, plain + 0.5 * contrast)
+
+
+def test_contrast_of_members_is_the_mean_of_theirs_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(7, 3, 4, generator=generator)
+    codes = torch.randint(2, (7, 3), generator=generator)
+    weights = torch.rand(7, 3, generator=generator)
+    alone = [
+        contrast_by_class(z[:, k], codes[:, k], weights[:, k]).item() for k in range(3)
+    ]
+    together = contrast_by_class(z, codes, weights).item()
+    assert together == pytest.approx(sum(alone) / 3)
+
+
+def test_rows_without_a_class_count_in_no_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 2, 3, generator=generator)
+    z = torch.randn(5, 2, 4, generator=generator)
+    codes = torch.tensor([[0, 1], [0, 1], [1, 1], [1, 0], [NO_CLASS, 0]])
+    weights = torch.ones(5, 2).masked_fill(codes == NO_CLASS, 0)
+    loss = ProbeLoss(contrastive_weight=1.0)
+    changed = logits.clone(), z.clone()
+    changed[0][4, 0], changed[1][4, 0] = 9, 9
+    expected = loss((logits, z), (codes, weights))
+    torch.testing.assert_close(loss(changed, (codes, weights)), expected)
+
+
+def test_monitored_loss_has_no_contrast() -> None:
+    logits, z = torch.zeros(4, 2), torch.eye(4)
+    targets = torch.tensor([0, 1, 0, 1]), torch.ones(4)
+    loss = ProbeLoss(contrastive_weight=1.0).eval()
+    assert loss((logits, z), targets).item() == pytest.approx(log(2))

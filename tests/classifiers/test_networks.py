@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
@@ -5,13 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plug_sklearn.classifiers._networks import (
-    CNNNetwork,
-    Dropout,
-    MLPNetwork,
-    Standardise,
-    initialise_parameters,
-)
+from plug_sklearn.classifiers._cnn_network import CNNNetwork
+from plug_sklearn.classifiers._layers import MemberLinear, MemberNorm, average_members
+from plug_sklearn.classifiers._networks import MLPNetwork, initialise_parameters
 
 WIDTHS = {"first": 8, "second": 16, "projection": 32, "head": 32}
 
@@ -32,17 +29,17 @@ def build_cnn(n_layers: int, n_parts: int) -> CNNNetwork:
     return network.eval()
 
 
-def apply_block(x: Tensor, linear: nn.Linear, norm: nn.BatchNorm1d) -> Tensor:
-    hidden = x @ linear.weight.T + linear.bias
+def apply_block(x: Tensor, linear: MemberLinear, norm: MemberNorm) -> Tensor:
+    hidden = x @ linear.weight[0] + linear.bias[0]
     hidden = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + norm.eps).sqrt()
     return (hidden * norm.weight + norm.bias).clamp(min=0)
 
 
 def test_mlp_computes_two_blocks_a_residual_block_and_the_logits() -> None:
     network = build_mlp()
-    linears = [m for m in network.modules() if isinstance(m, nn.Linear)]
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
-    assert [(m.in_features, m.out_features) for m in linears] == [
+    linears = [m for m in network.modules() if isinstance(m, MemberLinear)]
+    norms = [m for m in network.modules() if isinstance(m, MemberNorm)]
+    assert [tuple(m.weight.shape[1:]) for m in linears] == [
         (6, 9),
         (9, 7),
         (7, 7),
@@ -52,8 +49,10 @@ def test_mlp_computes_two_blocks_a_residual_block_and_the_logits() -> None:
     ]
     x = torch.randn(20, 6, generator=seed(1))
     hidden = apply_block(apply_block(x, linears[0], norms[0]), linears[1], norms[1])
-    hidden = hidden + linears[3](apply_block(hidden, linears[2], norms[2]))
-    expected = linears[5](apply_block(hidden, linears[4], norms[3]))
+    within = apply_block(hidden, linears[2], norms[2])
+    hidden = hidden + within @ linears[3].weight[0] + linears[3].bias[0]
+    last = apply_block(hidden, linears[4], norms[3])
+    expected = last @ linears[5].weight[0] + linears[5].bias[0]
     torch.testing.assert_close(network(x), expected)
 
 
@@ -63,13 +62,108 @@ def test_mlp_flattens_samples_of_more_axes() -> None:
     torch.testing.assert_close(network(x), network(x.reshape(4, 6)))
 
 
+def test_linear_path_adds_a_linear_function_of_the_standardised_features() -> None:
+    network = MLPNetwork(6, 3, first=9, second=7, last=5, dropout=0.0, linear_path=True)
+    initialise_parameters(network, seed())
+    network.eval()
+    x = torch.randn(20, 6, generator=seed(1))
+    network.standardise.learn(x, torch.ones(20))
+    before = network(x)
+    with torch.no_grad():
+        network.linear.weight.normal_(generator=seed(2))
+    expected = before + network.standardise(x) @ network.linear.weight[0]
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_dropped_features_reach_neither_the_blocks_nor_the_linear_path() -> None:
+    network = MLPNetwork(
+        6,
+        3,
+        first=9,
+        second=7,
+        last=5,
+        dropout=0.0,
+        linear_path=True,
+        input_dropout=1 - 1e-9,
+    )
+    initialise_parameters(network, seed())
+    nn.init.ones_(network.linear.weight)
+    out = network(torch.randn(20, 6, generator=seed(1)))
+    torch.testing.assert_close(out, out[:1].expand(20, 3))
+
+
+MEMBERS = [
+    lambda m: MLPNetwork(
+        12, 3, first=9, second=7, last=5, dropout=0.0, n_members=m, linear_path=True
+    ),
+    *(
+        lambda m, parts=parts, over=over: CNNNetwork(
+            12 // parts // 2,
+            parts,
+            2,
+            3,
+            dropout=0.0,
+            n_members=m,
+            linear_path=True,
+            conv_over=over,
+            **WIDTHS,
+        )
+        for parts in (1, 2)
+        for over in ("units", "layers")
+    ),
+]
+
+
+@pytest.mark.parametrize("build", MEMBERS)
+def test_a_member_computes_what_a_network_alone_does(
+    build: Callable[[int], MLPNetwork | CNNNetwork],
+) -> None:
+    network = build(3)
+    initialise_parameters(network, seed())
+    x = torch.randn(10, 3, 12, generator=seed(1))
+    together = first_output(network(x))
+    for member in range(3):
+        alone = build(1)
+        state = alone.state_dict()
+        for name, value in network.state_dict().items():
+            shared = value.shape == state[name].shape
+            state[name] = value if shared else value.chunk(3)[member]
+        alone.load_state_dict(state)
+        # Normalised by each batch, as in training.
+        torch.testing.assert_close(
+            first_output(alone.train()(x[:, member])), together[:, member]
+        )
+
+
+@pytest.mark.parametrize("build", MEMBERS)
+def test_samples_of_all_members_get_the_mean_of_their_probabilities(
+    build: Callable[[int], MLPNetwork | CNNNetwork],
+) -> None:
+    network = build(3)
+    initialise_parameters(network, seed())
+    network.eval()
+    x = torch.randn(10, 12, generator=seed(1))
+    each = first_output(network(x[:, None].expand(-1, 3, -1))).softmax(dim=2)
+    shared = first_output(network(x)).softmax(dim=1)
+    torch.testing.assert_close(shared, each.mean(dim=1))
+
+
+def first_output(outputs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def test_the_mean_of_sure_probabilities_is_finite() -> None:
+    logits = torch.tensor([[[900.0, 0.0], [0.0, 900.0]]])
+    assert average_members(logits).softmax(dim=1).tolist() == [[0.5, 0.5]]
+
+
 @pytest.mark.parametrize("n_parts", [1, 2, 3, 4])
 def test_cnn_reads_flat_samples_as_layers_parts_and_units(n_parts: int) -> None:
     network = build_cnn(4, n_parts)
     x = torch.randn(3, 4, n_parts, 10, generator=seed())
     logits, z = network(x)
     assert logits.shape == (3, 2)
-    assert z.shape == (3, 32)
+    assert z.shape == (3, 1, 32)
     torch.testing.assert_close(network(x.flatten(start_dim=1))[0], logits)
 
 
@@ -108,35 +202,10 @@ def test_cnn_ignores_the_scale_of_hidden_states() -> None:
     )
 
 
-def test_dropout_is_the_identity_outside_training() -> None:
-    x = torch.ones(3, 4)
-    assert Dropout(0.5).eval()(x) is x
-
-
-def test_dropout_keeps_the_mean_and_zeroes_its_share() -> None:
-    dropout = Dropout(0.3)
-    dropout.generator = seed()
-    out = dropout(torch.ones(200, 500))
-    # 100,000 draws: four standard errors of the share are 0.006.
-    assert (out == 0).double().mean().item() == pytest.approx(0.3, abs=0.006)
-    assert out.unique().tolist() == pytest.approx([0, 1 / 0.7])
-
-
-def test_dropout_draws_from_its_generator_alone() -> None:
-    before = torch.get_rng_state()
-    outs = []
-    for _ in range(2):
-        dropout = Dropout(0.5)
-        dropout.generator = seed(3)
-        outs.append(dropout(torch.ones(50, 50)))
-    assert torch.equal(*outs)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_initial_parameters_are_uniform_within_the_root_of_the_fan_in() -> None:
     network = MLPNetwork(400, 2, first=100, second=16, last=16, dropout=0.0)
     initialise_parameters(network, seed())
-    linear = next(m for m in network.modules() if isinstance(m, nn.Linear))
+    linear = next(m for m in network.modules() if isinstance(m, MemberLinear))
     scaled = np.sort(linear.weight.detach().numpy().ravel()) * sqrt(400)
     # Kolmogorov's distance from the uniform law, at odds of 1 in 1,000 for n draws.
     uniform = np.linspace(-1, 1, len(scaled))
@@ -165,40 +234,3 @@ def test_class_shares_are_the_probabilities_of_an_input_of_no_effect() -> None:
         network.output.weight.zero_()
     probabilities = network.eval()(torch.ones(1, 6)).softmax(dim=1)
     assert probabilities[0].tolist() == pytest.approx([0.7, 0.2, 0.1])
-
-
-def learn(x: Tensor, weight: Tensor) -> Standardise:
-    standardise = Standardise(tuple(x.shape[1:]))
-    standardise.learn(x, weight)
-    return standardise
-
-
-def test_units_are_standardised_by_their_weighted_mean_and_deviation() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(5, [[1e-3, 1, 1e6]], size=(30, 3)).astype(np.float32)
-    weight = rng.integers(0, 4, size=30).astype(np.float32)
-    repeated = x.repeat(weight.astype(int), axis=0).astype(float)
-    expected = (x - repeated.mean(0)) / repeated.std(0)
-    found = learn(torch.tensor(x), torch.tensor(weight))(torch.tensor(x))
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
-
-
-def test_more_units_than_are_converted_at_once_are_all_standardised() -> None:
-    x = torch.randn(9, 3, 700, generator=seed())
-    found = learn(x, torch.ones(9))(x)
-    torch.testing.assert_close(found.mean(0), torch.zeros(3, 700), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.std(0, correction=0), torch.ones(3, 700))
-
-
-@pytest.mark.parametrize("value", [0.0, 0.1, 1e30, 1e-45])
-def test_a_unit_constant_where_there_is_weight_becomes_zero(value: float) -> None:
-    x = torch.full((7, 1), value)
-    x[3] = 1.0
-    weight = torch.tensor([3.0, 1, 1, 0, 7, 1, 1])
-    assert learn(x, weight)(x).tolist() == [[0.0]] * 7
-
-
-def test_statistics_are_neither_trained_nor_lost() -> None:
-    standardise = learn(torch.randn(9, 4, generator=seed()), torch.ones(9))
-    assert not list(standardise.parameters())
-    assert set(standardise.state_dict()) == {"mean", "scale"}

@@ -5,7 +5,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from plug_sklearn.classifiers._rows import Batches, Rows, find_distinct_rows
+from plug_sklearn.classifiers._rows import (
+    NO_CLASS,
+    Batches,
+    MemberRows,
+    Rows,
+    find_distinct_rows,
+)
 
 
 def tally_in_plain_python(
@@ -46,11 +52,15 @@ def test_order_of_the_rows_does_not_change_the_distinct_rows(order: list[int]) -
     assert np.array_equal(one.weight, other.weight)
 
 
+def number_rows(n_rows: int, chosen: np.ndarray | None = None) -> MemberRows:
+    rows = Rows(np.arange(n_rows)[:, None], np.zeros(n_rows, np.intp), np.ones(n_rows))
+    return MemberRows(rows, np.ones((1, n_rows), bool) if chosen is None else chosen)
+
+
 def take_batches(n_rows: int, batch_size: int, shuffled: bool) -> list[list[int]]:
-    rows = Rows(np.arange(n_rows)[:, None])
     generator = torch.Generator().manual_seed(0) if shuffled else None
-    batches = Batches(rows, batch_size, generator)
-    taken = [x[:, 0].int().tolist() for x, _ in batches]
+    batches = Batches(number_rows(n_rows), batch_size, generator)
+    taken = [x[:, 0, 0].int().tolist() for x, _ in batches]
     assert len(taken) == len(batches)
     return taken
 
@@ -73,10 +83,42 @@ def test_no_batch_holds_one_row(n_rows: int, batch_size: int) -> None:
 
 
 def test_each_iteration_shuffles_anew() -> None:
-    rows = Rows(np.arange(50)[:, None])
-    batches = Batches(rows, 50, torch.Generator().manual_seed(0))
+    batches = Batches(number_rows(50), 50, torch.Generator().manual_seed(0))
     (first, _), (second, _) = next(iter(batches)), next(iter(batches))
     assert not torch.equal(first, second)
+
+
+@given(
+    counts=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    batch_size=st.integers(2, 7),
+)
+def test_each_member_gets_its_own_rows_once_an_epoch(
+    counts: list[int], batch_size: int
+) -> None:
+    chosen = np.zeros((len(counts), 20), bool)
+    for own, count in zip(chosen, counts, strict=True):
+        own[np.random.default_rng(count).permutation(20)[:count]] = True
+    rows = number_rows(20, chosen)
+    total = 0.0
+    taken: list[list[int]] = [[] for _ in counts]
+    for x, (codes, weight) in Batches(rows, batch_size, torch.Generator()):
+        for member, own in enumerate(taken):
+            counted = codes[:, member] != NO_CLASS
+            own += x[counted, member, 0].int().tolist()
+            assert chosen[member, x[:, member, 0].int()].all()
+            assert not weight[~counted, member].any()
+        total += float(weight.sum())
+    assert [sorted(own) for own in taken] == [
+        np.flatnonzero(own).tolist() for own in chosen
+    ]
+    assert total == pytest.approx(max(counts) * len(counts))
+
+
+def test_rows_that_are_float32_stay_where_they_are() -> None:
+    X = np.zeros((3, 2), np.float32)
+    assert np.shares_memory(Rows(X).X.numpy(), X)
+    X.flags.writeable = False
+    assert not np.shares_memory(Rows(X).X.numpy(), X)
 
 
 def test_weights_of_rows_average_one() -> None:

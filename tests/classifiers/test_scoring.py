@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from plug_sklearn.classifiers._inputs import LabelledRows
+from plug_sklearn.classifiers._inputs import LabelledRows, ValidationRows
 from plug_sklearn.classifiers._scoring import choose_scoring, score_macro_auc
 
 
@@ -32,9 +32,10 @@ def test_auc_of_nan_is_nan() -> None:
     assert np.isnan(score_macro_auc(np.arange(2), np.full((2, 2), np.nan), np.ones(2)))
 
 
-def validation_rows(codes: list[int]) -> LabelledRows:
+def validation_rows(codes: list[int]) -> ValidationRows:
     n = len(codes)
-    return LabelledRows(np.zeros((n, 1), np.float32), np.array(codes), np.ones(n))
+    rows = LabelledRows(np.zeros((n, 1), np.float32), np.array(codes), np.ones(n))
+    return ValidationRows(rows)
 
 
 def test_auc_without_rows_of_a_class_becomes_the_loss() -> None:

@@ -3,8 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from plug_sklearn.classifiers._networks import CNNNetwork, MLPNetwork
-from plug_sklearn.classifiers._sizing import size_cnn, size_mlp
+from plug_sklearn.classifiers._cnn_network import CNNNetwork
+from plug_sklearn.classifiers._networks import MLPNetwork
+from plug_sklearn.classifiers._sizing import (
+    size_cnn,
+    size_mlp,
+)
 
 # (samples, features, classes) → (first, second, last), trainable parameters. By hand:
 # d·f + f + 2f, f·s + s + 2s, s·s + s + 2s, s·s + s, s·l + l + 2l, l·c + c.

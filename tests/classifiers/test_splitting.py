@@ -24,7 +24,7 @@ def test_classes_of_two_rows_or_more_are_on_both_sides(
         return
     assert chosen is not None
     for code, size in enumerate(sizes):
-        n_chosen = chosen[codes == code].sum()
+        n_chosen = chosen[0, codes == code].sum()
         assert n_chosen == (size > 1) * np.clip(
             round(fraction * size), 1, max(1, size - 1)
         )
@@ -43,10 +43,11 @@ def test_no_group_is_on_both_sides(n_groups: int, fraction: float, seed: int) ->
     groups = rng(seed).integers(n_groups, size=100)
     groups[:n_groups] = np.arange(n_groups)
     codes = rng(seed + 1).integers(2, size=100)
-    chosen = choose_validation_rows(codes, fraction, rng(), groups)
+    chosen = choose_validation_rows(codes, fraction, rng(), groups, n_members=3)
     assert chosen is not None
-    assert not set(groups[chosen]) & set(groups[~chosen])
-    assert set(codes[~chosen]) == {0, 1}
+    for own in chosen:
+        assert not set(groups[own]) & set(groups[~own])
+        assert set(codes[~own]) == {0, 1}
 
 
 def test_groups_are_chosen_to_the_fraction_of_each_class() -> None:
@@ -54,7 +55,7 @@ def test_groups_are_chosen_to_the_fraction_of_each_class() -> None:
     codes = groups % 2
     chosen = choose_validation_rows(codes, 0.2, rng(), groups)
     assert chosen is not None
-    assert codes[chosen].mean() == pytest.approx(0.5, abs=0.1)
+    assert codes[chosen[0]].mean() == pytest.approx(0.5, abs=0.1)
     assert chosen.mean() == pytest.approx(0.2, abs=0.03)
 
 
@@ -65,6 +66,34 @@ def test_no_rows_are_chosen_where_training_would_lose_a_class(
     groups: np.ndarray,
 ) -> None:
     assert choose_validation_rows(np.arange(40) % 2, 0.2, rng(), groups) is None
+
+
+@given(sizes=st.lists(st.integers(10, 40), min_size=2, max_size=4))
+def test_five_members_choose_each_row_once_as_near_as_can_be(sizes: list[int]) -> None:
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    chosen = choose_validation_rows(codes, 0.2, rng(), n_members=5)
+    assert chosen is not None
+    for code, size in enumerate(sizes):
+        own = chosen[:, codes == code]
+        assert (own.sum(axis=1) == round(size / 5)).all()
+        assert abs(own.sum(axis=0) - 1).sum() <= 5
+
+
+def test_members_choose_other_groups_while_there_are_any() -> None:
+    groups = np.arange(100) // 10
+    codes = np.arange(100) % 2
+    chosen = choose_validation_rows(codes, 0.2, rng(), groups, n_members=5)
+    assert chosen is not None
+    assert (chosen.sum(axis=0) == 1).all()
+
+
+def test_a_group_that_training_needs_is_chosen_by_no_member() -> None:
+    groups = np.arange(60) // 20
+    codes = np.where(groups == 2, 1, np.arange(60) % 2 * (groups == 1))
+    codes[groups == 1] = 0
+    chosen = choose_validation_rows(codes, 0.2, rng(), groups, n_members=4)
+    assert chosen is not None
+    assert set(groups[chosen.any(axis=0)]) == {0, 1}
 
 
 def test_the_seed_decides_the_choice() -> None:

@@ -9,8 +9,9 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.nn import functional as F
 
+from plug_sklearn.classifiers._calibration import find_sharpness
 from plug_sklearn.classifiers._networks import MLPNetwork
-from plug_sklearn.classifiers._rows import Rows
+from plug_sklearn.classifiers._rows import MemberRows, Rows
 from plug_sklearn.classifiers._training import ProbeNet
 
 RNG = np.random.default_rng(0)
@@ -32,8 +33,13 @@ def build_net(**parameters: object) -> ProbeNet:
     return ProbeNet(**({"module": MLPNetwork} | sizes | settings | parameters))
 
 
+def member_rows(X: np.ndarray, n_members: int = 1) -> MemberRows:
+    return MemberRows(Rows(X, CODES, WEIGHT), np.ones((n_members, 50), bool))
+
+
 def train(**parameters: object) -> ProbeNet:
-    return build_net(**parameters).fit(Rows(X, CODES, WEIGHT), None)
+    net = build_net(**parameters)
+    return net.fit(member_rows(X, net.get_params().get("module__n_members", 1)), None)
 
 
 def weighted_cross_entropy(net: ProbeNet, logits: torch.Tensor) -> float:
@@ -71,7 +77,7 @@ def test_a_generator_decides_initial_weights_batches_and_masks() -> None:
     for seed in (0, 1):
         net = build_net(seed=seed).initialize()
         masked = net.module_.entry[0][3](torch.ones(4, 50))
-        batch, _ = next(iter(net.get_iterator(Rows(X, CODES, WEIGHT), training=True)))
+        batch, _ = next(iter(net.get_iterator(member_rows(X), training=True)))
         drawn.append((net.module_.output.weight, masked, batch))
     for one, other in zip(*drawn, strict=True):
         assert not torch.equal(one, other)
@@ -80,7 +86,8 @@ def test_a_generator_decides_initial_weights_batches_and_masks() -> None:
 def test_running_statistics_start_as_those_of_the_data() -> None:
     net = train(max_epochs=1, lr=1e-12, batch_size=50, module__dropout=0.0)
     norm = net.module_.entry[0][1]
-    inputs = net.module_.entry[0][0](net.module_.standardise(torch.tensor(X)))
+    inputs = net.module_.entry[0][0](net.module_.standardise(torch.tensor(X))[:, None])
+    inputs = inputs[:, 0]
     torch.testing.assert_close(norm.running_mean, inputs.mean(0))
     torch.testing.assert_close(norm.running_var, inputs.var(0))
 
@@ -103,12 +110,12 @@ class InterruptedNetwork(MLPNetwork):
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_gets_out_of_training() -> None:
     with pytest.raises(KeyboardInterrupt):
-        build_net(module=InterruptedNetwork).fit(Rows(X, CODES, WEIGHT), None)
+        build_net(module=InterruptedNetwork).fit(member_rows(X), None)
 
 
 def test_initial_logits_are_the_shares_of_the_classes() -> None:
     net = build_net(class_shares=[0.9, 0.1]).initialize()
-    assert net.module_.output.bias.softmax(0).tolist() == pytest.approx([0.9, 0.1])
+    assert net.module_.output.bias[0].softmax(0).tolist() == pytest.approx([0.9, 0.1])
 
 
 def test_computing_leaves_the_network_in_its_mode_and_precision() -> None:
@@ -146,7 +153,7 @@ def test_trimmed_net_pickles_its_weights_once_and_nothing_of_training() -> None:
 def test_scale_of_the_samples_does_not_matter() -> None:
     expected = train().compute_probabilities(X)
     # A power of two, so that the scaling itself rounds nothing.
-    scaled = build_net().fit(Rows(X / 1024, CODES, WEIGHT), None)
+    scaled = build_net().fit(member_rows(X / 1024), None)
     np.testing.assert_array_equal(scaled.compute_probabilities(X / 1024), expected)
 
 
@@ -154,11 +161,44 @@ def test_offset_of_a_unit_hardly_matters() -> None:
     # So coarse that the offset rounds nothing; its mean in single precision still is.
     coarse = np.round(X * 1024) / 1024
     offset = coarse + np.float32(1000) * (np.arange(4) == 2)
-    one, other = (
-        build_net().fit(Rows(x, CODES, WEIGHT), None) for x in (coarse, offset)
-    )
+    one, other = (build_net().fit(member_rows(x), None) for x in (coarse, offset))
     np.testing.assert_allclose(
         one.compute_probabilities(coarse),
         other.compute_probabilities(offset),
         atol=0.03,
     )
+
+
+def test_calibration_scales_logits_by_the_factor_of_the_lowest_loss() -> None:
+    net = train(max_epochs=30, module__dropout=0.0, lr=0.05)
+    noisy = X + RNG.normal(size=X.shape).astype(np.float32)
+    rows = Rows(noisy, CODES, WEIGHT)
+    logits = net.module_.eval()(rows.X).detach()
+    factor = find_sharpness(logits, rows.y, rows.weight)
+    assert factor != 1
+    net.calibrate(rows)
+    torch.testing.assert_close(net.module_(rows.X).detach(), factor * logits)
+
+
+def test_calibration_leaves_the_order_of_rows_as_it_was() -> None:
+    net = train(max_epochs=10)
+    before = net.compute_probabilities(X)[:, 1]
+    net.calibrate(Rows(X[::-1].copy(), CODES, WEIGHT))
+    after = net.compute_probabilities(X)[:, 1]
+    assert np.array_equal(before.argsort(), after.argsort())
+    assert not np.allclose(before, after)
+
+
+def test_a_large_call_is_computed_as_a_small_one() -> None:
+    net = train()
+    net.module_.eval()
+    many = np.tile(X, (40, 1))
+    np.testing.assert_allclose(
+        net.compute_probabilities(many)[:50], net.compute_probabilities(X), atol=1e-6
+    )
+
+
+def test_probabilities_of_a_member_average_to_those_of_all() -> None:
+    net = train(module__n_members=3)
+    each = [net.compute_probabilities(X, member) for member in range(3)]
+    np.testing.assert_allclose(np.mean(each, axis=0), net.compute_probabilities(X))

@@ -1,0 +1,203 @@
+"""The network over layers or units: a plain torch module."""
+
+from torch import Tensor, nn
+
+from plug_sklearn.classifiers._layers import (
+    Dropout,
+    LinearPath,
+    MemberLinear,
+    Projection,
+    Sharpness,
+    Standardise,
+    average_members,
+)
+
+
+class CNNNetwork(nn.Module):
+    """Convolutions along the layers or the hidden units, and a head.
+
+    Each unit of each layer and part is standardised first. There may be several such
+    networks, the members, in one module.
+
+    Parameters
+    ----------
+    n_layers, n_parts, hidden_size : int
+        Shape of a sample.
+    n_classes : int
+        Logits.
+    first, second, projection, head : int
+        Channels of the convolutions and units of the head's hidden layer.
+    dropout : float
+        Probability of dropping a unit of the projection and within the head.
+    conv_over : {"layers", "units"}, default="units"
+        What convolutions run along. Their channels are the hidden units of each part,
+        or the layers.
+    normalise : bool, default=True
+        Apply LayerNorm to the hidden units of each layer and part.
+    affine : bool, default=True
+        Let LayerNorm have weights.
+    n_members : int, default=1
+        Networks.
+    linear_path : bool, default=False
+        Add a linear function of the sample to the logits.
+    input_dropout : float, default=0.0
+        Probability of dropping a channel.
+    n_kept : int, default=None
+        Channels to project to before the convolutions; None: none are.
+    """
+
+    def __init__(
+        self,
+        n_layers: int,
+        n_parts: int,
+        hidden_size: int,
+        n_classes: int,
+        *,
+        first: int,
+        second: int,
+        projection: int,
+        head: int,
+        dropout: float,
+        conv_over: str = "units",
+        normalise: bool = True,
+        affine: bool = True,
+        n_members: int = 1,
+        linear_path: bool = False,
+        input_dropout: float = 0.0,
+        n_kept: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_members = n_members
+        self.sharpness = Sharpness()
+        self.conv_over = conv_over
+        self.sample_shape = (n_layers, n_parts, hidden_size)
+        self.standardise = Standardise(self.sample_shape)
+        self.input_dropout = Dropout(input_dropout)
+        self.norm: nn.Module = nn.Identity()
+        if normalise:
+            self.norm = nn.LayerNorm(hidden_size, elementwise_affine=affine)
+        n_channels = n_parts * hidden_size if conv_over == "layers" else n_layers
+        self.projection, n_inputs = None, n_channels
+        if n_kept is not None:
+            self.projection = Projection(n_channels, n_kept)
+            n_channels = n_kept
+        widths = first, second, projection
+        if conv_over == "layers":
+            convolutions = _convolve_line(n_members, n_channels, *widths, kernel=3)
+        elif n_parts == 1:
+            convolutions = _convolve_line(n_members, n_channels, *widths, kernel=5)
+        else:
+            convolutions = _convolve_parts(n_members, n_channels, n_parts, *widths)
+        self.encoder = nn.Sequential(*convolutions, nn.Flatten())
+        self.dropout = Dropout(dropout)
+        self.head = nn.Sequential(
+            MemberLinear(n_members, projection, projection),
+            nn.ReLU(),
+            Dropout(dropout),
+            MemberLinear(n_members, projection, head),
+            nn.ReLU(),
+            Dropout(dropout),
+        )
+        self.output = MemberLinear(n_members, head, n_classes)
+        self.linear = None
+        if linear_path:
+            n_positions = n_layers * n_parts * hidden_size // n_inputs
+            self.linear = LinearPath(n_members, n_positions * n_channels, n_classes)
+
+    def read_features(self, x: Tensor) -> Tensor:
+        """Standardise samples: (n, members or 1, ..., channels)."""
+        x = self.norm(self.standardise(x.reshape(len(x), -1, *self.sample_shape)))
+        if self.conv_over == "layers":
+            return x.flatten(start_dim=3)
+        x = x.movedim(2, -1)
+        return x.squeeze(2) if self.sample_shape[1] == 1 else x
+
+    def read_inputs(self, x: Tensor) -> Tensor:
+        """Standardise samples, project them, and drop channels."""
+        x = self.read_features(x)
+        if self.projection is not None:
+            x = self.projection(x)
+        if not self.training:
+            return x
+        places = [1] * (x.ndim - 3)
+        mask = self.input_dropout(x.new_ones(*x.shape[:2], *places, x.shape[-1]))
+        return x * mask
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map what ``read_inputs`` gives to projections (n, members, projection)."""
+        x = x.expand(-1, self.n_members, *x.shape[2:])
+        z: Tensor = self.encoder(x.movedim(-1, 2).flatten(1, 2))
+        return z.view(len(x), self.n_members, -1)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Map samples (n, ...) to their projections z, (n, members * projection)."""
+        return self.encode(self.read_inputs(x)).flatten(start_dim=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map samples to logits and projections.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, members, ...) or (n, ...)
+            Samples of each member, or of all.
+
+        Returns
+        -------
+        logits : Tensor of shape (n, members, n_classes) or (n, n_classes)
+            Logits of each member; or those of the mean of their probabilities.
+        z : Tensor of shape (n, members, projection)
+            Projections.
+        """
+        x = self.read_inputs(x)
+        z = self.encode(x)
+        logits: Tensor = self.output(self.head(self.dropout(z)))
+        if self.linear is not None:
+            logits = logits + self.linear(x.flatten(start_dim=2))
+        if x.shape[1] == 1:
+            logits = average_members(logits)
+        return self.sharpness(logits), z
+
+
+def _convolve_line(
+    n_members: int,
+    n_channels: int,
+    first: int,
+    second: int,
+    projection: int,
+    kernel: int,
+) -> list[nn.Module]:
+    m = n_members
+    return [
+        nn.Conv1d(m * n_channels, m * first, kernel, padding=kernel // 2, groups=m),
+        nn.BatchNorm1d(m * first),
+        nn.ReLU(),
+        nn.Conv1d(m * first, m * second, 3, padding=1, groups=m),
+        nn.BatchNorm1d(m * second),
+        nn.ReLU(),
+        nn.Conv1d(m * second, m * projection, 1, groups=m),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+    ]
+
+
+def _convolve_parts(
+    n_members: int,
+    n_layers: int,
+    n_parts: int,
+    first: int,
+    second: int,
+    projection: int,
+) -> list[nn.Module]:
+    m, height = n_members, min(n_parts, 3)
+    padding = (height // 2, 2)
+    return [
+        nn.Conv2d(m * n_layers, m * first, (height, 5), padding=padding, groups=m),
+        nn.BatchNorm2d(m * first),
+        nn.ReLU(),
+        nn.Conv2d(m * first, m * second, 1, groups=m),
+        nn.BatchNorm2d(m * second),
+        nn.ReLU(),
+        nn.Conv2d(m * second, m * projection, 1, groups=m),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+    ]

@@ -1,0 +1,125 @@
+"""What the docstrings of both estimators say alike."""
+
+from typing import TypeVar
+
+MEMBERS = """\
+n_members : int, default=5
+    Networks that train side by side, on batches of their own, and whose probabilities
+    are averaged. Each holds out rows of its own to stop on: with five, each row trains
+    four of them. 1: one network.
+linear_path : bool, default=True
+    Add a linear function of the standardised input to the logits, zero to begin with:
+    the network learns what it misses.
+input_dropout : float, default=0.2
+    Probability of dropping an input in training, in [0, 1).
+"""
+
+TRAINING = """\
+max_epochs : int, default=200
+    Most passes over the training rows.
+lr : float, default={lr}
+    Learning rate of AdamW.
+weight_decay : float, default={weight_decay}
+    Weight decay of AdamW.
+linear_lr : float, default=0.17
+    Learning rate of the linear path, divided by the number of its inputs: the most that
+    a step changes a logit, for inputs of size 1. An input's is ``lr`` at most.
+linear_decay : float, default=0.0003
+    Part of the linear path's weights that a step takes away, below 1.
+batch_size : int, default=64
+    Rows of a training batch of each member, 2 at least.
+early_stopping : bool, default=True
+    Hold out rows, stop when they are predicted no better, and keep the weights of the
+    best epoch. Otherwise all rows are trained on for ``max_epochs``.
+validation_fraction : float, default=0.2
+    Part of the rows that each member holds out, of each class alike; members hold out
+    other rows as far as there are any. No rows are held out of fewer than 20, nor where
+    groups allow no choice that leaves rows of every class to train on: training then is
+    as without early stopping.
+patience : int, default=20
+    Epochs to wait for a better one.
+min_delta : float, default=0.002
+    Differences of score and of loss up to this count as none.
+monitor : str or callable, default={monitor}
+    What the best epoch is best in, on the held-out rows, each predicted by the members
+    that hold it out: ``"roc_auc"``, the area under the ROC curve of each class against
+    the rest, averaged, or the loss where a class has no held-out row; ``"loss"``; the
+    name of a scikit-learn scorer; or a scorer, ``scorer(estimator, X, y)``, whose mean
+    over members counts. Scorers see the held-out rows without weights, and those that
+    are the same once; ``"roc_auc"`` and the loss count weights. Among epochs that score
+    alike, the one of lowest loss is best.
+calibrate : bool, default=True
+    Divide the logits by a temperature, the one at which the held-out rows have the
+    lowest loss. Where no rows are held out, there is none.
+class_weight : dict or str, default=None
+    Factors of the rows' weights by label, 1 for those not named; ``"balanced"``, such
+    that all classes weigh the same in each fit; None, all 1.
+callbacks : list, default=None
+    Callbacks of skorch, or (name, callback). They are not copied. To them, labels are
+    positions in ``classes_``, and the rows of all members are rows of one batch. A
+    KeyboardInterrupt out of one of them ends training, as skorch's do; from elsewhere,
+    it gets out of ``fit``.
+device : str, default="auto"
+    ``"auto"``: CUDA, then MPS, then the CPU; or ``"cpu"``, ``"cuda"``, ``"mps"``. A
+    device that is not there warns and becomes the CPU.
+random_state : int or RandomState, default=None
+    Decides held-out rows, initial weights, batches and dropout: the same one gives the
+    same probabilities, bit by bit, on one device.
+verbose : bool or int, default=False
+    Print a line an epoch.
+"""
+
+ATTRIBUTES = """\
+classes_ : ndarray of shape (n_classes,)
+    Labels, in the order of the columns of probabilities.
+n_features_in_ : int
+    Length of axis 1 of the ``X`` seen in ``fit``.
+feature_names_in_ : ndarray of str
+    Names of the columns of ``X``, where it is a frame.
+input_shape_ : tuple of int
+    Shape of a sample.
+n_parameters_ : int
+    Trainable parameters of all members.
+history_ : list of dict
+    By epoch: ``epoch``, ``train_loss``, and where rows are held out ``valid_loss`` and
+    ``valid_score``, what ``monitor`` scores; and what callbacks record. As a table:
+    ``pandas.DataFrame(classifier.history_)``.
+n_iter_ : int
+    Epochs trained.
+best_epoch_ : int
+    Epoch whose weights were kept, counted from 1.
+monitor_ : str, callable or None
+    What was monitored; None where no rows were held out.
+net_ : skorch.NeuralNetClassifier
+    The trained net, without what only training needs.
+"""
+
+SECTIONS = {"members": MEMBERS, "training": TRAINING, "attributes": ATTRIBUTES}
+
+Class = TypeVar("Class", bound=type)
+
+
+def share_documentation(estimator: Class) -> Class:
+    """Put the shared sections into a class's docstring, at lines such as ``{members}``.
+
+    Parameters
+    ----------
+    estimator : type
+        A class. Defaults that differ are read from its signature.
+
+    Returns
+    -------
+    type
+        The same class.
+    """
+    defaults = estimator.__init__.__kwdefaults__
+    quoted = {
+        name: f'"{value}"' if isinstance(value, str) else repr(value)
+        for name, value in defaults.items()
+    }
+    text = estimator.__doc__ or ""
+    for name, section in SECTIONS.items():
+        lines = section.rstrip().format(**quoted).splitlines()
+        text = text.replace(f"{{{name}}}", "\n    ".join(lines))
+    estimator.__doc__ = text
+    return estimator

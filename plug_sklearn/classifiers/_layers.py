@@ -1,0 +1,221 @@
+"""The layers of the networks: plain torch modules, most of several members at once.
+
+Members are networks of the same shape that train side by side. Their activations are
+(n, members, units), so that a layer of all of them is one call.
+"""
+
+from math import log, sqrt
+
+import torch
+from torch import Generator, Tensor, nn
+
+#: Bounds the memory of a copy in double precision.
+UNITS_AT_ONCE = 1024
+
+
+class Dropout(nn.Module):
+    """Dropout that can draw from a generator of its own.
+
+    Parameters
+    ----------
+    p : float
+        Probability of zeroing a unit, in [0, 1).
+
+    Attributes
+    ----------
+    generator : torch.Generator or None
+        What masks are drawn from, on the device of the input; None: torch's global
+        generator.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero units at random and rescale the others, in training mode alone."""
+        if not self.training or self.p == 0:
+            return x
+        kept = torch.rand(
+            x.shape, generator=self.generator, dtype=x.dtype, device=x.device
+        ).ge_(self.p)
+        return x * kept.div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        """Show the probability where the module is printed."""
+        return f"p={self.p}"
+
+    def __getstate__(self) -> dict[str, object]:
+        # Copies and pickles share no generator with the training that set it.
+        return {**self.__dict__, "generator": None}
+
+
+class Standardise(nn.Module):
+    """Shift and scale each unit to mean 0 and deviation 1 over the training rows.
+
+    Some units of a residual stream are large and all but constant: without this they
+    drown the others. Mean and scale are buffers: kept with the weights, not trained.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of a sample.
+
+    Attributes
+    ----------
+    mean : Tensor of shape ``shape``
+        Mean of each unit; 0 before ``learn``.
+    scale : Tensor of shape ``shape``
+        1 over the deviation of each unit, 0 for a constant one; 1 before ``learn``.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def reset_parameters(self) -> None:
+        """Become the identity."""
+        self.mean.zero_()
+        self.scale.fill_(1)
+
+    def learn(self, x: Tensor, weight: Tensor) -> None:
+        """Learn means and deviations, in double precision.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, ...)
+            Training rows.
+        weight : Tensor of shape (n,)
+            Their weights, not all 0.
+        """
+        share = weight.detach().cpu().double()
+        share = (share / share.sum())[:, None]
+        origin = int(share.argmax())
+        rows = x.detach().flatten(start_dim=1)
+        means, scales = [], []
+        for units in torch.split(rows, UNITS_AT_ONCE, dim=1):
+            values = units.cpu().double()
+            # Taken from a row that counts, constant units are 0 without rounding.
+            offset = values - values[origin]
+            mean = (share * offset).sum(0)
+            deviation = (share * (offset - mean).square()).sum(0).sqrt()
+            means.append(values[origin] + mean)
+            varies = deviation > torch.finfo(torch.float32).tiny
+            scales.append(torch.where(varies, 1 / deviation, 0.0))
+        self.mean.copy_(torch.cat(means).view_as(self.mean))
+        self.scale.copy_(torch.cat(scales).view_as(self.scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise samples (n, ...)."""
+        return (x - self.mean) * self.scale
+
+
+class Sharpness(nn.Module):
+    """A factor of the logits, found after training: 1 over their temperature.
+
+    Attributes
+    ----------
+    factor : Tensor of shape ()
+        1 before it is found.
+    """
+
+    factor: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.ones(()))
+
+    def reset_parameters(self) -> None:
+        """Become 1."""
+        self.factor.fill_(1)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Scale logits, outside training."""
+        return logits if self.training else logits * self.factor
+
+
+class Projection(nn.Module):
+    """A linear map that is learnt before training, and not trained.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Units before and after.
+    """
+
+    basis: Tensor
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.register_buffer("basis", torch.eye(n_in, n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n_in) to (..., n_out)."""
+        return x @ self.basis
+
+
+class MemberLinear(nn.Module):
+    """A linear layer of each member.
+
+    Parameters
+    ----------
+    n_members, n_in, n_out : int
+        Members, and units before and after.
+    """
+
+    def __init__(self, n_members: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_members, n_in, n_out))
+        self.bias = nn.Parameter(torch.empty(n_members, n_out))
+
+    def draw(self, generator: Generator) -> None:
+        """Draw weights and biases, uniform within ±1 / sqrt(n_in)."""
+        bound = 1 / sqrt(self.weight.shape[1])
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, members or 1, n_in) to (n, members, n_out)."""
+        x = x.expand(-1, len(self.weight), -1)
+        out = torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight)
+        return out.transpose(0, 1)
+
+
+class LinearPath(MemberLinear):
+    """A way from inputs to logits beside the network's, closed to begin with."""
+
+    def draw(self, generator: Generator) -> None:
+        """Become zero."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+class MemberNorm(nn.BatchNorm1d):
+    """Batch norm of each member's units.
+
+    Parameters
+    ----------
+    n_members, n_units : int
+        Members, and units of each.
+    """
+
+    def __init__(self, n_members: int, n_units: int) -> None:
+        super().__init__(n_members * n_units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, members, units) over n."""
+        out: Tensor = super().forward(x.reshape(len(x), -1))
+        return out.view(x.shape)
+
+
+def average_members(logits: Tensor) -> Tensor:
+    """Map logits (n, members, n_classes) to those of the mean of the probabilities."""
+    n_members = logits.shape[1]
+    if n_members == 1:
+        return logits[:, 0]
+    return logits.log_softmax(dim=2).logsumexp(dim=1) - log(n_members)

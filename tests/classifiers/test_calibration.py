@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from plug_sklearn.classifiers._calibration import find_sharpness
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(4000, 3))
+CODES = np.array([RNG.choice(3, p=np.exp(row) / np.exp(row).sum()) for row in LOGITS])
+
+
+def find(factor: float, weights: np.ndarray | None = None) -> float:
+    weights = np.ones(4000) if weights is None else weights
+    return find_sharpness(
+        torch.tensor(LOGITS / factor), torch.tensor(CODES), torch.tensor(weights)
+    )
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.6, 1.0])
+def test_logits_that_are_too_sure_are_scaled_back(factor: float) -> None:
+    assert find(factor) == pytest.approx(factor, rel=0.1)
+
+
+def test_the_factor_has_the_lowest_loss() -> None:
+    def measure_loss(factor: float) -> float:
+        scaled = np.exp(LOGITS / 0.5 * factor)
+        return float(log_loss(CODES, scaled / scaled.sum(axis=1, keepdims=True)))
+
+    found = find(0.5)
+    nearby = min(measure_loss(0.98 * found), measure_loss(1.02 * found))
+    assert measure_loss(found) < nearby
+
+
+def test_rows_without_weight_or_class_count_in_nothing() -> None:
+    weights = np.ones(4000)
+    weights[:2000] = 0
+    codes = torch.tensor(CODES)
+    codes[:2000] = -100
+    logits = torch.tensor(LOGITS)
+    alone = find_sharpness(logits[2000:], codes[2000:], torch.ones(2000))
+    assert find(1.0, weights) == pytest.approx(alone, abs=1e-3)
+    with_none = find_sharpness(logits, codes, torch.ones(4000))
+    assert with_none == pytest.approx(alone, abs=1e-3)
+
+
+def test_few_rows_that_are_told_apart_do_not_make_it_sure_without_end() -> None:
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert find_sharpness(logits, torch.tensor([0, 1]), torch.ones(2)) <= 1.5
