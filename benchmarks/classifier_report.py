@@ -1,0 +1,188 @@
+"""Scores and timings of the classifiers → tables, verdicts and a picture."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+LINEAR, OURS, ANCESTOR = "logistic regression", "MLP", "pingkit"
+#: Colours that colour-blind eyes tell apart.
+COLOURS = {OURS: "#0072B2", LINEAR: "#D55E00", ANCESTOR: "#009E73"}
+SETTING = ["data", "layer", "rows"]
+
+
+def report_all(
+    scores: pd.DataFrame, speed: dict[str, dict[str, float]]
+) -> tuple[str, bool]:
+    """Report all, and say whether every goal is met."""
+    scores = scores.assign(rows=scores["n_rows"].fillna(10**9).astype(int))
+    goals: list[tuple[str, str, bool]] = []
+    parts = [
+        "### The MLP against a linear probe and its ancestor",
+        "Means over 3 seeds and 3 folds: area under the ROC curve / log loss.",
+        report_quality(scores, goals),
+        "![AUC against rows](classifiers.png)",
+        "### What each default is worth",
+        "Change of the means over 100 and 400 rows of one layer, 3 seeds, where a "
+        "default of the MLP is set otherwise: negative areas, and positive losses, say "
+        "that the default is better.",
+        report_ablations(scores),
+        "### The CNN on all layers against the best single layer",
+        "Area under the ROC curve, means over 3 seeds and 3 folds. The best layer and "
+        "its `C` are chosen by cross-validation within the training rows.",
+        report_cnn(scores, goals),
+        "### Speed and size",
+        report_speed(speed, goals),
+        "### Goals",
+        format_table(
+            ["goal", "found", "verdict"],
+            [[goal, found, "met" if met else "MISSED"] for goal, found, met in goals],
+        ),
+    ]
+    return "\n\n".join(parts), all(met for _, _, met in goals)
+
+
+def report_quality(scores: pd.DataFrame, goals: list[tuple[str, str, bool]]) -> str:
+    """Tabulate every setting, and judge the goals of quality."""
+    names = [
+        name for name in (ANCESTOR, LINEAR, OURS) if name in set(scores.classifier)
+    ]
+    one_layer = scores[scores.classifier.isin(names)]
+    means = one_layer.pivot_table(
+        index=SETTING, columns="classifier", values=["roc_auc", "log_loss"]
+    ).dropna()
+    area, loss = means["roc_auc"], means["log_loss"]
+    lead, gain = area[OURS] - area[LINEAR], loss[OURS] - loss[LINEAR]
+    worst = " ".join(str(part) for part in lead.idxmin())
+    goals += [
+        ("mean area over linear >= 0.005", f"{lead.mean():+.4f}", lead.mean() >= 0.005),
+        ("mean log loss <= -0.01", f"{gain.mean():+.4f}", gain.mean() <= -0.01),
+        (
+            "least area over linear >= -0.005",
+            f"{lead.min():+.4f} ({worst}); {(lead < -0.005).sum()} of {len(lead)}",
+            lead.min() >= -0.005,
+        ),
+    ]
+    if ANCESTOR in names:
+        over = area[OURS] - area[ANCESTOR]
+        goals.append(
+            ("area above pingkit's on all", f"least {over.min():+.4f}", over.min() > 0)
+        )
+    rows = []
+    for setting, row in means.iterrows():
+        found = [f"{row['roc_auc', n]:.3f} / {row['log_loss', n]:.3f}" for n in names]
+        rows.append([*format_setting(setting), *found])
+    overall = [f"{area[n].mean():.3f} / {loss[n].mean():.3f}" for n in names]
+    return format_table(
+        ["data", "layer", "rows", *names], [*rows, ["all", "", "", *overall]]
+    )
+
+
+def report_ablations(scores: pd.DataFrame) -> str:
+    """Tabulate what changes where a default is set otherwise."""
+    rows = []
+    for name in scores.classifier.unique():
+        if not name.startswith(f"{OURS}, "):
+            continue
+        keys = [*SETTING, "seed", "fold"]
+        both = scores[scores.classifier == name].merge(
+            scores[scores.classifier == OURS], on=keys, suffixes=("", "_default")
+        )
+        area = (both.roc_auc - both.roc_auc_default).mean()
+        loss = (both.log_loss - both.log_loss_default).mean()
+        rows.append(
+            [f"`{name.removeprefix(f'{OURS}, ')}`", f"{area:+.4f}", f"{loss:+.4f}"]
+        )
+    return format_table(["set otherwise", "area", "log loss"], rows)
+
+
+def report_cnn(scores: pd.DataFrame, goals: list[tuple[str, str, bool]]) -> str:
+    """Tabulate the CNN's variants by data set, and judge its goal."""
+    on_all = scores[
+        scores.classifier.eq("best layer") | scores.classifier.str.startswith("CNN")
+    ]
+    area = on_all.pivot_table(index="data", columns="classifier", values="roc_auc")
+    columns = list(on_all.classifier.unique())
+    lead = area["CNN"] - area["best layer"]
+    goals.append(
+        (
+            "CNN's area >= best layer's on each data set",
+            ", ".join(f"{data} {value:+.4f}" for data, value in lead.items()),
+            lead.min() >= 0,
+        )
+    )
+    rows = [
+        [data, *(f"{row[name]:.3f}" for name in columns)]
+        for data, row in area.iterrows()
+    ]
+    return format_table(["data", *columns], rows)
+
+
+def report_speed(
+    speed: dict[str, dict[str, float]], goals: list[tuple[str, str, bool]]
+) -> str:
+    """Tabulate seconds and sizes, and judge their ratios."""
+    s, n_bytes = speed["seconds"], speed["bytes"]
+    bare = min(s["bare module, at once"], s["bare module, in batches"])
+    ratios = {
+        "fit / loop by hand, plain network, <= 1.3": s["plain, ours"]
+        / s["plain, by hand"],
+        "fit / loop by hand, default, <= 1.3": s["default, ours"]
+        / s["default, by hand"],
+        "predict / bare module <= 1.2": s["predict"] / bare,
+    }
+    goals += [(name, f"{x:.2f}", x <= float(name[-3:])) for name, x in ratios.items()]
+    faster = {
+        "skorch's default loader / fit >= 3": s["plain, skorch"] / s["plain, ours"]
+    }
+    if "plain, pingkit" in s:
+        faster["pingkit's fit / fit >= 5"] = s["plain, pingkit"] / s["plain, ours"]
+    goals += [(name, f"{x:.2f}", x >= float(name[-1])) for name, x in faster.items()]
+    beyond = s["import plug_sklearn"] - s["import sklearn"]
+    most = 1.05 * n_bytes["weights"] + 20_000
+    goals += [
+        ("import beyond scikit-learn's < 0.3 s", f"{beyond:.2f} s", beyond < 0.3),
+        (
+            "pickle <= 1.05 weights + 20 kB",
+            f"{n_bytes['pickle']:,.0f} of {most:,.0f} bytes",
+            n_bytes["pickle"] <= most,
+        ),
+    ]
+    return format_table(
+        ["task", "seconds"], [[name, f"{value:.3f}"] for name, value in s.items()]
+    )
+
+
+def draw_learning_curves(scores: pd.DataFrame, path: Path) -> None:
+    """Draw the area against the number of rows, a panel a data set."""
+    shown = scores[scores.classifier.isin(COLOURS) & scores.layer.notna()]
+    names = list(shown.data.unique())
+    figure = Figure(figsize=(2.4 * len(names), 2.8), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True)
+    for panel, data in zip(panels, names, strict=True):
+        of_data = shown[shown.data == data]
+        ticks = sorted(of_data.n_rows.dropna().unique())
+        for name, colour in COLOURS.items():
+            means = of_data[of_data.classifier == name].groupby("n_rows", dropna=False)
+            area = means.roc_auc.mean()
+            places = range(len(area))
+            panel.plot(places, area.to_numpy(), "o-", color=colour, label=name, ms=4)
+        labels = [*(f"{int(n):,}" for n in ticks), "all"]
+        panel.set_xticks(range(len(labels)), labels)
+        panel.set(title=data, xlabel="Rows")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("Area under the ROC curve")
+    panels[-1].legend(frameon=False, fontsize="small")
+    figure.savefig(path)
+
+
+def format_setting(setting: tuple[object, ...]) -> list[str]:
+    """Write a setting's cells."""
+    data, layer, rows = setting
+    return [str(data), f"{layer:.0f}", "all" if rows == 10**9 else f"{rows:,}"]
+
+
+def format_table(header: list[str], rows: list[list[str]]) -> str:
+    """Write a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
