@@ -11,39 +11,18 @@ COLOURS = {OURS: "#0072B2", LINEAR: "#D55E00", ANCESTOR: "#009E73"}
 SETTING = ["data", "layer", "rows"]
 
 
-def report_all(
-    scores: pd.DataFrame, speed: dict[str, dict[str, float]]
-) -> tuple[str, bool]:
-    """Report all, and say whether every goal is met."""
-    scores = scores.assign(rows=scores["n_rows"].fillna(10**9).astype(int))
-    goals: list[tuple[str, str, bool]] = []
-    parts = [
-        "### The MLP against a linear probe and its ancestor",
-        "Means over 3 seeds and 3 folds: area under the ROC curve / log loss.",
-        report_quality(scores, goals),
-        "![AUC against rows](classifiers.png)",
-        "### What each default is worth",
-        "Change of the means over 100 and 400 rows of one layer, 3 seeds, where a "
-        "default of the MLP is set otherwise: negative areas, and positive losses, say "
-        "that the default is better.",
-        report_ablations(scores),
-        "### The CNN on all layers against the best single layer",
-        "Area under the ROC curve, means over 3 seeds and 3 folds. The best layer and "
-        "its `C` are chosen by cross-validation within the training rows.",
-        report_cnn(scores, goals),
-        "### Speed and size",
-        report_speed(speed, goals),
-        "### Goals",
-        format_table(
-            ["goal", "found", "verdict"],
-            [[goal, found, "met" if met else "MISSED"] for goal, found, met in goals],
-        ),
-    ]
-    return "\n\n".join(parts), all(met for _, _, met in goals)
+Goals = list[tuple[str, str, bool]]
 
 
-def report_quality(scores: pd.DataFrame, goals: list[tuple[str, str, bool]]) -> str:
+def report_goals(goals: Goals) -> list[str]:
+    """Tabulate the goals and their verdicts."""
+    rows = [[goal, found, "met" if met else "MISSED"] for goal, found, met in goals]
+    return ["### Goals", format_table(["goal", "found", "verdict"], rows)]
+
+
+def report_quality(scores: pd.DataFrame, goals: Goals) -> list[str]:
     """Tabulate every setting, and judge the goals of quality."""
+    scores = scores.assign(rows=scores["n_rows"].fillna(10**9).astype(int))
     names = [
         name for name in (ANCESTOR, LINEAR, OURS) if name in set(scores.classifier)
     ]
@@ -73,13 +52,19 @@ def report_quality(scores: pd.DataFrame, goals: list[tuple[str, str, bool]]) -> 
         found = [f"{row['roc_auc', n]:.3f} / {row['log_loss', n]:.3f}" for n in names]
         rows.append([*format_setting(setting), *found])
     overall = [f"{area[n].mean():.3f} / {loss[n].mean():.3f}" for n in names]
-    return format_table(
-        ["data", "layer", "rows", *names], [*rows, ["all", "", "", *overall]]
-    )
+    return [
+        "### The MLP against a linear probe and its ancestor",
+        "Means over 3 seeds and 3 folds: area under the ROC curve / log loss.",
+        format_table(
+            ["data", "layer", "rows", *names], [*rows, ["all", "", "", *overall]]
+        ),
+        "![Area under the ROC curve against rows](classifiers.png)",
+    ]
 
 
-def report_ablations(scores: pd.DataFrame) -> str:
+def report_ablations(scores: pd.DataFrame, goals: Goals) -> list[str]:
     """Tabulate what changes where a default is set otherwise."""
+    scores = scores.assign(rows=scores["n_rows"].fillna(10**9).astype(int))
     rows = []
     for name in scores.classifier.unique():
         if not name.startswith(f"{OURS}, "):
@@ -93,10 +78,16 @@ def report_ablations(scores: pd.DataFrame) -> str:
         rows.append(
             [f"`{name.removeprefix(f'{OURS}, ')}`", f"{area:+.4f}", f"{loss:+.4f}"]
         )
-    return format_table(["set otherwise", "area", "log loss"], rows)
+    return [
+        "### What each default is worth",
+        "Change of the means, 400 rows of one layer, 3 seeds and 3 folds, where a "
+        "default of the MLP is set otherwise: negative areas, and positive losses, say "
+        "that the default is better.",
+        format_table(["set otherwise", "area", "log loss"], rows),
+    ]
 
 
-def report_cnn(scores: pd.DataFrame, goals: list[tuple[str, str, bool]]) -> str:
+def report_cnn(scores: pd.DataFrame, goals: Goals) -> list[str]:
     """Tabulate the CNN's variants by data set, and judge its goal."""
     on_all = scores[
         scores.classifier.eq("best layer") | scores.classifier.str.startswith("CNN")
@@ -115,12 +106,15 @@ def report_cnn(scores: pd.DataFrame, goals: list[tuple[str, str, bool]]) -> str:
         [data, *(f"{row[name]:.3f}" for name in columns)]
         for data, row in area.iterrows()
     ]
-    return format_table(["data", *columns], rows)
+    return [
+        "### The CNN on all layers against the best single layer",
+        "Area under the ROC curve, means over seeds and folds. The best layer and its "
+        "`C` are chosen by cross-validation within the training rows.",
+        format_table(["data", *columns], rows),
+    ]
 
 
-def report_speed(
-    speed: dict[str, dict[str, float]], goals: list[tuple[str, str, bool]]
-) -> str:
+def report_speed(speed: dict[str, dict[str, float]], goals: Goals) -> list[str]:
     """Tabulate seconds and sizes, and judge their ratios."""
     s, n_bytes = speed["seconds"], speed["bytes"]
     bare = min(s["bare module, at once"], s["bare module, in batches"])
@@ -148,9 +142,8 @@ def report_speed(
             n_bytes["pickle"] <= most,
         ),
     ]
-    return format_table(
-        ["task", "seconds"], [[name, f"{value:.3f}"] for name, value in s.items()]
-    )
+    rows = [[name, f"{value:.3f}"] for name, value in s.items()]
+    return ["### Speed and size", format_table(["task", "seconds"], rows)]
 
 
 def draw_learning_curves(scores: pd.DataFrame, path: Path) -> None:
@@ -186,3 +179,10 @@ def format_table(header: list[str], rows: list[list[str]]) -> str:
     """Write a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+REPORTS = {
+    "quality": report_quality,
+    "ablations": report_ablations,
+    "cnn": report_cnn,
+}
