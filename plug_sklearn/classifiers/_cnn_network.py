@@ -127,7 +127,7 @@ class CNNNetwork(nn.Module):
         """Map what ``read_inputs`` gives to projections (n, members, projection)."""
         x = x.expand(-1, self.n_members, *x.shape[2:])
         z: Tensor = self.encoder(x.movedim(-1, 2).flatten(1, 2))
-        return z.view(len(x), self.n_members, -1)
+        return self.dropout(z.view(len(x), self.n_members, -1))
 
     def project(self, x: Tensor) -> Tensor:
         """Map samples (n, ...) to their projections z, (n, members * projection)."""
@@ -150,7 +150,7 @@ class CNNNetwork(nn.Module):
         """
         x = self.read_inputs(x)
         z = self.encode(x)
-        logits: Tensor = self.output(self.head(self.dropout(z)))
+        logits: Tensor = self.output(self.head(z))
         if self.linear is not None:
             logits = logits + self.linear(x.flatten(start_dim=2))
         if x.shape[1] == 1:

@@ -188,8 +188,11 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         return len(self.positions)
 
     def __getitem__(self, index: slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        taken = self.rows.X[self.positions[index]]
-        return taken, (self.y[index], self.weight[index])
+        positions, X = self.positions[index], self.rows.X
+        # Several times faster than X[positions].
+        taken = X.index_select(0, positions.flatten())
+        shaped = taken.view(*positions.shape, *X.shape[1:])
+        return shaped, (self.y[index], self.weight[index])
 
     def shuffle(self, generator: Generator) -> "MemberRows":
         """Put the rows of each member in an order of its own."""
