@@ -134,7 +134,7 @@ def test_grid_search_in_processes_cross_validation_and_calibration(
     [
         ("target_ratio", 0.0, "a float in the range"),
         ("width_cap", 4, "an int in the range"),
-        ("sizing", "huge", "a str among {'budget', 'heuristic'}"),
+        ("sizing", "huge", "a str among {"),
         ("n_members", 0, "an int in the range"),
         ("linear_path", "no", "an instance of 'bool'"),
         ("input_dropout", 1.0, "a float in the range"),
