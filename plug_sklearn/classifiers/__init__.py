@@ -19,7 +19,7 @@
     The skorch net that trains a network, with ``_rows`` for batches.
 ``_callbacks``
     The callbacks of users, checked.
-``_calibration``
+``_sharpness``
     Logits of rows held out → how sure to be.
 ``_documentation``
     What the docstrings of both estimators say alike.

@@ -12,7 +12,6 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import PassthroughScoring, PrintLog
 from torch import Generator, Tensor, nn
 
-from plug_sklearn.classifiers._calibration import find_sharpness
 from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS
 from plug_sklearn.classifiers._losses import ProbeLoss
 from plug_sklearn.classifiers._networks import Dropout, initialise_parameters
@@ -24,6 +23,7 @@ from plug_sklearn.classifiers._rows import (
     Rows,
     share_tensor,
 )
+from plug_sklearn.classifiers._sharpness import find_sharpness
 from plug_sklearn.classifiers._stopping import StopTraining
 
 #: After this many batches, the running mean of all is torch's own, of momentum 0.1.

@@ -9,9 +9,9 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.nn import functional as F
 
-from plug_sklearn.classifiers._calibration import find_sharpness
 from plug_sklearn.classifiers._networks import MLPNetwork
 from plug_sklearn.classifiers._rows import MemberRows, Rows
+from plug_sklearn.classifiers._sharpness import find_sharpness
 from plug_sklearn.classifiers._training import ProbeNet
 
 RNG = np.random.default_rng(0)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from plug_sklearn.classifiers._calibration import find_sharpness
+from plug_sklearn.classifiers._sharpness import find_sharpness
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(4000, 3))
