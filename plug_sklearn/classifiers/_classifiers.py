@@ -76,7 +76,10 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
     def _describe_loss(self) -> dict[str, float]:
         return {}
 
-    def _describe_optimizer(self, skeleton: nn.Module) -> dict[str, Any]:
+    def _describe_optimizer(
+        self,
+        skeleton: Any,  # noqa: ANN401 - either network
+    ) -> dict[str, Any]:
         described = {"lr": self.lr, "optimizer__weight_decay": self.weight_decay}
         if skeleton.linear is not None:
             # AdamW moves each weight alike: of more inputs, less each.
@@ -238,7 +241,7 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
             **{f"criterion__{name}": v for name, v in self._describe_loss().items()},
         )
         net.fit(MemberRows(stored, chosen), None)
-        if self.calibrate and keeper and keeper.best_epoch_:
+        if self.calibrate and valid_set and keeper and keeper.best_epoch_:
             net.calibrate(valid_set)
         self._record_training(net, keeper)
 

@@ -106,7 +106,8 @@ class CNNNetwork(nn.Module):
 
     def read_features(self, x: Tensor) -> Tensor:
         """Standardise samples: (n, members or 1, ..., channels)."""
-        x = self.norm(self.standardise(x.reshape(len(x), -1, *self.sample_shape)))
+        x = self.standardise(x.reshape(len(x), -1, *self.sample_shape))
+        x = self.norm(x)
         if self.conv_over == "layers":
             return x.flatten(start_dim=3)
         x = x.movedim(2, -1)
@@ -121,13 +122,15 @@ class CNNNetwork(nn.Module):
             return x
         places = [1] * (x.ndim - 3)
         mask = self.input_dropout(x.new_ones(*x.shape[:2], *places, x.shape[-1]))
-        return x * mask
+        dropped: Tensor = x * mask
+        return dropped
 
     def encode(self, x: Tensor) -> Tensor:
         """Map what ``read_inputs`` gives to projections (n, members, projection)."""
         x = x.expand(-1, self.n_members, *x.shape[2:])
         z: Tensor = self.encoder(x.movedim(-1, 2).flatten(1, 2))
-        return self.dropout(z.view(len(x), self.n_members, -1))
+        dropped: Tensor = self.dropout(z.view(len(x), self.n_members, -1))
+        return dropped
 
     def project(self, x: Tensor) -> Tensor:
         """Map samples (n, ...) to their projections z, (n, members * projection)."""

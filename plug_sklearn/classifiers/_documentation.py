@@ -112,7 +112,7 @@ def share_documentation(estimator: Class) -> Class:
     type
         The same class.
     """
-    defaults = estimator.__init__.__kwdefaults__
+    defaults = vars(estimator)["__init__"].__kwdefaults__
     quoted = {
         name: f'"{value}"' if isinstance(value, str) else repr(value)
         for name, value in defaults.items()

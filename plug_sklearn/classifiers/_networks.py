@@ -88,7 +88,8 @@ class MLPNetwork(nn.Module):
 
     def read_features(self, x: Tensor) -> Tensor:
         """Standardise samples: (n, members or 1, n_features)."""
-        return self.standardise(x.reshape(len(x), -1, self.n_features))
+        features: Tensor = self.standardise(x.reshape(len(x), -1, self.n_features))
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
         """Map samples to logits.
@@ -112,7 +113,9 @@ class MLPNetwork(nn.Module):
         logits: Tensor = self.output(self.head(hidden + self.residual(hidden)))
         if self.linear is not None:
             logits = logits + self.linear(x)
-        return self.sharpness(average_members(logits) if is_shared else logits)
+        logits = average_members(logits) if is_shared else logits
+        scaled: Tensor = self.sharpness(logits)
+        return scaled
 
 
 def initialise_parameters(

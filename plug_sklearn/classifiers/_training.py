@@ -13,8 +13,9 @@ from skorch.callbacks import PassthroughScoring, PrintLog
 from torch import Generator, Tensor, nn
 
 from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS
+from plug_sklearn.classifiers._layers import Dropout
 from plug_sklearn.classifiers._losses import ProbeLoss
-from plug_sklearn.classifiers._networks import Dropout, initialise_parameters
+from plug_sklearn.classifiers._networks import initialise_parameters
 from plug_sklearn.classifiers._projection import learn_basis
 from plug_sklearn.classifiers._rows import (
     NO_CLASS,
@@ -157,14 +158,14 @@ class ProbeNet(NeuralNetClassifier):
     ) -> None:
         """Learn how to standardise the units, from the rows of all members."""
         super().on_train_begin(net, X=X, y=y, **kwargs)
-        rows, weight = X.rows.X, X.rows.weight
+        rows, weight = X.rows.X, cast(Tensor, X.rows.weight)
         self.module_.standardise.learn(rows, weight)
         if self.module_.projection is not None:
             inputs = self.module_.read_features(rows).flatten(end_dim=-2).cpu()
-            weight = weight.cpu().repeat_interleave(len(inputs) // len(weight))
+            shared = weight.cpu().repeat_interleave(len(inputs) // len(weight))
             basis = self.module_.projection.basis
             seed = int(np.random.SeedSequence(self.seed).generate_state(4)[3])
-            learnt = learn_basis(inputs.numpy(), weight.numpy(), basis.shape[1], seed)
+            learnt = learn_basis(inputs.numpy(), shared.numpy(), basis.shape[1], seed)
             basis.copy_(torch.tensor(learnt))
 
     def train_step_single(self, batch: object, **fit_params: object) -> dict[str, Any]:
@@ -186,12 +187,12 @@ class ProbeNet(NeuralNetClassifier):
         """Scale the logits by the factor of the lowest loss on validation rows."""
         self._set_training(False)
         with torch.inference_mode():
-            batches = list(self.get_iterator(validation))
-            logits = [_take_logits(self.module_(x)) for x, _ in batches]
-        codes = torch.cat([codes.reshape(-1) for _, (codes, _) in batches])
-        weights = torch.cat([weight.reshape(-1) for _, (_, weight) in batches])
-        joined = torch.cat([one.reshape(-1, one.shape[-1]) for one in logits])
-        self.module_.sharpness.factor.fill_(find_sharpness(joined, codes, weights))
+            batches = self.get_iterator(validation)
+            logits = torch.cat([_take_logits(self.module_(x)) for x, _ in batches])
+        codes = cast(Tensor, validation.y).flatten()
+        weights = cast(Tensor, validation.weight).flatten()
+        factor = find_sharpness(logits.flatten(end_dim=-2), codes, weights)
+        self.module_.sharpness.factor.fill_(factor)
 
     def check_data(self, X: object, y: object = None) -> None:
         """Accept the data: the estimator has checked it."""
@@ -256,7 +257,7 @@ class ProbeNet(NeuralNetClassifier):
         Of one member, or, None, the mean of all.
         """
 
-        def apply(module: nn.Module, x: Tensor) -> Tensor:
+        def apply(module: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - either network
             if member is None:
                 return _softmax_last(module(x))
             each = x[:, None].expand(-1, module.n_members, *x.shape[1:])
