@@ -90,10 +90,10 @@ def capacity_curve(
     >>> curve = capacity_curve(probe, X, y, target_ratios=[1, 10], cv=2)
     >>> curve[["target_ratio", "n_train", "n_parameters", "fold"]]
        target_ratio  n_train  n_parameters  fold
-    0           1.0       50          1330     0
-    1           1.0       50          1330     1
-    2          10.0       50         17821     0
-    3          10.0       50         17821     1
+    0           1.0       50          6700     0
+    1           1.0       50          6700     1
+    2          10.0       50         89155     0
+    3          10.0       50         89155     1
     """
     if param_name not in estimator.get_params():
         raise ValueError(
