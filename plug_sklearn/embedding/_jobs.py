@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import joblib
@@ -100,8 +101,15 @@ def cut_prompts(
         Numbers of prompts, each in one piece; no piece is empty.
     """
     order, shared = sort_prompts(prompts)
-    ends = np.cumsum(prompts.lengths[order] - shared)
-    n_pieces = min(len(order), max(n_pieces, -(-int(ends[-1]) // most_tokens)))
+    own = prompts.lengths[order] - shared
+    # What all share is computed in each piece: it is no one's work, but has its price.
+    n_common = int(shared[1:].min(initial=own[0]))
+    own[0] -= n_common
+    ends = np.cumsum(own)
+    n_pieces = max(n_pieces, -(-int(ends[-1]) // most_tokens))
+    if n_common:
+        n_pieces = min(n_pieces, max(1, int(ends[-1]) // n_common))
+    n_pieces = min(n_pieces, len(order))
     cuts = set()
     for number in range(1, n_pieces):
         # Of the places near an even cut, the one where the least is shared.
@@ -115,15 +123,21 @@ def cut_prompts(
     return pieces
 
 
+@lru_cache(maxsize=1)
 def find_worker_device() -> torch.device:
-    """Choose a device in a worker: of several cards, each process has its own."""
+    """Choose a device for this worker process: of several cards, a free one."""
     device = resolve_device("auto", "HFEmbeddingTransformer")
     if device.type != "cuda":
         return device
     # Processes started by one parent are numbered from 1, loky's and dask's too.
     identity: tuple[int, ...] = getattr(multiprocessing.current_process(), "_identity")  # noqa: B009 - it has no public name
     worker = identity[-1] - 1 if identity else 0
-    return torch.device("cuda", worker % torch.cuda.device_count())
+    # A card with a model of another worker has less memory left.
+    left = [
+        torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())
+    ]
+    free = [card for card, memory in enumerate(left) if memory > 0.95 * max(left)]
+    return torch.device("cuda", free[worker % len(free)])
 
 
 def _compute_piece(

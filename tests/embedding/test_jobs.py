@@ -62,12 +62,29 @@ def test_pieces_are_of_like_work_whatever_is_asked_to_be_most() -> None:
         assert max(sizes) <= 1.5 * 1000
 
 
+@pytest.mark.parametrize("n_pieces", [2, 8])
+def test_pieces_are_of_like_work_after_what_all_share(n_pieces: int) -> None:
+    prompts = join([[*range(40), 100 + n, n] for n in range(200)])
+    sizes = [len(piece) for piece in cut_prompts(prompts, n_pieces, 10**6)]
+    assert len(sizes) == n_pieces
+    assert max(sizes) <= 1.5 * 200 / n_pieces
+
+
+def test_no_piece_costs_more_to_begin_than_to_do() -> None:
+    prompts = join([[*range(500), 1000 + n] for n in range(100)])
+    assert len(cut_prompts(prompts, 8, 10**6)) == 1
+
+
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 def test_workers_give_what_one_process_gives(llama: str, backend: str) -> None:
-    expected = HFEmbeddingTransformer(llama, device="cpu").fit_transform(TEXTS)
+    # Of uneven length: a piece's batches are then not in the order of its prompts.
+    texts = [
+        " ".join([f"{n} {name}"] * (n % 7 + 1)) for name in NAMES for n in range(9)
+    ]
+    expected = HFEmbeddingTransformer(llama, device="cpu").fit_transform(texts)
     embedder = HFEmbeddingTransformer(llama, batch_tokens=64, device="auto", n_jobs=2)
     with joblib.parallel_config(backend):
-        found = embedder.fit_transform(TEXTS)
+        found = embedder.fit_transform(texts)
     assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -77,29 +94,68 @@ def test_bad_text_in_a_worker_s_share_is_the_same_error(llama: str) -> None:
         embedder.transform([*TEXTS, ""])
 
 
-def test_long_texts_are_counted_once_over_all_workers(llama: str) -> None:
-    embedder = HFEmbeddingTransformer(llama, device="cpu", n_jobs=2, max_length=3)
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_long_texts_are_counted_once_over_all_pieces(
+    llama: str, tmp_path: Path, n_jobs: int, stored: bool
+) -> None:
+    embedder = HFEmbeddingTransformer(
+        llama,
+        device="cpu",
+        n_jobs=n_jobs,
+        max_length=3,
+        batch_tokens=16,
+        store=tmp_path / "store" if stored else None,
+    )
     with pytest.warns(UserWarning, match=f"{len(TEXTS)} of {len(TEXTS)}") as caught:
         embedder.fit_transform(TEXTS)
     assert len(caught) == 1
 
 
-def test_n_jobs_of_another_type_is_refused(llama: str) -> None:
-    with pytest.raises(ValueError, match=r"'n_jobs'.*Got 'two' instead"):
-        HFEmbeddingTransformer(llama, n_jobs="two").fit(TEXTS)
+@pytest.mark.parametrize("n_jobs", ["two", 0, 1.5])
+def test_n_jobs_that_is_no_number_of_workers_is_refused(
+    llama: str, n_jobs: object
+) -> None:
+    with pytest.raises(ValueError, match=f"'n_jobs'.*Got {n_jobs!r} instead"):
+        HFEmbeddingTransformer(llama, n_jobs=n_jobs).fit(TEXTS)
+
+
+def test_why_there_are_no_tries_is_said_once(
+    bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedder = HFEmbeddingTransformer(
+        bert, device="cpu", store=tmp_path, batch_tokens=16, verbose=True
+    )
+    embedder.fit_transform(TEXTS)
+    assert capsys.readouterr().err.count("No token tries") == 1
 
 
 @pytest.mark.parametrize(
-    ("identity", "device"), [((), 0), ((1,), 0), ((2,), 1), ((3,), 2), ((1, 4), 0)]
+    ("identity", "left", "device"),
+    [
+        ((), [80, 80, 80], 0),
+        ((1,), [80, 80, 80], 0),
+        ((2,), [80, 80, 80], 1),
+        ((3,), [80, 80, 80], 2),
+        ((1, 4), [80, 80, 80], 0),
+        # A worker that stands in for one that died takes the card that it left.
+        ((6,), [70, 70, 80], 2),
+        ((7,), [70, 80, 70], 1),
+    ],
 )
 def test_worker_processes_spread_over_the_cards(
-    monkeypatch: pytest.MonkeyPatch, identity: tuple[int, ...], device: int
+    monkeypatch: pytest.MonkeyPatch,
+    identity: tuple[int, ...],
+    left: list[int],
+    device: int,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card: (left[card], 80))
     process = SimpleNamespace(_identity=identity)
     monkeypatch.setattr(multiprocessing, "current_process", lambda: process)
-    assert find_worker_device() == torch.device("cuda", device)
+    choose = find_worker_device.__wrapped__
+    assert choose() == torch.device("cuda", device)
 
 
 def test_worker_s_own_processes_are_numbered() -> None:
