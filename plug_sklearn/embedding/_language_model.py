@@ -78,6 +78,18 @@ class LanguageModel:
             self.geometry.start_id,
         )
 
+    @cached_property
+    def _told(self) -> set[str]:
+        """What was said already: texts may come in several parts."""
+        return set()
+
+    def tell_changes(self, stacklevel: int) -> None:
+        """Warn, once for all texts read, of how many were cut or lost all tokens."""
+        # What is read from a store alone needs no tokenizer.
+        reader: PromptReader | None = vars(self).get("prompt_reader")
+        if reader is not None:
+            reader.tell_changes(stacklevel + 1)
+
     def compute(
         self, texts: Sequence[str], layers: Sequence[int], parts: Sequence[str]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -107,7 +119,8 @@ class LanguageModel:
         request = Request(tuple(layers), tuple(parts), self.pooling, stack)
         forward = ForwardPass(load_model(self.source, self.weights), request)
         trial = try_ways(forward)
-        if trial.why is not None and self.verbose:
+        if trial.why is not None and self.verbose and trial.why not in self._told:
+            self._told.add(trial.why)
             tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
         yield from read_activations(forward, prompts, self.batch_tokens, trial.way)
 

@@ -175,7 +175,11 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         "trust_remote_code": ["boolean"],
         "model_kwargs": [dict, None],
         "store": [str, Path, None],
-        "n_jobs": [Integral, None],
+        "n_jobs": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+            None,
+        ],
         "verbose": ["verbose"],
     }
 
@@ -317,6 +321,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         self._check_parameters()
         reader = self._describe_model().prompt_reader
         prompts = reader.read(read_texts(X, OWNER))
+        reader.tell_changes()
         chosen = {"last": slice(-1, None), "first": slice(0, 1)}.get(self.pooling)
         return [
             tokens[chosen] if chosen else tokens
@@ -390,6 +395,11 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     def _check_parameters(self) -> None:
         """Check what is used as it stands: it may have been set since ``fit``."""
         self._validate_params()
+        if self.store is not None and not str(self.store):
+            raise ValueError(
+                f"The 'store' parameter of {OWNER} must be the path of a folder, or "
+                "None. Got '' instead."
+            )
         if self.prompt_template is not None and SLOT not in self.prompt_template:
             raise ValueError(
                 f"The 'prompt_template' parameter of {OWNER} must be a string that "
@@ -454,6 +464,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         rows: NDArray[np.int64],
     ) -> None:
         """Put the activations of distinct texts into their rows."""
+        model = self._describe_model()
         chooses = self.device == "auto" and "device_map" not in (
             self.model_kwargs or {}
         )
@@ -461,7 +472,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             total=len(texts), desc="Embedding", unit="text", disable=not self.verbose
         ) as progress:
             fill_rows(
-                self._describe_model(),
+                model,
                 texts,
                 activations,
                 rows,
@@ -472,3 +483,5 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
                 spread=chooses,
                 report=progress.update,
             )
+        # From here to whoever calls transform.
+        model.tell_changes(stacklevel=3)

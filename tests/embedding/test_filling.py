@@ -173,6 +173,8 @@ def test_second_reading_without_a_store_hints_at_it_once(
     embed(llama, None)
 
 
-def test_store_of_another_type_is_refused(llama: str) -> None:
+def test_store_that_names_no_folder_is_refused(llama: str) -> None:
     with pytest.raises(ValueError, match=r"'store'.*Got 3 instead"):
         embed(llama, 3)
+    with pytest.raises(ValueError, match=r"'store'.*Got '' instead"):
+        embed(llama, "")

@@ -5,6 +5,8 @@
 ``_prompts``, with ``_frames`` and ``_special``
     Texts → prompts; what stands around a text; special tokens, and text that spells
     them.
+``_notices``
+    What was done to texts, told once.
 ``_tokenized``
     Prompts as flat arrays of token ids.
 """

@@ -2,7 +2,6 @@
 
 import threading
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from plug_sklearn.embedding.prompts._frames import SLOT, frame_texts
+from plug_sklearn.embedding.prompts._notices import Notices
 from plug_sklearn.embedding.prompts._special import SpecialTokens
 from plug_sklearn.embedding.prompts._tokenized import Ids, TokenizedPrompts
 
@@ -65,18 +65,21 @@ class PromptReader:
         )
         self.special = SpecialTokens(tokenizer)
         self.eos_id = self._find_eos_id()
+        self.notices = Notices()
 
     def read(self, texts: Sequence[str]) -> TokenizedPrompts:
         """Tokenize texts and choose the positions to pool.
 
-        Warns with a count where texts were cut to the length limit, and where a text
-        has no token left after the filter and is pooled over all its tokens instead.
+        Texts that are cut to the length limit, and those that have no token left after
+        the filter and are pooled over all their tokens instead, are counted:
+        ``tell_changes`` warns of them.
 
         Raises
         ------
         ValueError
             If a text has no token at all, or the limit leaves no room for text.
         """
+        self.notices.n_read += len(texts)
         tokenized: list[Ids] = []
         with _TOKENIZING:
             for start in range(0, len(texts), CHUNK):
@@ -90,6 +93,16 @@ class PromptReader:
                 f"token. Got {texts[empty[0]]!r} instead."
             )
         return self._choose_positions(tokenized)
+
+    def tell_changes(self, stacklevel: int = 2) -> None:
+        """Warn, once for all texts read, of how many were changed."""
+        self.notices.tell(
+            limit=self.limit,
+            side=self.options.truncation_side,
+            token_filter=self.options.token_filter,
+            eos_token=self.options.eos_token,
+            stacklevel=stacklevel + 1,
+        )
 
     def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:
         """Give the text of every token that is pooled."""
@@ -130,12 +143,7 @@ class PromptReader:
         ]
         if limit is None or not long:
             return tokenized
-        warnings.warn(
-            f"{len(long)} of {len(tokenized)} distinct texts are longer than {limit} "
-            f"tokens and were cut on the {self.options.truncation_side} side.",
-            UserWarning,
-            stacklevel=4,
-        )
+        self.notices.n_cut += len(long)
         n_frame = len(self._tokenize_frame()) + len(self.start)
         n_slots = self.frame.template.count(SLOT)
         for row in long:
@@ -178,13 +186,7 @@ class PromptReader:
         empty = ~np.logical_or.reduceat(kept, prompts.starts[:-1])
         if empty.any():
             kept |= np.repeat(empty, prompts.lengths)
-            warnings.warn(
-                f"{empty.sum()} of {len(tokenized)} distinct texts have no token left "
-                f"after token_filter={self.options.token_filter!r} and "
-                f"eos_token={self.options.eos_token!r}; all their tokens are pooled.",
-                UserWarning,
-                stacklevel=4,
-            )
+            self.notices.n_emptied += int(empty.sum())
         return TokenizedPrompts(prompts.ids, kept, prompts.starts)
 
     def _classify_vocabulary(

@@ -1,0 +1,50 @@
+"""What was done to texts, counted over all that were read, and told once."""
+
+import warnings
+from dataclasses import dataclass
+
+
+@dataclass
+class Notices:
+    """Counts of texts that were changed in reading.
+
+    Attributes
+    ----------
+    n_read : int
+        Texts read.
+    n_cut : int
+        Those that were longer than the limit.
+    n_emptied : int
+        Those that had no token left to pool.
+    """
+
+    n_read: int = 0
+    n_cut: int = 0
+    n_emptied: int = 0
+
+    def tell(
+        self,
+        *,
+        limit: int | None,
+        side: str,
+        token_filter: str | None,
+        eos_token: str | None,
+        stacklevel: int,
+    ) -> None:
+        """Warn of what was counted, and begin anew."""
+        if self.n_cut:
+            warnings.warn(
+                f"{self.n_cut} of {self.n_read} distinct texts are longer than {limit} "
+                f"tokens and were cut on the {side} side.",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+        if self.n_emptied:
+            warnings.warn(
+                f"{self.n_emptied} of {self.n_read} distinct texts have no token left "
+                f"after token_filter={token_filter!r} and eos_token={eos_token!r}; all "
+                "their tokens are pooled.",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+        self.n_read = self.n_cut = self.n_emptied = 0
