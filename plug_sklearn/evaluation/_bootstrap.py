@@ -119,7 +119,7 @@ def bootstrap_interval(
     0.700 [0.655, 0.750]
     """
     owner = "bootstrap_interval"
-    _check_parameters(owner, stratify, level, n_resamples)
+    _check_parameters(owner, metric, stratify, level, n_resamples)
     truth = column_or_1d(y_true)
     models = [np.asarray(y) for y in (y_pred, other) if y is not None]
     check_consistent_length(truth, *models, groups)
@@ -149,15 +149,21 @@ def bootstrap_interval(
 
 
 def _check_parameters(
-    owner: str, stratify: bool, level: float, n_resamples: int
+    owner: str, metric: Metric, stratify: bool, level: float, n_resamples: int
 ) -> None:
     validate_parameter_constraints(
         {
+            "metric": [callable],
             "stratify": ["boolean"],
             "level": [Interval(Real, 0, 1, closed="neither")],
             "n_resamples": [Interval(Integral, 2, None, closed="left")],
         },
-        {"stratify": stratify, "level": level, "n_resamples": n_resamples},
+        {
+            "metric": metric,
+            "stratify": stratify,
+            "level": level,
+            "n_resamples": n_resamples,
+        },
         caller_name=owner,
     )
 

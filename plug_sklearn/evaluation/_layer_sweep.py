@@ -114,6 +114,12 @@ def layer_sweep(
         embedder = clone(embedder)
         X = embedder.fit_transform(X)
     activations = np.asarray(X)
+    if activations.dtype.kind in "OSU" or activations.ndim not in (3, 4):
+        raise ValueError(
+            "The 'X' parameter of layer_sweep must be activations of 3 or 4 axes, or "
+            f"texts with an 'embedder'. Got {activations.dtype} of shape "
+            f"{activations.shape} instead."
+        )
     check_consistent_length(activations, y)
     selector = LayerAggregator(layers=layers, parts=parts).fit(activations)
     activations = activations.reshape(len(activations), *selector.input_shape_)

@@ -122,6 +122,11 @@ def test_numbers_are_not_stratified() -> None:
         bootstrap_interval(mean_absolute_error, y, y)
 
 
+def test_a_metric_by_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="'metric' parameter .* must be a callable"):
+        bootstrap_interval("roc_auc", [0, 1], [0.2, 0.7])
+
+
 def test_a_metric_that_is_nan_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'metric' parameter .* NaN for 10 of 10"):
         bootstrap_interval(lambda y, p: np.nan, Y, P, n_resamples=10)

@@ -148,7 +148,10 @@ def test_fit_arguments_are_split_with_the_rows() -> None:
         ({"layers": [7]}, r"'layers' parameter .* positions in \[0, 3\)"),
         ({"parts": ["rs"]}, r"'parts' parameter"),
         ({"y": Y[:5]}, "inconsistent numbers of samples"),
-        ({"X": X[:, :, :, None]}, "2 to 4 axes"),
+        ({"X": X[:, :, :, None]}, "3 or 4 axes"),
+        ({"X": X[:, 0, 0]}, r"'X' parameter of layer_sweep .*float32 of shape"),
+        ({"X": ["Lima"] * len(Y)}, r"texts with an 'embedder'\. Got <U4"),
+        ({"X": [], "y": []}, r"3 or 4 axes.*shape \(0,\)"),
     ],
 )
 def test_bad_input_is_named(arguments: dict[str, object], message: str) -> None:
