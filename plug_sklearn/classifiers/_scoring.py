@@ -213,7 +213,7 @@ class NetInTraining(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        net: Any,  # noqa: ANN401 - a cycle
+        net: Any,  # noqa: ANN401 - ProbeNet, which imports this
         classes: NDArray[Any],
         member: int | None = None,
     ) -> None:
