@@ -11,7 +11,6 @@ from plug_sklearn.embedding.anatomy._families import PACKABLE
 from plug_sklearn.embedding.anatomy._tracing import list_words
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._forward import ForwardPass, States
-from plug_sklearn.embedding.passes._preambles import LEAST_PREAMBLE
 from plug_sklearn.embedding.passes._reading import (
     Read,
     Way,
@@ -29,6 +28,9 @@ _TIMES_ROUNDING = 8
 _UNITS = 4
 _PADDED_UNITS = 8
 _LEAST_BOUND = 1e-4
+
+#: Tokens of the preamble that is tried.
+_PREAMBLE = 32
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ def _try(forward: ForwardPass) -> Trial:
     if refusal is not None:
         return Trial(Way.PADDED, refusal)
     try:
-        # Packs of two nodes make the long texts' beginning a preamble.
+        # Packs and batches so small make the long texts' beginning a preamble.
         packed = _read(read_tries, trial, short)
-        after = _read(read_tries, trial, long, pack_nodes=2)
+        after = _read(read_tries, trial, long, budget=512, pack_nodes=2)
         long_padded = _read(read_padded, trial, long)
     # A model's code may refuse a 4-D mask, position ids or a cache in any way.
     except Exception as error:
@@ -111,7 +113,7 @@ def _try(forward: ForwardPass) -> Trial:
 def _refuse_tries(trial: ForwardPass, family: str) -> str | None:
     if family not in PACKABLE:
         return f"token tries are not known to be exact for {family}"
-    if find_window(trial.loaded.model.config) <= LEAST_PREAMBLE:
+    if find_window(trial.loaded.model.config) <= _PREAMBLE:
         return f"{family} sees too few tokens back"
     return None
 
@@ -128,7 +130,7 @@ def _draw_prompts(trial: ForwardPass) -> tuple[TokenizedPrompts, TokenizedPrompt
         *(np.concatenate([beginning, rest[n : 2 * n]]) for n in (2, 4)),
         rest[20:28],
     ]
-    preamble, ends = rest[:LEAST_PREAMBLE], rest[LEAST_PREAMBLE:]
+    preamble, ends = rest[:_PREAMBLE], rest[_PREAMBLE:]
     long = [np.concatenate([preamble, ends[n : n + 3]]) for n in (0, 3, 6)]
     return TokenizedPrompts.join(short), TokenizedPrompts.join(long)
 

@@ -1,4 +1,4 @@
-"""Long prefixes that many prompts share, and what one pass over them leaves."""
+"""Prefixes that many prompts share, and what one pass over them leaves."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,15 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from plug_sklearn.embedding.passes._tries import fill_packs
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 Numbers = NDArray[np.int64]
 States = NDArray[np.float32]
 
-#: Shorter prefixes are computed again in each pack: that costs less than a pass.
-LEAST_PREAMBLE = 32
-#: Packs that a run must fill for its preamble to pay.
-LEAST_PACKS = 3
+#: Lengths of preambles to look for, longest first: what some prompts share at length
+#: is not given up for the few tokens that all share.
+LENGTHS = (128, 32, 8, 1)
+#: Tokens that a preamble must save, as a part of a batch's: a pass has its price.
+LEAST_SAVED = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,11 @@ class Preamble:
 
 
 def find_runs(
-    prompts: TokenizedPrompts, order: Numbers, shared: Numbers, capacity: int
+    prompts: TokenizedPrompts,
+    order: Numbers,
+    shared: Numbers,
+    pack_nodes: int,
+    budget: int,
 ) -> list[Run]:
     """Cut sorted prompts into runs that share a preamble, and runs that share none.
 
@@ -95,28 +101,55 @@ def find_runs(
         All prompts.
     order, shared : ndarray of shape (n_prompts,), int64
         Prompts in sorted order, and the tokens each shares with the one before.
-    capacity : int
+    pack_nodes : int
         Nodes in one pack.
+    budget : int
+        Tokens in one batch.
 
     Returns
     -------
     list of Run
         In sorted order, every prompt in one.
     """
-    cuts = np.flatnonzero(shared < LEAST_PREAMBLE)
-    runs: list[Run] = []
-    for first, end in pairwise([*cuts.tolist(), len(order)]):
-        places = slice(first, end)
-        n_shared = _measure_preamble(prompts, order[places], shared[places], capacity)
-        if runs and n_shared == runs[-1].n_shared == 0:
-            # Runs without a preamble fill packs together.
-            places = slice(runs.pop().places.start, end)
-        runs.append(Run(places, n_shared))
+    least_saved = LEAST_SAVED * budget
+
+    def cut(run: Run, least: int) -> list[Run]:
+        if run.n_shared:
+            return [run]
+        first, end = run.places.start, run.places.stop
+        inside = first + 1 + np.flatnonzero(shared[first + 1 : end] < least)
+        pieces: list[Run] = []
+        for start, stop in pairwise([first, *inside.tolist(), end]):
+            places = slice(start, stop)
+            n_shared = _measure_preamble(
+                prompts, order[places], shared[places], pack_nodes, least_saved
+            )
+            if pieces and n_shared == pieces[-1].n_shared == 0:
+                # Pieces without a preamble fill packs together.
+                places = slice(pieces.pop().places.start, stop)
+            pieces.append(Run(places, n_shared))
+        return pieces
+
+    runs = [Run(slice(0, len(order)), 0)]
+    for least in LENGTHS:
+        runs = [piece for run in runs for piece in cut(run, least)]
     return runs
 
 
+def pack_after(n_shared: int, pack_nodes: int) -> int:
+    """Choose the nodes in a pack after a preamble.
+
+    Its keys and values are copied for each pack: the longer it is, the fewer there are.
+    """
+    return min(max(pack_nodes, n_shared), 2 * pack_nodes)
+
+
 def _measure_preamble(
-    prompts: TokenizedPrompts, numbers: Numbers, shared: Numbers, capacity: int
+    prompts: TokenizedPrompts,
+    numbers: Numbers,
+    shared: Numbers,
+    pack_nodes: int,
+    least_saved: float,
 ) -> int:
     """Count the tokens of a run's preamble; 0 where a pass over it would not pay."""
     if len(numbers) == 1:
@@ -124,8 +157,13 @@ def _measure_preamble(
     lengths = prompts.lengths[numbers]
     # Each prompt keeps a token of its own.
     n_shared = int(min(shared[1:].min(), lengths.min() - 1))
-    n_nodes = lengths[0] + (lengths[1:] - shared[1:]).sum()
-    if n_shared < LEAST_PREAMBLE or n_nodes - n_shared < LEAST_PACKS * capacity:
+    common = np.concatenate([[n_shared], shared[1:]])
+    after = fill_packs(
+        lengths - n_shared, common - n_shared, pack_after(n_shared, pack_nodes)
+    )
+    n_with = n_shared + sum(pack.n_nodes for pack in after)
+    n_without = sum(pack.n_nodes for pack in fill_packs(lengths, common, pack_nodes))
+    if n_shared == 0 or n_without - n_with < least_saved:
         return 0
     kept = [prompts.kept[prompts.starts[n] : prompts.starts[n + 1]] for n in numbers]
     # Pooled alike in the preamble, and after it over at least one token.

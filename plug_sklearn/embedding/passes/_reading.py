@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from plug_sklearn.embedding.passes._batches import pad_prompts, pad_tries, run_batches
 from plug_sklearn.embedding.passes._forward import ForwardPass, States
-from plug_sklearn.embedding.passes._preambles import Preamble, find_runs
+from plug_sklearn.embedding.passes._preambles import Preamble, find_runs, pack_after
 from plug_sklearn.embedding.passes._tries import (
     Pack,
     build_trie,
@@ -21,8 +21,6 @@ from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 #: Nodes in one pack of token tries. Attention is quadratic in it, and a short shared
 #: prefix is computed once a pack.
 PACK_NODES = 128
-#: Nodes in one pack after a preamble, whose keys and values are copied for each pack.
-NODES_AFTER_PREAMBLE = 256
 
 Numbers = NDArray[np.int64]
 Read = Iterator[tuple[Numbers, States]]
@@ -102,13 +100,13 @@ def read_tries(
 ) -> Read:
     """Read some prompts in packs of token tries, each distinct prefix once a pack.
 
-    A long prefix that many prompts share runs once, and the packs attend to it.
+    A prefix that many prompts share runs once, and the packs attend to it.
     """
     if len(numbers) == 0:
         return
     chosen = prompts.take(numbers)
     order, shared = sort_prompts(chosen)
-    for run in find_runs(chosen, order, shared, pack_nodes):
+    for run in find_runs(chosen, order, shared, pack_nodes, budget):
         members = order[run.places]
         common = np.maximum(shared[run.places] - run.n_shared, 0)
         common[0] = 0
@@ -117,7 +115,7 @@ def read_tries(
         preamble, capacity = None, pack_nodes
         if beginning is not None:
             preamble = forward.run_preamble(beginning)
-            capacity = min(NODES_AFTER_PREAMBLE, 2 * pack_nodes)
+            capacity = pack_after(run.n_shared, pack_nodes)
         packs = fill_packs(suffixes.lengths, common, capacity)
         if preamble is None:
             # A trie of one prompt is a row like any other, without a mask of its own.

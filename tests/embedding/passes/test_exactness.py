@@ -14,7 +14,9 @@ from plug_sklearn.embedding.passes._batches import Batch
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._exactness import Trial, try_ways
 from plug_sklearn.embedding.passes._forward import ForwardPass
+from plug_sklearn.embedding.passes._preambles import Preamble
 from plug_sklearn.embedding.passes._reading import Way
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 #: Their tiny configurations look only a few tokens back.
 NARROW = {
@@ -115,6 +117,20 @@ def test_model_that_padding_changes_is_read_in_equal_lengths() -> None:
     trial = attempt(model.eval())
     assert trial.way is Way.ALIKE
     assert "padding changes the states of fnet" in str(trial.why)
+
+
+def test_preamble_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+    run_preamble = ForwardPass.run_preamble
+
+    def spy(forward: ForwardPass, prompts: TokenizedPrompts) -> Preamble:
+        preamble = run_preamble(forward, prompts)
+        lengths.append(preamble.n_tokens)
+        return preamble
+
+    monkeypatch.setattr(ForwardPass, "run_preamble", spy)
+    attempt(build_model("llama")[0])
+    assert lengths == [_exactness._PREAMBLE]
 
 
 def test_model_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:

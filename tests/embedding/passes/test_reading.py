@@ -15,7 +15,7 @@ from plug_sklearn.embedding.passes import _reading
 from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._forward import ForwardPass
-from plug_sklearn.embedding.passes._preambles import LEAST_PREAMBLE, Preamble
+from plug_sklearn.embedding.passes._preambles import Preamble
 from plug_sklearn.embedding.passes._reading import (
     Way,
     find_wall,
@@ -68,7 +68,8 @@ def difference(
 
 
 BRANCHING = [[5, 6, 7], [5, 6, 8, 9], [5, 6], [10, 11], [5, 12, 13, 14, 15], [10], [16]]
-WITH_PREAMBLE = [[*range(3, 3 + LEAST_PREAMBLE), n, n + 1] for n in range(50, 60)]
+PREAMBLE = range(3, 35)
+WITH_PREAMBLE = [[*PREAMBLE, n, n + 1] for n in range(50, 60)]
 PACKED = [
     name
     for name in FAMILIES
@@ -107,7 +108,7 @@ def test_preamble_s_tokens_count_in_the_budget() -> None:
 
     forward.run = spy
     everything = np.arange(len(WITH_PREAMBLE))
-    budget = 3 * (LEAST_PREAMBLE + 8)
+    budget = 3 * (len(PREAMBLE) + 8)
     in_order(read_tries(forward, join(WITH_PREAMBLE), everything, budget, pack_nodes=2))
     assert max(n_rows for n_rows, _ in sizes) > 1
     assert all(n_tokens <= budget for _, n_tokens in sizes)
