@@ -24,7 +24,7 @@ def resolve_device(device: str, owner: str) -> torch.device:
     Raises
     ------
     ValueError
-        If torch knows no such device.
+        If torch knows no such device, or nothing can be computed on it.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -34,10 +34,13 @@ def resolve_device(device: str, owner: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError):
+        resolved = torch.device("meta")
+    # Tensors of the device "meta" have shapes and no values.
+    if resolved.type == "meta":
         raise ValueError(
             f"The 'device' parameter of {owner} must be 'auto' or a torch device such "
             f"as 'cpu', 'cuda' or 'cuda:1'. Got {device!r} instead."
-        ) from None
+        )
     if not _is_present(resolved):
         warnings.warn(
             f"{owner} was given device={device!r}, which is not available here; "

@@ -38,6 +38,8 @@ def test_absent_second_card_warns_too(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_device("cuda:1", "Estimator")
 
 
-def test_unknown_device_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"'device' parameter of Estimator.*Got 'gpu'"):
-        resolve_device("gpu", "Estimator")
+@pytest.mark.parametrize("device", ["gpu", "meta"])
+def test_device_that_computes_nothing_is_refused_by_name(device: str) -> None:
+    message = f"'device' parameter of Estimator.*Got '{device}'"
+    with pytest.raises(ValueError, match=message):
+        resolve_device(device, "Estimator")

@@ -395,10 +395,12 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     def _check_parameters(self) -> None:
         """Check what is used as it stands: it may have been set since ``fit``."""
         self._validate_params()
-        if self.store is not None and not str(self.store):
+        store = self.store
+        if store is not None and (not str(store) or Path(store).is_file()):
             raise ValueError(
                 f"The 'store' parameter of {OWNER} must be the path of a folder, or "
-                "None. Got '' instead."
+                f"None. Got {str(store)!r} instead"
+                f"{', which is a file' if str(store) else ''}."
             )
         if self.prompt_template is not None and SLOT not in self.prompt_template:
             raise ValueError(

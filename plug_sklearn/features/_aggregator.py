@@ -195,8 +195,12 @@ class LayerAggregator(TransformerMixin, BaseEstimator):
         return tags
 
     def _read_activations(self, X: ArrayLike, *, reset: bool) -> NDArray[np.floating]:
+        dtypes: list[type] = [np.float64, np.float32]
+        if getattr(X, "dtype", None) == np.float16:
+            # Twice the size holds all its values; four times would only cost memory.
+            dtypes.reverse()
         activations: NDArray[np.floating] = validate_data(
-            self, X, reset=reset, allow_nd=True, dtype=(np.float64, np.float32)
+            self, X, reset=reset, allow_nd=True, dtype=dtypes
         )
         if activations.ndim == 2:
             return activations[:, None, None]

@@ -343,6 +343,7 @@ def test_empty_text_is_its_special_tokens_where_the_tokenizer_adds_some(
         ({"eos_token": "<end>"}, "'eos_token'.*Got '<end>'"),
         ({"model_name": 3}, "'model_name'.*Got 3"),
         ({"verbose": "yes"}, "'verbose'.*Got 'yes'"),
+        ({"store": __file__}, "'store'.*folder.*Got .*, which is a file"),
     ],
 )
 def test_bad_parameters_are_refused_by_name(

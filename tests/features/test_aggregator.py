@@ -87,6 +87,13 @@ def test_dtype_is_kept(dtype: type[np.floating], method: str) -> None:
     assert aggregator.fit_transform(ACTIVATIONS.astype(dtype)).dtype == dtype
 
 
+def test_half_precision_becomes_single() -> None:
+    halves = ACTIVATIONS.astype(np.float16)
+    features = LayerAggregator().fit_transform(halves)
+    assert features.dtype == np.float32
+    assert_array_equal(features, halves.reshape(len(halves), -1))
+
+
 @pytest.mark.parametrize("method", ["concat", "mean", "max"])
 def test_names_stand_where_their_features_do(method: str) -> None:
     aggregator = LayerAggregator([2, 0], ["mlp", "rs"], method)
