@@ -2,11 +2,11 @@
 
 ``_layer_sweep``, ``_layer_sweep_display``
     Scores of each layer and part.
-``_training_curves``
+``_training_history``, ``_training_curves``
     Losses and scores by epoch.
 ``_report``, with ``_report_predictions``, ``_report_scores`` and ``_report_files``
     Out-of-fold probabilities and scores, and the files of a run.
-``_comparison``
+``_comparison``, with ``_paired_scores``
     Whether one probe is better than another.
 ``_capacity``, ``_capacity_display``
     Scores and parameters against the budget.
@@ -28,22 +28,17 @@ from plug_sklearn.evaluation._calibration import (
 )
 from plug_sklearn.evaluation._capacity import capacity_curve
 from plug_sklearn.evaluation._capacity_display import CapacityCurveDisplay
-from plug_sklearn.evaluation._comparison import (
-    ProbeComparison,
-    compare_probes,
-    compare_scores,
-)
+from plug_sklearn.evaluation._comparison import compare_probes
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
 from plug_sklearn.evaluation._layer_sweep_display import LayerSweepDisplay
+from plug_sklearn.evaluation._paired_scores import ProbeComparison, compare_scores
 from plug_sklearn.evaluation._reliability_display import ReliabilityDisplay
 from plug_sklearn.evaluation._report import (
     CrossValidationReport,
     cross_validation_report,
 )
-from plug_sklearn.evaluation._training_curves import (
-    TrainingCurveDisplay,
-    training_history,
-)
+from plug_sklearn.evaluation._training_curves import TrainingCurveDisplay
+from plug_sklearn.evaluation._training_history import training_history
 
 __all__ = [
     "BootstrapInterval",

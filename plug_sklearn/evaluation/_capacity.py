@@ -16,7 +16,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
-from plug_sklearn.evaluation._training_curves import find_trained
+from plug_sklearn.evaluation._training_history import find_trained
 
 #: Doubling, around the default of 5.
 TARGET_RATIOS = (0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)

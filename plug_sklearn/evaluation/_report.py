@@ -1,6 +1,5 @@
 """A classifier → out-of-fold probabilities, and scores by fold and overall."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import column_or_1d
 
 from plug_sklearn.evaluation._calibration import brier_score, expected_calibration_error
-from plug_sklearn.evaluation._folds import (
-    Folds,
-    Scoring,
-    collect_fit_params,
-    list_scores,
-    score_folds,
-    split_folds,
-)
+from plug_sklearn.evaluation._folds import Scoring, collect_fit_params, split_folds
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_predictions import (
     name_columns,
@@ -30,9 +21,10 @@ from plug_sklearn.evaluation._report_predictions import (
 )
 from plug_sklearn.evaluation._report_scores import (
     choose_default_scorers,
+    score_each_fold,
     score_overall,
 )
-from plug_sklearn.evaluation._training_curves import find_trained, training_history
+from plug_sklearn.evaluation._training_history import find_trained, training_history
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +180,7 @@ def cross_validation_report(
         scoring = choose_default_scorers(classes)
     folds = split_folds(estimator, X, truth, cv, groups)
     fit_params = collect_fit_params(estimator, params, groups)
-    scores, estimators = _score_folds(
+    scores, estimators = score_each_fold(
         estimator, X, truth, folds, scoring, fit_params, n_jobs
     )
     predictions = predict_out_of_fold(
@@ -214,46 +206,6 @@ def cross_validation_report(
     if folder is not None:
         write_report(report, folder, estimator, X, truth, folds, scoring, fit_params)
     return report
-
-
-def _score_folds(
-    estimator: BaseEstimator,
-    X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: NDArray[Any],
-    folds: Folds,
-    scoring: Scoring,
-    fit_params: Mapping[str, Any],
-    n_jobs: int | None,
-) -> tuple[pd.DataFrame, list[Any]]:
-    with warnings.catch_warnings():
-        # One warning of ours says it for all folds.
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        scores, estimators = score_folds(
-            estimator,
-            X,
-            y,
-            folds,
-            scoring=scoring,
-            fit_params=fit_params,
-            n_jobs=n_jobs,
-        )
-    _warn_of_undefined(scores)
-    scores["n_train"], scores["n_test"] = (
-        [len(rows) for rows in side] for side in zip(*folds, strict=True)
-    )
-    return scores, estimators
-
-
-def _warn_of_undefined(scores: pd.DataFrame) -> None:
-    for name in list_scores(scores):
-        folds = scores.loc[scores[name].isna(), "fold"].tolist()
-        if folds:
-            warnings.warn(
-                f"The score {name!r} is undefined in folds {folds}, whose test rows "
-                "may be of one class. Means leave them out.",
-                UserWarning,
-                stacklevel=4,
-            )
 
 
 def _have_history(estimators: Sequence[Any]) -> bool:

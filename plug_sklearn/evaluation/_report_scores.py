@@ -1,15 +1,18 @@
 """Predictions of all folds → the scores of a report."""
 
+import warnings
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, log_loss, make_scorer, roc_auc_score
 
 from plug_sklearn.evaluation._calibration import brier_score
-from plug_sklearn.evaluation._folds import Scoring, list_scores
+from plug_sklearn.evaluation._folds import Folds, Scoring, list_scores, score_folds
 
 
 def choose_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
@@ -102,6 +105,65 @@ class PooledClassifier(ClassifierMixin, BaseEstimator):
         """Look the most probable labels up, (n,)."""
         labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return labels
+
+
+def score_each_fold(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: NDArray[Any],
+    folds: Folds,
+    scoring: Scoring,
+    fit_params: Mapping[str, Any],
+    n_jobs: int | None,
+) -> tuple[pd.DataFrame, list[Any]]:
+    """Fit an estimator on each fold, score it, and count the rows.
+
+    Parameters
+    ----------
+    estimator, X, y, folds, scoring, fit_params, n_jobs : see below
+        As in :func:`score_folds`.
+
+    Returns
+    -------
+    scores : DataFrame
+        A row a fold, as :class:`CrossValidationReport` describes it.
+    estimators : list
+        The fitted estimators.
+
+    Warns
+    -----
+    UserWarning
+        If a score is undefined in a fold.
+    """
+    with warnings.catch_warnings():
+        # One warning of ours says it for all folds.
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        scores, estimators = score_folds(
+            estimator,
+            X,
+            y,
+            folds,
+            scoring=scoring,
+            fit_params=fit_params,
+            n_jobs=n_jobs,
+        )
+    _warn_of_undefined(scores)
+    scores["n_train"], scores["n_test"] = (
+        [len(rows) for rows in side] for side in zip(*folds, strict=True)
+    )
+    return scores, estimators
+
+
+def _warn_of_undefined(scores: pd.DataFrame) -> None:
+    for name in list_scores(scores):
+        folds = scores.loc[scores[name].isna(), "fold"].tolist()
+        if folds:
+            warnings.warn(
+                f"The score {name!r} is undefined in folds {folds}, whose test rows "
+                "may be of one class. Means leave them out.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def score_overall(

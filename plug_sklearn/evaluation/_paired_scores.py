@@ -1,0 +1,149 @@
+"""Scores of two probes on the same folds → whether one is better."""
+
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+
+
+@dataclass(frozen=True)
+class ProbeComparison:
+    """The difference of two probes in a score, and how sure it is.
+
+    Parameters
+    ----------
+    first, second : float
+        Mean scores over the folds.
+    difference : float
+        The first's less the second's.
+    lower, upper : float
+        Ends of the interval of the difference.
+    level : float
+        Probability that the interval aims to cover.
+    standard_error : float
+        Corrected standard error of the difference.
+    statistic : float
+        The difference in standard errors.
+    degrees_of_freedom : int
+        Folds less 1.
+    pvalue : float
+        Probability of such a difference or a larger one, to either side, between
+        probes that are equally good.
+    """
+
+    first: float
+    second: float
+    difference: float
+    lower: float
+    upper: float
+    level: float
+    standard_error: float
+    statistic: float
+    degrees_of_freedom: int
+    pvalue: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.difference:+.3f} [{self.lower:+.3f}, {self.upper:+.3f}], "
+            f"p = {self.pvalue:.2g}"
+        )
+
+
+def compare_scores(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    n_train: float,
+    n_test: float,
+    level: float = 0.95,
+) -> ProbeComparison:
+    """Test a difference over folds: the corrected resampled t-test.
+
+    Training sets of folds overlap, and so scores of folds are not independent: the
+    ordinary t-test finds differences where there are none. The correction widens the
+    variance of the mean over J folds from 1/J of the folds' variance s² to
+    (1/J + n_test/n_train) s².
+
+    Parameters
+    ----------
+    first, second : array-like of shape (n_folds,)
+        Scores of two probes on the same folds, such as columns of two
+        ``CrossValidationReport.scores``.
+    n_train, n_test : float
+        Rows that a fold trains on, and is tested on; the mean, where folds differ.
+    level : float, default=0.95
+        Probability that the interval is to cover, in (0, 1).
+
+    Returns
+    -------
+    ProbeComparison
+        The difference, its interval and its test. Where all folds differ by the same,
+        the interval is that difference, and ``pvalue`` 1 if it is 0 and 0 otherwise.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two folds, or a score is NaN.
+
+    See Also
+    --------
+    compare_probes : Fits the probes too.
+
+    References
+    ----------
+    Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52,
+    2003: the corrected resampled t-test. For repeated cross-validation: Bouckaert and
+    Frank, "Evaluating the Replicability of Significance Tests for Comparing Learning
+    Algorithms", 2004.
+
+    Examples
+    --------
+    >>> from plug_sklearn import compare_scores
+    >>> print(compare_scores([0.9, 0.8, 0.9], [0.7, 0.7, 0.6], n_train=80, n_test=40))
+    +0.200 [-0.193, +0.593], p = 0.16
+    """
+    owner = "compare_scores"
+    validate_parameter_constraints(
+        {
+            "n_train": [Interval(Real, 0, None, closed="neither")],
+            "n_test": [Interval(Real, 0, None, closed="neither")],
+            "level": [Interval(Real, 0, 1, closed="neither")],
+        },
+        {"n_train": n_train, "n_test": n_test, "level": level},
+        caller_name=owner,
+    )
+    pair = [column_or_1d(scores).astype(np.float64) for scores in (first, second)]
+    check_consistent_length(*pair)
+    differences = pair[0] - pair[1]
+    if len(differences) < 2 or np.isnan(differences).any():
+        raise ValueError(
+            f"The 'first' and 'second' parameters of {owner} must be scores of two "
+            f"folds or more, none NaN. Got {pair[0].tolist()} and {pair[1].tolist()} "
+            "instead."
+        )
+    mean, n_folds = float(differences.mean()), len(differences)
+    variance = (1 / n_folds + n_test / n_train) * differences.var(ddof=1)
+    error = float(np.sqrt(variance))
+    # Rounding leaves the variance of equal differences a little above zero.
+    if error <= 1e-12 * abs(mean):
+        error = 0.0
+    statistic = (
+        mean / error if error else float(np.sign(mean)) * np.inf if mean else 0.0
+    )
+    half = float(stats.t.ppf((1 + level) / 2, n_folds - 1)) * error
+    return ProbeComparison(
+        first=float(pair[0].mean()),
+        second=float(pair[1].mean()),
+        difference=mean,
+        lower=mean - half,
+        upper=mean + half,
+        level=level,
+        standard_error=error,
+        statistic=statistic,
+        degrees_of_freedom=n_folds - 1,
+        pvalue=float(2 * stats.t.sf(abs(statistic), n_folds - 1)),
+    )
