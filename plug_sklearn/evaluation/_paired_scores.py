@@ -87,7 +87,7 @@ def compare_scores(
     Raises
     ------
     ValueError
-        If there are fewer than two folds, or a score is NaN.
+        If there are fewer than two folds, or a score is not finite.
 
     See Also
     --------
@@ -118,18 +118,19 @@ def compare_scores(
     )
     pair = [column_or_1d(scores).astype(np.float64) for scores in (first, second)]
     check_consistent_length(*pair)
-    differences = pair[0] - pair[1]
-    if len(differences) < 2 or np.isnan(differences).any():
+    if len(pair[0]) < 2 or not np.isfinite(pair).all():
         raise ValueError(
-            f"The 'first' and 'second' parameters of {owner} must be scores of two "
-            f"folds or more, none NaN. Got {pair[0].tolist()} and {pair[1].tolist()} "
-            "instead."
+            f"The 'first' and 'second' parameters of {owner} must be finite scores of "
+            f"two folds or more. Got {pair[0].tolist()} and {pair[1].tolist()} instead."
         )
+    differences = pair[0] - pair[1]
+    # What rounding leaves of equal scores, or of equal differences, is no difference.
+    rounding = 1e-12 * np.abs(pair).max()
+    differences[abs(differences) <= rounding] = 0
     mean, n_folds = float(differences.mean()), len(differences)
     variance = (1 / n_folds + n_test / n_train) * differences.var(ddof=1)
     error = float(np.sqrt(variance))
-    # Rounding leaves the variance of equal differences a little above zero.
-    if error <= 1e-12 * abs(mean):
+    if error <= rounding:
         error = 0.0
     statistic = (
         mean / error if error else float(np.sign(mean)) * np.inf if mean else 0.0

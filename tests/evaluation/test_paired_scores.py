@@ -58,6 +58,11 @@ def test_a_difference_that_never_varies_is_certain() -> None:
     assert_allclose((found.lower, found.upper, found.pvalue), (0.1, 0.1, 0))
 
 
+def test_what_rounding_leaves_of_equal_scores_is_no_difference() -> None:
+    found = compare_scores([0.1 + 0.2] * 3, [0.3] * 3, n_train=4, n_test=1)
+    assert (found.difference, found.statistic, found.pvalue) == (0, 0, 1)
+
+
 def test_equally_good_probes_are_rarely_called_different() -> None:
     """The share of false alarms over random splits is about what it claims."""
     rng = np.random.default_rng(0)
@@ -83,7 +88,8 @@ def test_a_comparison_prints_its_difference_and_pvalue() -> None:
     [
         ({"first": [0.5]}, "inconsistent numbers"),
         ({"first": [0.5], "second": [0.5]}, "two folds or more"),
-        ({"first": [0.5, np.nan]}, "none NaN"),
+        ({"first": [0.5, np.nan]}, r"must be finite .* Got \[0.5, nan\]"),
+        ({"first": [0.5, np.inf]}, "must be finite"),
         ({"n_train": 0}, "'n_train' parameter of compare_scores"),
         ({"level": 95}, "'level' parameter of compare_scores"),
     ],
