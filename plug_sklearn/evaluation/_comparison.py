@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from plug_sklearn.evaluation._folds import (
     Scoring,
@@ -15,7 +16,9 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
-from plug_sklearn.evaluation._paired_scores import compare_scores
+from plug_sklearn.evaluation._paired_scores import LEVEL, compare_scores
+
+OWNER = "compare_probes"
 
 
 def compare_probes(
@@ -96,6 +99,7 @@ def compare_probes(
     roc_auc  0.901   0.481        0.42   0.004
     """
     folds = split_folds(first, X, y, cv, groups)
+    _check_comparable(first, second, scoring, len(folds), level)
     tables = [
         score_folds(
             probe,
@@ -108,6 +112,8 @@ def compare_probes(
         )[0]
         for probe, params in ((first, first_params), (second, second_params))
     ]
+    for probe, table in zip(("first", "second"), tables, strict=True):
+        _refuse_nan(table, probe)
     n_train, n_test = (
         [len(rows) for rows in side] for side in zip(*folds, strict=True)
     )
@@ -121,3 +127,35 @@ def compare_probes(
         for score in list_scores(tables[0])
     }
     return pd.DataFrame([vars(c) for c in comparisons.values()], index=[*comparisons])
+
+
+def _check_comparable(
+    first: BaseEstimator,
+    second: BaseEstimator,
+    scoring: Scoring | None,
+    n_folds: int,
+    level: float,
+) -> None:
+    """Refuse what would come out only once all has been fitted."""
+    validate_parameter_constraints({"level": LEVEL}, {"level": level}, OWNER)
+    if n_folds < 2:
+        raise ValueError(
+            f"The 'cv' parameter of {OWNER} must give two folds or more. Got {n_folds} "
+            "instead."
+        )
+    if scoring is None and is_classifier(first) != is_classifier(second):
+        raise ValueError(
+            f"The 'scoring' parameter of {OWNER} must name a score for a classifier "
+            "and what is none: their own scores are not of a kind. Got None instead."
+        )
+
+
+def _refuse_nan(table: pd.DataFrame, probe: str) -> None:
+    for score in list_scores(table):
+        folds = table.loc[table[score].isna(), "fold"].tolist()
+        if folds:
+            raise ValueError(
+                f"The {probe!r} parameter of {OWNER} must be a probe with a score on "
+                f"every fold. Got NaN for {score!r} in folds {folds}: it fits, or is "
+                "scored, only on others."
+            )

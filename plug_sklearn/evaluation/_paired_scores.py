@@ -9,6 +9,9 @@ from scipy import stats
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
+#: What the level of an interval may be.
+LEVEL = [Interval(Real, 0, 1, closed="neither")]
+
 
 @dataclass(frozen=True)
 class ProbeComparison:
@@ -111,7 +114,7 @@ def compare_scores(
         {
             "n_train": [Interval(Real, 0, None, closed="neither")],
             "n_test": [Interval(Real, 0, None, closed="neither")],
-            "level": [Interval(Real, 0, 1, closed="neither")],
+            "level": LEVEL,
         },
         {"n_train": n_train, "n_test": n_test, "level": level},
         caller_name=owner,
