@@ -44,9 +44,19 @@ def split_folds(
     -------
     list of (ndarray, ndarray)
         Positions of training and test rows.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
     """
     splitter = check_cv(cv, y, classifier=is_classifier(estimator))
-    return list(splitter.split(X, y, groups))
+    folds = list(splitter.split(X, y, groups))
+    if not folds:
+        raise ValueError(
+            f"The 'cv' parameter must give at least one fold. Got {cv!r} instead."
+        )
+    return folds
 
 
 def collect_fit_params(

@@ -37,6 +37,11 @@ def test_folds_of_a_classifier_are_stratified_and_of_a_regressor_not() -> None:
         assert np.allclose(shares, 0.5) == stratified
 
 
+def test_no_folds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'cv' parameter must give .* Got \[\]"):
+        split_folds(PROBE, FEATURES, Y, [], None)
+
+
 def test_scores_are_cross_validates() -> None:
     folds = split_folds(PROBE, FEATURES, Y, 4, None)
     scoring = ["roc_auc", "accuracy"]
