@@ -57,7 +57,8 @@ def capacity_curve(
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the estimator's own.
     groups : array-like of shape (n_samples,), default=None
-        Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too.
+        Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too,
+        alone or at the end of a pipeline.
     params : dict, default=None
         More arguments of the estimator's ``fit``.
     n_jobs : int, default=None

@@ -53,7 +53,8 @@ def compare_probes(
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the probes' own.
     groups : array-like of shape (n_samples,), default=None
-        Groups for ``cv``. They reach the ``fit`` of a probe that takes them too.
+        Groups for ``cv``. They reach the ``fit`` of a probe that takes them too, alone
+        or at the end of a pipeline.
     first_params, second_params : dict, default=None
         More arguments of each ``fit``.
     level : float, default=0.95

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.model_selection import check_cv, cross_validate
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
 Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -69,7 +70,8 @@ def collect_fit_params(
     Parameters
     ----------
     estimator : estimator
-        Such as one that holds out validation rows by group.
+        Such as one that holds out validation rows by group, or a pipeline that ends in
+        one.
     params : dict or None
         What the user gives to ``fit``, which goes first.
     groups : array-like of shape (n_samples,) or None
@@ -81,10 +83,20 @@ def collect_fit_params(
         Arguments of ``fit``.
     """
     given = dict(params or {})
-    takes_groups = groups is not None and has_fit_parameter(estimator, "groups")
-    if takes_groups and not sklearn.get_config()["enable_metadata_routing"]:
-        given.setdefault("groups", groups)
+    if groups is not None and not sklearn.get_config()["enable_metadata_routing"]:
+        given.update(
+            (name, groups) for name in _name_groups(estimator) if name not in given
+        )
     return given
+
+
+def _name_groups(estimator: Any) -> list[str]:  # noqa: ANN401 - estimators of any kind
+    """Name the argument of ``fit`` that takes groups, if there is one."""
+    if isinstance(estimator, Pipeline):
+        step, last = estimator.steps[-1]
+        return [f"{step}__{name}" for name in _name_groups(last)]
+    takes_groups = hasattr(estimator, "fit") and has_fit_parameter(estimator, "groups")
+    return ["groups"] if takes_groups else []
 
 
 def score_folds(

@@ -70,7 +70,7 @@ def layer_sweep(
         None: the estimator's own.
     groups : array-like of shape (n_samples,), default=None
         Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too,
-        such as :class:`PlugMLPClassifier`.
+        such as :class:`PlugMLPClassifier`, alone or at the end of a pipeline.
     params : dict, default=None
         More arguments of the estimator's ``fit``; those of the length of ``X`` are
         split with it.

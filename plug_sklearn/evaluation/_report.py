@@ -102,7 +102,7 @@ def cross_validation_report(
         :class:`~sklearn.model_selection.LeaveOneGroupOut`.
     groups : array-like of shape (n_samples,), default=None
         Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too,
-        such as :class:`PlugMLPClassifier`.
+        such as :class:`PlugMLPClassifier`, alone or at the end of a pipeline.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: accuracy, area under the ROC curve (each class against the rest, averaged,

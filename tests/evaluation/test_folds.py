@@ -6,6 +6,8 @@ from _readable import GROUPS, X, Y
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import PlugMLPClassifier
 from plug_sklearn.evaluation._folds import (
@@ -101,6 +103,17 @@ def test_groups_reach_the_fit_that_takes_them_alone() -> None:
     }
     given = collect_fit_params(PlugMLPClassifier(), {"groups": Y}, GROUPS)
     assert given["groups"] is Y
+
+
+def test_groups_reach_the_last_step_of_a_pipeline_under_its_name() -> None:
+    pipeline = make_pipeline(StandardScaler(), PlugMLPClassifier())
+    name = "plugmlpclassifier__groups"
+    assert collect_fit_params(pipeline, None, GROUPS)[name] is GROUPS
+    assert collect_fit_params(pipeline, {name: Y}, GROUPS)[name] is Y
+    outer = make_pipeline(pipeline)
+    assert list(collect_fit_params(outer, None, GROUPS)) == [f"pipeline__{name}"]
+    for last in (PROBE, "passthrough"):
+        assert collect_fit_params(make_pipeline(last), None, GROUPS) == {}
 
 
 def test_metadata_routing_decides_where_it_is_on() -> None:

@@ -117,6 +117,18 @@ def test_one_group_is_left_out_at_a_time() -> None:
     assert (by_fold.nunique() == 1).all()
 
 
+def test_groups_reach_a_probe_at_the_end_of_a_pipeline() -> None:
+    probe = PlugMLPClassifier(max_epochs=5, random_state=0, device="cpu")
+    pipeline = make_pipeline(LayerAggregator(layers=[1], parts=[0]), probe)
+    alone, piped = (
+        cross_validation_report(
+            estimator, features, Y, cv=GroupKFold(3), groups=GROUPS, scoring="roc_auc"
+        )
+        for estimator, features in ((probe, X[:, 1, 0]), (pipeline, X))
+    )
+    pd.testing.assert_frame_equal(piped.history, alone.history)
+
+
 def test_groups_of_one_class_leave_undefined_scores_out_of_means() -> None:
     groups = np.where(GROUPS % 2, GROUPS, 100 + 2 * GROUPS + Y)
     with pytest.warns(UserWarning, match=r"'roc_auc' is undefined in folds \["):
