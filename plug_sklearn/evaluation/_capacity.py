@@ -13,11 +13,13 @@ from plug_sklearn.evaluation._folds import (
     Folds,
     Scoring,
     collect_fit_params,
+    refuse_failed_fits,
     score_folds,
     split_folds,
 )
 from plug_sklearn.evaluation._training_history import find_trained
 
+OWNER = "capacity_curve"
 #: Doubling, around the default of 5.
 TARGET_RATIOS = (0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
 
@@ -75,7 +77,8 @@ def capacity_curve(
     Raises
     ------
     ValueError
-        If the estimator has no such parameter, or does not count its own.
+        If the estimator has no such parameter, does not count its own, or cannot be
+        fitted on a fold.
 
     See Also
     --------
@@ -128,13 +131,14 @@ def _score_ratio(
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
 ) -> pd.DataFrame:
-    frame, fitted = score_folds(
-        estimator, X, y, folds, scoring=scoring, fit_params=fit_params
-    )
+    with refuse_failed_fits(OWNER):
+        frame, fitted = score_folds(
+            estimator, X, y, folds, scoring=scoring, fit_params=fit_params
+        )
     sizes = [getattr(find_trained(probe), "n_parameters_", None) for probe in fitted]
     if None in sizes:
         raise ValueError(
-            "The 'estimator' parameter of capacity_curve must count its parameters, as "
+            f"The 'estimator' parameter of {OWNER} must count its parameters, as "
             f"PlugMLPClassifier does. Got {type(estimator).__name__} instead."
         )
     frame.insert(0, "n_parameters", np.array(sizes))

@@ -1,7 +1,8 @@
 """An estimator → its scores on fixed folds, by scikit-learn's ``cross_validate``."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
@@ -152,6 +154,31 @@ def score_folds(
     times = {name: results[name] for name in TIMES}
     frame = pd.DataFrame({"fold": np.arange(len(folds)), **scores, **times})
     return frame, results["estimator"]
+
+
+@contextmanager
+def refuse_failed_fits(owner: str) -> Iterator[None]:
+    """Make an error of fits that fail, for what needs an estimator of every fold.
+
+    Parameters
+    ----------
+    owner : str
+        Who fits, for messages.
+
+    Raises
+    ------
+    ValueError
+        If an estimator cannot be fitted on a fold.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FitFailedWarning)
+        try:
+            yield
+        except FitFailedWarning as warning:
+            raise ValueError(
+                f"The 'estimator' parameter of {owner} must fit on every fold. "
+                f"{str(warning).strip()}"
+            ) from None
 
 
 def score_chance(

@@ -132,7 +132,7 @@ def cross_validation_report(
     ImportError
         If ``out_dir`` is given and matplotlib is not installed.
     ValueError
-        If the estimator does not predict probabilities.
+        If the estimator does not predict probabilities, or cannot be fitted on a fold.
 
     Warns
     -----

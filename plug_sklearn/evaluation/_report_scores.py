@@ -12,7 +12,13 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, log_loss, make_scorer, roc_auc_score
 
 from plug_sklearn.evaluation._calibration import brier_score
-from plug_sklearn.evaluation._folds import Folds, Scoring, list_scores, score_folds
+from plug_sklearn.evaluation._folds import (
+    Folds,
+    Scoring,
+    list_scores,
+    refuse_failed_fits,
+    score_folds,
+)
 
 
 def choose_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
@@ -130,12 +136,17 @@ def score_each_fold(
     estimators : list
         The fitted estimators.
 
+    Raises
+    ------
+    ValueError
+        If the estimator cannot be fitted on a fold.
+
     Warns
     -----
     UserWarning
         If a score is undefined in a fold.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), refuse_failed_fits("cross_validation_report"):
         # One warning of ours says it for all folds.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         scores, estimators = score_folds(

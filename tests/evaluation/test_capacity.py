@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from _readable import GROUPS, X, Y
+from _readable import GROUPS, Fastidious, X, Y
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.model_selection import GroupKFold, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import LayerAggregator, PlugMLPClassifier, capacity_curve
@@ -58,4 +58,14 @@ def test_what_does_not_count_its_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'estimator' parameter .* must count"):
         capacity_curve(
             LogisticRegression(), FEATURES, Y, param_name="C", target_ratios=[1]
+        )
+
+
+def test_what_cannot_be_fitted_on_every_fold_is_refused_with_its_error() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)'estimator' parameter .*not on the first row",
+    ):
+        capacity_curve(
+            Fastidious(), FEATURES, Y, cv=KFold(3), param_name="C", target_ratios=[1]
         )

@@ -71,7 +71,8 @@ def test_a_probe_without_a_score_in_a_fold_is_named_with_the_fold() -> None:
     with (
         pytest.warns(UndefinedMetricWarning),
         pytest.raises(
-            ValueError, match=r"'first' parameter .* NaN for 'roc_auc' in folds \[1, 2\]"
+            ValueError,
+            match=r"'first' parameter .* NaN for 'roc_auc' in folds \[1, 2\]",
         ),
     ):
         compare_probes(

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _readable import GROUPS, X, Y
+from _readable import GROUPS, Fastidious, X, Y
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
@@ -12,6 +12,7 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import (
     GroupKFold,
+    KFold,
     LeaveOneGroupOut,
     RepeatedKFold,
     ShuffleSplit,
@@ -200,3 +201,11 @@ def test_workers_change_nothing() -> None:
 def test_a_classifier_without_probabilities_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must predict probabilities.*LinearSVC"):
         cross_validation_report(LinearSVC(), FEATURES, Y)
+
+
+def test_what_cannot_be_fitted_on_every_fold_is_refused_with_its_error() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)'estimator' parameter .*not on the first row",
+    ):
+        cross_validation_report(Fastidious(), FEATURES, Y, cv=KFold(3))
