@@ -14,11 +14,11 @@ from plug_sklearn.evaluation._drawing import (
     BLUE,
     GREY,
     VERMILION,
+    check_axes,
     finish_axes,
     make_axes,
     mark_point,
     name_score,
-    require_matplotlib,
 )
 from plug_sklearn.evaluation._folds import Scoring, find_score
 
@@ -134,7 +134,7 @@ class CapacityCurveDisplay:
         ValueError
             If a parameter is not what it must be.
         """
-        require_matplotlib(f"{cls.__name__}.from_estimator")
+        check_axes(ax, 2, f"{cls.__name__}.from_estimator")
         curve = capacity_curve(
             estimator,
             X,

@@ -51,6 +51,51 @@ def require_matplotlib(caller: str) -> None:
         ) from error
 
 
+def check_axes(
+    ax: Any,  # noqa: ANN401 - Axes, a sequence of them, or None
+    n_rows: int,
+    caller: str,
+) -> list[Axes]:
+    """Make sure that a picture can be drawn, before anything is computed for it.
+
+    Parameters
+    ----------
+    ax : Axes, sequence of Axes or None
+        What to draw on; one of a grid can be divided where more are needed.
+    n_rows : int
+        How many are needed.
+    caller : str
+        What draws, for messages.
+
+    Returns
+    -------
+    list of Axes
+        Those given: none, one or ``n_rows``.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If what is given cannot be drawn on.
+    """
+    require_matplotlib(caller)
+    if ax is None:
+        return []
+    from matplotlib.axes import Axes
+
+    given = list(np.atleast_1d(np.asarray(ax, dtype=object)).ravel())
+    is_drawable = all(isinstance(one, Axes) for one in given)
+    if is_drawable and len(given) == n_rows:
+        return given
+    if is_drawable and len(given) == 1 and given[0].get_subplotspec() is not None:
+        return given
+    several = "" if n_rows == 1 else f" of a grid, to be divided, or {n_rows} Axes"
+    raise ValueError(
+        f"The 'ax' parameter of {caller} must be one Axes{several}. Got {ax!r} instead."
+    )
+
+
 def make_axes(
     ax: Any,  # noqa: ANN401 - Axes, a sequence of them, or None
     n_rows: int,
@@ -61,12 +106,8 @@ def make_axes(
 
     Parameters
     ----------
-    ax : Axes, sequence of Axes or None
-        One that stands alone is divided where more are needed; None: a new figure.
-    n_rows : int
-        How many are needed.
-    caller : str
-        What draws, for messages.
+    ax, n_rows, caller : see below
+        As in :func:`check_axes`; None: a new figure.
     height : float, default=4.0
         Height of a new figure in inches.
 
@@ -80,10 +121,10 @@ def make_axes(
     ImportError
         If matplotlib is not installed.
     ValueError
-        If there are more or fewer axes than needed.
+        If what is given cannot be drawn on.
     """
-    require_matplotlib(caller)
-    if ax is None:
+    given = check_axes(ax, n_rows, caller)
+    if not given:
         import matplotlib.pyplot as plt
 
         _, axes = plt.subplots(
@@ -94,25 +135,14 @@ def make_axes(
             layout="constrained",
         )
         return list(axes[:, 0])
-    given = list(np.atleast_1d(np.asarray(ax, dtype=object)).ravel())
-    if len(given) == 1 and n_rows > 1:
-        return _divide_axes(given[0], n_rows)
-    if len(given) != n_rows:
-        raise ValueError(
-            f"The 'ax' parameter of {caller} must be one Axes, or {n_rows}. Got "
-            f"{len(given)} instead."
-        )
-    return given
+    return given if len(given) == n_rows else _divide_axes(given[0], n_rows)
 
 
 def _divide_axes(ax: Axes, n_rows: int) -> list[Axes]:
-    place = ax.get_subplotspec()
-    if place is None:
-        raise ValueError("The 'ax' parameter must be an Axes of a grid, to be divided.")
     ax.set_axis_off()
     figure = ax.get_figure()
     rows: list[Axes] = []
-    grid = place.subgridspec(n_rows, 1)
+    grid = ax.get_subplotspec().subgridspec(n_rows, 1)  # type: ignore[union-attr]  # it is of a grid, which has been checked
     for row in range(n_rows):
         first = rows[0] if rows else None
         if rows:

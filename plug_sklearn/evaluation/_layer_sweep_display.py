@@ -12,11 +12,11 @@ from sklearn.base import BaseEstimator
 from plug_sklearn.evaluation._drawing import (
     GREY,
     LINES,
+    check_axes,
     finish_axes,
     make_axes,
     mark_point,
     name_score,
-    require_matplotlib,
 )
 from plug_sklearn.evaluation._folds import CHANCE, Scoring, find_score
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
@@ -136,7 +136,7 @@ class LayerSweepDisplay:
         ValueError
             If a parameter is not what it must be.
         """
-        require_matplotlib(f"{cls.__name__}.from_estimator")
+        check_axes(ax, 1, f"{cls.__name__}.from_estimator")
         sweep = layer_sweep(
             estimator,
             X,

@@ -13,7 +13,7 @@ from plug_sklearn.evaluation._calibration import (
     calibration_bins,
     expected_calibration_error,
 )
-from plug_sklearn.evaluation._drawing import finish_axes, make_axes, require_matplotlib
+from plug_sklearn.evaluation._drawing import check_axes, finish_axes, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,7 +186,7 @@ class ReliabilityDisplay(CalibrationDisplay):
         ValueError
             If a parameter is not what it must be.
         """
-        require_matplotlib(f"{cls.__name__}.from_predictions")
+        check_axes(ax, 1, f"{cls.__name__}.from_predictions")
         probabilities = np.asarray(y_proba)
         is_binary = probabilities.ndim == 1 or probabilities.shape[1] == 2
         if method is None:
@@ -261,7 +261,7 @@ class ReliabilityDisplay(CalibrationDisplay):
         ValueError
             If a parameter is not what it must be.
         """
-        require_matplotlib(f"{cls.__name__}.from_estimator")
+        check_axes(ax, 1, f"{cls.__name__}.from_estimator")
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),

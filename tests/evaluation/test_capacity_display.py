@@ -58,3 +58,10 @@ def test_from_estimator_draws_what_capacity_curve_finds(figure: Figure) -> None:
 def test_without_matplotlib_the_extra_is_named() -> None:
     with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
         CapacityCurveDisplay.from_estimator(None, None, None)
+
+
+def test_what_cannot_be_drawn_on_is_refused_before_anything_is_computed() -> None:
+    with pytest.raises(
+        ValueError, match=r"'ax' parameter of CapacityCurveDisplay\.from_"
+    ):
+        CapacityCurveDisplay.from_estimator(None, None, None, ax="axes")

@@ -5,7 +5,13 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from plug_sklearn.evaluation._drawing import LINES, make_axes, mark_point, name_score
+from plug_sklearn.evaluation._drawing import (
+    LINES,
+    check_axes,
+    make_axes,
+    mark_point,
+    name_score,
+)
 
 #: Linear RGB → what an eye without red, and one without green cones, is left with:
 #: Viénot, Brettel and Mollon, "Digital video colourmaps for checking the legibility of
@@ -36,8 +42,17 @@ def test_axes_that_are_given_are_used(figure: Figure) -> None:
 
 def test_axes_without_a_place_in_a_grid_cannot_be_divided(figure: Figure) -> None:
     axes = figure.add_axes((0, 0, 1, 1))
-    with pytest.raises(ValueError, match="'ax' parameter"):
+    with pytest.raises(
+        ValueError, match=r"'ax' parameter of Display\.plot .* of a grid"
+    ):
         make_axes(axes, 2, "Display.plot")
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+def test_what_is_no_axes_cannot_be_drawn_on(n_rows: int, figure: Figure) -> None:
+    for wrong in ("axes", figure, [1, 2][:n_rows], []):
+        with pytest.raises(ValueError, match=r"'ax' parameter of Display\.plot .* Got"):
+            check_axes(wrong, n_rows, "Display.plot")
 
 
 @pytest.mark.parametrize(

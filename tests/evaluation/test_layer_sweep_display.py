@@ -102,3 +102,8 @@ def test_without_matplotlib_nothing_is_computed_and_the_extra_is_named() -> None
         LayerSweepDisplay.from_estimator(None, None, None)
     with pytest.raises(ImportError, match=r"LayerSweepDisplay\.plot needs matplotlib"):
         LayerSweepDisplay(SWEEP).plot()
+
+
+def test_what_cannot_be_drawn_on_is_refused_before_anything_is_computed() -> None:
+    with pytest.raises(ValueError, match=r"'ax' parameter of LayerSweepDisplay\.from_"):
+        LayerSweepDisplay.from_estimator(None, None, None, ax="axes")
