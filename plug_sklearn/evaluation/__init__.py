@@ -16,6 +16,8 @@
     A metric → the interval that chance in the choice of rows leaves it.
 ``_folds``
     What all of these share: folds that are split once, and scores on them.
+``_tables``
+    Tables of scores: their columns, and whether they are what a display draws.
 ``_drawing``
     Colours, axes, names of scores.
 """

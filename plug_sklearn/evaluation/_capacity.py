@@ -11,12 +11,12 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from plug_sklearn.evaluation._folds import (
     Folds,
-    Scoring,
     collect_fit_params,
     refuse_failed_fits,
     score_folds,
     split_folds,
 )
+from plug_sklearn.evaluation._tables import Scoring
 from plug_sklearn.evaluation._training_history import find_trained
 
 OWNER = "capacity_curve"

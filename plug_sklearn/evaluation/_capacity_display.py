@@ -20,10 +20,17 @@ from plug_sklearn.evaluation._drawing import (
     mark_point,
     name_score,
 )
-from plug_sklearn.evaluation._folds import Scoring, find_score
+from plug_sklearn.evaluation._tables import (
+    Scoring,
+    check_score,
+    check_table,
+    find_score,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+COLUMNS = ("target_ratio", "n_train", "n_parameters", "fold", "fit_time")
 
 
 class CapacityCurveDisplay:
@@ -76,8 +83,10 @@ class CapacityCurveDisplay:
     """
 
     def __init__(self, curve: pd.DataFrame, *, score: str | None = None) -> None:
+        owner = type(self).__name__
+        check_table(curve, COLUMNS, "curve", owner, "capacity_curve")
         self.curve = curve
-        self.score = find_score(curve, score, "CapacityCurveDisplay")
+        self.score = find_score(curve, score, "curve", owner)
         rows = curve.assign(budget=curve["target_ratio"] * curve["n_train"])
         self.summary_ = (
             rows.groupby("target_ratio")
@@ -134,7 +143,9 @@ class CapacityCurveDisplay:
         ValueError
             If a parameter is not what it must be.
         """
-        check_axes(ax, 2, f"{cls.__name__}.from_estimator")
+        caller = f"{cls.__name__}.from_estimator"
+        check_axes(ax, 2, caller)
+        check_score(scoring, score, caller)
         curve = capacity_curve(
             estimator,
             X,

@@ -9,14 +9,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils._param_validation import validate_parameter_constraints
 
-from plug_sklearn.evaluation._folds import (
-    Scoring,
-    collect_fit_params,
-    list_scores,
-    score_folds,
-    split_folds,
-)
+from plug_sklearn.evaluation._folds import collect_fit_params, score_folds, split_folds
 from plug_sklearn.evaluation._paired_scores import LEVEL, compare_scores
+from plug_sklearn.evaluation._tables import Scoring, list_scores
 
 OWNER = "compare_probes"
 

@@ -1,7 +1,7 @@
 """An estimator → its scores on fixed folds, by scikit-learn's ``cross_validate``."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,13 +16,9 @@ from sklearn.model_selection import check_cv, cross_validate
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
-Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
-Scoring = (
-    str | Callable[..., Any] | Sequence[str] | Mapping[str, str | Callable[..., Any]]
-)
+from plug_sklearn.evaluation._tables import TIMES, Scoring
 
-#: Columns of a table of scores that are no scores.
-TIMES = ["fit_time", "score_time"]
+Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 
 def split_folds(
@@ -216,60 +212,3 @@ def score_chance(
             fit_params={},
         )
     return scores.drop(columns=["fold", *TIMES])
-
-
-def find_score(frame: pd.DataFrame, score: str | None, owner: str) -> str:
-    """Find the column of a score that is asked for.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        A table with a column ``fold``, scores and times.
-    score : str or None
-        Its name; None: the first.
-    owner : str
-        Who asks, for messages.
-
-    Returns
-    -------
-    str
-        Its name.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    names = list_scores(frame)
-    if score is None and names:
-        return names[0]
-    if score not in names:
-        raise ValueError(
-            f"The 'score' parameter of {owner} must be one of {names}. Got {score!r} "
-            "instead."
-        )
-    return score
-
-
-def list_scores(frame: pd.DataFrame) -> list[str]:
-    """List the scores of a table: what stands between ``fold`` and ``fit_time``.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        A table of scores by fold.
-
-    Returns
-    -------
-    list of str
-        Names of columns, without those of chance levels.
-    """
-    columns = list(frame.columns)
-    if not {"fold", "fit_time"} <= set(columns):
-        return []
-    between = columns[columns.index("fold") + 1 : columns.index("fit_time")]
-    return [name for name in between if not name.endswith(CHANCE)]
-
-
-#: Ends the name of the column that holds the chance level of a score.
-CHANCE = "_chance"

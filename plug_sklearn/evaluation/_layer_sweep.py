@@ -12,15 +12,13 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.parallel import Parallel, delayed
 
 from plug_sklearn.evaluation._folds import (
-    CHANCE,
     Folds,
-    Scoring,
     collect_fit_params,
-    list_scores,
     score_chance,
     score_folds,
     split_folds,
 )
+from plug_sklearn.evaluation._tables import CHANCE, Scoring, list_scores
 from plug_sklearn.features import LayerAggregator
 
 #: What the positions along axis 2 hold when all three parts are there.

@@ -18,14 +18,21 @@ from plug_sklearn.evaluation._drawing import (
     mark_point,
     name_score,
 )
-from plug_sklearn.evaluation._folds import CHANCE, Scoring, find_score
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
+from plug_sklearn.evaluation._tables import (
+    CHANCE,
+    Scoring,
+    check_score,
+    check_table,
+    find_score,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PolyCollection
     from matplotlib.lines import Line2D
 
+COLUMNS = ("layer", "part", "fold", "fit_time")
 BEST = ["layer", "part", "mean"]
 
 
@@ -81,15 +88,12 @@ class LayerSweepDisplay:
     """
 
     def __init__(self, sweep: pd.DataFrame, *, score: str | None = None) -> None:
+        owner = type(self).__name__
+        check_table(sweep, COLUMNS, "sweep", owner, "layer_sweep")
         self.sweep = sweep
-        self.score = find_score(sweep, score, "LayerSweepDisplay")
+        self.score = find_score(sweep, score, "sweep", owner)
         grouped = sweep.groupby(["layer", "part"], sort=False)[self.score]
         self.summary_ = grouped.agg(["mean", "std"]).reset_index()
-        if self.summary_["mean"].isna().all():
-            raise ValueError(
-                "The 'sweep' parameter of LayerSweepDisplay must hold scores that are "
-                f"numbers. Got none of {self.score!r}."
-            )
         best = self.summary_["mean"].idxmax()
         (self.best_,) = self.summary_.loc[[best], BEST].to_dict("records")
 
@@ -136,7 +140,9 @@ class LayerSweepDisplay:
         ValueError
             If a parameter is not what it must be.
         """
-        check_axes(ax, 1, f"{cls.__name__}.from_estimator")
+        caller = f"{cls.__name__}.from_estimator"
+        check_axes(ax, 1, caller)
+        check_score(scoring, score, caller)
         sweep = layer_sweep(
             estimator,
             X,

@@ -14,9 +14,12 @@ from plug_sklearn.evaluation._calibration import (
     expected_calibration_error,
 )
 from plug_sklearn.evaluation._drawing import check_axes, finish_axes, make_axes
+from plug_sklearn.evaluation._tables import check_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+COLUMNS = ("probability", "frequency")
 
 
 class ReliabilityDisplay(CalibrationDisplay):
@@ -77,6 +80,7 @@ class ReliabilityDisplay(CalibrationDisplay):
         method: str = "confidence",
         pos_label: object = None,
     ) -> None:
+        check_table(bins, COLUMNS, "bins", type(self).__name__, "calibration_bins")
         super().__init__(
             prob_true=bins["frequency"].to_numpy(),
             prob_pred=bins["probability"].to_numpy(),

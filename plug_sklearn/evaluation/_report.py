@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import column_or_1d
 
 from plug_sklearn.evaluation._calibration import brier_score, expected_calibration_error
-from plug_sklearn.evaluation._folds import Scoring, collect_fit_params, split_folds
+from plug_sklearn.evaluation._folds import collect_fit_params, split_folds
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_predictions import (
     name_columns,
@@ -24,6 +24,7 @@ from plug_sklearn.evaluation._report_scores import (
     score_each_fold,
     score_overall,
 )
+from plug_sklearn.evaluation._tables import Scoring
 from plug_sklearn.evaluation._training_history import find_trained, training_history
 
 

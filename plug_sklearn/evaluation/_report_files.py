@@ -24,7 +24,8 @@ from plug_sklearn.evaluation._drawing import (
     name_score,
     require_matplotlib,
 )
-from plug_sklearn.evaluation._folds import Folds, Scoring, list_scores
+from plug_sklearn.evaluation._folds import Folds
+from plug_sklearn.evaluation._tables import Scoring, list_scores
 from plug_sklearn.evaluation._training_curves import TrainingCurveDisplay
 
 if TYPE_CHECKING:

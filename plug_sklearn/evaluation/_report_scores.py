@@ -12,13 +12,8 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, log_loss, make_scorer, roc_auc_score
 
 from plug_sklearn.evaluation._calibration import brier_score
-from plug_sklearn.evaluation._folds import (
-    Folds,
-    Scoring,
-    list_scores,
-    refuse_failed_fits,
-    score_folds,
-)
+from plug_sklearn.evaluation._folds import Folds, refuse_failed_fits, score_folds
+from plug_sklearn.evaluation._tables import Scoring, list_scores
 
 
 def choose_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from plug_sklearn.evaluation._drawing import (
     name_score,
     require_matplotlib,
 )
+from plug_sklearn.evaluation._tables import check_table
 from plug_sklearn.evaluation._training_history import list_probes, training_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+COLUMNS = ("fold", "epoch", "train_loss", "kept")
 TRAINING = {"color": BLUE, "linestyle": "--", "label": "training"}
 VALIDATION = {"color": VERMILION, "linestyle": "-", "label": "validation"}
 
@@ -66,6 +68,9 @@ class TrainingCurveDisplay:
     """
 
     def __init__(self, history: pd.DataFrame, *, score_name: str | None = None) -> None:
+        check_table(
+            history, COLUMNS, "history", type(self).__name__, "training_history"
+        )
         self.history = history
         self.score_name = score_name
 

@@ -65,3 +65,19 @@ def test_what_cannot_be_drawn_on_is_refused_before_anything_is_computed() -> Non
         ValueError, match=r"'ax' parameter of CapacityCurveDisplay\.from_"
     ):
         CapacityCurveDisplay.from_estimator(None, None, None, ax="axes")
+
+
+def test_a_score_that_will_not_be_there_is_refused_before_anything_is_computed() -> (
+    None
+):
+    with pytest.raises(ValueError, match=r"'score' parameter .* Got 'auc'"):
+        CapacityCurveDisplay.from_estimator(
+            None, None, None, scoring=["roc_auc"], score="auc"
+        )
+
+
+def test_what_is_no_curve_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'curve' parameter .* Got the columns"):
+        CapacityCurveDisplay(CURVE.drop(columns="n_train"))
+    with pytest.raises(ValueError, match=r"'curve' parameter .* that are numbers"):
+        CapacityCurveDisplay(CURVE.assign(roc_auc=float("nan")))

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 import sklearn
 from _readable import GROUPS, X, Y
@@ -12,12 +11,11 @@ from sklearn.preprocessing import StandardScaler
 from plug_sklearn import PlugMLPClassifier
 from plug_sklearn.evaluation._folds import (
     collect_fit_params,
-    find_score,
-    list_scores,
     score_chance,
     score_folds,
     split_folds,
 )
+from plug_sklearn.evaluation._tables import list_scores
 
 FEATURES = X[:, 1, 0]
 PROBE = LogisticRegression()
@@ -119,15 +117,3 @@ def test_groups_reach_the_last_step_of_a_pipeline_under_its_name() -> None:
 def test_metadata_routing_decides_where_it_is_on() -> None:
     with sklearn.config_context(enable_metadata_routing=True):
         assert collect_fit_params(PlugMLPClassifier(), None, GROUPS) == {}
-
-
-def test_the_first_score_is_drawn_unless_another_is_named() -> None:
-    table = pd.DataFrame(columns=["fold", "a", "a_chance", "b", "fit_time"])
-    assert find_score(table, None, "Display") == "a"
-    assert find_score(table, "b", "Display") == "b"
-    with pytest.raises(
-        ValueError, match=r"'score' parameter of Display must be one of"
-    ):
-        find_score(table, "a_chance", "Display")
-    with pytest.raises(ValueError, match="'score' parameter"):
-        find_score(pd.DataFrame(columns=["loss"]), None, "Display")

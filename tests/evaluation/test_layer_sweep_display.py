@@ -107,3 +107,17 @@ def test_without_matplotlib_nothing_is_computed_and_the_extra_is_named() -> None
 def test_what_cannot_be_drawn_on_is_refused_before_anything_is_computed() -> None:
     with pytest.raises(ValueError, match=r"'ax' parameter of LayerSweepDisplay\.from_"):
         LayerSweepDisplay.from_estimator(None, None, None, ax="axes")
+
+
+def test_a_score_that_will_not_be_there_is_refused_before_anything_is_computed() -> (
+    None
+):
+    with pytest.raises(ValueError, match=r"'score' parameter .* Got 'auc'"):
+        LayerSweepDisplay.from_estimator(
+            None, None, None, scoring="roc_auc", score="auc"
+        )
+
+
+def test_what_is_no_sweep_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'sweep' parameter .* Got the columns"):
+        LayerSweepDisplay(SWEEP.drop(columns="layer"))

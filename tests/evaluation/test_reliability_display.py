@@ -75,6 +75,11 @@ def test_no_texts_overlap() -> None:
     assert display.figure_.get_figwidth() * 100 == 600
 
 
+def test_what_are_no_bins_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'bins' parameter of ReliabilityDisplay"):
+        ReliabilityDisplay([0.5], 0.1)
+
+
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_the_extra_is_named() -> None:
     for call in (

@@ -92,6 +92,12 @@ def test_a_wrong_number_of_axes_is_refused(
         TrainingCurveDisplay.from_estimator(fitted, ax=figure.subplots(3))
 
 
+def test_what_is_no_history_is_refused(fitted: PlugMLPClassifier) -> None:
+    for wrong in (fitted, training_history(fitted).drop(columns="epoch")):
+        with pytest.raises(ValueError, match=r"'history' parameter of TrainingCurveDi"):
+            TrainingCurveDisplay(wrong)
+
+
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_the_extra_is_named() -> None:
     with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
