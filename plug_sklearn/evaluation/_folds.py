@@ -14,7 +14,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils.validation import _num_samples, has_fit_parameter
 
 from plug_sklearn.evaluation._tables import TIMES, Scoring
 
@@ -205,7 +205,7 @@ def score_chance(
         warnings.simplefilter("ignore")
         scores, _ = score_folds(
             dummy,
-            np.zeros((len(np.asarray(y)), 1)),
+            np.zeros((_num_samples(y), 1)),
             y,
             folds,
             scoring=scoring,

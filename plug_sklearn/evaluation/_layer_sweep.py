@@ -108,20 +108,17 @@ def layer_sweep(
     >>> sweep.groupby("layer")["roc_auc"].mean().round(2).tolist()
     [0.51, 0.98, 0.5]
     """
+    if embedder is None:
+        X = _read_activations(X)
+    # What is wrong with these comes out before texts are read, which takes long.
+    check_consistent_length(X, y)
+    folds = split_folds(estimator, X, y, cv, groups)
+    chance = score_chance(estimator, y, folds, scoring)
     if embedder is not None:
         embedder = clone(embedder)
-        X = embedder.fit_transform(X)
-    activations = np.asarray(X)
-    if activations.dtype.kind in "OSU" or activations.ndim not in (3, 4):
-        raise ValueError(
-            "The 'X' parameter of layer_sweep must be activations of 3 or 4 axes, or "
-            f"texts with an 'embedder'. Got {activations.dtype} of shape "
-            f"{activations.shape} instead."
-        )
-    check_consistent_length(activations, y)
-    selector = LayerAggregator(layers=layers, parts=parts).fit(activations)
-    activations = activations.reshape(len(activations), *selector.input_shape_)
-    folds = split_folds(estimator, activations, y, cv, groups)
+        X = _read_activations(embedder.fit_transform(X))
+    selector = LayerAggregator(layers=layers, parts=parts).fit(X)
+    activations = X.reshape(len(X), *selector.input_shape_)
     cells = list(product(selector.layers_, selector.parts_))
     fit_params = collect_fit_params(estimator, params, groups)
     frames: list[pd.DataFrame] = Parallel(n_jobs=n_jobs)(
@@ -130,7 +127,6 @@ def layer_sweep(
         )
         for layer, part in cells
     )
-    chance = score_chance(estimator, y, folds, scoring)
     layer_names, part_names = _name_axes(embedder, activations)
     for (layer, part), frame in zip(cells, frames, strict=True):
         frame.insert(0, "layer", layer_names[layer])
@@ -139,6 +135,17 @@ def layer_sweep(
             place = list(frame.columns).index(score) + 1
             frame.insert(place, score + CHANCE, chance[score])
     return pd.concat(frames, ignore_index=True)
+
+
+def _read_activations(X: Any) -> NDArray[Any]:  # noqa: ANN401 - what is none is refused
+    activations = np.asarray(X)
+    if activations.dtype.kind in "OSU" or activations.ndim not in (3, 4):
+        raise ValueError(
+            "The 'X' parameter of layer_sweep must be activations of 3 or 4 axes, or "
+            f"texts with an 'embedder'. Got {activations.dtype} of shape "
+            f"{activations.shape} instead."
+        )
+    return activations
 
 
 def _score_cell(

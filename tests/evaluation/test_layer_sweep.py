@@ -143,6 +143,23 @@ def test_fit_arguments_are_split_with_the_rows() -> None:
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"y": ODD[:5]},
+        {"cv": GroupKFold(3)},  # without groups
+        {"cv": 25},
+        {"scoring": "rocauc"},
+    ],
+)
+def test_no_text_is_read_where_the_rest_is_wrong(wrong: dict[str, object]) -> None:
+    CountingEmbedder.read.clear()
+    given = {"estimator": PROBE, "X": TEXTS, "y": ODD, "embedder": CountingEmbedder()}
+    with pytest.raises(ValueError):
+        layer_sweep(**{**given, **wrong})
+    assert CountingEmbedder.read == []
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"layers": [7]}, r"'layers' parameter .* positions in \[0, 3\)"),
