@@ -133,7 +133,7 @@ def layer_sweep(
         frame.insert(1, "part", part_names[part])
         for score in list_scores(frame):
             place = list(frame.columns).index(score) + 1
-            frame.insert(place, score + CHANCE, chance[score])
+            frame.insert(place, score + CHANCE, chance.get(score, np.nan))
     return pd.concat(frames, ignore_index=True)
 
 

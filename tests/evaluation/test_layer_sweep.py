@@ -142,6 +142,16 @@ def test_fit_arguments_are_split_with_the_rows() -> None:
     assert_allclose(sweep["neg_log_loss"], expected["test_score"])
 
 
+def weigh(estimator: object, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    return {"weight": np.abs(estimator.coef_).mean()}
+
+
+def test_a_score_that_a_constant_has_not_has_no_chance_level() -> None:
+    sweep = layer_sweep(PROBE, X, Y, cv=2, scoring=weigh)
+    assert (sweep["weight"] > 0).all()
+    assert sweep["weight_chance"].isna().all()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
