@@ -103,10 +103,10 @@ class TrainingCurveDisplay:
             If an estimator has no history of training.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        history = training_history(estimator)
-        monitor = getattr(next(list_probes(estimator)), "monitor_", None)
+        probes = list_probes(estimator)
+        monitor = getattr(probes[0], "monitor_", None)
         score_name = name_score(monitor) if isinstance(monitor, str) else None
-        return cls(history, score_name=score_name).plot(ax=ax)
+        return cls(training_history(probes), score_name=score_name).plot(ax=ax)
 
     def plot(self, ax: Axes | Sequence[Axes] | None = None) -> Self:
         """Draw losses and scores.

@@ -1,6 +1,6 @@
 """Trained probes → their losses and scores by epoch, as a table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -82,23 +82,23 @@ def find_trained(estimator: Any) -> Any | None:  # noqa: ANN401 - estimators of 
     return estimator if is_trained else None
 
 
-def list_probes(estimators: Any) -> Iterator[Any]:  # noqa: ANN401 - as above
+def list_probes(estimators: Any) -> list[Any]:  # noqa: ANN401 - as above
     """Find the probe in each of several estimators.
 
     Parameters
     ----------
-    estimators : estimator, sequence of estimators or dict
+    estimators : estimator, iterable of estimators or dict
         As in :func:`training_history`.
 
-    Yields
-    ------
-    estimator
-        A probe with a history of training.
+    Returns
+    -------
+    list of estimators
+        Probes with a history of training.
 
     Raises
     ------
     ValueError
-        If an estimator has none.
+        If an estimator has none, or there is no estimator.
     """
     if isinstance(estimators, Mapping):
         if "estimator" not in estimators:
@@ -109,13 +109,20 @@ def list_probes(estimators: Any) -> Iterator[Any]:  # noqa: ANN401 - as above
             )
         estimators = estimators["estimator"]
     # A pipeline has a length and elements too.
-    is_one = isinstance(estimators, BaseEstimator)
-    for estimator in [estimators] if is_one else estimators:
-        probe = find_trained(estimator)
-        if probe is None:
-            raise ValueError(
-                "The 'estimators' parameter of training_history must be fitted "
-                "estimators with a history, such as PlugMLPClassifier. Got "
-                f"{type(estimator).__name__} instead."
-            )
-        yield probe
+    is_one = isinstance(estimators, BaseEstimator) or not isinstance(
+        estimators, Iterable
+    )
+    given = [estimators] if is_one else list(estimators)
+    probes = [find_trained(estimator) for estimator in given]
+    without = [
+        type(estimator).__name__
+        for estimator, probe in zip(given, probes, strict=True)
+        if probe is None
+    ]
+    if without or not probes:
+        found = f"{without[0]} without one" if without else "none"
+        raise ValueError(
+            "The 'estimators' parameter of training_history must be fitted estimators "
+            f"with a history of training, such as PlugMLPClassifier. Got {found}."
+        )
+    return probes

@@ -52,6 +52,14 @@ def test_the_score_goes_by_the_monitors_name(
     assert display.ax_[1].get_ylabel() == "ROC AUC"
 
 
+def test_estimators_can_come_one_by_one(
+    fitted: PlugMLPClassifier, figure: Figure
+) -> None:
+    one_by_one = (probe for probe in (fitted, fitted))
+    display = TrainingCurveDisplay.from_estimator(one_by_one, ax=figure.subplots(2))
+    assert len(display.lines_["train_loss"]) == 2
+
+
 def test_one_axes_is_divided(fitted: PlugMLPClassifier, figure: Figure) -> None:
     axes = figure.subplots()
     display = TrainingCurveDisplay.from_estimator(fitted, ax=axes)

@@ -49,10 +49,19 @@ def test_a_probe_is_found_in_pipelines_and_searches(fitted: PlugMLPClassifier) -
     pd.testing.assert_frame_equal(training_history(search), expected)
 
 
-def test_what_was_not_trained_by_epochs_is_refused() -> None:
-    for estimator in (PROBE, LogisticRegression().fit(X[:, 1, 0], Y)):
-        with pytest.raises(ValueError, match="'estimators' parameter of training_hist"):
-            training_history(estimator)
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (PROBE, "PlugMLPClassifier without one"),
+        ([LogisticRegression()], "LogisticRegression without one"),
+        (PlugMLPClassifier, "ABCMeta without one"),
+        ([], "none"),
+        (None, "NoneType without one"),
+    ],
+)
+def test_what_was_not_trained_by_epochs_is_refused(wrong: object, got: str) -> None:
+    with pytest.raises(ValueError, match=f"'estimators' parameter of .* Got {got}"):
+        training_history(wrong)
 
 
 def test_results_without_estimators_are_refused() -> None:
