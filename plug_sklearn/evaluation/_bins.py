@@ -5,6 +5,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import (
     Interval,
@@ -47,6 +48,7 @@ def bin_rows(
     closed: str,
     labels: ArrayLike | None,
     pos_label: object,
+    owner: str,
 ) -> BinnedRows:
     """Put rows into bins, by the probability of an event in each.
 
@@ -54,6 +56,8 @@ def bin_rows(
     ----------
     y_true, y_proba, n_bins, strategy, method, closed, labels, pos_label
         As in :func:`expected_calibration_error`.
+    owner : str
+        Name of the function that needs them, for messages.
 
     Returns
     -------
@@ -65,7 +69,6 @@ def bin_rows(
     ValueError
         If a parameter is not what it must be.
     """
-    owner = "expected_calibration_error"
     _check_parameters(owner, n_bins, strategy, method, closed)
     predictions = read_predictions(
         y_true, y_proba, labels=labels, pos_label=pos_label, owner=owner
@@ -127,3 +130,50 @@ def _place_edges(
     nearest = shares[np.rint(values * n_bins).astype(np.intp)]
     is_on_edge = abs(values - nearest) <= np.finfo(probability.dtype).eps
     return shares, np.where(is_on_edge, nearest, values)
+
+
+def measure_gap(binned: BinnedRows) -> float:
+    """Average the difference of probability and frequency over bins.
+
+    Parameters
+    ----------
+    binned : BinnedRows
+        Rows in bins.
+
+    Returns
+    -------
+    float
+        The calibration error, weighted by rows.
+    """
+    gaps = np.bincount(binned.bins, binned.came_true - binned.probability)
+    return float(abs(gaps).sum() / len(binned.bins))
+
+
+def tabulate_bins(binned: BinnedRows) -> pd.DataFrame:
+    """Set probability against frequency, bin by bin.
+
+    Parameters
+    ----------
+    binned : BinnedRows
+        Rows in bins.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`calibration_bins` describes it.
+    """
+    counts = np.bincount(binned.bins)
+    held = np.flatnonzero(counts)
+    sums = [
+        np.bincount(binned.bins, values)[held]
+        for values in (binned.probability, binned.came_true)
+    ]
+    return pd.DataFrame(
+        {
+            "lower": binned.edges[held],
+            "upper": binned.edges[held + 1],
+            "n_samples": counts[held],
+            "probability": sums[0] / counts[held],
+            "frequency": sums[1] / counts[held],
+        }
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from plug_sklearn.evaluation._bins import bin_rows
+from plug_sklearn.evaluation._bins import bin_rows, measure_gap, tabulate_bins
 from plug_sklearn.evaluation._probabilities import read_predictions
 
 
@@ -87,9 +87,9 @@ def expected_calibration_error(
         closed=closed,
         labels=labels,
         pos_label=pos_label,
+        owner="expected_calibration_error",
     )
-    gaps = np.bincount(binned.bins, binned.came_true - binned.probability)
-    return float(abs(gaps).sum() / len(binned.bins))
+    return measure_gap(binned)
 
 
 def calibration_bins(
@@ -147,22 +147,9 @@ def calibration_bins(
         closed=closed,
         labels=labels,
         pos_label=pos_label,
+        owner="calibration_bins",
     )
-    counts = np.bincount(binned.bins)
-    held = np.flatnonzero(counts)
-    sums = [
-        np.bincount(binned.bins, values)[held]
-        for values in (binned.probability, binned.came_true)
-    ]
-    return pd.DataFrame(
-        {
-            "lower": binned.edges[held],
-            "upper": binned.edges[held + 1],
-            "n_samples": counts[held],
-            "probability": sums[0] / counts[held],
-            "frequency": sums[1] / counts[held],
-        }
-    )
+    return tabulate_bins(binned)
 
 
 def brier_score(

@@ -69,6 +69,14 @@ def read_predictions(
         If probabilities are no probabilities, or labels are not those of the columns.
     """
     truth = column_or_1d(y_true)
+    _refuse_fractions(truth, owner)
+    shape = np.shape(y_proba)
+    if len(shape) not in (1, 2) or shape[1:] in ((0,), (1,)):
+        raise ValueError(
+            f"The 'y_proba' parameter of {owner} must be of shape (n_samples,), or "
+            f"(n_samples, n_classes) with two classes or more. Got shape {shape} "
+            "instead."
+        )
     given = check_array(
         y_proba,
         ensure_2d=False,
@@ -102,6 +110,18 @@ def read_predictions(
             f"{strangers} are missing from {classes.tolist()}."
         )
     return Predictions(is_true.argmax(axis=1), matrix, ordered)
+
+
+def _refuse_fractions(truth: NDArray[Any], owner: str) -> None:
+    """Labels may be numbers, but not probabilities, nor NaN."""
+    if truth.dtype.kind != "f":
+        return
+    others = truth[truth != np.floor(truth)]
+    if len(others):
+        raise ValueError(
+            f"The 'y_true' parameter of {owner} must be labels of classes. Got "
+            f"{others[0]} among them."
+        )
 
 
 def _read_labels(

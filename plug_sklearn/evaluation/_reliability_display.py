@@ -9,10 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.calibration import CalibrationDisplay
 
-from plug_sklearn.evaluation._calibration import (
-    calibration_bins,
-    expected_calibration_error,
-)
+from plug_sklearn.evaluation._bins import bin_rows, measure_gap, tabulate_bins
 from plug_sklearn.evaluation._drawing import check_axes, finish_axes, make_axes
 from plug_sklearn.evaluation._tables import check_table
 
@@ -190,22 +187,26 @@ class ReliabilityDisplay(CalibrationDisplay):
         ValueError
             If a parameter is not what it must be.
         """
-        check_axes(ax, 1, f"{cls.__name__}.from_predictions")
+        caller = f"{cls.__name__}.from_predictions"
+        check_axes(ax, 1, caller)
         probabilities = np.asarray(y_proba)
-        is_binary = probabilities.ndim == 1 or probabilities.shape[1] == 2
+        is_binary = probabilities.ndim < 2 or probabilities.shape[1] == 2
         if method is None:
             method = "positive" if is_binary else "confidence"
-        settings: dict[str, Any] = {
-            "n_bins": n_bins,
-            "strategy": strategy,
-            "method": method,
-            "closed": closed,
-            "labels": labels,
-            "pos_label": pos_label,
-        }
+        binned = bin_rows(
+            y_true,
+            probabilities,
+            n_bins=n_bins,
+            strategy=strategy,
+            method=method,
+            closed=closed,
+            labels=labels,
+            pos_label=pos_label,
+            owner=caller,
+        )
         display = cls(
-            calibration_bins(y_true, probabilities, **settings),
-            expected_calibration_error(y_true, probabilities, **settings),
+            tabulate_bins(binned),
+            measure_gap(binned),
             y_prob=probabilities,
             estimator_name=name,
             method=method,

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 
@@ -134,3 +135,11 @@ def test_brier_of_more_classes_sums_over_them() -> None:
 def test_bad_input_is_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         expected_calibration_error(**{"y_true": Y3, "y_proba": P3, **arguments})
+
+
+@pytest.mark.parametrize(
+    "function", [expected_calibration_error, calibration_bins, brier_score]
+)
+def test_messages_name_the_function_that_was_called(function: Callable) -> None:
+    with pytest.raises(ValueError, match=f"parameter of {function.__name__} must"):
+        function(Y3, 2 * P3)

@@ -49,3 +49,15 @@ def test_precision_is_kept() -> None:
 def test_labels_that_are_named_twice_are_refused() -> None:
     with pytest.raises(ValueError, match="'labels' parameter of metric"):
         read([0, 1], P, labels=[1, 1])
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 1.0], [0.0, np.nan]])
+def test_labels_that_are_fractions_or_missing_are_refused(wrong: list) -> None:
+    with pytest.raises(ValueError, match=r"'y_true' parameter .* Got \S+ among"):
+        read(wrong, P)
+
+
+@pytest.mark.parametrize("wrong", [0.5, [[0.5], [0.5]], [[[0.5, 0.5]]]])
+def test_probabilities_of_another_shape_are_refused(wrong: object) -> None:
+    with pytest.raises(ValueError, match=r"'y_proba' parameter of metric .* Got shape"):
+        read([0, 1], wrong)

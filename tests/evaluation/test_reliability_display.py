@@ -75,6 +75,12 @@ def test_no_texts_overlap() -> None:
     assert display.figure_.get_figwidth() * 100 == 600
 
 
+@pytest.mark.parametrize("wrong", [{"n_bins": 0}, {"method": "none"}, {"y_proba": 2}])
+def test_bad_input_is_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"of ReliabilityDisplay\.from_predictions"):
+        ReliabilityDisplay.from_predictions(**{"y_true": [1], "y_proba": [2], **wrong})
+
+
 def test_what_are_no_bins_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'bins' parameter of ReliabilityDisplay"):
         ReliabilityDisplay([0.5], 0.1)
