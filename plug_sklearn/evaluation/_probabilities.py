@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 #: How far from 1 the probabilities of a row may add up to: bfloat16 rounds to 0.4%.
@@ -149,3 +150,32 @@ def _read_labels(
             f"{pos_label!r} of {classes.tolist()} instead."
         )
     return classes
+
+
+def require_probabilities(
+    estimator: Any,  # noqa: ANN401 - what is no classifier is refused
+    owner: str,
+) -> None:
+    """Make sure that an estimator predicts probabilities.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Any.
+    owner : str
+        Name of the function, for messages.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    if hasattr(estimator, "predict_proba"):
+        return
+    can_be_taught = isinstance(estimator, BaseEstimator) and is_classifier(estimator)
+    teacher = "sklearn.calibration.CalibratedClassifierCV"
+    hint = f", which {teacher} can teach to" if can_be_taught else ""
+    raise ValueError(
+        f"The 'estimator' parameter of {owner} must predict probabilities. Got "
+        f"{type(estimator).__name__} instead{hint}."
+    )

@@ -11,6 +11,7 @@ from sklearn.calibration import CalibrationDisplay
 
 from plug_sklearn.evaluation._bins import bin_rows, measure_gap, tabulate_bins
 from plug_sklearn.evaluation._drawing import check_axes, finish_axes, make_axes
+from plug_sklearn.evaluation._probabilities import require_probabilities
 from plug_sklearn.evaluation._tables import check_table
 
 if TYPE_CHECKING:
@@ -266,7 +267,9 @@ class ReliabilityDisplay(CalibrationDisplay):
         ValueError
             If a parameter is not what it must be.
         """
-        check_axes(ax, 1, f"{cls.__name__}.from_estimator")
+        caller = f"{cls.__name__}.from_estimator"
+        check_axes(ax, 1, caller)
+        require_probabilities(estimator, caller)
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),

@@ -14,6 +14,7 @@ from sklearn.utils import column_or_1d
 
 from plug_sklearn.evaluation._calibration import brier_score, expected_calibration_error
 from plug_sklearn.evaluation._folds import collect_fit_params, split_folds
+from plug_sklearn.evaluation._probabilities import require_probabilities
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_predictions import (
     name_columns,
@@ -168,12 +169,7 @@ def cross_validation_report(
     roc_auc  0.87  0.12    0.88
     """
     start = perf_counter()
-    if not hasattr(estimator, "predict_proba"):
-        raise ValueError(
-            "The 'estimator' parameter of cross_validation_report must predict "
-            f"probabilities. Got {type(estimator).__name__} instead, which "
-            "sklearn.calibration.CalibratedClassifierCV can teach to."
-        )
+    require_probabilities(estimator, "cross_validation_report")
     folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
     truth = column_or_1d(y)
     classes = np.unique(truth)

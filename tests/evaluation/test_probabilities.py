@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import LinearSVC
 
-from plug_sklearn.evaluation._probabilities import Predictions, read_predictions
+from plug_sklearn.evaluation._probabilities import (
+    Predictions,
+    read_predictions,
+    require_probabilities,
+)
 
 P = np.array([0.1, 0.8])
 
@@ -61,3 +67,12 @@ def test_labels_that_are_fractions_or_missing_are_refused(wrong: list) -> None:
 def test_probabilities_of_another_shape_are_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match=r"'y_proba' parameter of metric .* Got shape"):
         read([0, 1], wrong)
+
+
+def test_a_classifier_that_can_learn_probabilities_is_told_how() -> None:
+    require_probabilities(LogisticRegression(), "report")
+    with pytest.raises(ValueError, match=r"'estimator' .* LinearSVC instead, which sk"):
+        require_probabilities(LinearSVC(), "report")
+    for wrong in (Ridge(), "classifier"):
+        with pytest.raises(ValueError, match=r"'estimator' .* Got \w+ instead\."):
+            require_probabilities(wrong, "report")

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from sklearn.calibration import CalibrationDisplay
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from plug_sklearn import (
     ReliabilityDisplay,
@@ -79,6 +80,12 @@ def test_no_texts_overlap() -> None:
 def test_bad_input_is_named(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"of ReliabilityDisplay\.from_predictions"):
         ReliabilityDisplay.from_predictions(**{"y_true": [1], "y_proba": [2], **wrong})
+
+
+def test_a_classifier_without_probabilities_is_refused() -> None:
+    probe = LinearSVC().fit(P[:, None], Y)
+    with pytest.raises(ValueError, match=r"from_estimator must predict .* LinearSVC"):
+        ReliabilityDisplay.from_estimator(probe, P[:, None], Y)
 
 
 def test_what_are_no_bins_is_refused() -> None:

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from _readable import GROUPS, Fastidious, X, Y
 from numpy.testing import assert_allclose
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import (
     accuracy_score,
     brier_score_loss,
@@ -20,7 +20,6 @@ from sklearn.model_selection import (
     cross_validate,
 )
 from sklearn.pipeline import make_pipeline
-from sklearn.svm import LinearSVC
 
 from plug_sklearn import (
     LayerAggregator,
@@ -198,14 +197,14 @@ def test_workers_change_nothing() -> None:
     pd.testing.assert_frame_equal(one.overall, two.overall)
 
 
-def test_a_classifier_without_probabilities_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must predict probabilities.*LinearSVC"):
-        cross_validation_report(LinearSVC(), FEATURES, Y)
-
-
 def test_what_cannot_be_fitted_on_every_fold_is_refused_with_its_error() -> None:
     with pytest.raises(
         ValueError,
         match=r"(?s)'estimator' parameter .*not on the first row",
     ):
         cross_validation_report(Fastidious(), FEATURES, Y, cv=KFold(3))
+
+
+def test_a_regressor_is_refused() -> None:
+    with pytest.raises(ValueError, match="of cross_validation_report must predict pro"):
+        cross_validation_report(Ridge(), FEATURES, Y)
