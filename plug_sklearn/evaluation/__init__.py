@@ -18,8 +18,8 @@
     What all of these share: folds that are split once, and scores on them.
 ``_tables``
     Tables of scores: their columns, and whether they are what a display draws.
-``_drawing``
-    Colours, axes, names of scores.
+``_drawing``, with ``_labels`` and ``_styles``
+    Axes and legends, words, colours.
 """
 
 from plug_sklearn.evaluation._bootstrap import BootstrapInterval, bootstrap_interval

@@ -11,15 +11,13 @@ from sklearn.base import BaseEstimator
 
 from plug_sklearn.evaluation._capacity import TARGET_RATIOS, capacity_curve
 from plug_sklearn.evaluation._drawing import (
-    BLUE,
-    GREY,
-    VERMILION,
     check_axes,
     finish_axes,
     make_axes,
     mark_point,
-    name_score,
 )
+from plug_sklearn.evaluation._labels import name_score
+from plug_sklearn.evaluation._styles import BLUE, GREY, VERMILION
 from plug_sklearn.evaluation._tables import (
     Scoring,
     check_score,

@@ -1,4 +1,4 @@
-"""What the displays share: colours, axes, names of scores."""
+"""What the displays share: axes, legends, marks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.typing import ColorType
 
-#: From the palette of Okabe and Ito, which colour-blind readers can tell apart.
-BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, GREY = "#E69F00", "#595959"
-#: Lines that differ in more than colour.
-LINES: tuple[dict[str, Any], ...] = (
-    {"color": BLUE, "linestyle": "-", "marker": "o"},
-    {"color": VERMILION, "linestyle": "--", "marker": "s"},
-    {"color": GREEN, "linestyle": "-.", "marker": "^"},
-    {"color": PURPLE, "linestyle": ":", "marker": "D"},
-    {"color": ORANGE, "linestyle": (0, (5, 1)), "marker": "v"},
-)
-
+#: Characters of a legend's line, beyond which it has one column.
+SHORT = 12
 #: Inches; at matplotlib's 100 dots an inch, 600 pixels wide.
 WIDTH = 6.0
-
-ACRONYMS = {"auc": "AUC", "roc": "ROC", "ovr": "OvR", "ovo": "OvO", "r2": "R²"}
 
 
 def require_matplotlib(caller: str) -> None:
@@ -162,29 +150,42 @@ def finish_axes(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def name_score(score: str) -> str:
-    """Name a score as people do.
+def add_legend(ax: Axes, handles: list[Any] | None = None) -> None:
+    """Add a legend where there is room: below the axes, if they have none.
 
     Parameters
     ----------
-    score : str
-        A scorer's name, such as ``"roc_auc"``.
-
-    Returns
-    -------
-    str
-        A label.
-
-    Examples
-    --------
-    >>> name_score("roc_auc"), name_score("neg_log_loss")
-    ('ROC AUC', 'Negative log loss')
+    ax : Axes
+        With all lines and texts drawn.
+    handles : list of Artist, default=None
+        What to list; None: all that has a label.
     """
-    words = score.split("_")
-    if words[0] == "neg":
-        words[0] = "negative"
-    label = " ".join(ACRONYMS.get(word, word) for word in words)
-    return label[:1].upper() + label[1:]
+    legend = ax.legend(handles=handles, frameon=False)
+    figure = ax.get_figure()
+    if figure is None:
+        return
+    figure.canvas.figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    covers_line = any(
+        line.get_transform()
+        .transform_path(line.get_path())
+        .intersects_bbox(box, filled=False)
+        for line in ax.lines
+    )
+    covers_text = any(text.get_window_extent().overlaps(box) for text in ax.texts)
+    if covers_line or covers_text:
+        from matplotlib.transforms import ScaledTranslation
+
+        longest = max(len(text.get_text()) for text in legend.get_texts())
+        below_label = ScaledTranslation(0, -0.45, figure.dpi_scale_trans)
+        ax.legend(
+            handles=handles,
+            frameon=False,
+            ncols=3 if longest <= SHORT else 1,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            bbox_transform=ax.transAxes + below_label,
+        )
 
 
 def mark_point(ax: Axes, x: float, y: float, text: str, color: ColorType) -> Annotation:

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from plug_sklearn.evaluation._drawing import (
-    GREY,
-    LINES,
+    add_legend,
     check_axes,
     finish_axes,
     make_axes,
     mark_point,
+)
+from plug_sklearn.evaluation._labels import (
+    name_part,
     name_score,
+    write_folds,
+    write_score,
 )
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
+from plug_sklearn.evaluation._styles import GREY, style_line
 from plug_sklearn.evaluation._tables import (
     CHANCE,
     Scoring,
@@ -186,45 +192,50 @@ class LayerSweepDisplay:
         for number, (part, rows) in enumerate(by_part):
             self._draw_part(part, rows.sort_values("layer"), number, by_part.ngroups)
         self.chance_line_ = self._draw_chance()
+        layers = self.summary_["layer"]
+        if layers.nunique() == 1:
+            self.ax_.set_xlim(layers.iloc[0] - 1, layers.iloc[0] + 1)
         self.ax_.margins(y=0.12)
-        best = self.best_
-        part = f"{best['part']}, " if by_part.ngroups > 1 else ""
-        mark_point(
-            self.ax_,
-            best["layer"],
-            best["mean"],
-            f"{part}layer {best['layer']}: {best['mean']:.2f}",
-            self.lines_[best["part"]].get_color(),
-        )
+        self._mark_best(by_part.ngroups)
         self.ax_.set(xlabel="Layer", ylabel=name_score(self.score))
-        self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
+        self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         finish_axes(self.ax_)
-        shown = [*self.lines_.values(), next(iter(self.bands_.values()))]
+        bands = [*self.bands_.values()][: self.sweep["fold"].nunique() > 1]
         chance = [] if self.chance_line_ is None else [self.chance_line_]
-        self.ax_.legend(handles=[*shown, *chance], frameon=False)
+        add_legend(self.ax_, [*self.lines_.values(), *bands, *chance])
         return self
 
     def _draw_part(
         self, part: object, rows: pd.DataFrame, number: int, n_parts: int
     ) -> None:
-        style = LINES[number % len(LINES)]
-        n_folds = self.sweep["fold"].nunique()
+        style = style_line(number)
+        folds = write_folds(self.sweep["fold"].nunique())
         (self.lines_[part],) = self.ax_.plot(
             rows["layer"],
             rows["mean"],
             markersize=4,
-            label=str(part) if n_parts > 1 else f"mean of {n_folds} folds",
+            label=name_part(part) if n_parts > 1 else f"mean of {folds}",
             **style,
         )
+        # The band of a single layer would have no width.
+        edges = rows.loc[rows.index.repeat(2 if len(rows) == 1 else 1)]
+        width = 0.05 if len(rows) == 1 else 0
         self.bands_[part] = self.ax_.fill_between(
-            rows["layer"],
-            rows["mean"] - rows["std"],
-            rows["mean"] + rows["std"],
+            edges["layer"] + np.linspace(-width, width, len(edges)),
+            edges["mean"] - edges["std"],
+            edges["mean"] + edges["std"],
             color=style["color"],
             alpha=0.15,
             linewidth=0,
-            label=f"± 1 sd, {n_folds} folds" if number == 0 else None,
+            label=f"± 1 sd, {folds}" if number == 0 else None,
         )
+
+    def _mark_best(self, n_parts: int) -> None:
+        layer, part, mean = (self.best_[name] for name in BEST)
+        owner = f"{name_part(part)}, " if n_parts > 1 else ""
+        color = self.lines_[part].get_color()
+        text = f"{owner}layer {layer}: {write_score(mean)}"
+        mark_point(self.ax_, layer, mean, text, color)
 
     def _draw_chance(self) -> Line2D | None:
         levels = self.sweep.get(self.score + CHANCE)

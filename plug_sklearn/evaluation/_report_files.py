@@ -18,13 +18,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
 from sklearn.model_selection import LearningCurveDisplay, learning_curve
 
-from plug_sklearn.evaluation._drawing import (
-    WIDTH,
-    finish_axes,
-    name_score,
-    require_matplotlib,
-)
+from plug_sklearn.evaluation._drawing import WIDTH, finish_axes, require_matplotlib
 from plug_sklearn.evaluation._folds import Folds
+from plug_sklearn.evaluation._labels import name_score
 from plug_sklearn.evaluation._tables import Scoring, list_scores
 from plug_sklearn.evaluation._training_curves import TrainingCurveDisplay
 

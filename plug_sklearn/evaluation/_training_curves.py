@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from plug_sklearn.evaluation._drawing import (
-    BLUE,
-    VERMILION,
-    finish_axes,
-    make_axes,
-    name_score,
-    require_matplotlib,
-)
+from plug_sklearn.evaluation._drawing import finish_axes, make_axes, require_matplotlib
+from plug_sklearn.evaluation._labels import name_score
+from plug_sklearn.evaluation._styles import BLUE, VERMILION
 from plug_sklearn.evaluation._tables import check_table
 from plug_sklearn.evaluation._training_history import list_probes, training_history
 

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from plug_sklearn import LayerSweepDisplay, layer_sweep
 
+RNG = np.random.default_rng(0)
 SWEEP = layer_sweep(LogisticRegression(), X, Y, scoring=["roc_auc", "accuracy"])
 
 
@@ -34,7 +35,7 @@ def test_the_best_layer_is_marked_by_name(figure: Figure) -> None:
     mean = SWEEP.groupby(["layer", "part"])["roc_auc"].mean()[1, 0]
     assert display.best_ == {"layer": 1, "part": 0, "mean": pytest.approx(mean)}
     texts = [text.get_text() for text in display.ax_.texts]
-    assert texts == [f"0, layer 1: {mean:.2f}"]
+    assert texts == [f"part 0, layer 1: {mean:.2f}"]
 
 
 def test_chance_is_where_a_constant_scores(figure: Figure) -> None:
@@ -54,22 +55,50 @@ def test_another_score_can_be_drawn(figure: Figure) -> None:
     assert display.score == "accuracy"
 
 
-@pytest.mark.parametrize("best", [0, 5, 11])
-def test_no_texts_overlap_wherever_the_best_layer_is(best: int) -> None:
-    layers, folds = np.arange(12), np.arange(5)
+def make_sweep(
+    best: int, parts: tuple[object, ...], n_layers: int = 12, n_folds: int = 5
+) -> pd.DataFrame:
     rows = [
-        (layer, part, fold, 0.5 + 0.4 * np.exp(-abs(layer - best) / 3 - number))
-        for layer in layers
-        for number, part in enumerate(("rs", "attn", "mlp"))
-        for fold in folds
+        (layer, part, fold, 0.5 + 0.4 * np.exp(-abs(layer - best) / 3 - number / 2))
+        for layer in range(n_layers)
+        for number, part in enumerate(parts)
+        for fold in range(n_folds)
     ]
     sweep = pd.DataFrame(rows, columns=["layer", "part", "fold", "roc_auc"])
+    sweep["roc_auc"] += RNG.normal(0, 0.01, size=len(sweep))
     sweep["roc_auc_chance"], sweep["fit_time"] = 0.5, 0.0
-    display = LayerSweepDisplay(sweep).plot()
+    return sweep
+
+
+@pytest.mark.parametrize("best", [0, 5, 11])
+@pytest.mark.parametrize(
+    "parts", [("rs", "attn", "mlp"), (*range(9),), ("a fairly long name", "another")]
+)
+def test_no_texts_overlap_wherever_the_best_layer_is_and_whatever_the_parts(
+    best: int, parts: tuple[object, ...]
+) -> None:
+    display = LayerSweepDisplay(make_sweep(best, parts)).plot()
     assert find_overlapping_texts(display.figure_) == []
-    inside = display.ax_.texts[0].get_window_extent()
-    assert display.figure_.bbox.x0 <= inside.x0
-    assert inside.x1 <= display.figure_.bbox.x1
+    for text in (*display.ax_.texts, *display.ax_.get_legend().get_texts()):
+        inside, whole = text.get_window_extent(), display.figure_.bbox
+        assert whole.x0 <= inside.x0 < inside.x1 <= whole.x1
+        assert whole.y0 <= inside.y0 < inside.y1 <= whole.y1
+
+
+def test_one_layer_has_its_number_alone_below_it_and_a_band_to_see() -> None:
+    display = LayerSweepDisplay(make_sweep(0, ("rs",), n_layers=1)).plot()
+    ticks = display.ax_.get_xticks()
+    assert [tick for tick in ticks if tick != int(tick)] == []
+    band = display.bands_["rs"].get_window_extent()
+    assert band.width > 5
+    assert band.height > 5
+
+
+def test_one_fold_has_no_band_to_explain(figure: Figure) -> None:
+    sweep = make_sweep(5, ("rs",), n_folds=1)
+    display = LayerSweepDisplay(sweep).plot(ax=figure.subplots())
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert texts == ["mean of 1 fold", "chance"]
 
 
 def test_without_axes_a_figure_600_pixels_wide_is_made() -> None:
