@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
@@ -16,7 +17,7 @@ from plug_sklearn.evaluation._drawing import (
     make_axes,
     mark_point,
 )
-from plug_sklearn.evaluation._labels import name_score
+from plug_sklearn.evaluation._labels import name_score, write_folds
 from plug_sklearn.evaluation._styles import BLUE, GREY, VERMILION
 from plug_sklearn.evaluation._tables import (
     Scoring,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("target_ratio", "n_train", "n_parameters", "fold", "fit_time")
+
+#: Inches that the label of a ratio takes, with room beside it.
+LABEL_WIDTH = 0.42
 
 
 class CapacityCurveDisplay:
@@ -183,20 +187,30 @@ class CapacityCurveDisplay:
         lower.set(xscale="log", yscale="log")
         self._draw_scores(upper)
         self._draw_parameters(lower)
-        ratios = self.summary_["target_ratio"]
-        lower.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
-        lower.minorticks_off()
+        self._label_ratios(lower)
         for axes in self.ax_:
             finish_axes(axes)
             axes.legend(frameon=False)
         return self
+
+    def _label_ratios(self, axes: Axes) -> None:
+        ratios = self.summary_["target_ratio"].to_numpy()
+        inches = axes.get_window_extent().width / self.figure_.dpi
+        room = LABEL_WIDTH / inches * np.ptp(np.log(ratios))
+        labels, last = [], -np.inf
+        for ratio in ratios:
+            is_far = np.log(ratio) - last >= room
+            labels.append(f"{ratio:.3g}" if is_far else "")
+            last = np.log(ratio) if is_far else last
+        axes.set_xticks(ratios, labels)
+        axes.minorticks_off()
 
     def _draw_scores(self, axes: Axes) -> None:
         rows = self.summary_
         n_folds = self.curve["fold"].nunique()
         ratios, mean, std = rows["target_ratio"], rows["mean"], rows["std"]
         (self.score_line_,) = axes.plot(
-            ratios, mean, "-o", color=BLUE, label=f"mean of {n_folds} folds"
+            ratios, mean, "-o", color=BLUE, label=f"mean of {write_folds(n_folds)}"
         )
         self.band_ = axes.fill_between(
             ratios,
@@ -205,7 +219,7 @@ class CapacityCurveDisplay:
             color=BLUE,
             alpha=0.15,
             linewidth=0,
-            label="± 1 sd",
+            label="± 1 sd" if n_folds > 1 else None,
         )
         axes.margins(y=0.15)
         best = float(mean.max())

@@ -1,3 +1,6 @@
+from collections.abc import Iterable
+
+import numpy as np
 import pandas as pd
 import pytest
 from _drawn import find_overlapping_texts
@@ -39,10 +42,23 @@ def test_another_score_can_be_drawn(figure: Figure) -> None:
     assert_allclose(display.score_line_.get_ydata(), 0.5)
 
 
-def test_no_texts_overlap() -> None:
-    display = CapacityCurveDisplay(CURVE).plot()
+@pytest.mark.parametrize(
+    "ratios", [[1, 2, 4], range(1, 31), np.geomspace(0.5, 50, 9), [5]]
+)
+def test_no_texts_overlap_whatever_the_ratios(ratios: Iterable[float]) -> None:
+    rows = CURVE[CURVE["target_ratio"] == 2]
+    curve = pd.concat([rows.assign(target_ratio=float(ratio)) for ratio in ratios])
+    display = CapacityCurveDisplay(curve).plot()
     assert find_overlapping_texts(display.figure_) == []
     assert display.figure_.get_figwidth() * 100 == 600
+    labels = [label.get_text() for label in display.ax_[1].get_xticklabels()]
+    assert sum(map(bool, labels)) >= min(len(labels), 5)
+
+
+def test_one_fold_has_no_band_to_explain(figure: Figure) -> None:
+    display = CapacityCurveDisplay(CURVE[CURVE["fold"] == 0]).plot(figure.subplots(2))
+    texts = [text.get_text() for text in display.ax_[0].get_legend().get_texts()]
+    assert texts == ["mean of 1 fold"]
 
 
 def test_from_estimator_draws_what_capacity_curve_finds(figure: Figure) -> None:
