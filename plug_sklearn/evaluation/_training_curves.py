@@ -137,8 +137,10 @@ class TrainingCurveDisplay:
             lower = self.ax_[1]
             self.lines_["valid_score"] = self._draw(lower, "valid_score", VALIDATION)
             lower.set(ylabel=self.score_name or "Validation score")
+        if self.history["epoch"].max() == 1:
+            self.ax_[0].set_xlim(0, 2)
         for axes in self.ax_:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             finish_axes(axes)
         self.ax_[-1].set(xlabel="Epoch")
         self.ax_[0].legend(frameon=False)
@@ -148,9 +150,14 @@ class TrainingCurveDisplay:
         folds = self.history.dropna(subset=[column]).groupby("fold")
         lines = []
         for number, (_, history) in enumerate(folds):
-            shown = style if number == 0 else {**style, "label": None}
             lines += axes.plot(
-                history["epoch"], history[column], alpha=0.7, linewidth=1.2, **shown
+                history["epoch"],
+                history[column],
+                alpha=0.7,
+                linewidth=1.2,
+                # A line of one epoch is a point.
+                marker="_" if len(history) == 1 else None,
+                **(style if number == 0 else {**style, "label": None}),
             )
         if column.startswith("valid"):
             kept = self.history[self.history["kept"]]

@@ -85,6 +85,15 @@ def test_a_monitored_loss_needs_no_second_axes(figure: Figure) -> None:
     assert list(display.lines_) == ["train_loss", "valid_loss"]
 
 
+def test_a_single_epoch_is_seen_at_its_number() -> None:
+    probe = PlugMLPClassifier(max_epochs=1, random_state=0, device="cpu").fit(X, Y)
+    display = TrainingCurveDisplay.from_estimator(probe)
+    for lines in display.lines_.values():
+        assert all(line.get_marker() != "None" for line in lines)
+    for axes in display.ax_:
+        assert [tick for tick in axes.get_xticks() if tick != int(tick)] == []
+
+
 def test_no_texts_overlap(results: dict[str, object]) -> None:
     display = TrainingCurveDisplay.from_estimator(results)
     assert find_overlapping_texts(display.figure_) == []
