@@ -10,14 +10,22 @@ from numpy.typing import ArrayLike
 from sklearn.calibration import CalibrationDisplay
 
 from plug_sklearn.evaluation._bins import bin_rows, measure_gap, tabulate_bins
-from plug_sklearn.evaluation._drawing import check_axes, finish_axes, make_axes
+from plug_sklearn.evaluation._drawing import (
+    add_legend,
+    check_axes,
+    finish_axes,
+    make_axes,
+)
 from plug_sklearn.evaluation._probabilities import require_probabilities
+from plug_sklearn.evaluation._styles import style_line
 from plug_sklearn.evaluation._tables import check_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("probability", "frequency")
+#: What scikit-learn calls the line on which a perfectly calibrated curve would lie.
+REFERENCE = "Perfectly calibrated"
 
 
 class ReliabilityDisplay(CalibrationDisplay):
@@ -109,7 +117,7 @@ class ReliabilityDisplay(CalibrationDisplay):
         ref_line : bool, default=True
             Whether to draw where perfect calibration would lie.
         **kwargs : dict
-            Given to matplotlib's ``plot``.
+            Given to matplotlib's ``plot``. Curves on the same axes differ without it.
 
         Returns
         -------
@@ -125,13 +133,19 @@ class ReliabilityDisplay(CalibrationDisplay):
         name = self.estimator_name if name is None else name
         error = f"ECE = {self.ece:.3f}"
         label = error if name is None else f"{name} ({error})"
-        super().plot(ax=axes, name=label, ref_line=ref_line, **kwargs)
+        from matplotlib.cbook import normalize_kwargs
+        from matplotlib.lines import Line2D
+
+        n_curves = sum(line.get_label() != REFERENCE for line in axes.lines)
+        style = {**style_line(n_curves), **normalize_kwargs(kwargs, Line2D)}
+        super().plot(ax=axes, name=label, ref_line=ref_line, **style)
         if self.method == "confidence":
             axes.set(
                 xlabel="Mean probability of the predicted class",
                 ylabel="Fraction of predictions that are right",
             )
         finish_axes(axes)
+        add_legend(axes)
         return self
 
     @classmethod
@@ -169,12 +183,8 @@ class ReliabilityDisplay(CalibrationDisplay):
             As there.
         name : str, default=None
             Name for the legend.
-        ax : Axes, default=None
-            What to draw on; None: a new figure.
-        ref_line : bool, default=True
-            Whether to draw where perfect calibration would lie.
-        **kwargs : dict
-            Given to matplotlib's ``plot``.
+        ax, ref_line, **kwargs : see below
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -240,20 +250,12 @@ class ReliabilityDisplay(CalibrationDisplay):
             Fitted.
         X, y : array-like of shape (n_samples, ...)
             Rows and their labels.
-        n_bins, strategy : see below
-            As in :func:`expected_calibration_error`.
-        method : {"confidence", "positive"}, default=None
+        n_bins, strategy, method, closed, pos_label : see below
             As in :meth:`from_predictions`.
-        closed, pos_label : see below
-            As in :func:`expected_calibration_error`.
         name : str, default=None
             Name for the legend; None: that of the estimator's class.
-        ax : Axes, default=None
-            What to draw on; None: a new figure.
-        ref_line : bool, default=True
-            Whether to draw where perfect calibration would lie.
-        **kwargs : dict
-            Given to matplotlib's ``plot``.
+        ax, ref_line, **kwargs : see below
+            As in :meth:`plot`.
 
         Returns
         -------

@@ -70,6 +70,35 @@ def test_two_probes_share_axes(figure: Figure) -> None:
     assert len(axes.get_legend().get_texts()) == 3
 
 
+def test_curves_on_the_same_axes_can_be_told_apart(figure: Figure) -> None:
+    axes = figure.subplots()
+    looks = {
+        (line.get_color(), line.get_linestyle(), line.get_marker())
+        for power in range(1, 8)
+        for line in [ReliabilityDisplay.from_predictions(Y, P**power, ax=axes).line_]
+    }
+    assert len(looks) == 7
+
+
+def test_a_curve_looks_as_it_is_told_to(figure: Figure) -> None:
+    line = ReliabilityDisplay.from_predictions(
+        Y, P, ax=figure.subplots(), c="red", ls="--"
+    ).line_
+    assert (line.get_color(), line.get_linestyle()) == ("red", "--")
+
+
+def test_a_legend_of_long_names_leaves_the_curves_free() -> None:
+    axes = None
+    for power in range(1, 6):
+        display = ReliabilityDisplay.from_predictions(
+            Y, P**power, name=f"a classifier with a long name, number {power}", ax=axes
+        )
+        axes = display.ax_
+    assert find_overlapping_texts(display.figure_) == []
+    legend = display.ax_.get_legend().get_window_extent()
+    assert legend.y1 < display.ax_.get_window_extent().y0
+
+
 def test_no_texts_overlap() -> None:
     display = ReliabilityDisplay.from_predictions(Y3, P3, name="a probe")
     assert find_overlapping_texts(display.figure_) == []
