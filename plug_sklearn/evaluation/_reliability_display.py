@@ -130,12 +130,12 @@ class ReliabilityDisplay(CalibrationDisplay):
             If matplotlib is not installed.
         """
         (axes,) = make_axes(ax, 1, f"{type(self).__name__}.plot", height=5.0)
-        name = self.estimator_name if name is None else name
-        error = f"ECE = {self.ece:.3f}"
-        label = error if name is None else f"{name} ({error})"
         from matplotlib.cbook import normalize_kwargs
         from matplotlib.lines import Line2D
 
+        name = self.estimator_name if name is None else name
+        error = f"ECE = {self.ece:.3f}"
+        label = error if name is None else f"{name} ({error})"
         n_curves = sum(line.get_label() != REFERENCE for line in axes.lines)
         style = {**style_line(n_curves), **normalize_kwargs(kwargs, Line2D)}
         super().plot(ax=axes, name=label, ref_line=ref_line, **style)
@@ -218,7 +218,7 @@ class ReliabilityDisplay(CalibrationDisplay):
         display = cls(
             tabulate_bins(binned),
             measure_gap(binned),
-            y_prob=probabilities,
+            y_prob=binned.probability,
             estimator_name=name,
             method=method,
             pos_label=pos_label,

@@ -35,6 +35,11 @@ def test_more_classes_are_drawn_by_confidence(figure: Figure) -> None:
     assert display.ax_.get_ylabel() == "Fraction of predictions that are right"
 
 
+def test_it_holds_the_probabilities_in_its_bins(figure: Figure) -> None:
+    display = ReliabilityDisplay.from_predictions(Y3, P3, ax=figure.subplots())
+    assert_allclose(display.y_prob, P3.max(axis=1))
+
+
 @pytest.mark.parametrize("method", ["confidence", "positive"])
 def test_the_legend_gives_the_error_of_the_bins_that_are_drawn(
     method: str, figure: Figure
