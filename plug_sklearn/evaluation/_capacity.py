@@ -1,6 +1,7 @@
 """Budgets of parameters → scores of probes of that size."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,8 @@ def capacity_curve(
     Raises
     ------
     ValueError
-        If the estimator has no such parameter, does not count its own, or cannot be
-        fitted on a fold.
+        If ratios are no ratios, or the estimator has no such parameter, does not count
+        its own, or cannot be fitted on a fold.
 
     See Also
     --------
@@ -99,11 +100,8 @@ def capacity_curve(
     2          10.0       50         89155     0
     3          10.0       50         89155     1
     """
-    if param_name not in estimator.get_params():
-        raise ValueError(
-            "The 'param_name' parameter of capacity_curve must be a parameter of "
-            f"{type(estimator).__name__}. Got {param_name!r} instead."
-        )
+    ratios = _read_ratios(target_ratios)
+    _find_parameter(clone(estimator), param_name)
     folds = split_folds(estimator, X, y, cv, groups)
     fit_params = collect_fit_params(estimator, params, groups)
     frames: list[pd.DataFrame] = Parallel(n_jobs=n_jobs)(
@@ -115,12 +113,35 @@ def capacity_curve(
             scoring,
             fit_params,
         )
-        for ratio in target_ratios
+        for ratio in ratios
     )
-    for ratio, frame in zip(target_ratios, frames, strict=True):
-        frame.insert(0, "target_ratio", float(ratio))
+    for ratio, frame in zip(ratios, frames, strict=True):
+        frame.insert(0, "target_ratio", ratio)
         frame.insert(1, "n_train", [len(train) for train, _ in folds])
     return pd.concat(frames, ignore_index=True)
+
+
+def _read_ratios(target_ratios: Any) -> list[float]:  # noqa: ANN401 - it is checked
+    is_sequence = np.iterable(target_ratios) and not isinstance(target_ratios, str)
+    ratios = list(target_ratios) if is_sequence else []
+    are_positive = [isinstance(r, Real) and 0 < r < np.inf for r in ratios]
+    if not ratios or not all(are_positive) or len(set(ratios)) < len(ratios):
+        raise ValueError(
+            f"The 'target_ratios' parameter of {OWNER} must be positive numbers, at "
+            f"least one and each once. Got {target_ratios!r} instead."
+        )
+    return [float(ratio) for ratio in ratios]
+
+
+def _find_parameter(estimator: BaseEstimator, param_name: str) -> None:
+    names = estimator.get_params()
+    if param_name not in names:
+        alike = [name for name in names if name.endswith(f"__{param_name}")]
+        hint = f"; there is {alike[0]!r}" if alike else ""
+        raise ValueError(
+            f"The 'param_name' parameter of {OWNER} must be a parameter of "
+            f"{type(estimator).__name__}. Got {param_name!r} instead{hint}."
+        )
 
 
 def _score_ratio(

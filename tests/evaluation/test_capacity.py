@@ -54,6 +54,20 @@ def test_what_has_no_target_ratio_is_refused() -> None:
         capacity_curve(LogisticRegression(), FEATURES, Y)
 
 
+def test_the_parameter_of_a_step_is_named_where_it_was_meant() -> None:
+    pipeline = make_pipeline(LayerAggregator(), PROBE)
+    with pytest.raises(ValueError, match=r"there is 'plugmlpclassifier__target_ratio'"):
+        capacity_curve(pipeline, X, Y)
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], 5, [-1], [0], ["a"], "ab", [np.nan], [np.inf], [1, 2, 1.0]]
+)
+def test_ratios_are_positive_numbers(wrong: object) -> None:
+    with pytest.raises(ValueError, match="'target_ratios' parameter of capacity"):
+        capacity_curve(PROBE, FEATURES, Y, target_ratios=wrong)
+
+
 def test_what_does_not_count_its_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'estimator' parameter .* must count"):
         capacity_curve(
