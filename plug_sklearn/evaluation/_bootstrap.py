@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
-from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.parallel import Parallel, delayed
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
@@ -78,7 +77,8 @@ def bootstrap_interval(
         Groups to draw whole, for rows that are not independent within them; classes
         are then not stratified.
     stratify : bool, default=True
-        Draw from each class as many rows as it has. Not for targets that are numbers.
+        Draw from each class as many rows as it has. Not for targets that are numbers:
+        refused where most rows have a label of their own.
     level : float, default=0.95
         Probability that the interval is to cover, in (0, 1).
     n_resamples : int, default=2000
@@ -124,6 +124,7 @@ def bootstrap_interval(
     models = [np.asarray(y) for y in (y_pred, other) if y is not None]
     check_consistent_length(truth, *models, groups)
     sample = _stratify(truth, groups, stratify, owner)
+    estimate = _measure(metric, truth, models)
     sizes = np.diff([*range(0, n_resamples, CHUNK), n_resamples])
     seeds = check_random_state(random_state).randint(2**31 - 1, size=len(sizes))
     found = np.concatenate(
@@ -140,7 +141,7 @@ def bootstrap_interval(
         )
     lower, upper = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return BootstrapInterval(
-        estimate=_measure(metric, truth, models),
+        estimate=estimate,
         lower=float(lower),
         upper=float(upper),
         standard_error=float(found.std(ddof=1)),
@@ -204,12 +205,16 @@ def _stratify(
         return _Sample([np.arange(len(members))], members)
     if not stratify:
         return _Sample([np.arange(len(truth))])
-    if type_of_target(truth).startswith("continuous"):
+    strata = _split_by_value(truth)
+    n_alone = sum(len(rows) == 1 for rows in strata)
+    if 2 * n_alone > len(truth):
+        # Drawn within strata of one row, each resample would be the rows themselves.
         raise ValueError(
             f"The 'stratify' parameter of {owner} must be False where y_true is no "
-            "class. Got True instead."
+            f"class. Got True, and {n_alone} of {len(truth)} rows have a label of "
+            "their own."
         )
-    return _Sample(_split_by_value(truth))
+    return _Sample(strata)
 
 
 def _split_by_value(values: NDArray[Any]) -> list[NDArray[np.intp]]:

@@ -116,10 +116,14 @@ def test_an_interval_prints_its_three_numbers() -> None:
     assert str(interval) == "1.000 [1.000, 1.000]"
 
 
-def test_numbers_are_not_stratified() -> None:
-    y = RNG.normal(size=50)
+@pytest.mark.parametrize("y", [RNG.normal(size=50), np.arange(50)])
+def test_numbers_are_not_stratified(y: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"'stratify' parameter .* must be False"):
         bootstrap_interval(mean_absolute_error, y, y)
+    loose = bootstrap_interval(
+        mean_absolute_error, y, y + y**2, stratify=False, n_resamples=50
+    )
+    assert loose.lower < loose.upper
 
 
 def test_a_metric_by_name_is_refused() -> None:
