@@ -6,7 +6,8 @@ import json
 import math
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,8 @@ def write_report(
     if report.history is not None:
         figure = _draw_history(report.history, report.estimators)
     else:
-        figure = _draw_sizes(estimator, X, y, folds, scoring, fit_params)
+        first = list_scores(report.scores)[0]
+        figure = _draw_sizes(estimator, X, y, folds, scoring, first, fit_params)
     figure.savefig(folder / CURVE)
     summary = json.dumps(summarise_report(report), indent=2, allow_nan=False)
     (folder / SUMMARY).write_text(summary + "\n", encoding="utf-8")
@@ -169,9 +171,9 @@ def _draw_sizes(
     y: NDArray[Any],
     folds: Folds,
     scoring: Scoring,
+    name: str,
     fit_params: Mapping[str, Any],
 ) -> Figure:
-    name, scorer = _choose_first(scoring)
     with warnings.catch_warnings():
         # A quarter of the rows may hold one class alone; its point is left out.
         warnings.simplefilter("ignore", FitFailedWarning)
@@ -181,7 +183,7 @@ def _draw_sizes(
             X,
             y,
             cv=folds,
-            scoring=scorer,
+            scoring=_choose_first(scoring, name),
             train_sizes=np.array(TRAIN_SIZES),
             shuffle=True,
             random_state=0,
@@ -206,14 +208,23 @@ def _draw_sizes(
     return figure
 
 
-def _choose_first(scoring: Scoring) -> tuple[str, Any]:
-    if isinstance(scoring, str):
-        return scoring, scoring
+def _choose_first(scoring: Scoring, name: str) -> Any:  # noqa: ANN401 - a scorer
     if isinstance(scoring, Mapping):
-        return next(iter(scoring.items()))
+        return scoring[name]
     if callable(scoring):
-        return "score", scoring
-    return scoring[0], scoring[0]
+        return partial(_score_one, scoring, name)
+    return name
+
+
+def _score_one(
+    scorer: Callable[..., Any],
+    name: str,
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: NDArray[Any],
+) -> float:
+    found = scorer(estimator, X, y)
+    return float(found[name] if isinstance(found, Mapping) else found)
 
 
 def _make_figure(height: float) -> Figure:

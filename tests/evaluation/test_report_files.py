@@ -89,6 +89,20 @@ def test_rows_without_an_index_are_numbered(tmp_path: Path) -> None:
     assert found["index"].tolist() == list(range(len(Y)))
 
 
+def give_two(estimator: LogisticRegression, X: np.ndarray, y: np.ndarray) -> dict:
+    return {"score": estimator.score(X, y), "half": 0.5}
+
+
+@pytest.mark.parametrize(
+    "scoring", ["accuracy", ("accuracy", "f1"), {"hits": "accuracy"}, give_two]
+)
+def test_the_curve_is_of_the_first_score_in_whatever_form(
+    scoring: object, tmp_path: Path
+) -> None:
+    cross_validation_report(PROBE, FEATURES, Y, cv=2, scoring=scoring, out_dir=tmp_path)
+    assert (tmp_path / "summary.json").exists()
+
+
 @pytest.mark.parametrize(
     "probe", [PROBE, PlugMLPClassifier(max_epochs=2, random_state=0, device="cpu")]
 )
