@@ -133,6 +133,8 @@ def cross_validation_report(
         If ``out_dir`` holds a run, and ``overwrite`` is False. Nothing is fitted then.
     ImportError
         If ``out_dir`` is given and matplotlib is not installed.
+    NotADirectoryError
+        If ``out_dir`` is a file.
     ValueError
         If the estimator does not predict probabilities, or cannot be fitted on a fold.
 

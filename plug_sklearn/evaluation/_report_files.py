@@ -58,6 +58,8 @@ def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
         If it holds a run that may not be replaced.
     ImportError
         If matplotlib is not installed.
+    NotADirectoryError
+        If it is a file.
     """
     require_matplotlib("cross_validation_report with out_dir")
     folder = Path(out_dir)
@@ -66,6 +68,11 @@ def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
         raise FileExistsError(
             "The 'out_dir' parameter of cross_validation_report must be a folder "
             f"without a run, or 'overwrite' True. Found {found} in {folder}."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            "The 'out_dir' parameter of cross_validation_report must be a folder. Got "
+            f"the file {folder} instead."
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder

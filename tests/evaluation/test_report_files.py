@@ -123,6 +123,13 @@ def test_a_run_is_not_replaced_unless_told(tmp_path: Path) -> None:
     assert (tmp_path / "summary.json").read_text() != before
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    with pytest.raises(NotADirectoryError, match=r"'out_dir' parameter .*notes\.txt"):
+        cross_validation_report(Unfit(), FEATURES, Y, out_dir=file)
+
+
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     cross_validation_report(PROBE, FEATURES, Y, out_dir=tmp_path)
