@@ -203,7 +203,9 @@ def cross_validation_report(
         estimators=estimators,
     )
     if folder is not None:
-        write_report(report, folder, estimator, X, truth, folds, scoring, fit_params)
+        write_report(
+            report, folder, estimator, X, truth, folds, scoring, fit_params, n_jobs
+        )
     return report
 
 

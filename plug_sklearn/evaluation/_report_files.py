@@ -21,9 +21,13 @@ from sklearn.model_selection import LearningCurveDisplay, learning_curve
 
 from plug_sklearn.evaluation._drawing import WIDTH, finish_axes, require_matplotlib
 from plug_sklearn.evaluation._folds import Folds
-from plug_sklearn.evaluation._labels import name_score
+from plug_sklearn.evaluation._labels import name_score, write_folds
 from plug_sklearn.evaluation._tables import Scoring, list_scores
-from plug_sklearn.evaluation._training_curves import TrainingCurveDisplay
+from plug_sklearn.evaluation._training_curves import (
+    TRAINING,
+    VALIDATION,
+    TrainingCurveDisplay,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,6 +91,7 @@ def write_report(
     folds: Folds,
     scoring: Scoring,
     fit_params: Mapping[str, Any],
+    n_jobs: int | None,
 ) -> None:
     """Write the files of a run; the summary last, so that one with it is whole.
 
@@ -96,7 +101,7 @@ def write_report(
         What to write.
     folder : Path
         Where to.
-    estimator, X, y, folds, scoring, fit_params : as it was made
+    estimator, X, y, folds, scoring, fit_params, n_jobs : as it was made
         What it was made from, for the curve of an estimator without epochs.
     """
     (folder / SUMMARY).unlink(missing_ok=True)
@@ -108,7 +113,7 @@ def write_report(
         figure = _draw_history(report.history, report.estimators)
     else:
         first = list_scores(report.scores)[0]
-        figure = _draw_sizes(estimator, X, y, folds, scoring, first, fit_params)
+        figure = _draw_sizes(estimator, X, y, folds, scoring, first, fit_params, n_jobs)
     figure.savefig(folder / CURVE)
     summary = json.dumps(summarise_report(report), indent=2, allow_nan=False)
     (folder / SUMMARY).write_text(summary + "\n", encoding="utf-8")
@@ -180,6 +185,7 @@ def _draw_sizes(
     scoring: Scoring,
     name: str,
     fit_params: Mapping[str, Any],
+    n_jobs: int | None,
 ) -> Figure:
     with warnings.catch_warnings():
         # A quarter of the rows may hold one class alone; its point is left out.
@@ -195,10 +201,11 @@ def _draw_sizes(
             shuffle=True,
             random_state=0,
             params=dict(fit_params) or None,
+            n_jobs=n_jobs,
         )
     figure = _make_figure(height=4.0)
     axes = figure.subplots()
-    LearningCurveDisplay(
+    display = LearningCurveDisplay(
         train_sizes=sizes,
         train_scores=train,
         test_scores=test,
@@ -208,8 +215,14 @@ def _draw_sizes(
         line_kw={"marker": "o"},
         fill_between_kw={"alpha": 0.15, "linewidth": 0},
     )
+    for style, line, band in zip(
+        (TRAINING, VALIDATION), display.lines_, display.fill_between_, strict=True
+    ):
+        line.set(color=style["color"], linestyle=style["linestyle"])
+        band.set(color=style["color"], linewidth=0)
     axes.margins(y=0.15)
-    axes.set(xlabel="Training rows", title=f"{len(folds)} folds, mean ± 1 sd")
+    spread = ", mean ± 1 sd" if len(folds) > 1 else ""
+    axes.set(xlabel="Training rows", title=f"{write_folds(len(folds))}{spread}")
     axes.legend(frameon=False, ncols=2, loc="upper right")
     finish_axes(axes)
     return figure

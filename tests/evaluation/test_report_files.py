@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import matplotlib.image
@@ -89,6 +90,19 @@ def test_rows_without_an_index_are_numbered(tmp_path: Path) -> None:
     assert found["index"].tolist() == list(range(len(Y)))
 
 
+class LoggingProbe(LogisticRegression):
+    """Writes down the processes that it is fitted in."""
+
+    def __init__(self, log: str = "") -> None:
+        super().__init__()
+        self.log = log
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "LoggingProbe":
+        with Path(self.log).open("a") as log:
+            log.write(f"{os.getpid()}\n")
+        return super().fit(X, y)
+
+
 def give_two(estimator: LogisticRegression, X: np.ndarray, y: np.ndarray) -> dict:
     return {"score": estimator.score(X, y), "half": 0.5}
 
@@ -101,6 +115,16 @@ def test_the_curve_is_of_the_first_score_in_whatever_form(
 ) -> None:
     cross_validation_report(PROBE, FEATURES, Y, cv=2, scoring=scoring, out_dir=tmp_path)
     assert (tmp_path / "summary.json").exists()
+
+
+def test_workers_fit_what_the_curve_needs_too(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    cross_validation_report(
+        LoggingProbe(str(log)), FEATURES, Y, cv=2, out_dir=tmp_path, n_jobs=2
+    )
+    fits = log.read_text().split()
+    assert len(fits) == 2 + 2 * 3
+    assert str(os.getpid()) not in fits
 
 
 @pytest.mark.parametrize(
