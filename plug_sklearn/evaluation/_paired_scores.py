@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
@@ -119,13 +119,7 @@ def compare_scores(
         {"n_train": n_train, "n_test": n_test, "level": level},
         caller_name=owner,
     )
-    pair = [column_or_1d(scores).astype(np.float64) for scores in (first, second)]
-    check_consistent_length(*pair)
-    if len(pair[0]) < 2 or not np.isfinite(pair).all():
-        raise ValueError(
-            f"The 'first' and 'second' parameters of {owner} must be finite scores of "
-            f"two folds or more. Got {pair[0].tolist()} and {pair[1].tolist()} instead."
-        )
+    pair = _read_pair(first, second, owner)
     differences = pair[0] - pair[1]
     # What rounding leaves of equal scores, or of equal differences, is no difference.
     rounding = 1e-12 * np.abs(pair).max()
@@ -151,3 +145,16 @@ def compare_scores(
         degrees_of_freedom=n_folds - 1,
         pvalue=float(2 * stats.t.sf(abs(statistic), n_folds - 1)),
     )
+
+
+def _read_pair(
+    first: ArrayLike, second: ArrayLike, owner: str
+) -> list[NDArray[np.float64]]:
+    pair = [column_or_1d(scores).astype(np.float64) for scores in (first, second)]
+    check_consistent_length(*pair)
+    if len(pair[0]) < 2 or not np.isfinite(pair).all():
+        raise ValueError(
+            f"The 'first' and 'second' parameters of {owner} must be finite scores of "
+            f"two folds or more. Got {pair[0].tolist()} and {pair[1].tolist()} instead."
+        )
+    return pair

@@ -71,6 +71,27 @@ def read_predictions(
     """
     truth = column_or_1d(y_true)
     _refuse_fractions(truth, owner)
+    given = _read_matrix(y_proba, owner)
+    check_consistent_length(truth, given)
+    classes = _read_labels(truth, labels, given.shape[1], pos_label, owner)
+    order = np.arange(len(classes))
+    if pos_label is not None and pos_label == classes[0]:
+        order = order[::-1]
+        # One column is of the positive class, whichever that is.
+        given = given if np.ndim(y_proba) == 1 else given[:, ::-1]
+    ordered = classes[order]
+    is_true = truth[:, None] == ordered
+    if not is_true.any(axis=1).all():
+        strangers = np.unique(truth[~is_true.any(axis=1)]).tolist()
+        raise ValueError(
+            f"The 'labels' parameter of {owner} must hold every label of y_true. "
+            f"{strangers} are missing from {classes.tolist()}."
+        )
+    return Predictions(is_true.argmax(axis=1), given, ordered)
+
+
+def _read_matrix(y_proba: ArrayLike, owner: str) -> NDArray[np.floating]:
+    """Read probabilities as a matrix of two columns or more."""
     shape = np.shape(y_proba)
     if len(shape) not in (1, 2) or shape[1:] in ((0,), (1,)):
         raise ValueError(
@@ -84,33 +105,19 @@ def read_predictions(
         dtype=(np.float64, np.float32, np.float16),
         input_name="y_proba",
     )
-    check_consistent_length(truth, given)
     if not ((given >= 0) & (given <= 1)).all():
         raise ValueError(
             f"The 'y_proba' parameter of {owner} must be probabilities in [0, 1]. Got "
             f"values from {given.min()} to {given.max()} instead."
         )
-    n_classes = 2 if given.ndim == 1 else given.shape[1]
-    classes = _read_labels(truth, labels, n_classes, pos_label, owner)
     matrix = np.column_stack([1 - given, given]) if given.ndim == 1 else given
-    if abs(matrix.sum(axis=1, dtype=np.float64) - 1).max() > TOLERANCE:
+    sums = matrix.sum(axis=1, dtype=np.float64)
+    if abs(sums - 1).max() > TOLERANCE:
         raise ValueError(
             f"The 'y_proba' parameter of {owner} must have rows that add up to 1. Got "
-            f"{matrix.sum(axis=1, dtype=np.float64).tolist()[:3]}... instead."
+            f"{sums[abs(sums - 1).argmax()]} instead."
         )
-    order = np.arange(n_classes)
-    if n_classes == 2 and pos_label is not None and pos_label == classes[0]:
-        order = order[::-1]
-        matrix = matrix if given.ndim == 1 else matrix[:, ::-1]
-    ordered = classes[order]
-    is_true = truth[:, None] == ordered
-    if not is_true.any(axis=1).all():
-        strangers = np.unique(truth[~is_true.any(axis=1)]).tolist()
-        raise ValueError(
-            f"The 'labels' parameter of {owner} must hold every label of y_true. "
-            f"{strangers} are missing from {classes.tolist()}."
-        )
-    return Predictions(is_true.argmax(axis=1), matrix, ordered)
+    return matrix
 
 
 def _refuse_fractions(truth: NDArray[Any], owner: str) -> None:
