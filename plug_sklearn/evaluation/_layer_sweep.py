@@ -53,8 +53,8 @@ def layer_sweep(
         Targets.
     embedder : transformer, default=None
         Turns ``X`` into activations, such as :class:`HFEmbeddingTransformer`: all of it
-        at once, before anything else, so that each text is read once. It is not fitted
-        on each fold, and so must be one that learns nothing from ``X``.
+        at once, before any probe is fitted, so that each text is read once. It is not
+        fitted on each fold, and so must be one that learns nothing from ``X``.
     layers : "all", int or sequence of int, default="all"
         Positions along axis 1; negative ones count from the end.
     parts : "all", int, str or sequence of int or str, default="all"

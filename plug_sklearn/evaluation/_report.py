@@ -45,7 +45,8 @@ class CrossValidationReport:
         ``score_time`` in seconds, ``n_train`` and ``n_test``.
     overall : DataFrame
         A row a score. Columns: ``mean`` and ``std`` over the folds where it is defined,
-        and ``pooled``, the score of all out-of-fold probabilities together.
+        and ``pooled``, the score of all out-of-fold probabilities together: NaN where
+        it takes decisions, or the rows of ``X``.
     calibration : dict of float
         ``expected_calibration_error`` and ``brier_score`` of all out-of-fold
         probabilities together.
