@@ -9,7 +9,7 @@ from matplotlib.transforms import Bbox
 
 def find_overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
     """Pairs of texts that overlap in the figure, drawn as it would be saved."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     out_of_view = [
         label
         for axes in figure.axes

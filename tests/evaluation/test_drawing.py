@@ -34,7 +34,7 @@ def test_what_marks_a_point_stays_within_the_axes(x: int, figure: Figure) -> Non
     axes = figure.subplots()
     axes.plot([0, 10], [0, 0])
     text = mark_point(axes, x, 0, "a fairly long mark", "k")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     box, inside = text.get_window_extent(), axes.get_window_extent()
     assert inside.x0 <= box.x0
     assert box.x1 <= inside.x1
@@ -44,7 +44,7 @@ def test_a_legend_with_room_is_within_the_axes(figure: Figure) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], label="a line")
     add_legend(axes)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     box, inside = axes.get_legend().get_window_extent(), axes.get_window_extent()
     assert inside.y0 <= box.y0 < box.y1 <= inside.y1
 
@@ -57,7 +57,7 @@ def test_a_legend_without_room_is_below_the_axes_and_their_label(
         axes.plot([0, 1], [number, number], label=f"a line with the number {number}")
     axes.set(xlabel="a label")
     add_legend(axes)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     box, label = axes.get_legend().get_window_extent(), axes.xaxis.label
     assert figure.bbox.y0 <= box.y0
     assert box.y1 <= label.get_window_extent().y0
