@@ -173,14 +173,10 @@ class ReliabilityDisplay(CalibrationDisplay):
             True labels.
         y_proba : array-like of shape (n_samples,) or (n_samples, n_classes)
             Probabilities of the positive class, or of each class.
-        n_bins, strategy : see below
-            As in :func:`expected_calibration_error`.
-        method : {"confidence", "positive"}, default=None
-            As there, for the diagram and for the error in its legend; None:
-            ``"positive"`` for two classes, as scikit-learn draws them, and
-            ``"confidence"`` for more.
-        closed, labels, pos_label : see below
-            As there.
+        n_bins, strategy, method, closed, labels, pos_label : see below
+            As in :func:`expected_calibration_error`, for the diagram and for the error
+            in its legend. Without a ``method``, ``"positive"`` for two classes, as
+            scikit-learn draws them, and ``"confidence"`` for more.
         name : str, default=None
             Name for the legend.
         ax, ref_line, **kwargs : see below
