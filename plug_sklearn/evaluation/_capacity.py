@@ -124,7 +124,7 @@ def capacity_curve(
 def _read_ratios(target_ratios: Any) -> list[float]:  # noqa: ANN401 - it is checked
     is_sequence = np.iterable(target_ratios) and not isinstance(target_ratios, str)
     ratios = list(target_ratios) if is_sequence else []
-    are_positive = [isinstance(r, Real) and 0 < r < np.inf for r in ratios]
+    are_positive = [isinstance(r, Real) and 0 < float(r) < np.inf for r in ratios]
     if not ratios or not all(are_positive) or len(set(ratios)) < len(ratios):
         raise ValueError(
             f"The 'target_ratios' parameter of {OWNER} must be positive numbers, at "

@@ -195,7 +195,8 @@ class CapacityCurveDisplay:
 
     def _label_ratios(self, axes: Axes) -> None:
         ratios = self.summary_["target_ratio"].to_numpy()
-        inches = axes.get_window_extent().width / self.figure_.dpi
+        extent = axes.get_window_extent()
+        inches = extent.transformed(axes.figure.dpi_scale_trans.inverted()).width
         room = LABEL_WIDTH / inches * np.ptp(np.log(ratios))
         labels, last = [], -np.inf
         for ratio in ratios:
