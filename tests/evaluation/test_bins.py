@@ -60,3 +60,25 @@ def test_rows_of_the_same_probability_share_a_quantile_bin() -> None:
     bins = calibration_bins(np.ones(60), p, strategy="quantile", n_bins=6)
     assert bins["n_samples"].tolist() == [30, 30]
     assert_allclose(bins["probability"], [0.55, (5 * 0.75 + 25 * 0.95) / 30])
+
+
+@pytest.mark.parametrize("closed", ["right", "left"])
+@pytest.mark.parametrize("n_bins", range(2, 25))
+def test_a_value_on_a_quantile_falls_on_the_closed_side(
+    n_bins: int, closed: str
+) -> None:
+    for step in (1, 2, 3):  # every step-th value is an edge
+        p = RNG.random(step * n_bins + 1)
+        bins = calibration_bins(
+            np.ones(len(p)),
+            p,
+            n_bins=n_bins,
+            strategy="quantile",
+            method="positive",
+            closed=closed,
+            labels=[0, 1],
+        )
+        outermost = 0 if closed == "right" else -1
+        expected = np.full(n_bins, step)
+        expected[outermost] += 1
+        assert bins["n_samples"].tolist() == expected.tolist()
