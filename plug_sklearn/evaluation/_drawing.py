@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.typing import ColorType
 
-#: Characters of a legend's line, beyond which it has one column.
-SHORT = 12
 #: Inches; at matplotlib's 100 dots an inch, 600 pixels wide.
 WIDTH = 6.0
 
@@ -176,12 +174,12 @@ def add_legend(ax: Axes, handles: list[Any] | None = None) -> None:
     if covers_line or covers_text:
         from matplotlib.transforms import ScaledTranslation
 
-        longest = max(len(text.get_text()) for text in legend.get_texts())
+        n_fitting = int(ax.get_window_extent().width // box.width)
         below_label = ScaledTranslation(0, -0.45, figure.dpi_scale_trans)
         ax.legend(
             handles=handles,
             frameon=False,
-            ncols=3 if longest <= SHORT else 1,
+            ncols=max(1, n_fitting),
             loc="upper center",
             bbox_to_anchor=(0.5, 0),
             bbox_transform=ax.transAxes + below_label,

@@ -156,7 +156,8 @@ class TrainingCurveDisplay:
                 alpha=0.7,
                 linewidth=1.2,
                 # A line of one epoch is a point.
-                marker="_" if len(history) == 1 else None,
+                marker="s" if len(history) == 1 else None,
+                markersize=7,
                 **(style if number == 0 else {**style, "label": None}),
             )
         if column.startswith("valid"):

@@ -79,6 +79,8 @@ def test_no_texts_overlap_wherever_the_best_layer_is_and_whatever_the_parts(
 ) -> None:
     display = LayerSweepDisplay(make_sweep(best, parts)).plot()
     assert find_overlapping_texts(display.figure_) == []
+    height = display.ax_.get_window_extent().height
+    assert height > 0.4 * display.figure_.bbox.height
     for text in (*display.ax_.texts, *display.ax_.get_legend().get_texts()):
         inside, whole = text.get_window_extent(), display.figure_.bbox
         assert whole.x0 <= inside.x0 < inside.x1 <= whole.x1
