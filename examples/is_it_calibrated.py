@@ -25,10 +25,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
     # The error of the probability of "true", as the diagram has it.
     measure = partial(expected_calibration_error, method="positive")
     found, axes = [], None
-    for C, style in (
-        (1.0, {"color": "#D55E00", "marker": "s", "linestyle": "--"}),
-        (0.01, {"color": "#0072B2", "marker": "o"}),
-    ):
+    for C in (1.0, 0.01):
         probe = make_linear_probe().set_params(
             logisticregression__C=C, logisticregression__max_iter=1000
         )
@@ -42,7 +39,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
         rank = report.overall.loc["roc_auc", "pooled"]
         print(f"C = {C}: ROC AUC {rank:.3f}, calibration error {interval}")
         display = ReliabilityDisplay.from_predictions(
-            y, probabilities, name=f"C = {C}", ax=axes, **style
+            y, probabilities, name=f"C = {C}", ax=axes
         )
         axes = display.ax_
         found.append(probabilities)
