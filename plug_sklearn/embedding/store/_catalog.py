@@ -54,19 +54,31 @@ def describe_settings(model: str, settings: Mapping[str, Any]) -> tuple[bytes, b
             "The 'settings' parameter of ActivationStore.register must hold only what "
             f"JSON can: {error}. Got {dict(settings)!r} instead."
         ) from error
-    return blake2b(text.encode(), digest_size=KEY_SIZE).digest(), text.encode()
+    return _digest(text.encode()), text.encode()
+
+
+def _digest(text: bytes | memoryview) -> bytes:
+    return blake2b(text, digest_size=KEY_SIZE).digest()
 
 
 def add_settings(environment: Environment, key: bytes, text: bytes) -> None:
-    """Keep the description of settings, if it is not there."""
-    entry = _PREFIX + key
-    if not environment.read(lambda transaction: transaction.get(entry) is not None):
-        environment.write(lambda transaction: transaction.put(entry, text))
+    """Keep the description of settings, if it is not there, or not right any more."""
+    if not environment.read(lambda transaction: knows_settings(transaction, key)):
+        environment.write(lambda transaction: transaction.put(_PREFIX + key, text))
 
 
 def knows_settings(transaction: Transaction, key: bytes) -> bool:
     """Tell whether a key of settings has been given out."""
-    return transaction.get(_PREFIX + key) is not None
+    return _describe(transaction, key) is not None
+
+
+def _describe(transaction: Transaction, key: bytes) -> dict[str, Any] | None:
+    """Read the description of settings; None if it is not what the key is made of."""
+    text = transaction.get(_PREFIX + key)
+    if text is None or _digest(text) != key:
+        return None
+    described: dict[str, Any] = json.loads(bytes(text))
+    return described
 
 
 def list_models(transaction: Transaction) -> list[StoredModel]:
@@ -74,9 +86,8 @@ def list_models(transaction: Transaction) -> list[StoredModel]:
     models = []
     for key, extent in measure_extents(transaction).items():
         # Records are only written under settings that are known.
-        text = transaction.get(_PREFIX + key)
-        if text is not None:
-            found = json.loads(bytes(text))
+        found = _describe(transaction, key)
+        if found is not None:
             models.append(StoredModel(**found, **vars(extent)))
     return sorted(models, key=lambda stored: (stored.model, str(stored.settings)))
 
@@ -88,8 +99,8 @@ def delete_model(environment: Environment, model: str) -> int:
         keys, n_prompts = [], 0
         extents = measure_extents(transaction)
         for key, extent in extents.items():
-            text = transaction.get(_PREFIX + key)
-            if text is not None and json.loads(bytes(text))["model"] == model:
+            found = _describe(transaction, key)
+            if found is not None and found["model"] == model:
                 keys.append(key)
                 n_prompts += extent.n_prompts
         return keys, n_prompts
