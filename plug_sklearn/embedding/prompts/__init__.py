@@ -2,9 +2,9 @@
 
 ``_texts``
     The containers of texts that users pass.
-``_prompts``, with ``_frames`` and ``_special``
+``_prompts``, with ``_frames``, ``_special`` and ``_cutting``
     Texts → prompts; what stands around a text; special tokens, and text that spells
-    them.
+    them; texts that are too long.
 ``_notices``
     What was done to texts, told once.
 ``_tokenized``

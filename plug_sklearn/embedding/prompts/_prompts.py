@@ -1,6 +1,5 @@
 """Texts → token ids and the positions to pool."""
 
-import threading
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from plug_sklearn._forks import make_lock
+from plug_sklearn.embedding.prompts._cutting import make_cutter
 from plug_sklearn.embedding.prompts._frames import SLOT, frame_texts
 from plug_sklearn.embedding.prompts._notices import Notices
 from plug_sklearn.embedding.prompts._special import SpecialTokens
@@ -18,7 +19,7 @@ from plug_sklearn.embedding.prompts._tokenized import Ids, TokenizedPrompts
 CHUNK = 1024
 
 # Fast tokenizers keep their settings in the tokenizer: one call at a time.
-_TOKENIZING = threading.Lock()
+_TOKENIZING = make_lock()
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,14 @@ class PromptReader:
         n_slots = self.frame.template.count(SLOT)
         for row in long:
             room, ids = (limit - n_frame) // n_slots, tokenized[row]
+            text = texts[row]
+            # What is read literally is as many tokens as its spelling.
+            literal = self.options.special_tokens == "literal"
+            pieces = self.special.cut_spellings(text) if literal else [text]
+            keep = make_cutter(self.tokenizer, pieces, self.options.truncation_side)
             # Tokens merge otherwise where a text was cut: a few may be too many still.
             while len(ids) > limit and room > 0:
-                (ids,) = self._tokenize([self._shorten(texts[row], room)])
+                (ids,) = self._tokenize([keep(room)])
                 room -= max(1, len(ids) - limit)
             if len(ids) > limit:
                 raise ValueError(
@@ -160,21 +166,6 @@ class PromptReader:
                 )
             tokenized[row] = ids
         return tokenized
-
-    def _shorten(self, text: str, n_tokens: int) -> str:
-        """Keep the beginning or the end of a text, of at most so many tokens."""
-        encoded = self.tokenizer(
-            text,
-            add_special_tokens=False,
-            return_offsets_mapping=self.tokenizer.is_fast,
-            verbose=False,
-        )
-        left = self.options.truncation_side == "left"
-        kept = slice(-n_tokens, None) if left else slice(n_tokens)
-        if not self.tokenizer.is_fast:
-            return str(self.tokenizer.decode(encoded["input_ids"][kept]))
-        spans = encoded["offset_mapping"][kept]
-        return text[spans[0][0] :] if left else text[: spans[-1][1]]
 
     def _choose_positions(self, tokenized: list[Ids]) -> TokenizedPrompts:
         prompts = TokenizedPrompts.join(tokenized)
@@ -225,10 +216,11 @@ class PromptReader:
             end = last - 1
 
     def _decode(self, ids: Ids) -> list[str]:
-        tokens: list[str] = self.tokenizer.batch_decode(
-            [[token_id] for token_id in ids.tolist()],
-            clean_up_tokenization_spaces=False,
-        )
+        with _TOKENIZING:
+            tokens: list[str] = self.tokenizer.batch_decode(
+                [[token_id] for token_id in ids.tolist()],
+                clean_up_tokenization_spaces=False,
+            )
         return tokens
 
     def _find_eos_id(self) -> int | None:

@@ -93,25 +93,35 @@ class SpecialTokens:
         before, after = self.added if adds_special else ([], [])
         return [*before, *ids, *after]
 
-    def _encode_plainly(self, run: str) -> list[int]:
+    def cut_spellings(self, run: str) -> list[str]:
+        """Cut a text into pieces none of which holds a special token.
+
+        Raises
+        ------
+        ValueError
+            If a character of the text is a special token by itself.
+        """
         # A spelling cut after its first character is not found as a token.
         cuts = [match.start() + 1 for match in self._spelling.finditer(run)]
-        ids = self._encode_cut(run, cuts)
-        if self.count(ids):
+        pieces = [run[start:end] for start, end in pairwise([0, *cuts, len(run)])]
+        if self.count(self._encode_pieces(pieces)):
             # Spellings that overlap, or that the tokenizer normalizes to one.
-            ids = self._encode_cut(run, range(1, len(run)))
-        if self.count(ids):
-            raise ValueError(
-                "X given to HFEmbeddingTransformer(special_tokens='literal') holds a "
-                f"character that is a special token of this model, in {run!r}."
-            )
-        return ids
+            pieces = list(run)
+            if self.count(self._encode_pieces(pieces)):
+                raise ValueError(
+                    "X given to HFEmbeddingTransformer(special_tokens='literal') holds "
+                    f"a character that is a special token of this model, in {run!r}."
+                )
+        return pieces
 
-    def _encode_cut(self, run: str, cuts: Sequence[int]) -> list[int]:
-        ids: list[int] = []
-        for start, end in pairwise([0, *cuts, len(run)]):
-            if start < end:
-                ids += self.tokenizer(
-                    run[start:end], add_special_tokens=False, verbose=False
-                )["input_ids"]
-        return ids
+    def _encode_plainly(self, run: str) -> list[int]:
+        return self._encode_pieces(self.cut_spellings(run))
+
+    def _encode_pieces(self, pieces: Sequence[str]) -> list[int]:
+        # Of the many pieces of a hostile text, few differ.
+        distinct = [piece for piece in dict.fromkeys(pieces) if piece]
+        if not distinct:
+            return []
+        encoded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)
+        ids = dict(zip(distinct, encoded["input_ids"], strict=True))
+        return [token_id for piece in pieces if piece for token_id in ids[piece]]

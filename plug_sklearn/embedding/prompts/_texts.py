@@ -29,7 +29,8 @@ one-column frame
     TypeError
         If ``X`` is not such a container, or holds something that is no string.
     ValueError
-        If ``X`` is empty or has more than one column.
+        If ``X`` is empty or has more than one column, or a text holds half of a
+        surrogate pair, which is no character.
     """
     texts = list(_iterate_rows(X, owner))
     if not texts:
@@ -43,8 +44,19 @@ one-column frame
                 f"X given to {owner} must hold strings only. "
                 f"Got {text!r} ({type(text).__name__}) at position {position} instead."
             )
+        _check_characters(text, position, owner)
     # numpy's str_ is a str that tokenizers refuse
     return [str(text) for text in texts]
+
+
+def _check_characters(text: str, position: int, owner: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"X given to {owner} must hold strings of Unicode characters. Got the lone "
+            f"surrogate {text[error.start]!r} at position {position} instead."
+        ) from None
 
 
 def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as above
