@@ -12,6 +12,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import PassthroughScoring, PrintLog
 from torch import Generator, Tensor, nn
 
+import plug_sklearn._forks  # noqa: F401 - that a forked child computes with one thread
 from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS
 from plug_sklearn.classifiers._layers import Dropout
 from plug_sklearn.classifiers._losses import ProbeLoss

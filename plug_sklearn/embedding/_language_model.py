@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import joblib
@@ -58,8 +57,12 @@ class LanguageModel:
     stack: str
     batch_tokens: int
     verbose: bool = False
+    _told: set[str] = field(default_factory=set, init=False, repr=False)
+    _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
 
-    @cached_property
+    # No cached properties: before Python 3.12, these are computed under a lock of
+    # their own, which a fork would leave locked in the child.
+    @property
     def geometry(self) -> Geometry:
         """Layers, widths and limits, from the configuration alone."""
         return read_geometry(load_config(self.source), self.stack)
@@ -68,26 +71,19 @@ class LanguageModel:
         """Tokenize texts, and choose the tokens to pool."""
         return self.prompt_reader.read(texts)
 
-    @cached_property
+    @property
     def prompt_reader(self) -> PromptReader:
-        """The model's tokenizer with these options."""
-        return PromptReader(
-            load_tokenizer(self.source),
-            self.prompts,
-            self.geometry.max_tokens,
-            self.geometry.start_id,
-        )
-
-    @cached_property
-    def _told(self) -> set[str]:
-        """What was said already: texts may come in several parts."""
-        return set()
+        """The model's tokenizer with these options, made on first use."""
+        if not self._readers:
+            geometry, tokenizer = self.geometry, load_tokenizer(self.source)
+            limit, start = geometry.max_tokens, geometry.start_id
+            self._readers.append(PromptReader(tokenizer, self.prompts, limit, start))
+        return self._readers[0]
 
     def tell_changes(self, stacklevel: int) -> None:
         """Warn, once for all texts read, of how many were cut or lost all tokens."""
         # What is read from a store alone needs no tokenizer.
-        reader: PromptReader | None = vars(self).get("prompt_reader")
-        if reader is not None:
+        for reader in self._readers:
             reader.tell_changes(stacklevel + 1)
 
     def compute(

@@ -1,6 +1,7 @@
 """Text → activations, as a scikit-learn transformer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -470,9 +471,13 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         chooses = self.device == "auto" and "device_map" not in (
             self.model_kwargs or {}
         )
-        with tqdm(
-            total=len(texts), desc="Embedding", unit="text", disable=not self.verbose
-        ) as progress:
+        report: Callable[[int], object] = int
+        with ExitStack() as shown:
+            if self.verbose:
+                # Only then: tqdm starts a thread and takes a lock of all processes
+                # even where it shows nothing.
+                progress = tqdm(total=len(texts), desc="Embedding", unit="text")
+                report = shown.enter_context(progress).update
             fill_rows(
                 model,
                 texts,
@@ -483,7 +488,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
                 store=None if self.store is None else str(self.store),
                 n_jobs=self.n_jobs,
                 spread=chooses,
-                report=progress.update,
+                report=report,
             )
         # From here to whoever calls transform.
         model.tell_changes(stacklevel=3)

@@ -14,6 +14,8 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
+from plug_sklearn._forks import make_lock
+
 #: Models kept at once. Two, so that a union of two embedders does not load in turns.
 MODELS_KEPT = 2
 
@@ -86,7 +88,7 @@ class LoadedModel:
     """A model in memory. ``lock`` is held by whoever has hooks on it."""
 
     model: PreTrainedModel
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=make_lock)
     # How each stack is read, found on first use.
     trials: dict[str | None, Any] = field(default_factory=dict)
 
@@ -102,7 +104,7 @@ class _Shelf:
     def __init__(self, size: int) -> None:
         self.size = size
         self.kept: OrderedDict[Hashable, Any] = OrderedDict()
-        self.lock = threading.Lock()
+        self.lock = make_lock()
 
     def take(self, key: Hashable, load: Callable[[], _Loaded]) -> _Loaded:
         # Loading holds the lock: two threads that want one model load it once.

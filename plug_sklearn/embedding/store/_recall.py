@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from plug_sklearn._forks import make_lock
 from plug_sklearn.embedding.store._store import ActivationStore
 
 Numbers = NDArray[np.int64]
@@ -163,6 +164,7 @@ class Recall:
 _SEEN: dict[bytes, None] = {}
 _MOST_SEEN = 100_000
 _HINTED: list[bool] = []
+_NOTING = make_lock()
 
 
 def note_repetition(texts: Sequence[str], settings: str) -> bool:
@@ -171,12 +173,13 @@ def note_repetition(texts: Sequence[str], settings: str) -> bool:
         return False
     start = blake2b(settings.encode(), digest_size=16).digest()
     digests = [start + digest_text(text) for text in texts[:_MOST_SEEN]]
-    n_seen = sum(digest in _SEEN for digest in digests)
-    _SEEN.update(dict.fromkeys(digests))
-    while len(_SEEN) > _MOST_SEEN:
-        del _SEEN[next(iter(_SEEN))]
-    if n_seen > len(digests) / 2:
+    with _NOTING:
+        n_seen = sum(digest in _SEEN for digest in digests)
+        _SEEN.update(dict.fromkeys(digests))
+        while len(_SEEN) > _MOST_SEEN:
+            del _SEEN[next(iter(_SEEN))]
+        if _HINTED or n_seen <= len(digests) / 2:
+            return False
         _HINTED.append(True)
         _SEEN.clear()
         return True
-    return False

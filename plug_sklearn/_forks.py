@@ -1,0 +1,56 @@
+"""Forks: a child has every lock of its parent, and none of the threads that hold one.
+
+Nor has it the threads that torch computes with, and would wait for them for ever.
+"""
+
+import itertools
+import os
+import threading
+from contextlib import ExitStack
+from weakref import WeakValueDictionary
+
+import torch
+
+_numbers = itertools.count()
+_locks: WeakValueDictionary[int, threading.RLock] = WeakValueDictionary()
+_held = ExitStack()
+
+
+def make_lock() -> threading.RLock:
+    """Make a lock that no other thread holds while this process forks.
+
+    A fork waits until it is free: what it guards is then whole in the child. Of two
+    that a thread holds at once, the one made first must be taken first.
+    """
+    lock = threading.RLock()
+    _locks[next(_numbers)] = lock
+    return lock
+
+
+def _prepare_fork() -> None:
+    taken: set[int] = set()
+    # While one is waited for, its holder may make another.
+    while waiting := sorted(set(_locks) - taken):
+        for number in waiting:
+            lock = _locks.get(number)
+            if lock is not None:
+                _held.enter_context(lock)
+        taken.update(waiting)
+
+
+def _resume() -> None:
+    _held.close()
+
+
+def _resume_in_child() -> None:
+    _resume()
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_prepare_fork,
+        after_in_parent=_resume,
+        after_in_child=_resume_in_child,
+    )
