@@ -1,0 +1,242 @@
+r"""Serve a fitted pipeline over HTTP: texts in, classes and probabilities out.
+
+Run ``python examples/serve.py probe.joblib --port 8000``, and ask it::
+
+    curl localhost:8000/predict -H 'Content-Type: application/json' \
+        -d '{"texts": ["Gold is a metal."]}'
+
+A joblib file is a pickle, which runs code when it is loaded: load only files you trust.
+The files of ``save_artifacts`` cannot run code; name them as ``load_artifacts`` does.
+It needs ``pip install 'plug_sklearn[serve]'``.
+"""
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import joblib
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from micro_batching import Closed, Full, MicroBatcher
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.pipeline import Pipeline
+
+#: Of a body that is too large, so much is read and dropped before the answer: who is
+#: still sending would not see it.
+DROPPED_BYTES = 2**24
+MOST_SAID = 300
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask, and what may wait."""
+
+    texts: int = 64
+    characters: int = 20_000
+    body_bytes: int = 2**20
+    body_seconds: float = 30.0
+    batch_texts: int = 64
+    wait_ms: float = 2.0
+    waiting_texts: int = 1024
+
+
+class LimitBody:
+    """Reads each body before the application does, and refuses it if it is too large.
+
+    What is declared counts, and what comes: a body that is sent in chunks declares
+    nothing.
+    """
+
+    def __init__(self, app: Any, limits: Limits) -> None:  # noqa: ANN401 - any ASGI app
+        self.app = app
+        self.limits = limits
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                body = await self._read(scope, receive)
+        except TimeoutError:
+            refusal = JSONResponse({"detail": "The body came too slowly."}, 408)
+            await refusal(scope, receive, send)
+            return
+        if body is None:
+            said = f"The body must be of {self.limits.body_bytes} bytes at most."
+            await JSONResponse({"detail": said}, 413)(scope, receive, send)
+            return
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> dict[str, Any]:
+            return messages.pop() if messages else await receive()
+
+        await self.app(scope, replay, send)
+
+    async def _read(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+    ) -> bytes | None:
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        n_bytes, chunks, more = 0, [], True
+        if int(declared) > DROPPED_BYTES:
+            return None
+        while more and n_bytes <= DROPPED_BYTES:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunk = message.get("body", b"")
+            n_bytes += len(chunk)
+            more = message.get("more_body", False)
+            if n_bytes <= self.limits.body_bytes:
+                chunks.append(chunk)
+        return b"".join(chunks) if n_bytes <= self.limits.body_bytes else None
+
+
+def load_probe(path: str) -> Pipeline:
+    """Load a pipeline, from a joblib file or from the files of ``save_artifacts``."""
+    if Path(path).is_file() and Path(path).suffix not in (".json", ".safetensors"):
+        probe = joblib.load(path)
+    else:
+        from plug_sklearn import load_artifacts
+
+        probe = load_artifacts(path.removesuffix(".json").removesuffix(".safetensors"))
+    # A search holds the pipeline that it chose.
+    probe = getattr(probe, "best_estimator_", probe)
+    if not isinstance(probe, Pipeline) or not hasattr(probe, "predict_proba"):
+        raise SystemExit(
+            f"{path} must hold a fitted pipeline from texts to probabilities. "
+            f"Got {type(probe).__name__} instead."
+        )
+    return probe
+
+
+def make_compute(probe: Pipeline) -> Callable[[list[str]], list[tuple[Any, Any]]]:
+    """Make the function of texts that gives label and probabilities of each."""
+    reader, classifier = probe[:-1], probe[-1]
+
+    def compute(texts: list[str]) -> list[tuple[Any, Any]]:
+        # The texts go through the language model once for both.
+        features = reader.transform(texts)
+        labels = classifier.predict(features).tolist()
+        probabilities = classifier.predict_proba(features).tolist()
+        return list(zip(labels, probabilities, strict=True))
+
+    return compute
+
+
+def show(said: object) -> str:
+    """Make a message of what was said that any client can read."""
+    text = str(said).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"
+
+
+async def explain_request(_: Request, error: Exception) -> JSONResponse:
+    """Say what is wrong with a request, without its content, which may be anything."""
+    assert isinstance(error, RequestValidationError)
+    found = [f"{show(e['loc'])}: {show(e['msg'])}" for e in error.errors()[:5]]
+    return JSONResponse({"detail": "; ".join(found)}, 422)
+
+
+def make_app(
+    compute: Callable[[list[str]], Sequence[tuple[Any, Any]]],
+    classes: list[Any],
+    limits: Limits,
+) -> FastAPI:
+    """Make the application.
+
+    Parameters
+    ----------
+    compute : callable
+        Given texts, gives label and probabilities of each.
+    classes : list
+        What the columns of the probabilities are.
+    limits : Limits
+        What to refuse.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # The model is in memory before the first request comes.
+        await asyncio.to_thread(compute, ["A text."])
+        async with MicroBatcher(
+            compute,
+            most_texts=limits.batch_texts,
+            wait=limits.wait_ms / 1000,
+            most_waiting=limits.waiting_texts,
+        ) as batcher:
+            app.state.batcher = batcher
+            yield
+
+    text = Annotated[str, Field(max_length=limits.characters)]
+
+    class Question(BaseModel):
+        model_config = ConfigDict(strict=True, extra="forbid")
+        texts: Annotated[list[text], Field(min_length=1, max_length=limits.texts)]
+
+    app = FastAPI(
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers={RequestValidationError: explain_request},
+    )
+    app.add_middleware(LimitBody, limits=limits)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.post("/predict")
+    async def predict(question: Question) -> dict[str, Any]:
+        try:
+            answers = await app.state.batcher.submit(question.texts)
+        except (Full, Closed) as error:
+            said = "Too many texts wait" if isinstance(error, Full) else "Shutting down"
+            headers = {"Retry-After": "1"}
+            raise HTTPException(503, f"{said}; ask again.", headers) from error
+        except (TypeError, ValueError) as error:
+            # What the embedder cannot read, such as a text without a token.
+            raise HTTPException(422, show(error)) from error
+        predictions, probabilities = zip(*answers, strict=True)
+        return {
+            "classes": classes,
+            "predictions": predictions,
+            "probabilities": probabilities,
+        }
+
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until told to stop; what was asked before that is answered."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("probe", help="joblib file, or path given to save_artifacts")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    for name, default in vars(Limits()).items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), default=default)
+    options = vars(parser.parse_args(arguments))
+    host, port = options.pop("host"), options.pop("port")
+    probe = load_probe(options.pop("probe"))
+    app = make_app(make_compute(probe), probe.classes_.tolist(), Limits(**options))
+    uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=512)
+
+
+if __name__ == "__main__":
+    main()
