@@ -17,6 +17,7 @@ from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS
 from plug_sklearn.classifiers._layers import Dropout
 from plug_sklearn.classifiers._losses import ProbeLoss
 from plug_sklearn.classifiers._networks import initialise_parameters
+from plug_sklearn.classifiers._precision import copy_in_double
 from plug_sklearn.classifiers._projection import learn_basis
 from plug_sklearn.classifiers._rows import (
     NO_CLASS,
@@ -238,9 +239,11 @@ class ProbeNet(NeuralNetClassifier):
         is_exact = len(X) <= MOST_EXACT_ROWS and device.type != "mps"
         dtype = torch.float64 if is_exact else torch.float32
         module = self.module_
-        if is_exact or module.training:
-            # A copy leaves the network as it is for whoever reads it in other threads.
+        # A copy leaves the network as it is for whoever reads it in other threads.
+        if module.training:
             module = deepcopy(module).to(dtype).eval()
+        elif is_exact:
+            module = copy_in_double(module)
         results = []
         with torch.inference_mode():
             for start in range(0, len(X), self.evaluation_rows):
