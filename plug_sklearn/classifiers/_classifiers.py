@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -29,13 +29,14 @@ from plug_sklearn.classifiers._inputs import (
     read_validation_rows,
 )
 from plug_sklearn.classifiers._labels import weigh_classes
+from plug_sklearn.classifiers._plain_state import HasPlainState
 from plug_sklearn.classifiers._rows import MemberRows
 from plug_sklearn.classifiers._scoring import choose_scoring
 from plug_sklearn.classifiers._stopping import KeepBestEpoch
 from plug_sklearn.classifiers._training import ProbeNet
 
 
-class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
+class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
     """A network, sized by the data, trained by skorch, used as a classifier."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -64,14 +65,9 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
         "verbose": ["verbose"],
     }
 
-    # Rows computed at once outside training: what bounds the memory of a prediction.
-    _evaluation_rows: ClassVar[int]
-
     @abstractmethod
-    def _describe_network(
-        self, n_samples: int
-    ) -> tuple[type[nn.Module], dict[str, object]]:
-        """Choose the network and its parameters for samples of ``input_shape_``."""
+    def _size_network(self, n_samples: int) -> dict[str, object]:
+        """Choose the network's parameters for samples of ``input_shape_``."""
 
     def _describe_loss(self) -> dict[str, float]:
         return {}
@@ -218,13 +214,13 @@ class BasePlugClassifier(ClassifierMixin, BaseEstimator, ABC):
                 use_score = self.monitor_ != "loss"
                 keeper = KeepBestEpoch(use_score, self.patience, self.min_delta)
                 callbacks.append(("keep_best_epoch", keeper))
-        network, sizes = self._describe_network(len(rows.codes))
+        sizes = self._size_network(len(rows.codes))
         with torch.device("meta"):
-            skeleton = network(**sizes)
+            skeleton = self._network(**sizes)
         if self.sizing == "budget":
             self._compare_with_budget(skeleton, len(rows.codes))
         net = ProbeNet(
-            network,
+            self._network,
             seed=seed,
             class_shares=rows.share_by_class(factors).tolist(),
             evaluation_rows=self._evaluation_rows,

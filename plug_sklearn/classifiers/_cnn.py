@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from plug_sklearn.classifiers._budget import fit_cnn_to_budget
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
@@ -111,6 +110,7 @@ class PlugCNNClassifier(
         "contrastive_weight": [Interval(Real, 0, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
     }
+    _network = CNNNetwork
     _evaluation_rows = 64
 
     def __init__(
@@ -208,9 +208,7 @@ class PlugCNNClassifier(
     def _n_features_out(self) -> int:
         return int(self.n_members * self.net_.module__projection)
 
-    def _describe_network(
-        self, n_samples: int
-    ) -> tuple[type[nn.Module], dict[str, object]]:
+    def _size_network(self, n_samples: int) -> dict[str, object]:
         n_layers, n_parts, hidden_size = self._read_geometry()
         is_bare = len(self.input_shape_) == 1 and self.n_layers is self.n_parts is None
         n_classes, n_kept = len(self.classes_), None
@@ -237,7 +235,7 @@ class PlugCNNClassifier(
                 width_cap=self.width_cap,
                 proj_mult=self.proj_mult,
             )
-        return CNNNetwork, {
+        return {
             "n_layers": n_layers,
             "n_parts": n_parts,
             "hidden_size": hidden_size,

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
-from torch import nn
 
 from plug_sklearn.classifiers._budget import fit_mlp_to_budget
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
@@ -81,6 +80,7 @@ class PlugMLPClassifier(BasePlugClassifier):
         "width_cap": [Interval(Integral, 16, None, closed="left")],
         "out_floor": [Interval(Integral, 1, None, closed="left")],
     }
+    _network = MLPNetwork
     _evaluation_rows = 1024
 
     def __init__(
@@ -138,9 +138,7 @@ class PlugMLPClassifier(BasePlugClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _describe_network(
-        self, n_samples: int
-    ) -> tuple[type[nn.Module], dict[str, object]]:
+    def _size_network(self, n_samples: int) -> dict[str, object]:
         n_features = prod(self.input_shape_)
         n_classes, n_kept = len(self.classes_), None
         if self.sizing == "budget":
@@ -160,7 +158,7 @@ class PlugMLPClassifier(BasePlugClassifier):
                 width_cap=self.width_cap,
                 out_floor=self.out_floor,
             )
-        return MLPNetwork, {
+        return {
             "n_features": n_features,
             "n_classes": n_classes,
             "dropout": self.dropout,

@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
 )
 
 from plug_sklearn._positions import resolve_positions
+from plug_sklearn._provenance import RecordsVersions
 
 OWNER = "LayerAggregator"
 
@@ -24,7 +25,7 @@ OWNER = "LayerAggregator"
 PART_NAMES = ("rs", "attn", "mlp")
 
 
-class LayerAggregator(TransformerMixin, BaseEstimator):
+class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     """Activations → features: choose layers and parts, and join or pool them.
 
     Parameters
