@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from plug_sklearn.embedding.models._geometry import Geometry, read_geometry
+from plug_sklearn.embedding.models._identity import warn_of_change
 from plug_sklearn.embedding.models._models import (
     ModelSource,
     WeightOptions,
@@ -48,6 +49,8 @@ class LanguageModel:
         Tokens in one forward pass.
     verbose : bool
         Whether to say why token tries are not used.
+    origin : str or None
+        What the model was when an estimator that has been loaded was fitted with it.
     """
 
     source: ModelSource
@@ -57,6 +60,7 @@ class LanguageModel:
     stack: str
     batch_tokens: int
     verbose: bool = False
+    origin: str | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
 
@@ -85,6 +89,11 @@ class LanguageModel:
         # What is read from a store alone needs no tokenizer.
         for reader in self._readers:
             reader.tell_changes(stacklevel + 1)
+
+    def warn_of_change(self) -> None:
+        """Warn if the model is not what it was: its weights are needed now."""
+        if self.origin is not None:
+            warn_of_change(self.source, self.origin)
 
     def compute(
         self, texts: Sequence[str], layers: Sequence[int], parts: Sequence[str]

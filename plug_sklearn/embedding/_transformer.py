@@ -17,9 +17,11 @@ from tqdm.auto import tqdm
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
+from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.embedding._filling import fill_rows
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding.models._geometry import read_geometry
+from plug_sklearn.embedding.models._identity import find_origin
 from plug_sklearn.embedding.models._models import (
     ModelSource,
     WeightOptions,
@@ -35,7 +37,7 @@ OWNER = "HFEmbeddingTransformer"
 
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
-    TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+    TransformerMixin, RecordsVersions, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Texts → activations of a Hugging Face language model.
 
@@ -268,6 +270,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         self.hidden_size_ = geometry.hidden_size
         self.n_model_layers_ = geometry.n_layers
         self.model_revision_ = find_commit(self._source)
+        self._origin: str | None = None
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as for fit
@@ -387,10 +390,26 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         tags.transformer_tags.preserves_dtype = []
         return tags
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "layers_" in state:
+            state["_origin"] = self._find_origin()
+        return state
+
+    def _find_origin(self) -> str | None:
+        """Tell what the model was in ``fit``, or all that is known of it."""
+        known = self._origin or self.model_revision_
+        if known is None and Path(str(self.model_name)).exists():
+            known = find_origin(self._source)
+        return known
+
     @property
     def _source(self) -> ModelSource:
         return ModelSource(
-            str(self.model_name), self.revision, bool(self.trust_remote_code)
+            str(self.model_name),
+            self.revision,
+            bool(self.trust_remote_code),
+            commit=getattr(self, "model_revision_", None),
         )
 
     def _check_parameters(self) -> None:
@@ -458,6 +477,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             stack=self.stack,
             batch_tokens=choose_budget(self.batch_tokens, device),
             verbose=bool(self.verbose),
+            origin=self._origin,
         )
 
     def _fill(

@@ -2,19 +2,27 @@
 
 import json
 import os
+import warnings
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn.embedding.models._models import (
     ModelSource,
+    Shelf,
     find_commit,
     list_model_files,
+    tell_state,
 )
 
 #: Where a store keeps the digests of local files.
 MEMORY_NAME = "local_files.json"
+
+# Reading all of a model's files takes as long as loading it.
+_DIGESTS = Shelf(size=16)
+_COMPARED = Shelf(size=64)
 
 
 def identify_model(source: ModelSource, store: Path) -> str:
@@ -40,20 +48,59 @@ def identify_model(source: ModelSource, store: Path) -> str:
     return f"{path.resolve().name}#{digest_files(path.resolve(), store / MEMORY_NAME)}"
 
 
-def digest_files(path: Path, memory: Path) -> str:
+def find_origin(source: ModelSource) -> str | None:
+    """Tell what a model is now: its commit on the hub, or a digest of local files."""
+    path = Path(source.name)
+    if not path.exists():
+        return find_commit(source)
+    digest: str = _DIGESTS.take(
+        tell_state(source), lambda: digest_files(path.resolve(), None)
+    )
+    return digest
+
+
+def warn_of_change(source: ModelSource, origin: str) -> None:
+    """Warn, once in a process, if a model is not what it was.
+
+    Parameters
+    ----------
+    source : ModelSource
+        Where the model comes from.
+    origin : str
+        What ``find_origin`` gave when an estimator was fitted with it.
+    """
+
+    def compare() -> None:
+        found = find_origin(source)
+        if found != origin:
+            warnings.warn(
+                f"The language model {source.name!r} is not what it was when "
+                f"HFEmbeddingTransformer was fitted: it was {origin}, and is {found} "
+                "here. Predictions may differ: fit again, or name the model of then in "
+                "'model_name' and 'revision'.",
+                ProvenanceWarning,
+                stacklevel=2,
+            )
+
+    _COMPARED.take((tell_state(source), origin), compare)
+
+
+def digest_files(path: Path, memory: Path | None) -> str:
     """Digest a local model's files, or the one file that it is.
 
-    A file that was digested and is gone counts with what it held: activations that
-    are stored do not need the weights any more.
+    With a memory, a file that was digested and is gone counts with what it held:
+    activations that are stored do not need the weights any more.
     """
-    known: dict[str, dict[str, Any]] = _recall(memory).get(str(path), {})
+    known: dict[str, dict[str, Any]] = {}
+    if memory is not None:
+        known = _recall(memory).get(str(path), {})
     digested = dict(known)
     for file in list_model_files(path):
         stat = file.stat()
         state = {"size": stat.st_size, "time": stat.st_mtime_ns}
         if not state.items() <= digested.get(file.name, {}).items():
             digested[file.name] = {**state, "digest": _digest_file(file)}
-    if digested != known:
+    if memory is not None and digested != known:
         _remember(memory, str(path), digested)
     whole = blake2b(digest_size=16)
     for name in sorted(digested):

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils.hub import cached_file
 
 from plug_sklearn._forks import make_lock
+from plug_sklearn.embedding.models._absence import explain_absence
 
 #: Models kept at once. Two, so that a union of two embedders does not load in turns.
 MODELS_KEPT = 2
@@ -39,11 +40,14 @@ class ModelSource:
         Branch, tag or commit of the hub's repository.
     trust_remote_code : bool
         Whether code that the repository ships may run.
+    commit : str or None
+        What ``revision`` was when the model was last seen, for messages.
     """
 
     name: str
     revision: str | None = None
     trust_remote_code: bool = False
+    commit: str | None = field(default=None, compare=False, repr=False)
 
     def loading_arguments(self) -> tuple[str, dict[str, Any]]:
         """Give what every ``from_pretrained`` needs to find this source."""
@@ -98,7 +102,7 @@ class LoadedModel:
         return torch.device(self.model.get_input_embeddings().weight.device)  # type: ignore[arg-type]  # Module attributes are a union to mypy
 
 
-class _Shelf:
+class Shelf:
     """Keeps the last few things loaded, each loaded once however many ask."""
 
     def __init__(self, size: int) -> None:
@@ -118,9 +122,9 @@ class _Shelf:
             return loaded
 
 
-_CONFIGS = _Shelf(size=16)
-_TOKENIZERS = _Shelf(size=16)
-_MODELS = _Shelf(size=MODELS_KEPT)
+_CONFIGS = Shelf(size=16)
+_TOKENIZERS = Shelf(size=16)
+_MODELS = Shelf(size=MODELS_KEPT)
 
 
 def release_models() -> None:
@@ -142,12 +146,13 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
 
     def load() -> PreTrainedConfig:
         name, arguments = source.loading_arguments()
-        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(
-            name, **arguments
-        )
+        with explain_absence(source):
+            config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(
+                name, **arguments
+            )
         return config
 
-    return _CONFIGS.take(_identify(source), load)
+    return _CONFIGS.take(tell_state(source), load)
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -155,20 +160,21 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
     def load() -> PreTrainedTokenizerBase:
         name, arguments = source.loading_arguments()
-        tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(
-            name, **arguments
-        )
+        with explain_absence(source):
+            tokenizer: PreTrainedTokenizerBase = (
+                transformers.AutoTokenizer.from_pretrained(name, **arguments)
+            )
         return tokenizer
 
-    return _TOKENIZERS.take(_identify(source), load)
+    return _TOKENIZERS.take(tell_state(source), load)
 
 
 def load_model(source: ModelSource, options: WeightOptions) -> LoadedModel:
     """Load a model without its head, in evaluation mode, or give the one kept."""
     adapter = (
-        None if options.adapter is None else _identify(ModelSource(options.adapter))
+        None if options.adapter is None else tell_state(ModelSource(options.adapter))
     )
-    key = (_identify(source), adapter, joblib.hash(options))
+    key = (tell_state(source), adapter, joblib.hash(options))
     return _MODELS.take(key, lambda: LoadedModel(_load_backbone(source, options)))
 
 
@@ -185,12 +191,13 @@ def find_commit(source: ModelSource) -> str | None:
     """
     if Path(source.name).exists():
         return None
-    path = cached_file(source.name, "config.json", revision=source.revision)
+    with explain_absence(source):
+        path = cached_file(source.name, "config.json", revision=source.revision)
     found = re.search(r"snapshots[/\\]([0-9a-f]{40})[/\\]", str(path))
     return found.group(1) if found else None
 
 
-def _identify(source: ModelSource) -> Hashable:
+def tell_state(source: ModelSource) -> Hashable:
     """Tell one state of a source from the next: a local file can be written again."""
     path = Path(source.name)
     if not path.exists():
@@ -214,7 +221,7 @@ def _load_backbone(source: ModelSource, options: WeightOptions) -> PreTrainedMod
         arguments["device_map"] = {"": options.device}
     arguments |= {"dtype": options.dtype, **options.model_kwargs}
     # Weights that a checkpoint lacks, such as an unused pooler, are drawn at random.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), explain_absence(source):
         if options.adapter is None:
             model = transformers.AutoModel.from_pretrained(name, **arguments)
         else:

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+
+from plug_sklearn.embedding.models._absence import explain_absence
+from plug_sklearn.embedding.models._models import ModelSource
+
+
+def test_what_is_missing_is_named_with_how_to_get_it() -> None:
+    source = ModelSource("nobody/model", "v1", commit="0123")
+    with pytest.raises(OSError) as raised, explain_absence(source):
+        raise OSError("no connection")
+    message = str(raised.value)
+    assert "'nobody/model' (revision 'v1', commit 0123)" in message
+    assert "'hf download nobody/model --revision 0123'" in message
+    assert str(raised.value.__cause__) == "no connection"
+
+
+def test_errors_of_a_model_that_is_there_stay(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"^no memory$"),
+        explain_absence(ModelSource(str(tmp_path))),
+    ):
+        raise OSError("no memory")
