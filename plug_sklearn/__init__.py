@@ -11,6 +11,8 @@ The flow, one sub-package a step:
     :class:`PlugCNNClassifier`.
 ``evaluation``
     probes → numbers and pictures: where, how well, how surely, and is it better?
+``persistence``
+    fitted estimators ⇄ files that are safe to load.
 """
 
 from importlib import import_module
@@ -38,7 +40,12 @@ if TYPE_CHECKING:
         layer_sweep,
         training_history,
     )
-    from plug_sklearn.features import LayerAggregator
+    from plug_sklearn.features import (
+        LayerAggregator,
+        load_npz_features,
+        save_npz_features,
+    )
+    from plug_sklearn.persistence import load_artifacts, save_artifacts
 
 __version__ = "0.1.0"
 __all__ = [
@@ -62,6 +69,10 @@ __all__ = [
     "cross_validation_report",
     "expected_calibration_error",
     "layer_sweep",
+    "load_artifacts",
+    "load_npz_features",
+    "save_artifacts",
+    "save_npz_features",
     "training_history",
 ]
 
@@ -88,6 +99,10 @@ _ROOMS = {
     "cross_validation_report": "evaluation",
     "expected_calibration_error": "evaluation",
     "layer_sweep": "evaluation",
+    "load_artifacts": "persistence",
+    "load_npz_features": "features",
+    "save_artifacts": "persistence",
+    "save_npz_features": "features",
     "training_history": "evaluation",
 }
 

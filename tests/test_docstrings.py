@@ -11,6 +11,8 @@ from sklearn.base import BaseEstimator
 import plug_sklearn
 import plug_sklearn.embedding
 import plug_sklearn.evaluation
+import plug_sklearn.features
+import plug_sklearn.persistence
 
 # What numpydoc asks for and not every docstring needs.
 LEFT_OUT = {
@@ -29,14 +31,24 @@ INHERITED = {
     "score",
 }
 
+MODULES = (
+    plug_sklearn,
+    plug_sklearn.embedding,
+    plug_sklearn.evaluation,
+    plug_sklearn.features,
+    plug_sklearn.persistence,
+)
+
 
 def public_objects() -> list[str]:
     names = []
-    for module in (plug_sklearn, plug_sklearn.embedding, plug_sklearn.evaluation):
+    for module in MODULES:
         for name in module.__all__:
+            thing = getattr(module, name)
+            if not callable(thing):
+                continue
             path = f"{module.__name__}.{name}"
             names.append(path)
-            thing = getattr(module, name)
             if inspect.isclass(thing):
                 names += [
                     f"{path}.{method}"

@@ -2,8 +2,15 @@
 
 ``_aggregator``
     :class:`LayerAggregator`, the estimator.
+``_npz``
+    Activations ⇄ ``.npz`` files: :func:`load_npz_features`, :func:`save_npz_features`.
 """
 
 from plug_sklearn.features._aggregator import LayerAggregator
+from plug_sklearn.features._npz import (
+    NpzFeatures,
+    load_npz_features,
+    save_npz_features,
+)
 
-__all__ = ["LayerAggregator"]
+__all__ = ["LayerAggregator", "NpzFeatures", "load_npz_features", "save_npz_features"]

@@ -1,5 +1,6 @@
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ from plug_sklearn.embedding.models import _identity
 from plug_sklearn.embedding.models._identity import (
     MEMORY_NAME,
     digest_files,
+    find_origin,
     identify_model,
+    warn_of_change,
 )
 from plug_sklearn.embedding.models._models import ModelSource
+from plug_sklearn.persistence import ProvenanceWarning
 
 
 @pytest.fixture
@@ -93,3 +97,27 @@ def test_hub_model_is_named_by_its_commit(
 ) -> None:
     monkeypatch.setattr(_identity, "find_commit", lambda source: "0123abcd")
     assert identify_model(ModelSource("org/model"), tmp_path) == "org/model@0123abcd"
+
+
+def test_origin_of_a_folder_is_what_its_files_hold(tmp_path: Path) -> None:
+    for folder, text in {"one": "{}", "same": "{}", "other": "[]"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(text)
+    one, same, other = (
+        find_origin(ModelSource(str(tmp_path / folder)))
+        for folder in ("one", "same", "other")
+    )
+    assert one == same != other
+    assert not list(tmp_path.rglob(MEMORY_NAME))
+
+
+def test_a_change_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    source = ModelSource(str(tmp_path))
+    warn_of_change(source, str(find_origin(source)))
+    with pytest.warns(ProvenanceWarning, match="it was abc, and is"):
+        warn_of_change(source, "abc")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_change(source, "abc")
+    assert not caught

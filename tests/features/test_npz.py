@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.testing import assert_array_equal
+
+from plug_sklearn import LayerAggregator, load_npz_features, save_npz_features
+
+IDS = ["a", "b", "c"]
+ACTIVATIONS = np.arange(3 * 2 * 2 * 4, dtype=np.float32).reshape(3, 2, 2, 4)
+
+
+def write_as_pingkit(path: Path) -> None:
+    """Write the activations as it does: a column a sample, parts first, ids pickled."""
+    rows = [
+        [ACTIVATIONS[sample, layer, part, unit] for sample in range(3)]
+        for part in range(2)
+        for layer in range(2)
+        for unit in range(4)
+    ]
+    np.savez_compressed(
+        path,
+        data=np.array(rows, dtype=np.float32),
+        columns=np.array(IDS, dtype=object),
+        parts=np.array(["rs", "attn"]),
+        layers=np.array([3, 7], dtype=np.int16),
+        hidden_size=np.array([4], dtype=np.int16),
+    )
+
+
+def test_part_major_columns_become_layer_major_rows(tmp_path: Path) -> None:
+    write_as_pingkit(tmp_path / "features.npz")
+    loaded = load_npz_features(tmp_path / "features.npz", allow_pickle=True)
+    assert_array_equal(loaded.activations, ACTIVATIONS)
+    assert loaded.ids.tolist() == IDS
+    assert (loaded.layers, loaded.parts) == ((3, 7), ("rs", "attn"))
+
+
+def test_pickled_ids_need_the_user_s_word(tmp_path: Path) -> None:
+    path = tmp_path / "features.npz"
+    write_as_pingkit(path)
+    with pytest.raises(ValueError, match="say allow_pickle=True") as raised:
+        load_npz_features(path)
+    assert str(raised.value).startswith(str(path))
+
+
+@given(
+    activations=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=4, max_dims=4, max_side=4),
+        elements=st.floats(width=32),
+    )
+)
+def test_what_is_saved_is_loaded_without_pickle(
+    activations: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    layers, parts = range(activations.shape[1]), "abcd"[: activations.shape[2]]
+    path = tmp_path_factory.mktemp("npz") / "features"
+    written = save_npz_features(path, activations, layers=layers, parts=parts)
+    loaded = load_npz_features(written)
+    assert_array_equal(loaded.activations, activations)
+    assert loaded.ids.tolist() == [str(row) for row in range(len(activations))]
+    assert loaded.layers == tuple(layers)
+    assert loaded.parts == tuple(parts)
+
+
+def test_keys_and_layout_are_pingkit_s(tmp_path: Path) -> None:
+    write_as_pingkit(tmp_path / "theirs.npz")
+    ours = save_npz_features(
+        tmp_path / "ours", ACTIVATIONS, layers=[3, 7], parts=["rs", "attn"], ids=IDS
+    )
+    with (
+        np.load(ours) as found,
+        np.load(tmp_path / "theirs.npz", allow_pickle=True) as expected,
+    ):
+        assert set(found) == set(expected)
+        for key in expected:
+            assert_array_equal(found[key], expected[key])
+    assert [file.name for file in sorted(tmp_path.iterdir())] == [
+        "ours.npz",
+        "theirs.npz",
+    ]
+
+
+def test_a_frame_of_features_goes_to_csv_and_back(tmp_path: Path) -> None:
+    aggregator = LayerAggregator().set_output(transform="pandas")
+    frame = aggregator.fit_transform(ACTIVATIONS).set_axis(IDS)
+    frame.to_csv(tmp_path / "features.csv")
+    back = pd.read_csv(tmp_path / "features.csv", index_col=0)
+    assert back.columns[0] == "L0_P0_0"
+    assert_array_equal(back.to_numpy(dtype=np.float32).reshape(3, 2, 2, 4), ACTIVATIONS)
+
+
+@pytest.mark.parametrize(
+    "more", [{"ids": ["a"]}, {"layers": [1]}, {"parts": ["rs"] * 3}]
+)
+def test_axes_of_other_lengths_are_refused(
+    more: dict[str, list[object]], tmp_path: Path
+) -> None:
+    given_ = {"layers": [3, 7], "parts": ["rs", "attn"], **more}
+    with pytest.raises(ValueError, match=r"'activations' given to save_npz_features"):
+        save_npz_features(tmp_path / "features", ACTIVATIONS, **given_)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_file_is_a_file_not_found_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_npz_features(tmp_path / "features.npz")
