@@ -1,10 +1,9 @@
 """Activations and what their axes hold ⇄ ``.npz`` files, pingkit's among them."""
 
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -84,23 +83,14 @@ def load_npz_features(
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as found:
+        # Of a damaged file, numpy leaves the one that it opens itself open.
+        with path.open("rb") as stream, _open(stream) as found:
             return _read(found, path, allow_pickle)
     except FileNotFoundError:
         raise
-    except (
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        ValueError,
-        NotImplementedError,
-    ) as error:
+    except Exception as error:  # damaged bytes raise what zipfile, zlib and numpy do
         why = str(error).removesuffix(".")
         raise ValueError(f"{path} cannot be loaded as features: {why}.") from error
-    except Exception as error:  # zlib's and the header parser's own, of damaged bytes
-        raise ValueError(
-            f"{path} cannot be loaded as features: it is damaged."
-        ) from error
 
 
 def save_npz_features(
@@ -183,9 +173,16 @@ def save_npz_features(
     return path
 
 
-def _read(found: object, path: Path, allow_pickle: bool) -> NpzFeatures:
-    if not isinstance(found, NpzFile) or set(_KEYS) - set(found.files):
-        raise ValueError(f"it must be an npz file of {', '.join(_KEYS)}")
+def _open(stream: BinaryIO) -> NpzFile:
+    found = np.load(stream, allow_pickle=False)
+    if not isinstance(found, NpzFile):
+        raise ValueError("it is no npz file")
+    return found
+
+
+def _read(found: NpzFile, path: Path, allow_pickle: bool) -> NpzFeatures:
+    if set(_KEYS) - set(found.files):
+        raise ValueError(f"it must hold {', '.join(_KEYS)}")
     layers, parts, size = found["layers"], found["parts"], found["hidden_size"]
     axes_named = layers.ndim == parts.ndim == size.ndim == 1 and len(size) == 1
     kinds = layers.dtype.kind + parts.dtype.kind + size.dtype.kind

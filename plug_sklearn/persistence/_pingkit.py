@@ -1,6 +1,7 @@
 """Files of pingkit, a state dict beside JSON → fitted estimators."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -191,6 +192,7 @@ def _describe_cnn(description: _CNN) -> tuple[Any, dict[str, Any]]:
 def _read_state(weights: Path) -> dict[str, Tensor]:
     """Read a state dict, of whole tensors on the CPU."""
     try:
+        _check_sums(weights)
         state: dict[str, Tensor] = torch.load(
             weights, map_location="cpu", weights_only=True
         )
@@ -212,6 +214,15 @@ def _read_state(weights: Path) -> dict[str, Tensor]:
     if not whole:
         raise ValueError("it is no state dict of plain tensors")
     return state
+
+
+def _check_sums(weights: Path) -> None:
+    """Refuse a file with a changed byte, which torch reads as it is."""
+    if zipfile.is_zipfile(weights):
+        with zipfile.ZipFile(weights) as members:
+            changed = members.testzip()
+        if changed is not None:
+            raise ValueError(f"the checksum of {changed} differs")
 
 
 def _arrange(
