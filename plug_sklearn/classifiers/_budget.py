@@ -1,10 +1,14 @@
 """Samples and shapes → widths of a network that keeps to a budget of parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product, starmap
 from math import floor, inf, isqrt, log, sqrt
 from typing import TypeVar
 
 from plug_sklearn.classifiers._sizing import CNNWidths, MLPWidths
+
+#: Parameters of a member below which CNNs of all proportions are weighed.
+SMALL_BUDGET = 2000
 
 
 def count_mlp_parameters(
@@ -72,11 +76,15 @@ def fit_mlp_to_budget(
     >>> fit_mlp_to_budget(1000, 576, 2)
     (MLPWidths(first=18, second=9, last=5), 249)
     """
+    budget = target_ratio * n_samples / n_members
     return _search(
-        budget := target_ratio * n_samples / n_members,
+        budget,
         sqrt(budget) / 4,
         max(1, min(n_features, n_samples - 1)),
-        lambda first: MLPWidths(first, -(-first // 2), -(-first // 4)),
+        [
+            MLPWidths(first, -(-first // 2), -(-first // 4))
+            for first in _list_first(budget)
+        ],
         lambda n_kept, widths: count_mlp_parameters(
             n_kept, n_classes, widths, linear_path=linear_path
         ),
@@ -149,7 +157,9 @@ def fit_cnn_to_budget(
     -------
     widths : CNNWidths
         Chosen as ``fit_mlp_to_budget`` chooses its, with a first convolution of a
-        twelfth of the root.
+        twelfth of the root. Within 10 % of the budget, unless the smallest network of
+        all, of one channel everywhere, exceeds it: of two classes, it has 22 parameters
+        with kernels of 3, and 2 more a position and 2 with a linear function.
     n_kept : int
         Channels that the networks are to read, ``n_channels`` at most.
 
@@ -158,11 +168,20 @@ def fit_cnn_to_budget(
     >>> fit_cnn_to_budget(1000, 576, 2, kernels=(3, 3))
     (CNNWidths(first=6, second=12, projection=12, head=3), 243)
     """
+    budget = target_ratio * n_samples / n_members
+    candidates = [
+        CNNWidths(first, 2 * first, 2 * first, -(-first // 2))
+        for first in _list_first(budget)
+    ]
+    if budget < SMALL_BUDGET:
+        # A channel more is a large part of it. Widths of other proportions fill it.
+        narrow = range(1, 5)
+        candidates += starmap(CNNWidths, product(narrow, narrow, narrow, range(1, 17)))
     return _search(
-        budget := target_ratio * n_samples / n_members,
+        budget,
         sqrt(budget) / 12,
         n_channels,
-        lambda first: CNNWidths(first, 2 * first, 2 * first, -(-first // 2)),
+        candidates,
         lambda n_kept, widths: count_cnn_parameters(
             n_kept, n_classes, widths, kernels=kernels, n_positions=n_positions
         ),
@@ -172,21 +191,24 @@ def fit_cnn_to_budget(
 Widths = TypeVar("Widths", MLPWidths, CNNWidths)
 
 
+def _list_first(budget: float) -> range:
+    return range(1, 2 + isqrt(floor(budget)))
+
+
 def _search(
     budget: float,
     preferred: float,
     most_kept: int,
-    widen: Callable[[int], Widths],
+    candidates: Sequence[Widths],
     count: Callable[[int, Widths], int],
 ) -> tuple[Widths, int]:
-    best, least = (widen(1), 1), (inf, inf)
-    for first in range(1, 2 + isqrt(floor(budget))):
-        widths = widen(first)
+    best, least = (candidates[0], 1), (inf, inf)
+    for widths in candidates:
         slope = count(2, widths) - count(1, widths)
         wanted = round(1 + (budget - count(1, widths)) / slope)
         n_kept = min(max(wanted, 1), most_kept)
         error = abs(count(n_kept, widths) / budget - 1)
-        rank = max(error, 0.05), abs(log(first / max(1.0, preferred)))
+        rank = max(error, 0.05), abs(log(widths.first / max(1.0, preferred)))
         if rank < least:
             best, least = (widths, n_kept), rank
     return best

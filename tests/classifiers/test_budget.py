@@ -69,27 +69,43 @@ def test_mlp_parameters_are_counted_as_the_network_has_them(
 
 @settings(max_examples=200)
 @given(
-    n_samples=st.integers(250, 100_000),
+    n_samples=st.integers(50, 100_000) | st.integers(50, 500),
     n_channels=st.integers(64, 50_000),
     n_members=st.integers(1, 5),
     n_positions=st.sampled_from([0, 12, 30]),
+    kernels=st.sampled_from([(3, 3), (5, 3), (15, 1)]),
 )
-def test_cnn_fitted_to_a_budget_is_within_a_tenth_of_it(
-    n_samples: int, n_channels: int, n_members: int, n_positions: int
+def test_cnn_fitted_to_a_budget_is_within_a_tenth_unless_the_smallest_exceeds_it(
+    n_samples: int,
+    n_channels: int,
+    n_members: int,
+    n_positions: int,
+    kernels: tuple[int, int],
 ) -> None:
     widths, n_kept = fit_cnn_to_budget(
         n_samples,
         n_channels,
         2,
-        kernels=(3, 3),
+        kernels=kernels,
         n_positions=n_positions,
         n_members=n_members,
     )
-    count = count_cnn_parameters(
-        n_kept, 2, widths, kernels=(3, 3), n_positions=n_positions
+    count, smallest = (
+        count_cnn_parameters(kept, 2, sized, kernels=kernels, n_positions=n_positions)
+        for kept, sized in ((n_kept, widths), (1, CNNWidths(1, 1, 1, 1)))
     )
-    assert n_members * count == pytest.approx(5 * n_samples, rel=0.1)
+    if n_members * smallest > 5 * n_samples:
+        assert count == smallest
+    else:
+        assert n_members * count == pytest.approx(5 * n_samples, rel=0.1)
     assert 1 <= n_kept <= n_channels
+
+
+def test_the_smallest_cnn_has_22_parameters_and_its_linear_function() -> None:
+    smallest = CNNWidths(1, 1, 1, 1)
+    assert count_cnn_parameters(1, 2, smallest, kernels=(3, 3)) == 22
+    with_path = count_cnn_parameters(1, 2, smallest, kernels=(3, 3), n_positions=30)
+    assert with_path == 22 + 2 * 30 + 2
 
 
 @pytest.mark.parametrize("n_members", [1, 3])
