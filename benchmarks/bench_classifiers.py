@@ -41,7 +41,7 @@ from classifier_report import REPORTS, draw_learning_curves, report_goals, repor
 from plug_sklearn import HFEmbeddingTransformer
 
 HERE = Path(__file__).parent
-#: Each default that is not the ancestor's → the ancestor's.
+#: Each default that is not pingkit's → pingkit's.
 ABLATIONS = {
     "n_members=1": {"n_members": 1},
     "linear_path=False": {"linear_path": False},

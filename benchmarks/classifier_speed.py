@@ -30,7 +30,7 @@ N_ROWS, N_FEATURES, N_EPOCHS, BATCH_SIZE = 1270, 576, 30, 64
 N_REPEATS = 3
 N_PREDICTED = 100_000
 WIDTHS = {"first": 16, "second": 16, "last": 16, "dropout": 0.3}
-#: The ancestor's network, trained as plainly as the others can.
+#: pingkit's network, trained as plainly as the others can.
 PLAIN = {"n_members": 1, "linear_path": False, "input_dropout": 0.0}
 
 Samples = NDArray[np.float32]
@@ -104,7 +104,7 @@ def fit_by_hand(X: Samples, y: Labels, n_members: int, linear_path: bool) -> MLP
 
 
 def fit_with_skorch(X: Samples, y: Labels) -> NeuralNetClassifier:
-    """Train the ancestor's network with skorch as it comes."""
+    """Train pingkit's network with skorch as it comes."""
     net = NeuralNetClassifier(
         MLPNetwork,
         module__n_features=N_FEATURES,
