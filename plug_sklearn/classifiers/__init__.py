@@ -17,6 +17,8 @@
     The losses.
 ``_training``
     The skorch net that trains a network, with ``_rows`` for batches.
+``_side_by_side``
+    Probes on other features of the same rows → trained at once.
 ``_callbacks``
     The callbacks of users, checked.
 ``_sharpness``

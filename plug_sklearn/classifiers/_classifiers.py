@@ -3,6 +3,8 @@
 import sys
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -20,7 +22,6 @@ from torch import nn
 from plug_sklearn._devices import resolve_device
 from plug_sklearn.classifiers._callbacks import read_callbacks
 from plug_sklearn.classifiers._inputs import (
-    LabelledRows,
     ValidationRows,
     draw_seeds,
     hold_out_rows,
@@ -30,10 +31,32 @@ from plug_sklearn.classifiers._inputs import (
 )
 from plug_sklearn.classifiers._labels import weigh_classes
 from plug_sklearn.classifiers._plain_state import HasPlainState
-from plug_sklearn.classifiers._rows import MemberRows
+from plug_sklearn.classifiers._rows import MemberRows, Rows
 from plug_sklearn.classifiers._scoring import choose_scoring
 from plug_sklearn.classifiers._stopping import KeepBestEpoch
 from plug_sklearn.classifiers._training import ProbeNet
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What ``fit`` has prepared.
+
+    Attributes
+    ----------
+    net : ProbeNet
+        The net to train.
+    rows : MemberRows
+        What it trains on.
+    validation : Rows or MemberRows or None
+        What it is validated on.
+    keeper : KeepBestEpoch or None
+        The callback that ends its training early.
+    """
+
+    net: ProbeNet
+    rows: MemberRows
+    validation: Rows | MemberRows | None
+    keeper: KeepBestEpoch | None
 
 
 class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
@@ -79,7 +102,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         described = {"lr": self.lr, "optimizer__weight_decay": self.weight_decay}
         if skeleton.linear is not None:
             # AdamW moves each weight alike: of more inputs, less each.
-            lr = min(self.linear_lr / skeleton.linear.weight.shape[1], self.lr)
+            lr = min(self.linear_lr / skeleton.linear.weight.shape[-1], self.lr)
             of_path = {"lr": lr, "weight_decay": self.linear_decay / lr}
             described["optimizer__param_groups"] = [("linear.*", of_path)]
         return described
@@ -129,16 +152,10 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
             parameters that ``sizing="budget"`` asks for.
         """
         self._validate_params()
-        split_seed, net_seed = draw_seeds(self.random_state)
-        rows = read_rows(self, X, y, sample_weight, groups)
-        validation = None
-        if X_val is not None or y_val is not None:
-            validation = read_validation_rows(self, X_val, y_val)
-        elif self.early_stopping:
-            validation = hold_out_rows(
-                rows, self.validation_fraction, split_seed, self.n_members
-            )
-        self._train(rows, validation, net_seed)
+        seeds = draw_seeds(self.random_state)
+        training = self._prepare(X, y, sample_weight, groups, seeds, (X_val, y_val))
+        training.net.fit(training.rows, None)
+        self._keep(training)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -189,9 +206,24 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         tags.input_tags.three_d_array = True
         return tags
 
-    def _train(
-        self, rows: LabelledRows, validation: ValidationRows | None, seed: int
-    ) -> None:
+    def _prepare(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+        seeds: Sequence[int],
+        of_validation: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    ) -> "Training":
+        split_seed, net_seed = seeds
+        rows = read_rows(self, X, y, sample_weight, groups)
+        validation = None
+        if any(given is not None for given in of_validation):
+            validation = read_validation_rows(self, *of_validation)
+        elif self.early_stopping:
+            validation = hold_out_rows(
+                rows, self.validation_fraction, split_seed, self.n_members
+            )
         owner = type(self).__name__
         device = resolve_device(self.device, owner)
         factors = weigh_classes(
@@ -214,32 +246,42 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
                 use_score = self.monitor_ != "loss"
                 keeper = KeepBestEpoch(use_score, self.patience, self.min_delta)
                 callbacks.append(("keep_best_epoch", keeper))
-        sizes = self._size_network(len(rows.codes))
+        net = self._build_net(
+            len(rows.codes),
+            seed=net_seed,
+            class_shares=rows.share_by_class(factors).tolist(),
+            train_split=valid_set and predefined_split(valid_set),
+            callbacks=callbacks,
+            device=str(device),
+            optimizer__fused=device.type in ("cpu", "cuda"),
+        )
+        return Training(net, MemberRows(stored, chosen), valid_set, keeper)
+
+    def _build_net(
+        self,
+        n_samples: int,
+        **parameters: Any,  # noqa: ANN401 - those of ProbeNet
+    ) -> ProbeNet:
+        sizes = self._size_network(n_samples)
         with torch.device("meta"):
             skeleton = self._network(**sizes)
         if self.sizing == "budget":
-            self._compare_with_budget(skeleton, len(rows.codes))
-        net = ProbeNet(
-            self._network,
-            seed=seed,
-            class_shares=rows.share_by_class(factors).tolist(),
-            evaluation_rows=self._evaluation_rows,
-            train_split=valid_set and predefined_split(valid_set),
-            callbacks=callbacks,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            device=str(device),
-            classes=np.arange(len(self.classes_)),
-            verbose=int(self.verbose),
-            optimizer__fused=device.type in ("cpu", "cuda"),
+            self._compare_with_budget(skeleton, n_samples)
+        described: dict[str, Any] = {
             **self._describe_optimizer(skeleton),
             **{f"module__{name}": size for name, size in sizes.items()},
             **{f"criterion__{name}": v for name, v in self._describe_loss().items()},
+        }
+        return ProbeNet(
+            self._network,
+            evaluation_rows=self._evaluation_rows,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            classes=np.arange(len(self.classes_)),
+            verbose=int(self.verbose),
+            **parameters,
+            **described,
         )
-        net.fit(MemberRows(stored, chosen), None)
-        if self.calibrate and valid_set and keeper and keeper.best_epoch_:
-            net.calibrate(valid_set)
-        self._record_training(net, keeper)
 
     def _check_validation_weight(
         self, validation: ValidationRows, factors: NDArray[np.float64]
@@ -263,10 +305,13 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
                 f"'target_ratio' aims at {aimed:,.0f}: {len(self.classes_)} classes "
                 "allow no network closer to it.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
-    def _record_training(self, net: ProbeNet, keeper: KeepBestEpoch | None) -> None:
+    def _keep(self, training: "Training") -> None:
+        net, keeper = training.net, training.keeper
+        if self.calibrate and training.validation and keeper and keeper.best_epoch_:
+            net.calibrate(training.validation)
         self.history_ = [
             {
                 name: value.item() if isinstance(value, np.generic) else value

@@ -1,10 +1,14 @@
 """The layers of the networks: plain torch modules, most of several members at once.
 
 Members are networks of the same shape that train side by side. Their activations are
-(n, members, units), so that a layer of all of them is one call.
+(n, members, units), so that a layer of all of them is one call. Several probes, each of
+as many members, may be side by side in turn: they draw the same masks, and each gets to
+the last bit what it would get alone.
 """
 
-from math import log, sqrt
+from collections.abc import Sequence
+from math import log, prod, sqrt
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,21 +30,29 @@ class Dropout(nn.Module):
     generator : torch.Generator or None
         What masks are drawn from, on the device of the input; None: torch's global
         generator.
+    n_probes : int
+        Probes that axis 1 of the input holds the members of.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
         self.generator: Generator | None = None
+        self.n_probes = 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero units at random and rescale the others, in training mode alone."""
         if not self.training or self.p == 0:
             return x
-        kept = torch.rand(
-            x.shape, generator=self.generator, dtype=x.dtype, device=x.device
-        ).ge_(self.p)
-        return x * kept.div_(1 - self.p)
+        n_rows, n_members, *units = x.shape
+        shape = (n_rows, n_members // self.n_probes, *units)
+        scale = draw_kept(shape, self.p, x.device, self.generator).to(x.dtype)
+        scale.div_(1 - self.p)
+        if self.n_probes > 1:
+            of_probes = x.reshape(n_rows, self.n_probes, -1, *units)
+            return (of_probes * scale[:, None]).flatten(1, 2)
+        # In the memory of the mask, unless a gradient is to see it.
+        return x * scale if x.requires_grad else scale.mul_(x)
 
     def extra_repr(self) -> str:
         """Show the probability where the module is printed."""
@@ -49,6 +61,36 @@ class Dropout(nn.Module):
     def __getstate__(self) -> dict[str, object]:
         # Copies and pickles share no generator with the training that set it.
         return {**self.__dict__, "generator": None}
+
+
+def draw_kept(
+    shape: Sequence[int], p: float, device: torch.device, generator: Generator | None
+) -> Tensor:
+    """Draw which units dropout keeps.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of the units.
+    p : float
+        Probability of dropping one; on the CPU in whole parts of 65,536.
+    device : torch.device
+        Where they are.
+    generator : torch.Generator or None
+        What to draw from.
+
+    Returns
+    -------
+    Tensor of bool
+    """
+    if device.type != "cpu":
+        return torch.rand(shape, generator=generator, device=device).ge_(p).bool()
+    # Four units of a draw: drawing takes longer than the layer that follows.
+    n_units = prod(shape)
+    draws = torch.empty(-(-n_units // 4), dtype=torch.int64)
+    draws.random_(-(2**63), None, generator=generator)
+    highest_dropped = max(1, round(p * 2**16)) - 2**15 - 1
+    return (draws.view(torch.int16)[:n_units] > highest_dropped).view(shape)
 
 
 class Standardise(nn.Module):
@@ -112,7 +154,7 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise samples (n, ...)."""
-        return (x - self.mean) * self.scale
+        return (x - self.mean).mul_(self.scale)
 
 
 class Sharpness(nn.Module):
@@ -166,10 +208,16 @@ class MemberLinear(nn.Module):
     ----------
     n_members, n_in, n_out : int
         Members, and units before and after.
+
+    Attributes
+    ----------
+    n_probes : int
+        Probes that these are the members of.
     """
 
     def __init__(self, n_members: int, n_in: int, n_out: int) -> None:
         super().__init__()
+        self.n_probes = 1
         self.weight = nn.Parameter(torch.empty(n_members, n_in, n_out))
         self.bias = nn.Parameter(torch.empty(n_members, n_out))
 
@@ -181,18 +229,66 @@ class MemberLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, members or 1, n_in) to (n, members, n_out)."""
-        x = x.expand(-1, len(self.weight), -1)
-        out = torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight)
+        x = x.expand(-1, len(self.weight), -1).transpose(0, 1)
+        out = torch.baddbmm(self.spread_bias(x.shape[1]), x, self.weight)
         return out.transpose(0, 1)
+
+    def spread_bias(self, n_rows: int) -> Tensor:
+        """Give the biases, (members, n_rows or 1, n_out)."""
+        if self.n_probes == 1:
+            return self.bias[:, None]
+        spread: Tensor = _SpreadBias.apply(  # type: ignore[no-untyped-call] # torch's
+            self.bias, n_rows, self.n_probes
+        )
+        return spread
+
+
+class _SpreadBias(torch.autograd.Function):
+    """Biases → one of each row, whose gradients are summed probe by probe.
+
+    How torch splits a sum, and so rounds it, depends on how many there are beside it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch types it so
+        bias: Tensor,
+        n_rows: int,
+        n_probes: int,
+    ) -> Tensor:
+        ctx.n_probes = n_probes
+        return bias[:, None].expand(-1, n_rows, -1)
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch types it so
+        gradient: Tensor,
+    ) -> tuple[Tensor, None, None]:
+        parts = gradient.chunk(ctx.n_probes)
+        return torch.cat([part.sum(dim=1) for part in parts]), None, None
 
 
 class LinearPath(MemberLinear):
-    """A way from inputs to logits beside the network's, closed to begin with."""
+    """A way from inputs to logits beside the network's, closed to begin with.
+
+    Its few units are the first axis of a member's weights, for which torch is several
+    times faster.
+    """
+
+    def __init__(self, n_members: int, n_in: int, n_out: int) -> None:
+        super().__init__(n_members, n_in, n_out)
+        self.weight = nn.Parameter(torch.empty(n_members, n_out, n_in))
 
     def draw(self, generator: Generator) -> None:
         """Become zero."""
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, members or 1, n_in) to (n, members, n_out)."""
+        x = x.expand(-1, len(self.weight), -1).permute(1, 2, 0)
+        out = torch.bmm(self.weight, x).permute(2, 0, 1)
+        return out + self.spread_bias(len(out)).transpose(0, 1)
 
 
 class MemberNorm(nn.BatchNorm1d):

@@ -49,14 +49,31 @@ class ProbeLoss(nn.Module):
         """
         codes, weights = targets
         logits, z = outputs if isinstance(outputs, tuple) else (outputs, None)
-        losses = F.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), codes.reshape(-1), reduction="none"
-        )
-        loss = (losses * weights.reshape(-1)).mean()
+        loss = weigh_losses(logits, codes, weights).mean()
         if z is None or self.contrastive_weight == 0 or not self.training:
             return loss
         contrast = contrast_by_class(z, codes, weights, self.temperature)
         return loss + self.contrastive_weight * contrast
+
+
+def weigh_losses(logits: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
+    """Compute the cross-entropy of each row, times its weight.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes) or (n, members, n_classes)
+        Logits.
+    codes, weights : Tensor of shape (n,) or (n, members)
+        Class codes and weights.
+
+    Returns
+    -------
+    Tensor of shape (n,) or (n * members,)
+    """
+    losses = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), codes.reshape(-1), reduction="none"
+    )
+    return losses * weights.reshape(-1)
 
 
 def contrast_by_class(

@@ -108,14 +108,17 @@ class MLPNetwork(nn.Module):
         is_shared = x.shape[1] == 1
         if self.projection is not None:
             x = self.projection(x)
-        x = self.input_dropout(x)
-        hidden = self.entry(x)
-        logits: Tensor = self.output(self.head(hidden + self.residual(hidden)))
-        if self.linear is not None:
-            logits = logits + self.linear(x)
+        logits = self.compute_logits(x)
         logits = average_members(logits) if is_shared else logits
         scaled: Tensor = self.sharpness(logits)
         return scaled
+
+    def compute_logits(self, features: Tensor) -> Tensor:
+        """Map standardised features (n, members or 1, units) to the members' logits."""
+        x = self.input_dropout(features)
+        hidden = self.entry(x)
+        logits: Tensor = self.output(self.head(hidden + self.residual(hidden)))
+        return logits if self.linear is None else logits + self.linear(x)
 
 
 def initialise_parameters(

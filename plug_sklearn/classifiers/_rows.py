@@ -1,6 +1,6 @@
 """Samples, labels and weights → rows that a network trains on, and their batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -170,6 +170,8 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
     positions, y, weight : Tensor of shape (n_most, n_members)
         Position in ``rows``, class code or ``NO_CLASS``, and weight: by member, in
         columns. Weights average 1.
+    n_probes : int
+        Probes that these are the members of; all have the same number.
     """
 
     def __init__(self, rows: Rows, chosen: NDArray[np.bool_]) -> None:
@@ -183,6 +185,7 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         self.y = rows.y[self.positions].masked_fill(is_fill, NO_CLASS)
         weight = rows.weight[self.positions].masked_fill(is_fill, 0)
         self.weight = weight / weight.mean()
+        self.n_probes = 1
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -195,14 +198,42 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         return shaped, (self.y[index], self.weight[index])
 
     def shuffle(self, generator: Generator) -> "MemberRows":
-        """Put the rows of each member in an order of its own."""
-        keys = torch.rand(self.positions.shape, generator=generator)
-        order = keys.argsort(dim=0).to(self.positions.device)
+        """Put the rows of each member of a probe in an order of its own."""
+        n_rows, n_members = self.positions.shape
+        keys = torch.rand(n_rows, n_members // self.n_probes, generator=generator)
+        order = keys.argsort(dim=0).to(self.positions.device).repeat(1, self.n_probes)
         shuffled = copy(self)
         shuffled.positions = self.positions.gather(0, order)
         shuffled.y = self.y.gather(0, order)
         shuffled.weight = self.weight.gather(0, order)
         return shuffled
+
+
+def join_probes(parts: Sequence[MemberRows], X: Tensor) -> MemberRows:
+    """Put the members of several probes side by side.
+
+    Parameters
+    ----------
+    parts : sequence of MemberRows
+        Rows of the members of each probe, as many of each.
+    X : Tensor of shape (n, ...)
+        Samples of the first probe, of the second and so on.
+
+    Returns
+    -------
+    MemberRows
+        Rows of the members of all.
+    """
+    joined = copy(parts[0])
+    joined.rows = copy(joined.rows)
+    joined.rows.X = X
+    starts = np.cumsum([0, *(len(part.rows) for part in parts[:-1])]).tolist()
+    positions = [part.positions + at for part, at in zip(parts, starts, strict=True)]
+    joined.positions = torch.cat(positions, dim=1)
+    joined.y = torch.cat([part.y for part in parts], dim=1)
+    joined.weight = torch.cat([part.weight for part in parts], dim=1)
+    joined.n_probes = len(parts)
+    return joined
 
 
 class Batches:

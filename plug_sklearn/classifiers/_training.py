@@ -177,13 +177,17 @@ class ProbeNet(NeuralNetClassifier):
         early epoch would be judged by statistics it does not have. The first ten
         batches are averaged in full instead.
         """
-        self.n_steps_ += 1
-        if self.n_steps_ <= WARM_UP_STEPS:
-            for layer in self.module_.modules():
-                if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                    layer.momentum = 1 / self.n_steps_
+        self.begin_step(self.module_)
         step: dict[str, Any] = super().train_step_single(batch, **fit_params)
         return step
+
+    def begin_step(self, module: nn.Module) -> None:
+        """Count a step, and set how fast the norms of a module forget."""
+        self.n_steps_ += 1
+        if self.n_steps_ <= WARM_UP_STEPS:
+            for layer in module.modules():
+                if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                    layer.momentum = 1 / self.n_steps_
 
     def calibrate(self, validation: Rows | MemberRows) -> None:
         """Scale the logits by the factor of the lowest loss on validation rows."""

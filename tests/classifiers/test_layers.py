@@ -11,6 +11,7 @@ from plug_sklearn.classifiers._layers import (
     Projection,
     Sharpness,
     Standardise,
+    draw_kept,
 )
 
 
@@ -133,3 +134,18 @@ def test_a_projection_is_a_linear_map_that_is_not_trained() -> None:
         [6, 7],
     ]
     assert not list(projection.parameters())
+
+
+@pytest.mark.parametrize("p", [1e-9, 0.2, 0.5, 1 - 1e-9])
+def test_units_are_kept_at_the_probability_asked_for(p: float) -> None:
+    kept = draw_kept((200, 501), p, torch.device("cpu"), seed())
+    # Five deviations of a mean of 100,200 draws.
+    assert kept.float().mean().item() == pytest.approx(1 - p, abs=0.008)
+
+
+def test_members_of_several_probes_get_the_same_masks() -> None:
+    dropout = Dropout(0.5)
+    dropout.n_probes = 3
+    masks = dropout(torch.ones(20, 6, 8)).unflatten(1, (3, 2))
+    assert masks.eq(0).any()
+    assert masks.eq(masks[:, :1]).all()

@@ -71,7 +71,7 @@ def test_linear_path_adds_a_linear_function_of_the_standardised_features() -> No
     before = network(x)
     with torch.no_grad():
         network.linear.weight.normal_(generator=seed(2))
-    expected = before + network.standardise(x) @ network.linear.weight[0]
+    expected = before + network.standardise(x) @ network.linear.weight[0].T
     torch.testing.assert_close(network(x), expected)
 
 

@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from plug_sklearn import PlugMLPClassifier
+from plug_sklearn.classifiers import _side_by_side
+from plug_sklearn.classifiers._side_by_side import (
+    can_fit_side_by_side,
+    count_side_by_side,
+    fit_side_by_side,
+)
+
+PROBE = PlugMLPClassifier(
+    width_cap=16, max_epochs=6, patience=2, random_state=0, device="cpu"
+)
+
+
+def draw_layers(
+    n_layers: int, n_rows: int, n_features: int = 16, n_classes: int = 2
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Features of layers in which the label can be read better and better."""
+    rng = np.random.default_rng(n_rows)
+    y = np.arange(n_rows) % n_classes
+    layers = rng.normal(size=(n_layers, n_rows, n_features)).astype(np.float32)
+    layers[:, :, 0] += np.arange(n_layers)[:, None] * y
+    return list(layers), y
+
+
+def fit_both_ways(
+    probe: PlugMLPClassifier,
+    layers: list[np.ndarray],
+    y: np.ndarray,
+    **fit_params: np.ndarray | None,
+) -> list[tuple[PlugMLPClassifier, PlugMLPClassifier]]:
+    together = [clone(probe) for _ in layers]
+    fit_side_by_side(together, layers, y, **fit_params)
+    alone = [clone(probe).fit(X, y, **fit_params) for X in layers]
+    return list(zip(alone, together, strict=True))
+
+
+@given(
+    n_layers=st.integers(1, 4),
+    n_rows=st.integers(8, 150),
+    n_features=st.sampled_from([16, 48, 7]),
+    n_classes=st.integers(2, 4),
+    has_groups=st.booleans(),
+    has_weights=st.booleans(),
+    parameters=st.fixed_dictionaries(
+        {
+            "n_members": st.integers(1, 5),
+            "width_cap": st.sampled_from([16, 16, 32]),
+            "linear_path": st.booleans(),
+            "batch_size": st.sampled_from([16, 64]),
+            "monitor": st.sampled_from(["loss", "roc_auc", "neg_brier_score"]),
+            "class_weight": st.sampled_from([None, "balanced"]),
+            "early_stopping": st.booleans(),
+            "random_state": st.integers(0, 9),
+        }
+    ),
+)
+@settings(deadline=None, max_examples=25)
+def test_each_probe_is_what_it_would_be_alone(
+    n_layers: int,
+    n_rows: int,
+    n_features: int,
+    n_classes: int,
+    has_groups: bool,
+    has_weights: bool,
+    parameters: dict[str, object],
+) -> None:
+    layers, y = draw_layers(n_layers, n_rows, n_features, n_classes)
+    rng = np.random.default_rng(1)
+    probe = clone(PROBE).set_params(**parameters)
+    if n_classes > 2 and parameters["monitor"] == "neg_brier_score":
+        probe.set_params(monitor="accuracy")
+    pairs = fit_both_ways(
+        probe,
+        layers,
+        y,
+        groups=np.arange(n_rows) // 3 if has_groups else None,
+        sample_weight=rng.uniform(0.1, 2, n_rows) if has_weights else None,
+    )
+    for (alone, together), X in zip(pairs, layers, strict=True):
+        assert together.n_iter_ == alone.n_iter_
+        assert together.best_epoch_ == alone.best_epoch_
+        np.testing.assert_allclose(
+            together.predict_proba(X), alone.predict_proba(X), atol=1e-6
+        )
+
+
+def test_probes_that_stop_early_leave_the_others_as_they_would_be() -> None:
+    layers, y = draw_layers(5, 200)
+    pairs = fit_both_ways(clone(PROBE).set_params(max_epochs=40), layers, y)
+    assert len({alone.n_iter_ for alone, _ in pairs}) > 1
+    for alone, together in pairs:
+        expected = alone.net_.module_.state_dict()
+        for name, value in together.net_.module_.state_dict().items():
+            torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)
+        for one, other in zip(alone.history_, together.history_, strict=True):
+            assert other == pytest.approx(one, rel=1e-5)
+
+
+def test_weights_are_a_probes_own() -> None:
+    layers, y = draw_layers(3, 60)
+    for _, together in fit_both_ways(PROBE, layers, y):
+        for value in together.net_.module_.state_dict().values():
+            assert value.untyped_storage().nbytes() == value.nbytes
+
+
+def test_rows_that_are_the_same_on_one_layer_alone_change_nothing() -> None:
+    layers, y = draw_layers(3, 90)
+    layers[0][40:80] = layers[0][:40]
+    for (alone, together), X in zip(
+        fit_both_ways(PROBE, layers, y), layers, strict=True
+    ):
+        np.testing.assert_allclose(
+            together.predict_proba(X), alone.predict_proba(X), atol=1e-6
+        )
+
+
+def test_probes_without_a_seed_share_one() -> None:
+    layers, y = draw_layers(2, 60)
+    layers[1] = layers[0]
+    one, other = (clone(PROBE).set_params(random_state=None) for _ in range(2))
+    fit_side_by_side([one, other], layers, y)
+    np.testing.assert_array_equal(
+        one.predict_proba(layers[0]), other.predict_proba(layers[0])
+    )
+
+
+def test_probes_of_the_same_shape_take_their_steps_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[int] = []
+    train = _side_by_side.train_side_by_side
+    monkeypatch.setattr(
+        _side_by_side,
+        "train_side_by_side",
+        lambda trainings: trained.append(len(trainings)) or train(trainings),
+    )
+    layers, y = draw_layers(4, 60)
+    fit_both_ways(PROBE, layers, y)
+    assert trained == [4]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, True),
+        ({"monitor": "accuracy"}, True),
+        ({"callbacks": [("own", object)]}, False),
+        ({"verbose": True}, False),
+        ({"sizing": "budget"}, False),
+        ({"device": "meta"}, False),
+    ],
+)
+def test_probes_with_extras_are_fitted_alone(
+    parameters: dict[str, object], expected: bool
+) -> None:
+    assert can_fit_side_by_side(clone(PROBE).set_params(**parameters)) == expected
+
+
+def test_a_subclass_is_fitted_alone() -> None:
+    class Own(PlugMLPClassifier):
+        pass
+
+    assert not can_fit_side_by_side(Own())
+
+
+def test_more_rows_or_features_leave_fewer_at_once() -> None:
+    assert count_side_by_side(PROBE, 400, 576) > count_side_by_side(PROBE, 4000, 576)
+    assert count_side_by_side(PROBE, 400, 576) > count_side_by_side(PROBE, 400, 4096)
+    assert count_side_by_side(PROBE, 10**6, 4096) == 1
+
+
+def test_features_that_cannot_be_fitted_are_an_error() -> None:
+    layers, y = draw_layers(3, 60)
+    layers[1][0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fit_side_by_side([clone(PROBE) for _ in layers], layers, y)
