@@ -1,6 +1,6 @@
 """Probes → numbers and pictures: where, how well, how surely, and which better.
 
-``_layer_sweep``, ``_layer_sweep_display``
+``_layer_sweep``, with ``_layer_scores``; ``_layer_sweep_display``
     Scores of each layer and part.
 ``_training_history``, ``_training_curves``
     Losses and scores by epoch.

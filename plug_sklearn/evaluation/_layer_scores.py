@@ -1,0 +1,130 @@
+"""Features of several layers → scores of a probe on each, fitted at once if it can."""
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sklearn
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
+
+from plug_sklearn.evaluation._folds import Folds, score_folds
+from plug_sklearn.evaluation._tables import Scoring
+
+#: Arguments of ``fit``, one for each sample, that all layers of a fold share.
+SHARED = {"sample_weight", "groups"}
+
+
+def count_at_once(
+    estimator: BaseEstimator,
+    fit_params: Mapping[str, Any],
+    n_samples: int,
+    n_features: int,
+) -> int:
+    """Count the layers whose probes are to be fitted at once.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The probe.
+    fit_params : dict
+        Arguments of its ``fit``.
+    n_samples, n_features : int
+        Shape of the features of a layer.
+
+    Returns
+    -------
+    int
+        1 for probes that cannot be.
+    """
+    given = [np.shape(value)[:1] for value in fit_params.values()]
+    if (
+        type(estimator).__name__ != "PlugMLPClassifier"
+        or not set(fit_params) <= SHARED
+        or any(length != (n_samples,) for length in given)
+        or sklearn.get_config()["enable_metadata_routing"]
+    ):
+        return 1
+    # Others need no torch, which takes seconds to import.
+    from plug_sklearn.classifiers._side_by_side import (
+        can_fit_side_by_side,
+        count_side_by_side,
+    )
+
+    if not can_fit_side_by_side(estimator):
+        return 1
+    return count_side_by_side(estimator, n_samples, n_features)
+
+
+def score_layers(
+    estimator: BaseEstimator,
+    features: Sequence[NDArray[Any]],
+    y: ArrayLike,
+    folds: Folds,
+    scoring: Scoring | None,
+    fit_params: Mapping[str, Any],
+) -> list[pd.DataFrame]:
+    """Score a probe on each of several layers.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The probe.
+    features : sequence of ndarray of shape (n_samples, n_features)
+        Features of each layer; of one alone, unless they can be fitted at once.
+    y, folds, scoring, fit_params
+        As ``score_folds`` takes them.
+
+    Returns
+    -------
+    list of DataFrame
+        For each layer, what ``score_folds`` gives. Layers that are fitted at once have
+        even shares of the time.
+    """
+    if len(features) > 1:
+        try:
+            return _score_at_once(estimator, features, y, folds, scoring, fit_params)
+        except ValueError:
+            # One of them cannot be fitted. Alone, the others can.
+            pass
+    # The fitted estimators stay behind: they may be larger than the features.
+    return [
+        score_folds(estimator, X, y, folds, scoring=scoring, fit_params=fit_params)[0]
+        for X in features
+    ]
+
+
+def _score_at_once(
+    estimator: BaseEstimator,
+    features: Sequence[NDArray[Any]],
+    y: ArrayLike,
+    folds: Folds,
+    scoring: Scoring | None,
+    fit_params: Mapping[str, Any],
+) -> list[pd.DataFrame]:
+    from plug_sklearn.classifiers._side_by_side import fit_side_by_side
+
+    frames: list[list[pd.DataFrame]] = [[] for _ in features]
+    for number, (train, test) in enumerate(folds):
+        probes = [clone(estimator) for _ in features]
+        own = {name: _safe_indexing(value, train) for name, value in fit_params.items()}
+        start = perf_counter()
+        fit_side_by_side(
+            probes, [X[train] for X in features], _safe_indexing(y, train), **own
+        )
+        seconds = (perf_counter() - start) / len(probes)
+        for probe, X, of_layer in zip(probes, features, frames, strict=True):
+            scores, _ = score_folds(
+                FrozenEstimator(probe),
+                X,
+                y,
+                [(train, test)],
+                scoring=scoring,
+                fit_params={},
+            )
+            of_layer.append(scores.assign(fold=number, fit_time=seconds))
+    return [pd.concat(of_layer, ignore_index=True) for of_layer in frames]

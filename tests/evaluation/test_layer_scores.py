@@ -1,0 +1,96 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import FitFailedWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, KFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from plug_sklearn import PlugMLPClassifier, layer_sweep
+from plug_sklearn.evaluation._layer_scores import count_at_once
+
+N = 90
+Y = np.array(["no", "yes"])[np.arange(N) % 2]
+GROUPS = np.arange(N) // 3
+WEIGHT = np.linspace(0.5, 2, N)
+X = np.random.default_rng(0).normal(size=(N, 4, 2, 16)).astype(np.float32)
+X[:, 1:3, 0, 0] += 2 * (Y == "yes")[:, None]
+PROBE = PlugMLPClassifier(width_cap=16, max_epochs=3, random_state=0, device="cpu")
+SCORING = ["roc_auc", "neg_log_loss"]
+
+
+def assert_scored_as_alone(sweep: pd.DataFrame, X: np.ndarray, **given: object) -> None:
+    for (layer, part), rows in sweep.groupby(["layer", "part"]):
+        expected = cross_validate(PROBE, X[:, layer, part], Y, scoring=SCORING, **given)
+        for name in SCORING:
+            np.testing.assert_allclose(rows[name], expected[f"test_{name}"], atol=1e-6)
+
+
+def test_layers_fitted_at_once_are_scored_as_alone() -> None:
+    sweep = layer_sweep(PROBE, X, Y, cv=3, scoring=SCORING)
+    assert_scored_as_alone(sweep, X, cv=3)
+    assert sweep["fold"].tolist() == 8 * [0, 1, 2]
+
+
+def test_groups_and_weights_reach_layers_fitted_at_once() -> None:
+    params = {"sample_weight": WEIGHT}
+    sweep = layer_sweep(
+        PROBE,
+        X,
+        Y,
+        cv=GroupKFold(3),
+        scoring=SCORING,
+        groups=GROUPS,
+        params=params,
+        layers=[0, 1],
+    )
+    folds = list(GroupKFold(3).split(X, Y, GROUPS))
+    assert_scored_as_alone(sweep, X, cv=folds, params=params | {"groups": GROUPS})
+
+
+def test_the_estimators_own_score_is_that_of_each_layer() -> None:
+    sweep = layer_sweep(PROBE, X, Y, cv=KFold(2), layers=[0, 1], parts=[0])
+    for layer, rows in sweep.groupby("layer"):
+        expected = cross_validate(PROBE, X[:, layer, 0], Y, cv=KFold(2))["test_score"]
+        np.testing.assert_allclose(rows["score"], expected)
+
+
+def test_times_of_layers_fitted_at_once_are_even_shares() -> None:
+    sweep = layer_sweep(PROBE, X, Y, cv=2)
+    assert (sweep.groupby("fold")["fit_time"].nunique() == 1).all()
+    assert (sweep["fit_time"] > 0).all()
+
+
+def test_a_layer_that_cannot_be_fitted_costs_the_others_nothing() -> None:
+    given = {"y": Y, "cv": 2, "scoring": "roc_auc", "layers": [0, 3]}
+    spoilt = X.astype(np.float64)
+    spoilt[0, 3, 1] = 1e39  # more than single precision holds
+    with pytest.warns() as caught:
+        sweep = layer_sweep(PROBE, spoilt, **given)
+    assert FitFailedWarning in {warning.category for warning in caught}
+    failed = sweep["layer"].eq(3) & sweep["part"].eq(1)
+    assert sweep["roc_auc"][failed].isna().all()
+    expected = layer_sweep(PROBE, X, **given)["roc_auc"]
+    np.testing.assert_allclose(sweep["roc_auc"][~failed], expected[~failed], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "fit_params"),
+    [
+        (LogisticRegression(), {}),
+        (make_pipeline(StandardScaler(), PROBE), {}),
+        (PlugMLPClassifier(verbose=True), {}),
+        (PROBE, {"X_val": X[:, 0, 0], "y_val": Y}),
+        (PROBE, {"sample_weight": WEIGHT[:-1]}),
+    ],
+)
+def test_other_probes_are_fitted_one_by_one(
+    estimator: BaseEstimator, fit_params: dict[str, object]
+) -> None:
+    assert count_at_once(estimator, fit_params, N, 16) == 1
+
+
+def test_our_own_probe_is_fitted_to_several_layers_at_once() -> None:
+    assert count_at_once(PROBE, {"groups": GROUPS}, N, 16) > 4
