@@ -140,7 +140,8 @@ def _find_quantiles(ordered: NDArray[np.float64], n_bins: int) -> NDArray[np.flo
     """
     below, rest = np.divmod(np.arange(n_bins + 1) * (len(ordered) - 1), n_bins)
     above = np.minimum(below + 1, len(ordered) - 1)
-    return ordered[below] + rest / n_bins * (ordered[above] - ordered[below])
+    steps: NDArray[np.float64] = ordered[above] - ordered[below]
+    return np.asarray(ordered[below] + rest / n_bins * steps)
 
 
 def measure_gap(binned: BinnedRows) -> float:
