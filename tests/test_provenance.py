@@ -1,0 +1,77 @@
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
+from plug_sklearn._provenance import list_versions
+from plug_sklearn.persistence import ProvenanceWarning
+
+X = np.random.default_rng(0).normal(size=(8, 3))
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The versions that are found here, from when it is used on."""
+    changed = {**list_versions(), "torch": "99.0"}
+    monkeypatch.setattr("plug_sklearn._provenance.list_versions", lambda: changed)
+
+
+def record_warnings(load: Callable[[], Any]) -> list[warnings.WarningMessage]:
+    """The warnings that a user's filters, which are Python's own, let through."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        load()
+    return caught
+
+
+@pytest.mark.parametrize(
+    "estimator", [HFEmbeddingTransformer(), LayerAggregator(), PlugMLPClassifier()]
+)
+def test_one_warning_names_what_differs(
+    estimator: object, request: pytest.FixtureRequest
+) -> None:
+    pickled = pickle.dumps(estimator)
+    pickle.loads(pickled)
+    request.getfixturevalue("newer")
+    with pytest.warns(ProvenanceWarning, match=r"torch .* \(here 99\.0\)") as caught:
+        loaded = pickle.loads(pickled)
+    assert len(caught) == 1
+    assert "scikit-learn" not in str(caught[0].message)
+    assert loaded.get_params() == estimator.get_params()
+
+
+def test_a_pipeline_warns_once(request: pytest.FixtureRequest) -> None:
+    pipe = make_pipeline(LayerAggregator(), PlugMLPClassifier())
+    pickled = pickle.dumps(pipe)
+    request.getfixturevalue("newer")
+    caught = record_warnings(lambda: pickle.loads(pickled))
+    assert [item.category for item in caught] == [ProvenanceWarning]
+
+
+def test_builds_of_one_version_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    list_versions.cache_clear()
+    monkeypatch.setattr("plug_sklearn._provenance.version", lambda _: "2.9.0+cu130")
+    assert set(list_versions().values()) == {"2.9.0"}
+    list_versions.cache_clear()
+
+
+def test_scikit_learn_s_own_warning_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    pickled = pickle.dumps(make_pipeline(StandardScaler(), LayerAggregator()).fit(X))
+    monkeypatch.setattr("sklearn.base.__version__", "99.0")
+    caught = record_warnings(lambda: pickle.loads(pickled))
+    assert {item.category for item in caught} == {InconsistentVersionWarning}
+    assert any("StandardScaler" in str(item.message) for item in caught)
+
+
+def test_clones_and_copies_are_as_before() -> None:
+    fitted = LayerAggregator().fit(X)
+    assert "_versions" not in vars(pickle.loads(pickle.dumps(fitted)))
+    assert "_versions" not in vars(clone(fitted))
