@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from plug_sklearn.embedding.anatomy._families import Stack
 from plug_sklearn.embedding.models._geometry import Geometry, read_geometry
 from plug_sklearn.embedding.models._identity import warn_of_change
 from plug_sklearn.embedding.models._models import (
@@ -51,6 +52,8 @@ class LanguageModel:
         Whether to say why token tries are not used.
     origin : str or None
         What the model was when an estimator that has been loaded was fitted with it.
+    fitted_stack : "encoder", "decoder" or None
+        The stack that was read then, for where its configuration is not at hand.
     """
 
     source: ModelSource
@@ -61,6 +64,7 @@ class LanguageModel:
     batch_tokens: int
     verbose: bool = False
     origin: str | None = None
+    fitted_stack: Stack | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
 
@@ -139,9 +143,18 @@ class LanguageModel:
             "quantization": weights.quantization,
             "model_kwargs": joblib.hash(weights.model_kwargs),
             "pooling": self.pooling,
-            "stack": self.geometry.stack,
+            "stack": self._find_stack(),
             **asdict(self.prompts),
         }
+
+    def _find_stack(self) -> Stack | None:
+        try:
+            return self.geometry.stack
+        except OSError:
+            # What is stored can be read without the model, once its stack is known.
+            if self.source.commit is None:
+                raise
+            return self.fitted_stack
 
 
 def choose_budget(batch_tokens: str | int, device: torch.device) -> int:

@@ -271,6 +271,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         self.n_model_layers_ = geometry.n_layers
         self.model_revision_ = find_commit(self._source)
         self._origin: str | None = None
+        self._stack = geometry.stack
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as for fit
@@ -478,6 +479,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             batch_tokens=choose_budget(self.batch_tokens, device),
             verbose=bool(self.verbose),
             origin=self._origin,
+            fitted_stack=self._stack,
         )
 
     def _fill(

@@ -111,6 +111,7 @@ def _describe_embedder(embedder: Any) -> Described:  # noqa: ANN401 - as above
         "n_model_layers": embedder.n_model_layers_,
         "model_revision": embedder.model_revision_,
         "origin": embedder._find_origin(),
+        "stack": embedder._stack,
     }
     return record, {}
 

@@ -186,6 +186,7 @@ def _restore_embedder(
     embedder.n_model_layers_ = record.n_model_layers
     embedder.model_revision_ = record.model_revision
     embedder._origin = record.origin
+    embedder._stack = record.stack
     return embedder
 
 

@@ -121,6 +121,7 @@ class EmbedderRecord(Record):
     n_model_layers: Annotated[int, Field(ge=1, le=2**16)]
     model_revision: str | None
     origin: str | None
+    stack: Literal["encoder", "decoder"] | None
 
 
 class ScalerRecord(Record):

@@ -44,7 +44,14 @@ def identify_model(source: ModelSource, store: Path) -> str:
     """
     path = Path(source.name)
     if not path.exists():
-        return f"{source.name}@{find_commit(source)}"
+        try:
+            commit = find_commit(source)
+        except OSError:
+            # No weights can be loaded then, and what is stored is of a known commit.
+            if source.commit is None:
+                raise
+            commit = source.commit
+        return f"{source.name}@{commit}"
     return f"{path.resolve().name}#{digest_files(path.resolve(), store / MEMORY_NAME)}"
 
 
