@@ -1,0 +1,41 @@
+"""Artifacts that a release has written stay readable: those in tests/data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plug_sklearn import load_artifacts
+from plug_sklearn.persistence._schema import FORMAT
+
+DATA = Path(__file__).parents[1] / "data"
+WRITTEN = [
+    (folder, name)
+    for folder in sorted(DATA.glob("format_*"))
+    for name in ("mlp", "cnn", "pipeline")
+]
+
+
+@pytest.mark.parametrize(("folder", "name"), WRITTEN, ids=lambda part: str(part)[-8:])
+def test_artifacts_of_every_format_give_the_probabilities_of_then(
+    folder: Path, name: str
+) -> None:
+    written = json.loads((folder / "expected.json").read_text())
+    expected = written["expected"][name]
+    loaded = load_artifacts(folder / name)
+    samples = np.array(written["samples"], dtype=np.float32)
+    assert loaded.classes_.tolist() == expected["classes"]
+    # Other machines and releases of torch round the last places otherwise.
+    np.testing.assert_allclose(
+        loaded.predict_proba(samples), expected["probabilities"], rtol=1e-9
+    )
+
+
+def test_every_format_up_to_this_one_is_guarded() -> None:
+    expected = [f"format_{number}" for number in range(1, FORMAT + 1)]
+    assert [folder.name for folder in sorted(DATA.glob("format_*"))] == expected
+
+
+def test_the_guards_are_small() -> None:
+    assert sum(file.stat().st_size for file in DATA.rglob("*")) < 150_000
