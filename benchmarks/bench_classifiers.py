@@ -60,7 +60,8 @@ ABLATIONS = {
 }
 CNN_VARIANTS = {
     "CNN": {},
-    "CNN, contrastive_weight=0.1": {"contrastive_weight": 0.1},
+    "CNN, contrastive_weight=0": {"contrastive_weight": 0.0},
+    "CNN, linear_path=False": {"linear_path": False},
     "CNN, conv_over='units'": {"conv_over": "units"},
 }
 ABLATION_ROWS, CNN_ROWS = 400, 600

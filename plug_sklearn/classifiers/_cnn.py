@@ -26,18 +26,23 @@ class PlugCNNClassifier(
 ):
     """Activations → probabilities: convolutions over depth, sized by the data.
 
-    The hidden units of each part are the channels of convolutions along the layers,
-    whose mean over layers is the projection z, which a head of two hidden layers
-    classifies; beside it is a linear function of all units of all layers. With n rows
-    that differ, the first convolution has sqrt(``target_ratio`` n / 10) channels, at
-    least 8 and at most ``width_cap``, and the second twice that. Each unit of each
-    layer and part is standardised within the network, by its weighted mean and
+    The network maps each layer's hidden units, of all parts, to a few channels, by the
+    same linear map, and convolves these along the layers; their mean over layers is the
+    projection z, which a head of two hidden layers classifies. Beside it is a linear
+    probe of each layer. Each of these classifiers is trained by a loss of its own, of
+    which the network's is half; the logits are a weighted mean of theirs. The weights
+    are found before each validation, from the held-out rows: the less a classifier
+    loses there, the more it weighs, so that the layers that know the classes decide
+    without being chosen. Where no rows are held out, all weigh the same. With n rows
+    that differ, each layer is mapped to sqrt(``target_ratio`` n / 10) channels, at
+    least 8 and at most ``width_cap``, and the convolution has twice that. Each unit of
+    each layer and part is standardised within the network, by its weighted mean and
     deviation over the rows of ``fit``.
 
     ``PlugCNNClassifier(conv_over="units", n_members=1, linear_path=False,
-    input_dropout=0.0, calibrate=False, contrastive_weight=0.1)`` is the plain network
-    that this one descends from: layers are its channels, it convolves along the hidden
-    units, and across parts where there are several.
+    input_dropout=0.0, calibrate=False, patience=20, contrastive_weight=0.1)`` is the
+    plain network that this one descends from: layers are its channels, it convolves
+    along the hidden units, and across parts where there are several.
 
     Parameters
     ----------
@@ -83,7 +88,10 @@ class PlugCNNClassifier(
 
     References
     ----------
-    Khosla et al., "Supervised Contrastive Learning", 2020, equation 2.
+    Khosla et al., "Supervised Contrastive Learning", 2020, equation 2, of the
+    contrastive loss. Lee et al., "Deeply-supervised nets", 2015, of losses of layers.
+    Dalalyan and Tsybakov, "Aggregation by exponential weighting, sharp PAC-Bayesian
+    bounds and sparsity", 2008, of the mixture.
 
     Examples
     --------
@@ -132,12 +140,12 @@ class PlugCNNClassifier(
         max_epochs: int = 200,
         lr: float = 2e-3,
         weight_decay: float = 1e-2,
-        linear_lr: float = 0.17,
+        linear_lr: float = 0.5,
         linear_decay: float = 3e-4,
         batch_size: int = 64,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
-        patience: int = 20,
+        patience: int = 8,
         min_delta: float = 0.002,
         monitor: str | Scorer = "roc_auc",
         calibrate: bool = True,
@@ -214,7 +222,7 @@ class PlugCNNClassifier(
         n_classes, n_kept = len(self.classes_), None
         if self.sizing == "budget":
             n_channels, n_positions = n_parts * hidden_size, n_layers
-            kernels = 3, 3
+            kernels = 1, 3
             if self.conv_over == "units":
                 n_channels, n_positions = n_positions, n_channels
                 kernels = (5, 3) if n_parts == 1 else (5 * min(n_parts, 3), 1)

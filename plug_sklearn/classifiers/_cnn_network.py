@@ -1,20 +1,21 @@
 """The network over layers or units: a plain torch module."""
 
+import torch
 from torch import Tensor, nn
 
 from plug_sklearn.classifiers._layers import (
     Dropout,
-    LinearPath,
     MemberLinear,
     Projection,
     Sharpness,
     Standardise,
     average_members,
 )
+from plug_sklearn.classifiers._mixture import LayerProbes, Mixture
 
 
 class CNNNetwork(nn.Module):
-    """Convolutions along the layers or the hidden units, and a head.
+    """Convolutions along the layers or the hidden units, a head, and linear probes.
 
     Each unit of each layer and part is standardised first. There may be several such
     networks, the members, in one module.
@@ -39,7 +40,7 @@ class CNNNetwork(nn.Module):
     n_members : int, default=1
         Networks.
     linear_path : bool, default=False
-        Add a linear function of the sample to the logits.
+        Mix the logits with those of a linear probe of each layer.
     input_dropout : float, default=0.0
         Probability of dropping a channel.
     n_kept : int, default=None
@@ -77,15 +78,24 @@ class CNNNetwork(nn.Module):
         if normalise:
             self.norm = nn.LayerNorm(hidden_size, elementwise_affine=affine)
         n_channels = n_parts * hidden_size if conv_over == "layers" else n_layers
-        self.projection, n_inputs = None, n_channels
+        self.projection = None
         if n_kept is not None:
             self.projection = Projection(n_channels, n_kept)
             n_channels = n_kept
         widths = first, second, projection
+        self.reader: nn.Module | None = None
         if conv_over == "layers":
-            convolutions = _convolve_line(n_members, n_channels, *widths, kernel=3)
+            self.reader = MemberLinear(n_members, n_channels, first)
+            convolutions = _convolve_line(n_members, *widths)
         elif n_parts == 1:
-            convolutions = _convolve_line(n_members, n_channels, *widths, kernel=5)
+            first_convolution = nn.Conv1d(
+                n_members * n_channels,
+                n_members * first,
+                5,
+                padding=2,
+                groups=n_members,
+            )
+            convolutions = [first_convolution, *_convolve_line(n_members, *widths)]
         else:
             convolutions = _convolve_parts(n_members, n_channels, n_parts, *widths)
         self.encoder = nn.Sequential(*convolutions, nn.Flatten())
@@ -99,18 +109,24 @@ class CNNNetwork(nn.Module):
             Dropout(dropout),
         )
         self.output = MemberLinear(n_members, head, n_classes)
-        self.linear = None
+        self.linear, self.mixture = None, None
         if linear_path:
-            n_positions = n_layers * n_parts * hidden_size // n_inputs
-            self.linear = LinearPath(n_members, n_positions * n_channels, n_classes)
+            n_depth = n_layers if conv_over == "layers" else n_channels
+            n_units = n_channels if conv_over == "layers" else n_parts * hidden_size
+            self.linear = LayerProbes(n_members, n_depth, n_units, n_classes)
+            self.mixture = Mixture(n_depth + 1)
 
     def read_features(self, x: Tensor) -> Tensor:
         """Standardise samples: (n, members or 1, ..., channels)."""
-        x = self.standardise(x.reshape(len(x), -1, *self.sample_shape))
-        x = self.norm(x)
+        x = x.reshape(len(x), -1, *self.sample_shape)
         if self.conv_over == "layers":
-            return x.flatten(start_dim=3)
-        x = x.movedim(2, -1)
+            # In memory by member and layer, which is how products read it.
+            by_layer = x.flatten(start_dim=3).permute(1, 2, 0, 3)
+            by_layer = by_layer.clone(memory_format=torch.contiguous_format)
+            mean = self.standardise.mean.flatten(start_dim=1)[:, None]
+            scale = self.standardise.scale.flatten(start_dim=1)[:, None]
+            return by_layer.sub_(mean).mul_(scale).permute(2, 0, 1, 3)
+        x = self.norm(self.standardise(x)).movedim(2, -1)
         return x.squeeze(2) if self.sample_shape[1] == 1 else x
 
     def read_inputs(self, x: Tensor) -> Tensor:
@@ -127,6 +143,9 @@ class CNNNetwork(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Map what ``read_inputs`` gives to projections (n, members, projection)."""
+        if self.reader is not None:
+            read = self.reader(x.permute(2, 0, 1, 3).flatten(end_dim=1))
+            x = read.unflatten(0, (-1, len(x))).movedim(0, 2)
         x = x.expand(-1, self.n_members, *x.shape[2:])
         z: Tensor = self.encoder(x.movedim(-1, 2).flatten(1, 2))
         dropped: Tensor = self.dropout(z.view(len(x), self.n_members, -1))
@@ -136,7 +155,7 @@ class CNNNetwork(nn.Module):
         """Map samples (n, ...) to their projections z, (n, members * projection)."""
         return self.encode(self.read_inputs(x)).flatten(start_dim=1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map samples to logits and projections.
 
         Parameters
@@ -150,28 +169,28 @@ class CNNNetwork(nn.Module):
             Logits of each member; or those of the mean of their probabilities.
         z : Tensor of shape (n, members, projection)
             Projections.
+        each : Tensor of shape (n, members, layers + 1, n_classes)
+            With a linear path: logits of each layer's probe, and of the network last.
         """
         x = self.read_inputs(x)
         z = self.encode(x)
         logits: Tensor = self.output(self.head(z))
-        if self.linear is not None:
-            logits = logits + self.linear(x.flatten(start_dim=2))
+        outputs = [z]
+        if self.linear is not None and self.mixture is not None:
+            layers = x if self.conv_over == "layers" else x.movedim(-1, 2)
+            alone = self.linear(layers.flatten(start_dim=3))
+            outputs.append(torch.cat([alone, logits[:, :, None]], dim=2))
+            logits = self.mixture(outputs[-1])
         if x.shape[1] == 1:
             logits = average_members(logits)
-        return self.sharpness(logits), z
+        return self.sharpness(logits), *outputs
 
 
 def _convolve_line(
-    n_members: int,
-    n_channels: int,
-    first: int,
-    second: int,
-    projection: int,
-    kernel: int,
+    n_members: int, first: int, second: int, projection: int
 ) -> list[nn.Module]:
     m = n_members
     return [
-        nn.Conv1d(m * n_channels, m * first, kernel, padding=kernel // 2, groups=m),
         nn.BatchNorm1d(m * first),
         nn.ReLU(),
         nn.Conv1d(m * first, m * second, 3, padding=1, groups=m),

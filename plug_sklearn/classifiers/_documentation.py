@@ -8,8 +8,9 @@ n_members : int, default=5
     are averaged. Each holds out rows of its own to stop on: with five, each row trains
     four of them. 1: one network.
 linear_path : bool, default=True
-    Add a linear function of the standardised input to the logits, zero to begin with:
-    the network learns what it misses.
+    Put a linear function of the standardised input, zero to begin with, beside each
+    network. An MLP's is added to its logits: the network learns what it misses. A CNN
+    has one of each layer, and predicts by a mixture of all.
 input_dropout : float, default=0.2
     Probability of dropping an input in training, in [0, 1).
 """
@@ -21,9 +22,9 @@ lr : float, default={lr}
     Learning rate of AdamW.
 weight_decay : float, default={weight_decay}
     Weight decay of AdamW.
-linear_lr : float, default=0.17
-    Learning rate of the linear path, divided by the number of its inputs: the most that
-    a step changes a logit, for inputs of size 1. An input's is ``lr`` at most.
+linear_lr : float, default={linear_lr}
+    Learning rate of the linear path, divided by the number of inputs of a logit: the
+    most that a step changes it, for inputs of size 1. An input's is ``lr`` at most.
 linear_decay : float, default=0.0003
     Part of the linear path's weights that a step takes away, below 1.
 batch_size : int, default=64
@@ -36,7 +37,7 @@ validation_fraction : float, default=0.2
     other rows as far as there are any. No rows are held out of fewer than 20, nor where
     groups allow no choice that leaves rows of every class to train on: training then is
     as without early stopping.
-patience : int, default=20
+patience : int, default={patience}
     Epochs to wait for a better one.
 min_delta : float, default=0.002
     Differences of score and of loss up to this count as none.

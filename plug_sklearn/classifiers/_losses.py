@@ -35,8 +35,9 @@ class ProbeLoss(nn.Module):
         Parameters
         ----------
         outputs : Tensor or tuple of Tensor
-            Logits (n, n_classes); or logits, and projections (n, projection). Of
-            several members: (n, members, ...).
+            Logits (n, n_classes); or logits, and projections (n, projection); or these
+            and the logits of each classifier that the first are a mixture of (n,
+            n_classifiers, n_classes). Of several members: (n, members, ...).
         targets : tuple of Tensor
             Class codes and row weights (n,), or (n, members). Weights are divided by n,
             not by their sum: they average 1 over the epoch, so that a batch of light
@@ -48,10 +49,17 @@ class ProbeLoss(nn.Module):
             A scalar.
         """
         codes, weights = targets
-        logits, z = outputs if isinstance(outputs, tuple) else (outputs, None)
-        loss = weigh_losses(logits, codes, weights).mean()
-        if z is None or self.contrastive_weight == 0 or not self.training:
+        logits, *others = outputs if isinstance(outputs, tuple) else (outputs,)
+        if len(others) == 2 and self.training:
+            *layers, network = others[1].unbind(dim=-2)
+            alone = [weigh_losses(each, codes, weights).mean() for each in layers]
+            own = weigh_losses(network, codes, weights).mean()
+            loss = (own + torch.stack(alone).mean()) / 2
+        else:
+            loss = weigh_losses(logits, codes, weights).mean()
+        if not others or self.contrastive_weight == 0 or not self.training:
             return loss
+        z = others[0]
         contrast = contrast_by_class(z, codes, weights, self.temperature)
         return loss + self.contrastive_weight * contrast
 

@@ -17,6 +17,7 @@ from plug_sklearn.classifiers._layers import (
     Standardise,
     average_members,
 )
+from plug_sklearn.classifiers._mixture import LayerProbes, Mixture
 
 
 class MLPNetwork(nn.Module):
@@ -142,7 +143,7 @@ def initialise_parameters(
         Probability of each class that the logits start from, in place of a drawn bias.
     """
     for layer in module.modules():
-        if isinstance(layer, MemberLinear):
+        if isinstance(layer, MemberLinear | LayerProbes):
             layer.draw(generator)
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
             bound = 1 / sqrt(layer.weight[0].numel())
@@ -150,10 +151,17 @@ def initialise_parameters(
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
         elif isinstance(
             layer,
-            Standardise | Sharpness | nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm,
+            Standardise
+            | Sharpness
+            | Mixture
+            | nn.BatchNorm1d
+            | nn.BatchNorm2d
+            | nn.LayerNorm,
         ):
             layer.reset_parameters()
     if class_shares is not None:
         shares = torch.tensor(class_shares, dtype=torch.float64).clamp(min=1e-6)
         with torch.no_grad():
             module.output.bias.copy_(shares.log())
+            if isinstance(module.linear, LayerProbes):
+                module.linear.bias.copy_(shares.log())

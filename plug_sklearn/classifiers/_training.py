@@ -1,6 +1,6 @@
 """The skorch net that trains a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any, cast
@@ -35,7 +35,7 @@ WARM_UP_STEPS = 10
 MOST_EXACT_ROWS = 1024
 
 Batch = tuple[Tensor, tuple[Tensor, Tensor]]
-Outputs = Tensor | tuple[Tensor, Tensor]
+Outputs = Tensor | tuple[Tensor, ...]
 
 
 class ProbeNet(NeuralNetClassifier):
@@ -169,6 +169,35 @@ class ProbeNet(NeuralNetClassifier):
             seed = int(np.random.SeedSequence(self.seed).generate_state(4)[3])
             learnt = learn_basis(inputs.numpy(), shared.numpy(), basis.shape[1], seed)
             basis.copy_(torch.tensor(learnt))
+
+    def run_single_epoch(
+        self,
+        iterator: Batches | None,
+        training: bool,
+        prefix: str,
+        **kwargs: Any,  # noqa: ANN401 - skorch's own
+    ) -> None:
+        """Weigh the classifiers of a mixture, before it is validated."""
+        if not training and iterator is not None:
+            self.weigh_mixture(iterator)
+        super().run_single_epoch(iterator, training, prefix, **kwargs)
+
+    def weigh_mixture(self, validation: Batches) -> None:
+        """Weigh by the held-out rows, where the network is a mixture."""
+        mixture = getattr(self.module_, "mixture", None)
+        if mixture is None:
+            return
+        self._set_training(False)
+        logits, codes, weights = [], [], []
+        with torch.inference_mode():
+            for x, (code, weight) in cast(Iterable[Batch], validation):
+                each = self.module_(x)[2]
+                logits.append(each.flatten(end_dim=1))
+                # A row that all members predict counts once in all.
+                share = weight.view(len(x), -1) * (weight.numel() / len(logits[-1]))
+                codes.append(code.view(len(x), -1).expand(each.shape[:2]).flatten())
+                weights.append(share.expand(each.shape[:2]).flatten())
+            mixture.learn(torch.cat(logits), torch.cat(codes), torch.cat(weights))
 
     def train_step_single(self, batch: object, **fit_params: object) -> dict[str, Any]:
         """Take a step, with norms whose running statistics start from the data.

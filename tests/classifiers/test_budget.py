@@ -113,8 +113,8 @@ def test_the_smallest_cnn_has_22_parameters_and_its_linear_function() -> None:
 @pytest.mark.parametrize(
     ("conv_over", "n_parts", "kernels", "n_channels", "n_positions"),
     [
-        ("layers", 1, (3, 3), 7, 4),
-        ("layers", 3, (3, 3), 21, 4),
+        ("layers", 1, (1, 3), 7, 4),
+        ("layers", 3, (1, 3), 21, 4),
         ("units", 1, (5, 3), 4, 7),
         ("units", 2, (10, 1), 4, 14),
         ("units", 3, (15, 1), 4, 21),

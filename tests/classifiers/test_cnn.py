@@ -30,8 +30,8 @@ def test_network_over_units_is_sized_by_rows_and_shape() -> None:
 
 
 def test_network_over_layers_is_sized_by_rows_and_shape() -> None:
-    # 3 x 18 x 8 + 24, 3 x 8 x 16 + 48, 544, 2178; linear 72 x 2 + 2.
-    assert fit(X).n_parameters_ == 5 * (456 + 432 + 544 + 2178 + 146)
+    # 18 x 8 + 24, 3 x 8 x 16 + 48, 544, 2178; linear 72 x 2 + 2.
+    assert fit(X).n_parameters_ == 5 * (168 + 432 + 544 + 2178 + 146)
 
 
 @pytest.mark.parametrize("conv_over", ["layers", "units"])
@@ -80,7 +80,8 @@ def test_three_axes_are_one_part() -> None:
     probe = fit(one_part)
     expected = fit(X[:, :, :1]).predict_proba(X[:, :, :1])
     assert np.array_equal(probe.predict_proba(one_part), expected)
-    assert isinstance(probe.net_.module_.encoder[0], nn.Conv1d)
+    plain = fit(one_part, **PLAIN)
+    assert isinstance(plain.net_.module_.encoder[0], nn.Conv1d)
 
 
 def test_bare_features_are_not_layer_normalised() -> None:
@@ -112,12 +113,49 @@ def test_transform_gives_the_projections_that_the_head_classifies() -> None:
     assert (z >= 0).all()
     module = probe.net_.module_.double()
     tensor = module.output.weight.new_tensor(z).view(60, 5, 32)
-    logits = module.output(module.head(tensor))
-    linear = module.linear(module.read_inputs(torch.tensor(X)).flatten(start_dim=2))
-    both = module.sharpness(average_members(logits + linear))
+    network = module.output(module.head(tensor))
+    layers = module.linear(module.read_inputs(torch.tensor(X)))
+    mixed = module.mixture(torch.cat([layers, network[:, :, None]], dim=2))
+    both = module.sharpness(average_members(mixed))
     np.testing.assert_allclose(
         both.softmax(dim=1).detach().numpy(), probe.predict_proba(X), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("conv_over", ["layers", "units"])
+def test_the_layer_that_tells_classes_apart_weighs_most(conv_over: str) -> None:
+    knows = X.copy()
+    knows[:, 2, 1, :3] += 3 * Y[:, None]
+    weight = fit(knows, conv_over=conv_over, max_epochs=30).net_.module_.mixture.weight
+    assert weight[:-1].argmax() == 2
+    assert weight[2] > 2 * weight[[0, 1, 3]].max()
+
+
+def test_layers_weigh_the_same_where_no_rows_are_held_out() -> None:
+    weight = fit(X, early_stopping=False).net_.module_.mixture.weight
+    assert weight.tolist() == pytest.approx([1 / 5] * 5)
+
+
+def test_layers_are_weighed_by_validation_rows_that_are_given() -> None:
+    knows = X.copy()
+    knows[:, 2, 1, :3] += 3 * Y[:, None]
+    probe = PlugCNNClassifier(max_epochs=9, random_state=0)
+    probe.fit(knows, Y, X_val=knows[:20], y_val=Y[:20])
+    module = probe.net_.module_.double()
+    each = module(torch.tensor(knows[:20], dtype=torch.float64))[2]
+    learnt = module.mixture.weight.clone()
+    # Each row counts once, however many members predict it.
+    codes = torch.tensor(Y[:20]).repeat_interleave(5)
+    module.mixture.learn(each.flatten(end_dim=1), codes, torch.full((100,), 0.2))
+    torch.testing.assert_close(learnt, module.mixture.weight, rtol=1e-3, atol=1e-5)
+
+
+def test_fit_and_prediction_leave_samples_as_they_are() -> None:
+    given = X[:, :, :1].astype(np.float32)
+    before = given.copy()
+    probe = fit(given, n_members=1)
+    probe.predict_proba(given[:1])
+    assert np.array_equal(given, before)
 
 
 def test_projections_have_names_and_can_be_a_frame() -> None:

@@ -120,3 +120,24 @@ def test_monitored_loss_has_no_contrast() -> None:
     targets = torch.tensor([0, 1, 0, 1]), torch.ones(4)
     loss = ProbeLoss(contrastive_weight=1.0).eval()
     assert loss((logits, z), targets).item() == pytest.approx(log(2))
+
+
+def test_classifiers_of_a_mixture_are_trained_each_by_a_loss_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixed, z = torch.zeros(6, 2, 3), torch.ones(6, 2, 4)
+    each = torch.randn(6, 2, 5, 3, generator=generator)
+    codes = torch.randint(3, (6, 2), generator=generator)
+    weights = torch.rand(6, 2, generator=generator)
+    alone = [
+        ProbeLoss()(each[:, :, number].contiguous(), (codes, weights)).item()
+        for number in range(5)
+    ]
+    found = ProbeLoss()((mixed, z, each), (codes, weights)).item()
+    assert found == pytest.approx((alone[4] + sum(alone[:4]) / 4) / 2, rel=1e-6)
+
+
+def test_a_mixture_is_validated_by_the_loss_of_its_logits() -> None:
+    mixed = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(6) % 3, torch.ones(6)
+    outputs = mixed, torch.ones(6, 1, 4), torch.zeros(6, 1, 5, 3)
+    assert ProbeLoss().eval()(outputs, targets) == ProbeLoss()(mixed, targets)
