@@ -36,7 +36,13 @@ from classifier_quality import (
     tune_layer,
     tune_regression,
 )
-from classifier_report import REPORTS, draw_learning_curves, report_goals, report_speed
+from classifier_report import (
+    REPORTS,
+    draw_learning_curves,
+    report_goals,
+    report_speed,
+    report_sweep,
+)
 
 from plug_sklearn import HFEmbeddingTransformer
 
@@ -65,7 +71,7 @@ CNN_VARIANTS = {
     "CNN, conv_over='units'": {"conv_over": "units"},
 }
 ABLATION_ROWS, CNN_ROWS = 400, 600
-PARTS = ("quality", "ablations", "cnn", "speed")
+PARTS = ("quality", "ablations", "cnn", "speed", "sweep")
 
 Job = tuple[str, Setting, Callable[[], list[list[float]] | None]]
 
@@ -123,11 +129,11 @@ def list_cnn(pieces: Path) -> Iterator[Job]:
 JOBS = {"quality": list_quality, "ablations": list_ablations, "cnn": list_cnn}
 
 
-def measure_speed(pieces: Path, peers: str) -> dict[str, dict[str, float]]:
-    """Time in a fresh process, unless that is kept."""
-    path = pieces / "speed.json"
+def measure(pieces: Path, part: str, given: str) -> dict[str, Any]:
+    """Time a part in a fresh process, unless that is kept."""
+    path = pieces / f"{part}.json"
     if not path.exists():
-        command = [sys.executable, str(HERE / "classifier_speed.py"), peers]
+        command = [sys.executable, str(HERE / f"classifier_{part}.py"), given]
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         path.write_text(answer.stdout.splitlines()[-1])
     return json.loads(path.read_text())
@@ -167,7 +173,12 @@ def main() -> int:
     sections, goals = [], []
     for part in given.parts:
         if part == "speed":
-            sections += report_speed(measure_speed(given.pieces, given.peers), goals)
+            found = measure(given.pieces, part, given.peers)
+            sections += report_speed(found, goals)
+            continue
+        if part == "sweep":
+            found = measure(given.pieces, part, str(given.pieces))
+            sections += report_sweep(found, goals)
             continue
         scores = score_part(part, given, deadline)
         if scores is None:

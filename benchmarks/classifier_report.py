@@ -144,6 +144,22 @@ def report_speed(speed: dict[str, dict[str, float]], goals: Goals) -> list[str]:
     return ["### Speed and size", format_table(["task", "seconds"], rows)]
 
 
+def report_sweep(found: dict[str, float], goals: Goals) -> list[str]:
+    """Tabulate the seconds of a layer sweep, and judge their ratio."""
+    ratio = found["layer after layer"] / found["at once"]
+    goals.append(("layer after layer / at once >= 4", f"{ratio:.2f}", ratio >= 4))
+    rows = [
+        [name, f"{found[name]:.1f}", f"{found[name] / found['fits']:.2f}"]
+        for name in ("layer after layer", "at once")
+    ]
+    return [
+        "### A layer sweep",
+        f"{found['fits']} fits of the default MLP, to 640 rows each. Scores differ by "
+        f"{found['difference of scores']:.1g} between the two, at most.",
+        format_table(["sweep", "seconds", "a fit"], rows),
+    ]
+
+
 def draw_learning_curves(scores: pd.DataFrame, path: Path) -> None:
     """Draw the area against the number of rows, a panel a data set."""
     shown = scores[scores.classifier.isin(COLOURS) & scores.layer.notna()]

@@ -9,7 +9,7 @@ import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_consistent_length, gen_batches
+from sklearn.utils import check_consistent_length, gen_even_slices
 from sklearn.utils.parallel import Parallel, delayed
 
 from plug_sklearn.evaluation._folds import (
@@ -128,14 +128,12 @@ def layer_sweep(
     cells = list(product(selector.layers_, selector.parts_))
     fit_params = collect_fit_params(estimator, params, groups)
     n_samples, *_, n_features = activations.shape
-    n_at_once = min(
-        count_at_once(estimator, fit_params, n_samples, n_features),
-        -(-len(cells) // effective_n_jobs(n_jobs)),
-    )
+    n_at_once = count_at_once(estimator, fit_params, n_samples, n_features)
+    n_chunks = max(-(-len(cells) // n_at_once), effective_n_jobs(n_jobs))
     taken = [activations[:, layer, part] for layer, part in cells]
     scored: list[list[pd.DataFrame]] = Parallel(n_jobs=n_jobs)(
         delayed(score_layers)(estimator, taken[at], y, folds, scoring, fit_params)
-        for at in gen_batches(len(cells), n_at_once)
+        for at in gen_even_slices(len(cells), min(n_chunks, len(cells)))
     )
     layer_names, part_names = _name_axes(embedder, activations)
     frames = list(chain(*scored))
