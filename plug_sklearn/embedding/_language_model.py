@@ -66,6 +66,7 @@ class LanguageModel:
     origin: str | None = None
     fitted_stack: Stack | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
+    _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
 
     # No cached properties: before Python 3.12, these are computed under a lock of
@@ -73,7 +74,10 @@ class LanguageModel:
     @property
     def geometry(self) -> Geometry:
         """Layers, widths and limits, from the configuration alone."""
-        return read_geometry(load_config(self.source), self.stack)
+        if not self._geometries:
+            config = load_config(self.source)
+            self._geometries.append(read_geometry(config, self.stack))
+        return self._geometries[0]
 
     def read_prompts(self, texts: Sequence[str]) -> TokenizedPrompts:
         """Tokenize texts, and choose the tokens to pool."""

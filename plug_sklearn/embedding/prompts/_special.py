@@ -101,21 +101,26 @@ class SpecialTokens:
         ValueError
             If a character of the text is a special token by itself.
         """
+        return self._cut_and_encode(run)[0]
+
+    def _encode_plainly(self, run: str) -> list[int]:
+        return self._cut_and_encode(run)[1]
+
+    def _cut_and_encode(self, run: str) -> tuple[list[str], list[int]]:
         # A spelling cut after its first character is not found as a token.
         cuts = [match.start() + 1 for match in self._spelling.finditer(run)]
         pieces = [run[start:end] for start, end in pairwise([0, *cuts, len(run)])]
-        if self.count(self._encode_pieces(pieces)):
+        ids = self._encode_pieces(pieces)
+        if self.count(ids):
             # Spellings that overlap, or that the tokenizer normalizes to one.
             pieces = list(run)
-            if self.count(self._encode_pieces(pieces)):
-                raise ValueError(
-                    "X given to HFEmbeddingTransformer(special_tokens='literal') holds "
-                    f"a character that is a special token of this model, in {run!r}."
-                )
-        return pieces
-
-    def _encode_plainly(self, run: str) -> list[int]:
-        return self._encode_pieces(self.cut_spellings(run))
+            ids = self._encode_pieces(pieces)
+        if self.count(ids):
+            raise ValueError(
+                "X given to HFEmbeddingTransformer(special_tokens='literal') holds a "
+                f"character that is a special token of this model, in {run!r}."
+            )
+        return pieces, ids
 
     def _encode_pieces(self, pieces: Sequence[str]) -> list[int]:
         # Of the many pieces of a hostile text, few differ.
