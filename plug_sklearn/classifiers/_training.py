@@ -86,11 +86,12 @@ class ProbeNet(NeuralNetClassifier):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, object]]:
-        return [
+        losses = [
             ("train_loss", PassthroughScoring("train_loss", on_train=True)),
             ("valid_loss", PassthroughScoring("valid_loss")),
-            ("print_log", PrintLog()),
         ]
+        # It makes its table each epoch, whether or not it prints it.
+        return [*losses, ("print_log", PrintLog())] if self.verbose else losses
 
     def initialize_module(self) -> "ProbeNet":
         """Build the network without a draw, then draw from the seed."""
