@@ -17,7 +17,6 @@ from plug_sklearn.evaluation._drawing import (
     make_axes,
     mark_point,
 )
-from plug_sklearn.evaluation._labels import name_score, write_folds
 from plug_sklearn.evaluation._styles import BLUE, GREY, VERMILION
 from plug_sklearn.evaluation._tables import (
     Scoring,
@@ -25,6 +24,7 @@ from plug_sklearn.evaluation._tables import (
     check_table,
     find_score,
 )
+from plug_sklearn.evaluation._wording import name_score, write_folds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,12 +17,6 @@ from plug_sklearn.evaluation._drawing import (
     make_axes,
     mark_point,
 )
-from plug_sklearn.evaluation._labels import (
-    name_part,
-    name_score,
-    write_folds,
-    write_score,
-)
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
 from plug_sklearn.evaluation._styles import GREY, style_line
 from plug_sklearn.evaluation._tables import (
@@ -31,6 +25,12 @@ from plug_sklearn.evaluation._tables import (
     check_score,
     check_table,
     find_score,
+)
+from plug_sklearn.evaluation._wording import (
+    name_part,
+    name_score,
+    write_folds,
+    write_score,
 )
 
 if TYPE_CHECKING:

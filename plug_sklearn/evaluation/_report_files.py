@@ -21,13 +21,13 @@ from sklearn.model_selection import LearningCurveDisplay, learning_curve
 
 from plug_sklearn.evaluation._drawing import WIDTH, finish_axes, require_matplotlib
 from plug_sklearn.evaluation._folds import Folds
-from plug_sklearn.evaluation._labels import name_score, write_folds
 from plug_sklearn.evaluation._tables import Scoring, list_scores
 from plug_sklearn.evaluation._training_curves import (
     TRAINING,
     VALIDATION,
     TrainingCurveDisplay,
 )
+from plug_sklearn.evaluation._wording import name_score, write_folds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 
 from plug_sklearn.evaluation._drawing import finish_axes, make_axes, require_matplotlib
-from plug_sklearn.evaluation._labels import name_score
 from plug_sklearn.evaluation._styles import BLUE, VERMILION
 from plug_sklearn.evaluation._tables import check_table
 from plug_sklearn.evaluation._training_history import list_probes, training_history
+from plug_sklearn.evaluation._wording import name_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,6 @@
 import pytest
 
-from plug_sklearn.evaluation._labels import (
+from plug_sklearn.evaluation._wording import (
     name_part,
     name_score,
     write_folds,
