@@ -31,24 +31,28 @@ class LabelledRows:
 
     Attributes
     ----------
-    X : ndarray of shape (n, ...), float32
-        Samples.
+    X : ndarray of shape (n_given, ...), float32
+        Samples as they were given; a copy in order would double the memory.
     codes : ndarray of shape (n,)
         Class codes.
     weight : ndarray of shape (n,)
         Sample weights.
     groups : ndarray of shape (n,) or None
         Group codes.
+    places : ndarray of int, shape (n,), or None
+        Where in ``X`` the samples are; None: they are all of it, in order.
     """
 
     X: NDArray[np.float32]
     codes: NDArray[np.intp]
     weight: NDArray[np.float64]
     groups: NDArray[np.intp] | None = None
+    places: NDArray[np.intp] | None = None
 
     def take(self, chosen: NDArray[Any]) -> "LabelledRows":
         """Take rows, by position or mask, without their groups."""
-        return LabelledRows(self.X[chosen], self.codes[chosen], self.weight[chosen])
+        places = chosen if self.places is None else self.places[chosen]
+        return LabelledRows(self.X[places], self.codes[chosen], self.weight[chosen])
 
     def share_by_class(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute the part of each class in the weight of all rows."""
@@ -58,7 +62,8 @@ class LabelledRows:
 
     def put_on(self, device: torch.device, factors: NDArray[np.float64]) -> Rows:
         """Put the rows on a device, their weights times the factors of the classes."""
-        return Rows(self.X, self.codes, self.weight * factors[self.codes], device)
+        weight = self.weight * factors[self.codes]
+        return Rows(self.X, self.codes, weight, device, self.places)
 
 
 @dataclass(frozen=True)
@@ -163,9 +168,8 @@ def read_rows(
     if group_codes is not None:
         # Numbered anew: a group may have lost all its rows.
         _, group_codes = np.unique(group_codes[distinct.index], return_inverse=True)
-    return LabelledRows(
-        samples[distinct.index], codes[distinct.index], distinct.weight, group_codes
-    )
+    index = distinct.index
+    return LabelledRows(samples, codes[index], distinct.weight, group_codes, index)
 
 
 def read_samples(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 #: Bounds the memory of a copy in double precision.
-UNITS_AT_ONCE = 1024
+BYTES_AT_ONCE = 2**23
 
 
 class Dropout(nn.Module):
@@ -125,22 +125,27 @@ class Standardise(nn.Module):
         self.mean.zero_()
         self.scale.fill_(1)
 
-    def learn(self, x: Tensor, weight: Tensor) -> None:
+    def learn(self, x: Tensor, weight: Tensor, places: Tensor | None = None) -> None:
         """Learn means and deviations, in double precision.
 
         Parameters
         ----------
-        x : Tensor of shape (n, ...)
-            Training rows.
+        x : Tensor of shape (n_given, ...)
+            Samples.
         weight : Tensor of shape (n,)
-            Their weights, not all 0.
+            Weights of the training rows, not all 0.
+        places : Tensor of shape (n,), default=None
+            Where in ``x`` the training rows are; None: they are all of it.
         """
         share = weight.detach().cpu().double()
         share = (share / share.sum())[:, None]
         origin = int(share.argmax())
         rows = x.detach().flatten(start_dim=1)
         means, scales = [], []
-        for units in torch.split(rows, UNITS_AT_ONCE, dim=1):
+        n_units = max(1, BYTES_AT_ONCE // (8 * len(rows)))
+        for units in torch.split(rows, n_units, dim=1):
+            if places is not None:
+                units = units.index_select(0, places)
             values = units.cpu().double()
             # Taken from a row that counts, constant units are 0 without rounding.
             offset = values - values[origin]

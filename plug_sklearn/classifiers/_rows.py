@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 #: The class code of rows that do not count, as torch's own cross-entropy has it.
 NO_CLASS = -100
 #: Bounds the memory of a copy.
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def _digest_rows(X: NDArray[np.float32], kept: NDArray[np.intp]) -> NDArray[np.v
     for start in range(0, len(kept), ROWS_AT_ONCE):
         chosen = kept[start : start + ROWS_AT_ONCE]
         # Adding 0 turns -0.0 into 0.0, which is the same number in other bytes.
-        values = np.add(X[chosen], np.float32(0), order="C")
+        values = np.ascontiguousarray(X[chosen])
+        values += 0
         for number, row in enumerate(values, start):
             digests[number] = np.void(blake2b(row, digest_size=16).digest())
     return digests
@@ -97,7 +98,7 @@ class Rows(Dataset[tuple[Tensor, object]]):
 
     Parameters
     ----------
-    X : ndarray of shape (n, ...)
+    X : ndarray of shape (n_given, ...)
         Samples; become float32, and on the CPU stay where they are if they are.
     y : ndarray of shape (n,), default=None
         Class codes; become int64.
@@ -105,6 +106,8 @@ class Rows(Dataset[tuple[Tensor, object]]):
         Weights; scaled to average 1, become float32.
     device : str or torch.device, default="cpu"
         Where the rows are put.
+    places : ndarray of int, shape (n,), default=None
+        Where in ``X`` the rows are; None: they are all of it, in order.
     """
 
     def __init__(
@@ -113,21 +116,28 @@ class Rows(Dataset[tuple[Tensor, object]]):
         y: NDArray[np.intp] | None = None,
         weight: NDArray[np.float64] | None = None,
         device: str | torch.device = "cpu",
+        places: NDArray[np.intp] | None = None,
     ) -> None:
         self.X = share_tensor(X).to(device, torch.float32)
         self.y = None if y is None else torch.tensor(y, device=device)
+        self.places = None if places is None else torch.tensor(places, device=device)
         self.weight = None
         if weight is not None:
             scaled = weight / weight.mean()
             self.weight = torch.tensor(scaled, dtype=torch.float32, device=device)
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(self.X if self.places is None else self.places)
 
     def __getitem__(self, index: slice | Tensor) -> tuple[Tensor, object]:
+        X = self.X[index if self.places is None else self.places[index]]
         if self.y is None or self.weight is None:
-            return self.X[index], torch.zeros(0)
-        return self.X[index], (self.y[index], self.weight[index])
+            return X, torch.zeros(0)
+        return X, (self.y[index], self.weight[index])
+
+    def put_in_order(self) -> Tensor:
+        """Give the samples, row by row; a copy where ``places`` are given."""
+        return self.X if self.places is None else self.X[self.places]
 
 
 def arrange_members(
@@ -192,8 +202,11 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
 
     def __getitem__(self, index: slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         positions, X = self.positions[index], self.rows.X
-        # Several times faster than X[positions].
-        taken = X.index_select(0, positions.flatten())
+        places = positions.flatten()
+        if self.rows.places is not None:
+            places = self.rows.places[places]
+        # Several times faster than X[places].
+        taken = X.index_select(0, places)
         shaped = taken.view(*positions.shape, *X.shape[1:])
         return shaped, (self.y[index], self.weight[index])
 
@@ -226,7 +239,7 @@ def join_probes(parts: Sequence[MemberRows], X: Tensor) -> MemberRows:
     """
     joined = copy(parts[0])
     joined.rows = copy(joined.rows)
-    joined.rows.X = X
+    joined.rows.X, joined.rows.places = X, None
     starts = np.cumsum([0, *(len(part.rows) for part in parts[:-1])]).tolist()
     positions = [part.positions + at for part, at in zip(parts, starts, strict=True)]
     joined.positions = torch.cat(positions, dim=1)

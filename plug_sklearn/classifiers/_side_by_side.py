@@ -116,7 +116,8 @@ def count_side_by_side(
         width_cap=probe.width_cap,
         out_floor=probe.out_floor,
     ).first
-    held_out = min(int(probe.validation_fraction * n_samples), probe._evaluation_rows)
+    rows_at_once = probe._evaluation_rows // probe.n_members
+    held_out = min(int(probe.validation_fraction * n_samples), rows_at_once)
     # Weights, gradients and two moments; rows of a batch, with and without a mask.
     of_member = 4 * first + 2 * max(probe.batch_size, held_out)
     n_numbers = n_features * (2 * n_samples + probe.n_members * of_member)
@@ -186,7 +187,7 @@ class Convoy:
         # Once, where a net alone would in each of its batches.
         features = torch.cat(
             [
-                module.read_features(training.rows.rows.X)[:, 0]
+                module.read_features(training.rows.rows.put_in_order())[:, 0]
                 for module, training in zip(modules, trainings, strict=True)
             ]
         )
@@ -220,7 +221,7 @@ class Convoy:
         if self.validation is None:
             return
         self.network.eval()
-        batches = Batches(self.validation, self.leader.evaluation_rows)
+        batches = self.leader.get_iterator(self.validation)
         for batch in cast(Iterable[Batch], batches):
             with torch.no_grad():
                 losses, logits = self._compute_losses(batch)

@@ -161,10 +161,11 @@ class ProbeNet(NeuralNetClassifier):
     ) -> None:
         """Learn how to standardise the units, from the rows of all members."""
         super().on_train_begin(net, X=X, y=y, **kwargs)
-        rows, weight = X.rows.X, cast(Tensor, X.rows.weight)
-        self.module_.standardise.learn(rows, weight)
+        weight = cast(Tensor, X.rows.weight)
+        self.module_.standardise.learn(X.rows.X, weight, X.rows.places)
         if self.module_.projection is not None:
-            inputs = self.module_.read_features(rows).flatten(end_dim=-2).cpu()
+            inputs = self.module_.read_features(X.rows.put_in_order())
+            inputs = inputs.flatten(end_dim=-2).cpu()
             shared = weight.cpu().repeat_interleave(len(inputs) // len(weight))
             basis = self.module_.projection.basis
             seed = int(np.random.SeedSequence(self.seed).generate_state(4)[3])
@@ -239,7 +240,10 @@ class ProbeNet(NeuralNetClassifier):
         """Take batches of rows, shuffled in training."""
         if training:
             return Batches(dataset, self.batch_size, self.order_generator_)
-        return Batches(dataset, self.evaluation_rows)
+        n_members = 1
+        if isinstance(dataset, MemberRows):
+            n_members = dataset.positions.shape[1] // dataset.n_probes
+        return Batches(dataset, max(2, self.evaluation_rows // n_members))
 
     def trim_for_prediction(self) -> None:
         """Drop all that only training needs; the network stays in evaluation mode."""

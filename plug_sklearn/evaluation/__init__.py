@@ -18,7 +18,7 @@
     What all of these share: folds that are split once, and scores on them.
 ``_tables``
     Tables of scores: their columns, and whether they are what a display draws.
-``_drawing``, with ``_labels`` and ``_styles``
+``_drawing``, with ``_wording`` and ``_styles``
     Axes and legends, words, colours.
 """
 

@@ -45,8 +45,14 @@ def test_rows_are_float32_and_the_estimator_knows_their_shape_and_classes() -> N
 def test_groups_go_with_their_rows() -> None:
     rows = read_rows(Probe(), X[::-1], Y, None, ["u", "v", "u", "w"])
     assert rows.groups is not None
-    by_value = {x[0, 0]: group for x, group in zip(rows.X, rows.groups, strict=True)}
+    samples = rows.X[rows.places]
+    by_value = {x[0, 0]: group for x, group in zip(samples, rows.groups, strict=True)}
     assert by_value == {0.0: 2, 6.0: 0, 12.0: 1, 18.0: 0}
+
+
+def test_samples_stay_where_they_are() -> None:
+    samples = X.astype(np.float32)
+    assert np.shares_memory(read_rows(Probe(), samples, Y, None, None).X, samples)
 
 
 def test_groups_of_another_length_are_an_error() -> None:
