@@ -132,6 +132,9 @@ def report_speed(speed: dict[str, dict[str, float]], goals: Goals) -> list[str]:
     goals += [(name, f"{x:.2f}", x >= float(name[-1])) for name, x in faster.items()]
     beyond = s["import plug_sklearn"] - s["import sklearn"]
     most = 1.05 * n_bytes["weights"] + 20_000
+    memory = speed["memory"]
+    held = memory["data"] + memory["added by fit"]
+    times = held / (memory["data"] + memory["network"])
     goals += [
         ("import beyond scikit-learn's < 0.3 s", f"{beyond:.2f} s", beyond < 0.3),
         (
@@ -139,9 +142,15 @@ def report_speed(speed: dict[str, dict[str, float]], goals: Goals) -> list[str]:
             f"{n_bytes['pickle']:,.0f} of {most:,.0f} bytes",
             n_bytes["pickle"] <= most,
         ),
+        ("memory of a fit / data and network <= 1.2", f"{times:.2f}", times <= 1.2),
     ]
     rows = [[name, f"{value:.3f}"] for name, value in s.items()]
-    return ["### Speed and size", format_table(["task", "seconds"], rows)]
+    if "plain, pingkit" in s:
+        by_hand = s["plain, pingkit"] / s["plain, by hand"]
+        limit = f"The loop by hand is {by_hand:.2f} times as fast as pingkit's."
+    else:
+        limit = "pingkit was not timed."
+    return ["### Speed and size", format_table(["task", "seconds"], rows), limit]
 
 
 def report_sweep(found: dict[str, float], goals: Goals) -> list[str]:

@@ -6,6 +6,7 @@ Python of an environment that holds pingkit, or nothing.
 
 import json
 import pickle
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from plug_sklearn.classifiers._networks import MLPNetwork, initialise_parameters
 N_ROWS, N_FEATURES, N_EPOCHS, BATCH_SIZE = 1270, 576, 30, 64
 N_REPEATS = 3
 N_PREDICTED = 100_000
+N_LARGE_ROWS, N_LARGE_FEATURES = 20_000, 4096
 WIDTHS = {"first": 16, "second": 16, "last": 16, "dropout": 0.3}
 #: pingkit's network, trained as plainly as the others can.
 PLAIN = {"n_members": 1, "linear_path": False, "input_dropout": 0.0}
@@ -190,6 +192,37 @@ def time_pingkit(python: str) -> float:
     return float(json.loads(answer.stdout.splitlines()[-1]))
 
 
+def find_peak() -> int:
+    """Find the most memory that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def measure_memory() -> dict[str, int]:
+    """Measure what a fit to large data adds to the memory; in a fresh process."""
+    fit_ours(*make_rows())
+    generator = np.random.default_rng(0)
+    shape = N_LARGE_ROWS, N_LARGE_FEATURES
+    X = generator.standard_normal(shape, dtype=np.float32)
+    before = find_peak()
+    probe = PlugMLPClassifier(max_epochs=2, random_state=0, device="cpu")
+    probe.fit(X, X[:, 0] > 0)
+    state = probe.net_.module_.state_dict()
+    return {
+        "data": X.nbytes,
+        "network": sum(value.nbytes for value in state.values()),
+        "added by fit": find_peak() - before,
+    }
+
+
+def ask_for_memory() -> dict[str, int]:
+    """Have a fresh process measure memory."""
+    command = [sys.executable, __file__, "memory"]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, int] = json.loads(answer.stdout)
+    return measured
+
+
 def main(peers: str) -> None:
     """Time all, and print what was found."""
     X, y = make_rows()
@@ -211,9 +244,14 @@ def main(peers: str) -> None:
         "pickle": len(pickle.dumps(probe)),
         "weights": sum(value.nbytes for value in state.values()),
     }
-    print(json.dumps({"seconds": seconds, "bytes": sizes}))
+    memory = ask_for_memory()
+    print(json.dumps({"seconds": seconds, "bytes": sizes, "memory": memory}))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1] if len(sys.argv) > 1 else "")
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    if asked == "memory":
+        print(json.dumps(measure_memory()))
+    else:
+        main(asked)
