@@ -300,7 +300,8 @@ class ProbeNet(NeuralNetClassifier):
         """
 
         def apply(module: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - either network
-            if member is None:
+            # One member is the mean of all; a network takes its axis for no axis.
+            if member is None or module.n_members == 1:
                 return _softmax_last(module(x))
             each = x[:, None].expand(-1, module.n_members, *x.shape[1:])
             return _softmax_last(module(each))[:, member]

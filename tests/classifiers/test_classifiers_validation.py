@@ -35,9 +35,10 @@ def list_rows(dataset: Rows | MemberRows | None) -> list[np.ndarray]:
     if dataset is None:
         return []
     if isinstance(dataset, Rows):
-        return [dataset.X.numpy()]
+        return [dataset.put_in_order().numpy()]
     columns = zip(dataset.positions.T, dataset.y.T, strict=True)
-    return [dataset.rows.X[p[y != NO_CLASS]].numpy() for p, y in columns]
+    rows = dataset.rows.put_in_order().numpy()
+    return [rows[p[y != NO_CLASS]] for p, y in columns]
 
 
 def test_no_group_is_trained_and_validated_on(probe: BasePlugClassifier) -> None:
@@ -140,6 +141,11 @@ def test_min_delta_above_all_improvement_keeps_the_first_epoch(
 ) -> None:
     probe.set_params(max_epochs=30, patience=3, min_delta=100.0).fit(X, Y)
     assert (probe.best_epoch_, probe.n_iter_) == (1, 4)
+
+
+def test_scorers_score_a_single_network_too(probe: BasePlugClassifier) -> None:
+    probe.set_params(monitor="neg_brier_score", n_members=1).fit(X, Y)
+    assert all(-1 <= epoch["valid_score"] <= 0 for epoch in probe.history_)
 
 
 @pytest.mark.parametrize("monitor", ["accuracy", lambda e, X, y: e.score(X, y)])

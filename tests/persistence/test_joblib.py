@@ -60,7 +60,8 @@ def test_a_fresh_process_predicts_the_same_from_each_format(
     )
     expected = fitted.predict_proba(TEXTS)
     for found in np.load(tmp_path / "found.npy"):
-        assert np.array_equal(found, expected)
+        # Where arrays begin in memory decides how activations are rounded.
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_a_pipeline_s_pickle_is_of_the_probe_s_size(llama: str) -> None:
