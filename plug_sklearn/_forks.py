@@ -13,7 +13,7 @@ import torch
 
 _numbers = itertools.count()
 _locks: WeakValueDictionary[int, threading.RLock] = WeakValueDictionary()
-_held = ExitStack()
+_of_thread = threading.local()
 
 
 def make_lock() -> threading.RLock:
@@ -28,18 +28,26 @@ def make_lock() -> threading.RLock:
 
 
 def _prepare_fork() -> None:
+    # Of this thread: others may be about to fork too.
+    held = _of_thread.held = ExitStack()
     taken: set[int] = set()
     # While one is waited for, its holder may make another.
-    while waiting := sorted(set(_locks) - taken):
+    while waiting := sorted(_list_numbers() - taken):
         for number in waiting:
             lock = _locks.get(number)
             if lock is not None:
-                _held.enter_context(lock)
+                held.enter_context(lock)
         taken.update(waiting)
 
 
+def _list_numbers() -> set[int]:
+    # A list made at once: iterating over the dictionary itself fails where another
+    # thread adds a lock meanwhile.
+    return {reference.key for reference in _locks.valuerefs()}  # type: ignore[attr-defined]  # KeyedRef to Python, ref to mypy
+
+
 def _resume() -> None:
-    _held.close()
+    _of_thread.held.close()
 
 
 def _resume_in_child() -> None:
