@@ -26,21 +26,13 @@ def resolve_device(device: str, owner: str) -> torch.device:
     ValueError
         If torch knows no such device, or nothing can be computed on it.
     """
+    check_device(device, owner)
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         has_mps = torch.backends.mps.is_available()
         return torch.device("mps" if has_mps else "cpu")
-    try:
-        resolved = torch.device(device)
-    except (RuntimeError, TypeError):
-        resolved = torch.device("meta")
-    # Tensors of the device "meta" have shapes and no values.
-    if resolved.type == "meta":
-        raise ValueError(
-            f"The 'device' parameter of {owner} must be 'auto' or a torch device such "
-            f"as 'cpu', 'cuda' or 'cuda:1'. Got {device!r} instead."
-        )
+    resolved = torch.device(device)
     if not _is_present(resolved):
         warnings.warn(
             f"{owner} was given device={device!r}, which is not available here; "
@@ -50,6 +42,21 @@ def resolve_device(device: str, owner: str) -> torch.device:
         )
         return torch.device("cpu")
     return resolved
+
+
+def check_device(device: str, owner: str) -> None:
+    """Raise a ValueError unless a name is of a device that torch can compute on."""
+    try:
+        # torch takes numbers too.
+        known = torch.device("cpu" if device == "auto" else str(device))
+    except RuntimeError:
+        known = None
+    # Tensors of the device "meta" have shapes and no values.
+    if not isinstance(device, str) or known is None or known.type == "meta":
+        raise ValueError(
+            f"The 'device' parameter of {owner} must be 'auto' or a torch device such "
+            f"as 'cpu', 'cuda' or 'cuda:1'. Got {device!r} instead."
+        )
 
 
 def _is_present(device: torch.device) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sklearn.base import BaseEstimator
 
+from plug_sklearn._devices import check_device
 from plug_sklearn._provenance import list_versions
 from plug_sklearn.persistence._describing import describe_estimator
 from plug_sklearn.persistence._files import name_file, naming, read_json, write_file
@@ -23,8 +24,10 @@ def save_artifacts(
 ) -> tuple[Path, Path]:
     """Save a fitted estimator as tensors and JSON, which no one needs to trust.
 
-    Not saved are ``history_``, callbacks, and where and how an estimator runs:
-    ``device``, ``n_jobs``, ``store`` and ``verbose``, and a pipeline's ``memory``.
+    Not saved are ``history_``, and where and how an estimator runs: ``device``,
+    ``n_jobs``, ``store`` and ``verbose``, and a pipeline's ``memory``. Callbacks and
+    scorers are code: an estimator that holds some is not saved until
+    ``set_params(callbacks=None)`` takes them off.
 
     Parameters
     ----------
@@ -69,6 +72,9 @@ def save_artifacts(
     >>> bool((loaded.predict(X) == probe.predict(X)).all())
     True
     """
+    tensors_path, description = (
+        name_file(path, suffix) for suffix in (".safetensors", ".json")
+    )
     record, arrays = describe_estimator(estimator)
     tensors = write_tensors(arrays)
     artifact = {
@@ -84,9 +90,6 @@ def save_artifacts(
         restore_estimator(checked, read, "cpu")
     except ValueError as error:
         raise ValueError(f"The 'estimator' given to save_artifacts: {error}.") from None
-    tensors_path, description = (
-        name_file(path, suffix) for suffix in (".safetensors", ".json")
-    )
     # The JSON comes last: until it does, its checksum tells that the two do not match.
     write_file(tensors_path, tensors)
     text = json.dumps(artifact, indent=1, allow_nan=False)
@@ -120,7 +123,8 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     FileNotFoundError
         If there is no such pair of files.
     ValueError
-        If a file is of another format, incomplete, changed, or says what it may not.
+        If a file is of another format, incomplete, changed, or says what it may not;
+        or if torch knows no such device.
 
     See Also
     --------
@@ -132,6 +136,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     >>> pipe = load_artifacts("artifacts/probe", device="auto")  # doctest: +SKIP
     >>> pipe.predict_proba(["Paris is in France."])  # doctest: +SKIP
     """
+    check_device(device, "load_artifacts")
     description = name_file(path, ".json")
     candidates = [name_file(path, suffix) for suffix in WEIGHT_SUFFIXES]
     weights = next((file for file in candidates if file.is_file()), None)

@@ -11,6 +11,9 @@ from uuid import uuid4
 
 SUFFIXES = (".safetensors", ".json", ".pt", ".pth")
 
+# A file may hold anything; a message that quotes it is to be read.
+_MOST_SAID = 1000
+
 
 class Refusal(ValueError):
     """A file that is not loaded; names it and says why."""
@@ -18,7 +21,17 @@ class Refusal(ValueError):
 
 def name_file(path: str | os.PathLike[str], suffix: str) -> Path:
     """Name a file of the artifact at ``path``, which may end in a suffix of one."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            "The 'path' of an artifact must be a str or a Path. Got "
+            f"{type(path).__name__} instead."
+        )
     whole = Path(path)
+    if whole.name in ("", ".."):
+        raise ValueError(
+            "The 'path' of an artifact must end in the name of its two files, without "
+            f"their suffixes. Got {str(path)!r} instead."
+        )
     stem = whole.stem if whole.suffix in SUFFIXES else whole.name
     return whole.with_name(stem + suffix)
 
@@ -32,6 +45,9 @@ def naming(path: Path) -> Iterator[None]:
         raise
     except ValueError as error:
         why = str(error).removesuffix(".")
+        if len(why) > _MOST_SAID:
+            half = _MOST_SAID // 2
+            why = f"{why[:half]} ... {why[-half:]}"
         raise Refusal(f"{path} cannot be loaded: {why}.") from error
 
 

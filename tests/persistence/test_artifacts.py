@@ -136,7 +136,7 @@ def test_saving_over_a_probe_leaves_a_whole_one(tmp_path: Path) -> None:
 def test_device_is_what_the_loader_says(tmp_path: Path) -> None:
     save_artifacts(fit_mlp(device="cpu"), tmp_path / "probe")
     assert load_artifacts(tmp_path / "probe", device="auto").device == "auto"
-    with pytest.raises(ValueError, match="The 'device' parameter of PlugMLPClassifier"):
+    with pytest.raises(ValueError, match="The 'device' parameter of load_artifacts"):
         load_artifacts(tmp_path / "probe", device="abacus")
 
 
@@ -196,6 +196,16 @@ def test_estimators_of_other_kinds_are_named(tmp_path: Path) -> None:
             save_artifacts(other, tmp_path / "probe")
     with pytest.raises(NotFittedError):
         save_artifacts(PlugMLPClassifier(), tmp_path / "probe")
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "CPU", "meta", 0, None])
+def test_an_unknown_device_is_not_blamed_on_the_files(
+    device: object, tmp_path: Path
+) -> None:
+    fitted = LayerAggregator().fit(X)
+    save_artifacts(fitted, tmp_path / "probe")
+    with pytest.raises(ValueError, match=r"^The 'device' parameter of load_artifacts"):
+        load_artifacts(tmp_path / "probe", device=device)  # type: ignore[arg-type]  # what is tested
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from plug_sklearn.persistence._files import name_file, write_file
+from plug_sklearn.persistence._files import name_file, naming, write_file
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,27 @@ from plug_sklearn.persistence._files import name_file, write_file
 )
 def test_only_suffixes_of_artifacts_are_replaced(path: str, expected: str) -> None:
     assert name_file(path, ".json") == Path(expected)
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/", "a/.."])
+def test_a_path_without_a_name_is_refused_as_such(path: str) -> None:
+    with pytest.raises(ValueError, match=r"'path' of an artifact must end in the name"):
+        name_file(path, ".json")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"probe"])
+def test_a_path_of_another_type_is_refused_as_such(path: object) -> None:
+    with pytest.raises(TypeError, match=r"must be a str or a Path. Got (No|int|byt)"):
+        name_file(path, ".json")  # type: ignore[arg-type]  # what is tested
+
+
+def test_a_message_does_not_quote_a_whole_file() -> None:
+    with pytest.raises(
+        ValueError, match=r"^probe cannot .* it has x+ \.\.\. x+ here"
+    ) as e:
+        with naming(Path("probe")):
+            raise ValueError(f"it has {'x' * 10**6} here")
+    assert len(str(e.value)) < 1100
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(
