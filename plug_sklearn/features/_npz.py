@@ -11,6 +11,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike, NDArray
 
 _KEYS = ("data", "columns", "parts", "layers", "hidden_size")
+_MAGIC = b"PK\x03\x04"
 
 
 class NpzFeatures(NamedTuple):
@@ -174,9 +175,12 @@ def save_npz_features(
 
 
 def _open(stream: BinaryIO) -> NpzFile:
-    found = np.load(stream, allow_pickle=False)
-    if not isinstance(found, NpzFile):
+    # What is no archive, numpy takes for a pickle, and says how to run it.
+    if stream.read(len(_MAGIC)) != _MAGIC:
         raise ValueError("it is no npz file")
+    stream.seek(0)
+    found = np.load(stream, allow_pickle=False)
+    assert isinstance(found, NpzFile)
     return found
 
 

@@ -107,6 +107,17 @@ def test_axes_of_other_lengths_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x80\x04N.", b"\x93NUMPY"])
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_a_file_of_another_kind_is_told_as_such(
+    content: bytes, allow_pickle: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "features.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"features.csv cannot .* it is no npz file"):
+        load_npz_features(path, allow_pickle)
+
+
 def test_missing_file_is_a_file_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_npz_features(tmp_path / "features.npz")
