@@ -27,10 +27,14 @@ from micro_batching import Closed, Full, MicroBatcher
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.pipeline import Pipeline
 
+from plug_sklearn import load_artifacts
+
 #: Of a body that is too large, so much is read and dropped before the answer: who is
 #: still sending would not see it.
 DROPPED_BYTES = 2**24
 MOST_SAID = 300
+#: Of the files of ``save_artifacts``.
+SUFFIXES = (".json", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -106,17 +110,17 @@ class LimitBody:
         return b"".join(chunks) if n_bytes <= self.limits.body_bytes else None
 
 
-def load_probe(path: str) -> Pipeline:
+def load_probe(path: str, device: str = "cpu") -> Pipeline:
     """Load a pipeline, from a joblib file or from the files of ``save_artifacts``."""
-    if Path(path).is_file() and Path(path).suffix not in (".json", ".safetensors"):
-        probe = joblib.load(path)
-    else:
-        from plug_sklearn import load_artifacts
-
-        probe = load_artifacts(path.removesuffix(".json").removesuffix(".safetensors"))
+    is_joblib = Path(path).is_file() and Path(path).suffix not in SUFFIXES
+    try:
+        probe = joblib.load(path) if is_joblib else load_artifacts(path, device)
+    except Exception as error:  # of bytes that are no pickle, joblib raises anything
+        said = f"{path} cannot be served: {type(error).__name__}: {error}"
+        raise SystemExit(said) from error
     # A search holds the pipeline that it chose.
     probe = getattr(probe, "best_estimator_", probe)
-    if not isinstance(probe, Pipeline) or not hasattr(probe, "predict_proba"):
+    if not isinstance(probe, Pipeline) or not hasattr(probe, "classes_"):
         raise SystemExit(
             f"{path} must hold a fitted pipeline from texts to probabilities. "
             f"Got {type(probe).__name__} instead."
@@ -207,8 +211,9 @@ def make_app(
             said = "Too many texts wait" if isinstance(error, Full) else "Shutting down"
             headers = {"Retry-After": "1"}
             raise HTTPException(503, f"{said}; ask again.", headers) from error
-        except (TypeError, ValueError) as error:
-            # What the embedder cannot read, such as a text without a token.
+        except (TypeError, ValueError, FloatingPointError) as error:
+            # What the embedder cannot read, such as a text without a token, and what
+            # the model computes too large states of.
             raise HTTPException(422, show(error)) from error
         predictions, probabilities = zip(*answers, strict=True)
         return {
@@ -226,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("probe", help="joblib file, or path given to save_artifacts")
+    parser.add_argument("--device", default="cpu", help="for what load_artifacts loads")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     for name, default in vars(Limits()).items():
@@ -233,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(option, type=type(default), default=default)
     options = vars(parser.parse_args(arguments))
     host, port = options.pop("host"), options.pop("port")
-    probe = load_probe(options.pop("probe"))
+    probe = load_probe(options.pop("probe"), options.pop("device"))
     app = make_app(make_compute(probe), probe.classes_.tolist(), Limits(**options))
     uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=512)
 

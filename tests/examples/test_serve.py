@@ -16,7 +16,6 @@ import joblib
 import numpy as np
 import pytest
 import uvicorn
-from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
@@ -306,9 +305,14 @@ def test_joblib_file_is_served(
         assert client.predict(TEXTS[:3])[0] == 422
 
 
-def test_what_is_no_pipeline_is_refused_by_name(
-    serve: ModuleType, tmp_path: Path
-) -> None:
-    joblib.dump(LogisticRegression(), tmp_path / "probe.joblib")
-    with pytest.raises(SystemExit, match="Got LogisticRegression instead"):
-        serve.load_probe(str(tmp_path / "probe.joblib"))
+def test_text_of_too_large_states_is_refused_and_no_failure(serve: ModuleType) -> None:
+    def overflow(texts: list[str]) -> list[tuple[int, list[float]]]:
+        if "huge" in texts:
+            raise FloatingPointError("a state overflows float16")
+        return [(0, [1.0, 0.0]) for _ in texts]
+
+    with served(serve.make_app(overflow, [0, 1], serve.Limits())) as (client, _):
+        assert client.predict(["huge"]) == (
+            422,
+            {"detail": "a state overflows float16"},
+        )

@@ -1,0 +1,57 @@
+"""What the service loads, and what it says of a file that it cannot serve."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import joblib
+import pytest
+from _fitted import fit_pipeline
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from plug_sklearn import LayerAggregator, PlugMLPClassifier, save_artifacts
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def serve() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        return importlib.import_module("serve")
+
+
+def test_artifacts_are_loaded_onto_the_device_asked_for(
+    serve: ModuleType, tmp_path: Path
+) -> None:
+    save_artifacts(fit_pipeline(), tmp_path / "probe")
+    for name in ("probe", "probe.json", "probe.safetensors"):
+        loaded = serve.load_probe(str(tmp_path / name), "auto")
+        assert (loaded[-1].device, list(loaded.classes_)) == ("auto", ["false", "true"])
+
+
+@pytest.mark.parametrize("name", ["no.joblib", "table.csv", "."])
+def test_what_cannot_be_loaded_is_told_in_a_line(
+    serve: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit, match=f"^{name} cannot be served: [A-Z][a-zA-Z]+: "):
+        serve.main([name])
+
+
+def test_pipeline_that_is_not_fitted_is_refused(
+    serve: ModuleType, tmp_path: Path
+) -> None:
+    joblib.dump(make_pipeline(LayerAggregator(), PlugMLPClassifier()), tmp_path / "p")
+    with pytest.raises(SystemExit, match="must hold a fitted pipeline"):
+        serve.load_probe(str(tmp_path / "p"))
+
+
+def test_what_is_no_pipeline_is_refused_by_name(
+    serve: ModuleType, tmp_path: Path
+) -> None:
+    joblib.dump(LogisticRegression(), tmp_path / "probe.joblib")
+    with pytest.raises(SystemExit, match="Got LogisticRegression instead"):
+        serve.load_probe(str(tmp_path / "probe.joblib"))
