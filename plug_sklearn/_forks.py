@@ -43,7 +43,7 @@ def _prepare_fork() -> None:
 def _list_numbers() -> set[int]:
     # A list made at once: iterating over the dictionary itself fails where another
     # thread adds a lock meanwhile.
-    return {reference.key for reference in _locks.valuerefs()}  # type: ignore[attr-defined]  # KeyedRef to Python, ref to mypy
+    return {reference.key for reference in _locks.valuerefs()}
 
 
 def _resume() -> None:

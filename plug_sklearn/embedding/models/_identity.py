@@ -102,8 +102,8 @@ def digest_files(path: Path, memory: Path | None) -> str:
     if memory is not None:
         known = _recall(memory).get(str(path), {})
     digested = dict(known)
-    for file in list_model_files(path):
-        stat = file.stat()
+    for name, stat in list_model_files(path):
+        file = Path(name)
         state = {"size": stat.st_size, "time": stat.st_mtime_ns}
         if not state.items() <= digested.get(file.name, {}).items():
             digested[file.name] = {**state, "digest": _digest_file(file)}

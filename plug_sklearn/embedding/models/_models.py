@@ -1,5 +1,6 @@
 """Load, keep and share Hugging Face models, their tokenizers and configurations."""
 
+import os
 import re
 import threading
 from collections import OrderedDict
@@ -178,10 +179,17 @@ def load_model(source: ModelSource, options: WeightOptions) -> LoadedModel:
     return _MODELS.take(key, lambda: LoadedModel(_load_backbone(source, options)))
 
 
-def list_model_files(path: Path) -> list[Path]:
-    """List the files of a local model that decide what it computes."""
-    files = [path] if path.is_file() else path.iterdir()
-    return sorted(f for f in files if f.suffix in MODEL_SUFFIXES and f.is_file())
+def list_model_files(path: Path) -> list[tuple[str, os.stat_result]]:
+    """List the files of a local model that decide what it computes, and their state."""
+    if path.is_file():
+        return [(str(path), path.stat())] if path.suffix in MODEL_SUFFIXES else []
+    # Each request looks for changes: an entry costs one call, or none if it is other.
+    with os.scandir(path) as entries:
+        return sorted(
+            (entry.path, entry.stat())
+            for entry in entries
+            if os.path.splitext(entry.name)[1] in MODEL_SUFFIXES and entry.is_file()
+        )
 
 
 def find_commit(source: ModelSource) -> str | None:
@@ -203,8 +211,8 @@ def tell_state(source: ModelSource) -> Hashable:
     if not path.exists():
         return source
     stats = tuple(
-        (str(file), file.stat().st_mtime_ns, file.stat().st_size)
-        for file in list_model_files(path)
+        (file, stat.st_mtime_ns, stat.st_size)
+        for file, stat in list_model_files(path)
     )
     return (source, stats)
 
