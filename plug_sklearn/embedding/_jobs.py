@@ -59,7 +59,7 @@ def compute_in_jobs(
     states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
         Their activations.
     """
-    model.warn_of_change()
+    model.check_model()
     n_workers = joblib.effective_n_jobs(n_jobs)
     if n_workers == 1:
         yield from model.compute(texts, layers, parts)

@@ -54,6 +54,8 @@ class LanguageModel:
         What the model was when an estimator that has been loaded was fitted with it.
     fitted_stack : "encoder", "decoder" or None
         The stack that was read then, for where its configuration is not at hand.
+    fitted_sizes : tuple of int or None
+        Layers and hidden size then.
     """
 
     source: ModelSource
@@ -65,6 +67,7 @@ class LanguageModel:
     verbose: bool = False
     origin: str | None = None
     fitted_stack: Stack | None = None
+    fitted_sizes: tuple[int, int] | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
@@ -98,10 +101,24 @@ class LanguageModel:
         for reader in self._readers:
             reader.tell_changes(stacklevel + 1)
 
-    def warn_of_change(self) -> None:
-        """Warn if the model is not what it was: its weights are needed now."""
+    def check_model(self) -> None:
+        """Warn if the model is not what it was, now that its weights are needed.
+
+        Raises
+        ------
+        ValueError
+            If its activations would be of another shape.
+        """
         if self.origin is not None:
             warn_of_change(self.source, self.origin)
+        found = self.geometry.n_layers, self.geometry.hidden_size
+        if self.fitted_sizes not in (None, found):
+            raise ValueError(
+                "The 'model_name' parameter of HFEmbeddingTransformer must name the "
+                "model it was fitted with, whose layers and hidden size were "
+                f"{self.fitted_sizes}. Got {self.source.name!r} instead, with {found}: "
+                "fit again."
+            )
 
     def compute(
         self, texts: Sequence[str], layers: Sequence[int], parts: Sequence[str]

@@ -480,6 +480,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             verbose=bool(self.verbose),
             origin=self._origin,
             fitted_stack=self._stack,
+            fitted_sizes=(self.n_model_layers_, self.hidden_size_),
         )
 
     def _fill(

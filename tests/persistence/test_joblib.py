@@ -92,6 +92,14 @@ def test_a_model_that_changed_warns_when_its_weights_are_needed(
     again.predict_proba(TEXTS)
 
 
+def test_a_model_of_another_shape_is_refused_by_name(llama: str, bert: str) -> None:
+    fitted = fit_on_texts(llama)
+    fitted[0].set_params(model_name=bert)
+    shapes = r"were \(3, 16\)\. Got .*, with \(2, 16\): fit again"
+    with pytest.raises(ValueError, match=f"^The 'model_name' parameter .* {shapes}"):
+        fitted.predict_proba(TEXTS)
+
+
 def test_a_model_in_another_folder_is_the_same(llama: str, tmp_path: Path) -> None:
     loaded = pickle.loads(pickle.dumps(fit_on_texts(llama)))
     shutil.copytree(llama, tmp_path / "elsewhere")

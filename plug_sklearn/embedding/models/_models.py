@@ -211,8 +211,7 @@ def tell_state(source: ModelSource) -> Hashable:
     if not path.exists():
         return source
     stats = tuple(
-        (file, stat.st_mtime_ns, stat.st_size)
-        for file, stat in list_model_files(path)
+        (file, stat.st_mtime_ns, stat.st_size) for file, stat in list_model_files(path)
     )
     return (source, stats)
 
