@@ -17,7 +17,7 @@ from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import release_models
 from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding.store import _recall
-from plug_sklearn.embedding.store._store import ActivationStore, StoreError
+from plug_sklearn.embedding.store._store import ActivationStore
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"{name} is a {kind}" for name in NAMES for kind in ("metal", "gas")]
@@ -123,7 +123,8 @@ def test_stored_texts_need_no_weights(llama: str, tmp_path: Path) -> None:
 
 def test_store_that_cannot_be_a_folder_is_an_error(llama: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=str(tmp_path / "file")):
+    found = f"'store' parameter .* Got '{tmp_path / 'file'}' instead, which is a file"
+    with pytest.raises(ValueError, match=found):
         embed(llama, tmp_path / "file")
 
 
