@@ -1,6 +1,5 @@
 """Hyperparameters ⇄ plain JSON values."""
 
-import re
 from collections.abc import Mapping
 from math import isfinite
 from numbers import Integral, Real
@@ -14,9 +13,9 @@ from sklearn.base import BaseEstimator
 #: Where and how an estimator runs, which is for whoever loads it to say.
 LEFT_OUT = frozenset({"device", "n_jobs", "store", "verbose"})
 
-#: Implementations of attention that come with torch or with a package of their own:
-#: a name with a slash is code from the hub.
-_ATTENTION = re.compile(r"eager|sdpa|flash_attention_[0-9]|flex_attention")
+#: Implementations of attention that come with torch. A name with a slash is code from
+#: the hub, and so is flash attention where only the package ``kernels`` is installed.
+_ATTENTION = frozenset({"eager", "flex_attention", "sdpa"})
 
 
 class _ModelArguments(BaseModel):
@@ -149,7 +148,7 @@ def _refuse_code(owner: str, plain: Mapping[str, Any]) -> None:
     if plain.get("trust_remote_code"):
         must_be["trust_remote_code"] = "False"
     attention = plain.get("attn_implementation")
-    if attention is not None and not _ATTENTION.fullmatch(str(attention)):
+    if attention is not None and str(attention) not in _ATTENTION:
         must_be["attn_implementation"] = "one that needs no code of the hub"
     arguments = plain.get("model_kwargs")
     if arguments is not None:

@@ -167,6 +167,7 @@ def test_a_parameter_that_is_no_plain_value_is_named(
     [
         ("trust_remote_code", True),
         ("attn_implementation", "someone/kernels"),
+        ("attn_implementation", "flash_attention_2"),
         ("model_kwargs", {"use_safetensors": False}),
         ("model_kwargs", {"trust_remote_code": True}),
     ],
