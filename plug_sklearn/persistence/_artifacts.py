@@ -80,7 +80,7 @@ def save_artifacts(
     artifact = {
         "format": FORMAT,
         "versions": dict(list_versions()),
-        "sha256": sha256(tensors).hexdigest(),
+        "sha256": _digest(tensors, record),
         "estimator": record,
     }
     try:
@@ -101,9 +101,9 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     """Load a fitted estimator from files that :func:`save_artifacts` wrote.
 
     Nothing in the files can run code: the JSON is checked against a closed schema, the
-    tensors against the shapes that it names and its checksum. Files of pingkit, a
-    ``.pt`` beside its JSON, are read too: as long as they hold tensors alone, of its
-    own MLP or CNN.
+    tensors against the shapes that it names, and both against a checksum. Files of
+    pingkit, a ``.pt`` beside its JSON, are read too: as long as they hold tensors
+    alone, of its own MLP or CNN.
 
     Parameters
     ----------
@@ -153,7 +153,17 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     with naming(weights):
         data = weights.read_bytes()
         tensors = read_tensors(data, expected)
-        if sha256(data).hexdigest() != artifact.sha256:
-            raise ValueError(f"{description.name} was written with another file")
     with naming(description):
-        return restore_estimator(artifact.estimator, tensors, device)
+        estimator = restore_estimator(artifact.estimator, tensors, device)
+        # Last: what is wrong with a value tells more than that it was changed.
+        if _digest(data, found["estimator"]) != artifact.sha256:
+            raise ValueError(
+                f"it or {weights.name} is not what was saved: their checksum differs"
+            )
+    return estimator
+
+
+def _digest(tensors: bytes, record: object) -> str:
+    """Digest all that decides predictions: a digit of the JSON as well as a weight."""
+    text = json.dumps(record, sort_keys=True)
+    return sha256(tensors + text.encode()).hexdigest()

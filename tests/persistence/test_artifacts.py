@@ -244,7 +244,11 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         (lambda a: a["estimator"]["classes"]["values"].reverse(), "sorted"),
         (lambda a: a["estimator"]["classes"].update(dtype="O8"), "dtype 'O8'"),
         (lambda a: a["estimator"]["classes"].update(dtype="int64"), "dtype 'int64'"),
-        (lambda a: a.update(sha256="0" * 64), "probe.json was written with another"),
+        (lambda a: a.update(sha256="0" * 64), "probe.safetensors is not what was"),
+        (
+            lambda a: a["estimator"]["classes"].update(values=["false", "trua"]),
+            "is not what was saved",
+        ),
     ],
 )
 def test_json_that_says_what_it_may_not_is_refused(
