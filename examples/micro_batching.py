@@ -143,6 +143,7 @@ class MicroBatcher:
             results = list(
                 await loop.run_in_executor(self._thread, self.compute, texts)
             )
+        # Whatever it is, it is for those who asked, and not for this loop.
         except Exception as error:
             if len(batch) == 1:
                 return [error]

@@ -11,6 +11,8 @@
     Samples and shapes → widths.
 ``_networks``, ``_cnn_network``
     The networks, of several members at once: plain torch modules, of ``_layers``.
+``_mixture``
+    Classifiers of one sample → their mean, weighed by how well each predicts.
 ``_projection``
     Features → the directions in which they vary most.
 ``_losses``
@@ -19,6 +21,10 @@
     The skorch net that trains a network, with ``_rows`` for batches.
 ``_side_by_side``
     Probes on other features of the same rows → trained at once.
+``_precision``
+    A network → its copy in double precision, for a few samples.
+``_plain_state``
+    A fitted classifier ⇄ plain values and arrays: what pickles and files hold.
 ``_callbacks``
     The callbacks of users, checked.
 ``_sharpness``

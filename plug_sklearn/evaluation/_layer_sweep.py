@@ -44,7 +44,8 @@ def layer_sweep(
     A :class:`PlugMLPClassifier` on the CPU is fitted to several layers at once, several
     times faster, where each comes out as it would alone: one without ``callbacks`` or
     ``verbose``, of ``sizing="heuristic"``, on features and widths that are multiples of
-    16, as hidden sizes mostly are.
+    16, as hidden sizes mostly are. Without a ``random_state``, those that are fitted at
+    once draw from one seed.
 
     Parameters
     ----------

@@ -157,13 +157,15 @@ def _measure_preamble(
     lengths = prompts.lengths[numbers]
     # Each prompt keeps a token of its own.
     n_shared = int(min(shared[1:].min(), lengths.min() - 1))
+    if n_shared == 0:
+        return 0
     common = np.concatenate([[n_shared], shared[1:]])
     after = fill_packs(
         lengths - n_shared, common - n_shared, pack_after(n_shared, pack_nodes)
     )
     n_with = n_shared + sum(pack.n_nodes for pack in after)
     n_without = sum(pack.n_nodes for pack in fill_packs(lengths, common, pack_nodes))
-    if n_shared == 0 or n_without - n_with < least_saved:
+    if n_without - n_with < least_saved:
         return 0
     kept = [prompts.kept[prompts.starts[n] : prompts.starts[n + 1]] for n in numbers]
     # Pooled alike in the preamble, and after it over at least one token.
