@@ -10,7 +10,8 @@
 ``_sizing``, ``_budget``
     Samples and shapes → widths.
 ``_networks``, ``_cnn_network``
-    The networks, of several members at once: plain torch modules, of ``_layers``.
+    The networks, of several members at once: plain torch modules, of ``_layers``
+    and ``_members``.
 ``_mixture``
     Classifiers of one sample → their mean, weighed by how well each predicts.
 ``_projection``

@@ -3,14 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from plug_sklearn.classifiers._layers import (
-    Dropout,
-    MemberLinear,
-    Projection,
-    Sharpness,
-    Standardise,
-    average_members,
-)
+from plug_sklearn.classifiers._layers import Dropout, Projection, Sharpness, Standardise
+from plug_sklearn.classifiers._members import MemberLinear, average_members
 from plug_sklearn.classifiers._mixture import LayerProbes, Mixture
 
 

@@ -7,14 +7,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from plug_sklearn.classifiers._cnn_network import CNNNetwork
-from plug_sklearn.classifiers._layers import (
-    Dropout,
+from plug_sklearn.classifiers._layers import Dropout, Projection, Sharpness, Standardise
+from plug_sklearn.classifiers._members import (
     LinearPath,
     MemberLinear,
     MemberNorm,
-    Projection,
-    Sharpness,
-    Standardise,
     average_members,
 )
 from plug_sklearn.classifiers._mixture import LayerProbes, Mixture

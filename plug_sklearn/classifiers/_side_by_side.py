@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from plug_sklearn._devices import resolve_device
 from plug_sklearn.classifiers._classifiers import Training
 from plug_sklearn.classifiers._inputs import draw_seeds
-from plug_sklearn.classifiers._layers import Dropout, MemberLinear, MemberNorm
+from plug_sklearn.classifiers._layers import Dropout
 from plug_sklearn.classifiers._losses import weigh_losses
+from plug_sklearn.classifiers._members import MemberLinear, MemberNorm
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
 from plug_sklearn.classifiers._networks import MLPNetwork
 from plug_sklearn.classifiers._rows import Batches, MemberRows, join_probes

@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plug_sklearn.classifiers._layers import (
     Dropout,
-    LinearPath,
-    MemberLinear,
-    MemberNorm,
     Projection,
     Sharpness,
     Standardise,
@@ -79,40 +76,6 @@ def test_statistics_are_neither_trained_nor_lost() -> None:
     standardise = learn(torch.randn(9, 4, generator=seed()), torch.ones(9))
     assert not list(standardise.parameters())
     assert set(standardise.state_dict()) == {"mean", "scale"}
-
-
-def draw_linear() -> MemberLinear:
-    linear = MemberLinear(3, 4, 2)
-    linear.draw(seed())
-    return linear
-
-
-def test_each_member_has_a_linear_layer_of_its_own() -> None:
-    linear = draw_linear()
-    x = torch.randn(5, 3, 4, generator=seed(1))
-    expected = [x[:, k] @ linear.weight[k] + linear.bias[k] for k in range(3)]
-    torch.testing.assert_close(linear(x), torch.stack(expected, dim=1))
-
-
-def test_samples_of_all_members_are_given_to_each() -> None:
-    linear = draw_linear()
-    x = torch.randn(5, 1, 4, generator=seed(1))
-    torch.testing.assert_close(linear(x), linear(x.repeat(1, 3, 1)))
-
-
-def test_a_linear_path_begins_as_zero() -> None:
-    path = LinearPath(3, 4, 2)
-    path.draw(seed())
-    assert not path(torch.ones(5, 3, 4)).any()
-
-
-def test_units_of_each_member_are_normalised_alone() -> None:
-    norm = MemberNorm(3, 2)
-    norm.reset_parameters()
-    x = torch.randn(6, 3, 2, generator=seed())
-    alone = nn.BatchNorm1d(2)
-    expected = torch.stack([alone(x[:, k]) for k in range(3)], dim=1)
-    torch.testing.assert_close(norm(x), expected)
 
 
 def test_sharpness_scales_logits_outside_training() -> None:
