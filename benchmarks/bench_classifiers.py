@@ -68,6 +68,10 @@ CNN_VARIANTS = {
     "CNN": {},
     "CNN, contrastive_weight=0": {"contrastive_weight": 0.0},
     "CNN, linear_path=False": {"linear_path": False},
+    "CNN, linear_path=False, contrastive_weight=0": {
+        "linear_path": False,
+        "contrastive_weight": 0.0,
+    },
     "CNN, conv_over='units'": {"conv_over": "units"},
 }
 ABLATION_ROWS, CNN_ROWS = 400, 600

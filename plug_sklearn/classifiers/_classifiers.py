@@ -102,7 +102,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         described = {"lr": self.lr, "optimizer__weight_decay": self.weight_decay}
         if skeleton.linear is not None:
             # AdamW moves each weight alike: of more inputs, less each.
-            lr = min(self.linear_lr / skeleton.linear.weight.shape[-1], self.lr)
+            lr = min(self.linear_lr / skeleton.linear.n_in, self.lr)
             of_path = {"lr": lr, "weight_decay": self.linear_decay / lr}
             described["optimizer__param_groups"] = [("linear.*", of_path)]
         return described

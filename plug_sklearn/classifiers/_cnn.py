@@ -140,7 +140,7 @@ class PlugCNNClassifier(
         max_epochs: int = 200,
         lr: float = 2e-3,
         weight_decay: float = 1e-2,
-        linear_lr: float = 0.5,
+        linear_lr: float = 1.2,
         linear_decay: float = 3e-4,
         batch_size: int = 64,
         early_stopping: bool = True,

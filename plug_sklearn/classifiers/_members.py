@@ -89,6 +89,7 @@ class LinearPath(MemberLinear):
 
     def __init__(self, n_members: int, n_in: int, n_out: int) -> None:
         super().__init__(n_members, n_in, n_out)
+        self.n_in = n_in
         self.weight = nn.Parameter(torch.empty(n_members, n_out, n_in))
 
     def draw(self, generator: Generator) -> None:

@@ -23,6 +23,7 @@ class LayerProbes(nn.Module):
         self, n_members: int, n_layers: int, n_in: int, n_classes: int
     ) -> None:
         super().__init__()
+        self.n_in = n_in
         self.weight = nn.Parameter(torch.empty(n_members, n_in, n_layers, n_classes))
         self.bias = nn.Parameter(torch.empty(n_members, n_classes))
 

@@ -3,6 +3,8 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
+from skorch import NeuralNet
+from skorch.callbacks import Callback
 from torch import nn
 
 from plug_sklearn import LayerAggregator, PlugCNNClassifier
@@ -67,6 +69,17 @@ def test_parameters_reach_the_network_and_the_loss() -> None:
     assert net.module__dropout == 0.4
     assert net.criterion__contrastive_weight == 0.3
     assert net.criterion__temperature == 0.5
+
+
+def test_probes_learn_at_the_linear_rate_over_the_units_of_a_layer() -> None:
+    rates = []
+
+    class KeepRates(Callback):
+        def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
+            rates.extend(group["lr"] for group in net.optimizer_.param_groups)
+
+    fit(X, linear_lr=0.018, callbacks=[KeepRates()])
+    assert min(rates) == pytest.approx(0.001)
 
 
 def test_flat_samples_with_geometry_are_those_of_four_axes() -> None:
