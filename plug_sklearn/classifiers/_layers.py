@@ -43,7 +43,10 @@ class Dropout(nn.Module):
         scale.div_(1 - self.p)
         if self.n_probes > 1:
             of_probes = x.reshape(n_rows, self.n_probes, -1, *units)
-            return (of_probes * scale[:, None]).flatten(1, 2)
+            scale = scale[:, None]
+            # In the memory of the batch, unless a gradient is to see it.
+            multiply = torch.mul if x.requires_grad else Tensor.mul_
+            return multiply(of_probes, scale).flatten(1, 2)
         # In the memory of the mask, unless a gradient is to see it.
         return x * scale if x.requires_grad else scale.mul_(x)
 

@@ -7,7 +7,6 @@ the last bit what it would get alone.
 """
 
 from math import log, sqrt
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,16 +19,10 @@ class MemberLinear(nn.Module):
     ----------
     n_members, n_in, n_out : int
         Members, and units before and after.
-
-    Attributes
-    ----------
-    n_probes : int
-        Probes that these are the members of.
     """
 
     def __init__(self, n_members: int, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.n_probes = 1
         self.weight = nn.Parameter(torch.empty(n_members, n_in, n_out))
         self.bias = nn.Parameter(torch.empty(n_members, n_out))
 
@@ -46,38 +39,13 @@ class MemberLinear(nn.Module):
         return out.transpose(0, 1)
 
     def spread_bias(self, n_rows: int) -> Tensor:
-        """Give the biases, (members, n_rows or 1, n_out)."""
-        if self.n_probes == 1:
-            return self.bias[:, None]
-        spread: Tensor = _SpreadBias.apply(  # type: ignore[no-untyped-call] # torch's
-            self.bias, n_rows, self.n_probes
-        )
-        return spread
+        """Give the bias of each row, (members, n_rows, n_out).
 
-
-class _SpreadBias(torch.autograd.Function):
-    """Biases → one of each row, whose gradients are summed probe by probe.
-
-    How torch splits a sum, and so rounds it, depends on how many there are beside it.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - torch types it so
-        bias: Tensor,
-        n_rows: int,
-        n_probes: int,
-    ) -> Tensor:
-        ctx.n_probes = n_probes
-        return bias[:, None].expand(-1, n_rows, -1)
-
-    @staticmethod
-    def backward(
-        ctx: Any,  # noqa: ANN401 - torch types it so
-        gradient: Tensor,
-    ) -> tuple[Tensor, None, None]:
-        parts = gradient.chunk(ctx.n_probes)
-        return torch.cat([part.sum(dim=1) for part in parts]), None, None
+        As a product, whose gradient is one too. That of a broadcast is a sum, which
+        torch splits, and so rounds, by how many members there are beside one.
+        """
+        rows = self.bias.new_ones(1, n_rows, 1).expand(len(self.bias), -1, -1)
+        return torch.bmm(rows, self.bias[:, None])
 
 
 class LinearPath(MemberLinear):

@@ -196,6 +196,7 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         weight = rows.weight[self.positions].masked_fill(is_fill, 0)
         self.weight = weight / weight.mean()
         self.n_probes = 1
+        self.memory: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -206,9 +207,19 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         if self.rows.places is not None:
             places = self.rows.places[places]
         # Several times faster than X[places].
-        taken = X.index_select(0, places)
+        memory = None if self.memory is None else self.memory[: len(places)]
+        taken = torch.index_select(X, 0, places, out=memory)
         shaped = taken.view(*positions.shape, *X.shape[1:])
         return shaped, (self.y[index], self.weight[index])
+
+    def put_batches_in_one_place(self, batch_size: int) -> None:
+        """Put the samples of each batch over those of the last.
+
+        New memory for large batches takes as long as to fill it.
+        """
+        # A last batch of one row joins the one before.
+        n_samples = (batch_size + 1) * self.positions.shape[1]
+        self.memory = self.rows.X.new_empty(n_samples, *self.rows.X.shape[1:])
 
     def shuffle(self, generator: Generator) -> "MemberRows":
         """Put the rows of each member of a probe in an order of its own."""

@@ -1,12 +1,12 @@
-"""Probes on other features of the same rows → trained at once, each as alone."""
+"""Probes on other features or rows → trained at once, each as alone."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import cast
+from itertools import compress
+from typing import Any, cast
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from plug_sklearn._devices import resolve_device
@@ -14,7 +14,7 @@ from plug_sklearn.classifiers._classifiers import Training
 from plug_sklearn.classifiers._inputs import draw_seeds
 from plug_sklearn.classifiers._layers import Dropout
 from plug_sklearn.classifiers._losses import weigh_losses
-from plug_sklearn.classifiers._members import MemberLinear, MemberNorm
+from plug_sklearn.classifiers._members import MemberNorm
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
 from plug_sklearn.classifiers._networks import MLPNetwork
 from plug_sklearn.classifiers._rows import Batches, MemberRows, join_probes
@@ -23,17 +23,15 @@ from plug_sklearn.classifiers._stopping import StopTraining
 from plug_sklearn.classifiers._training import Batch, ProbeNet
 
 #: Bounds the rows and networks that are in memory at once.
-MOST_BYTES = 2**26
+MOST_BYTES = 2**28
+#: Single-precision numbers that the largest registers of processors hold.
+NUMBERS_AT_ONCE = 16
 
 
 def fit_side_by_side(
-    probes: Sequence[PlugMLPClassifier],
-    X: Sequence[ArrayLike],
-    y: ArrayLike,
-    sample_weight: ArrayLike | None = None,
-    groups: ArrayLike | None = None,
+    probes: Sequence[PlugMLPClassifier], arguments: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Fit probes that differ in their features alone.
+    """Fit probes that differ in what they learn from alone.
 
     Each becomes what its own ``fit`` would make of it; but without a ``random_state``,
     all draw from one seed.
@@ -42,21 +40,19 @@ def fit_side_by_side(
     ----------
     probes : sequence of PlugMLPClassifier
         Of the same parameters, of which ``can_fit_side_by_side``.
-    X : sequence of array-like of shape (n_samples, n_features)
-        What each is to learn from.
-    y, sample_weight, groups : array-like of shape (n_samples,)
-        Of the samples, as ``fit`` takes them.
+    arguments : sequence of dict
+        For each, ``X`` and ``y``, and if there are any ``sample_weight`` and
+        ``groups``, as ``fit`` takes them.
     """
     shared_seeds = draw_seeds(None)
     alike: dict[object, list[tuple[PlugMLPClassifier, Training]]] = defaultdict(list)
-    for probe, samples in zip(probes, X, strict=True):
+    for probe, own in zip(probes, arguments, strict=True):
         probe._validate_params()
         is_random = probe.random_state is None
         seeds = shared_seeds if is_random else draw_seeds(probe.random_state)
-        training = probe._prepare(samples, y, sample_weight, groups, seeds)
-        # Layers on which rows are the same in all have fewer rows, and other widths.
-        shape = str(training.net.get_params_for("module"))
-        alike[training.net.seed, shape, training.rows.y.shape].append((probe, training))
+        given = {"sample_weight": None, "groups": None, **own}
+        training = probe._prepare(**given, seeds=seeds)
+        alike[_describe(training)].append((probe, training))
     for prepared in alike.values():
         trainings = [training for _, training in prepared]
         if len(prepared) > 1 and _is_exact(trainings[0].net):
@@ -96,7 +92,7 @@ def can_fit_side_by_side(probe: PlugMLPClassifier) -> bool:
 def count_side_by_side(
     probe: PlugMLPClassifier, n_samples: int, n_features: int
 ) -> int:
-    """Count the probes whose rows, networks and batches take 64 MB.
+    """Count the probes whose rows, networks and batches take 256 MB.
 
     Parameters
     ----------
@@ -125,6 +121,15 @@ def count_side_by_side(
     return max(1, MOST_BYTES // (4 * n_numbers))
 
 
+def _describe(training: Training) -> tuple[object, ...]:
+    # Where rows are the same in all there are fewer, and so other widths; and folds may
+    # differ by a row, or hold out none.
+    net, held_out = training.net, training.validation
+    shape = str(net.get_params_for("module"))
+    n_held_out = None if held_out is None else len(held_out)
+    return net.seed, shape, training.rows.y.shape, n_held_out
+
+
 def _is_exact(net: ProbeNet) -> bool:
     # MKL rounds otherwise where a member's rows or weights begin elsewhere within the
     # 64 bytes that a processor reads at once; and torch's norms, what is left over when
@@ -146,22 +151,20 @@ def train_side_by_side(trainings: Sequence[Training]) -> None:
     for training in trainings:
         training.net.initialize()
         training.net.notify("on_train_begin", X=training.rows, y=None)
-    leader, running = trainings[0].net, list(trainings)
-    optimizer = _join_optimizers(running)
-    convoy = Convoy(running, leader)
+    leader = trainings[0].net
+    convoy = Convoy(trainings, leader)
     for _ in range(leader.max_epochs):
-        convoy.train_epoch(optimizer)
+        convoy.train_epoch()
         convoy.validate_epoch()
-        stopped = [training for training in running if _ends_here(training.net)]
-        if not stopped:
+        runs = [not _ends_here(training.net) for training in convoy.trainings]
+        if all(runs):
             continue
-        convoy.release(stopped)
-        running = [training for training in running if training not in stopped]
-        if not running:
+        stopped = [not one_runs for one_runs in runs]
+        convoy.release(list(compress(convoy.trainings, stopped)))
+        if not any(runs):
             return
-        _leave_out_stopped(optimizer, running)
-        convoy = Convoy(running, leader)
-    convoy.release(running)
+        convoy = convoy.go_on_with(runs)
+    convoy.release(convoy.trainings)
 
 
 class Convoy:
@@ -176,10 +179,12 @@ class Convoy:
     """
 
     def __init__(self, trainings: Sequence[Training], leader: ProbeNet) -> None:
+        self.trainings = trainings
         self.nets = [training.net for training in trainings]
         self.leader = leader
         modules = [net.module_ for net in self.nets]
         self.network = join_modules(modules)
+        self.optimizer = _join_optimizers(self.network, self.nets)
         for layer, own in zip(
             self.network.modules(), leader.module_.modules(), strict=True
         ):
@@ -193,12 +198,30 @@ class Convoy:
             ]
         )
         self.rows = join_probes([training.rows for training in trainings], features)
+        self.rows.put_batches_in_one_place(leader.batch_size)
         self.validation = None
         held_out = [training.validation for training in trainings]
         if isinstance(held_out[0], MemberRows):
             self.validation = join_probes(cast(list[MemberRows], held_out), features)
 
-    def train_epoch(self, optimizer: torch.optim.Optimizer) -> None:
+    def go_on_with(self, runs: Sequence[bool]) -> "Convoy":
+        """Make a convoy of the nets that run on, whose optimizers remember theirs."""
+        convoy = Convoy(list(compress(self.trainings, runs)), self.leader)
+        before, after = self.optimizer.state, convoy.optimizer.state
+        for net in convoy.nets:
+            for own in net.module_.parameters():
+                after[own] = before[own]
+        pairs = zip(self.network.parameters(), convoy.network.parameters(), strict=True)
+        for joined, kept in pairs:
+            after[kept] = {
+                name: torch.cat(list(compress(value.chunk(len(runs)), runs)))
+                if value.ndim
+                else value
+                for name, value in before[joined].items()
+            }
+        return convoy
+
+    def train_epoch(self) -> None:
         """Take a step on each batch."""
         for net in self.nets:
             net.notify("on_epoch_begin")
@@ -210,7 +233,7 @@ class Convoy:
             for parameter in self.network.parameters():
                 cast(Tensor, parameter.grad).zero_()
             torch.autograd.backward(losses.sum())
-            optimizer.step()
+            self.optimizer.step()
             self._record_batch("train", losses, batch)
         for net in self.nets:
             for layer in net.module_.modules():
@@ -270,7 +293,7 @@ def join_modules(modules: Sequence[MLPNetwork]) -> MLPNetwork:
     """
     joined = deepcopy(modules[0])
     for layer in joined.modules():
-        if isinstance(layer, Dropout | MemberLinear):
+        if isinstance(layer, Dropout):
             layer.n_probes = len(modules)
     states = [module.state_dict(keep_vars=True) for module in modules]
     for name, value in joined.state_dict(keep_vars=True).items():
@@ -287,23 +310,32 @@ def join_modules(modules: Sequence[MLPNetwork]) -> MLPNetwork:
     return joined
 
 
-def _join_optimizers(trainings: Sequence[Training]) -> torch.optim.Optimizer:
-    groups = zip(*(each.net.optimizer_.param_groups for each in trainings), strict=True)
+def _join_optimizers(
+    network: MLPNetwork, nets: Sequence[ProbeNet]
+) -> torch.optim.Optimizer:
+    joined = dict(network.named_parameters())
+    names = {own: name for name, own in nets[0].module_.named_parameters()}
+
+    def choose(of_nets: Sequence[nn.Parameter]) -> Sequence[nn.Parameter]:
+        # A step rounds otherwise what is left over of the numbers it takes at a time.
+        is_whole = of_nets[0].numel() % NUMBERS_AT_ONCE == 0
+        return [joined[names[of_nets[0]]]] if is_whole else of_nets
+
+    groups = zip(*(net.optimizer_.param_groups for net in nets), strict=True)
     return torch.optim.AdamW(
         [
-            {**of_nets[0], "params": [p for group in of_nets for p in group["params"]]}
+            {
+                **of_nets[0],
+                "params": [
+                    chosen
+                    for each in zip(*(g["params"] for g in of_nets), strict=True)
+                    for chosen in choose(each)
+                ],
+            }
             for of_nets in groups
         ],
         fused=True,
     )
-
-
-def _leave_out_stopped(
-    optimizer: torch.optim.Optimizer, running: Sequence[Training]
-) -> None:
-    groups = zip(*(each.net.optimizer_.param_groups for each in running), strict=True)
-    for joined, of_nets in zip(optimizer.param_groups, groups, strict=True):
-        joined["params"] = [p for group in of_nets for p in group["params"]]
 
 
 def _ends_here(net: ProbeNet) -> bool:

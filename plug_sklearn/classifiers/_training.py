@@ -231,6 +231,11 @@ class ProbeNet(NeuralNetClassifier):
         factor = find_sharpness(logits.flatten(end_dim=-2), codes, weights)
         self.module_.sharpness.factor.fill_(factor)
 
+    def _set_training(self, training: bool = True) -> None:
+        # skorch's own goes through all layers in each step.
+        if (self.module_.training, self.criterion_.training) != (training, training):
+            super()._set_training(training)
+
     def check_data(self, X: object, y: object = None) -> None:
         """Accept the data: the estimator has checked it."""
 

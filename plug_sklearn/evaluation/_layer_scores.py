@@ -1,6 +1,7 @@
 """Features of several layers → scores of a probe on each, fitted at once if it can."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from time import perf_counter
 from typing import Any
 
@@ -25,7 +26,7 @@ def count_at_once(
     n_samples: int,
     n_features: int,
 ) -> int:
-    """Count the layers whose probes are to be fitted at once.
+    """Count the probes that are to be fitted at once.
 
     Parameters
     ----------
@@ -67,6 +68,7 @@ def score_layers(
     folds: Folds,
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
+    n_at_once: int = 1,
 ) -> list[pd.DataFrame]:
     """Score a probe on each of several layers.
 
@@ -75,19 +77,23 @@ def score_layers(
     estimator : estimator
         The probe.
     features : sequence of ndarray of shape (n_samples, n_features)
-        Features of each layer; of one alone, unless they can be fitted at once.
+        Features of each layer.
     y, folds, scoring, fit_params
         As ``score_folds`` takes them.
+    n_at_once : int, default=1
+        Probes, of layers and folds, to fit at once.
 
     Returns
     -------
     list of DataFrame
-        For each layer, what ``score_folds`` gives. Layers that are fitted at once have
+        For each layer, what ``score_folds`` gives. Probes that are fitted at once have
         even shares of the time.
     """
-    if len(features) > 1:
+    if n_at_once > 1:
         try:
-            return _score_at_once(estimator, features, y, folds, scoring, fit_params)
+            return _score_at_once(
+                estimator, features, y, folds, scoring, fit_params, n_at_once
+            )
         except ValueError:
             # One of them cannot be fitted. Alone, the others can.
             pass
@@ -105,26 +111,33 @@ def _score_at_once(
     folds: Folds,
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
+    n_at_once: int,
 ) -> list[pd.DataFrame]:
     from plug_sklearn.classifiers._side_by_side import fit_side_by_side
 
     frames: list[list[pd.DataFrame]] = [[] for _ in features]
-    for number, (train, test) in enumerate(folds):
-        probes = [clone(estimator) for _ in features]
-        own = {name: _safe_indexing(value, train) for name, value in fit_params.items()}
+    cells = list(product(range(len(features)), range(len(folds))))
+    for first in range(0, len(cells), n_at_once):
+        chosen = cells[first : first + n_at_once]
+        probes = [clone(estimator) for _ in chosen]
         start = perf_counter()
-        fit_side_by_side(
-            probes, [X[train] for X in features], _safe_indexing(y, train), **own
-        )
+        arguments = [
+            {
+                name: _safe_indexing(value, folds[fold][0])
+                for name, value in {"X": features[layer], "y": y, **fit_params}.items()
+            }
+            for layer, fold in chosen
+        ]
+        fit_side_by_side(probes, arguments)
         seconds = (perf_counter() - start) / len(probes)
-        for probe, X, of_layer in zip(probes, features, frames, strict=True):
+        for probe, (layer, fold) in zip(probes, chosen, strict=True):
             scores, _ = score_folds(
                 FrozenEstimator(probe),
-                X,
+                features[layer],
                 y,
-                [(train, test)],
+                [folds[fold]],
                 scoring=scoring,
                 fit_params={},
             )
-            of_layer.append(scores.assign(fold=number, fit_time=seconds))
+            frames[layer].append(scores.assign(fold=fold, fit_time=seconds))
     return [pd.concat(of_layer, ignore_index=True) for of_layer in frames]

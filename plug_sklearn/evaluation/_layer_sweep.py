@@ -130,10 +130,13 @@ def layer_sweep(
     fit_params = collect_fit_params(estimator, params, groups)
     n_samples, *_, n_features = activations.shape
     n_at_once = count_at_once(estimator, fit_params, n_samples, n_features)
-    n_chunks = max(-(-len(cells) // n_at_once), effective_n_jobs(n_jobs))
+    n_layers_at_once = max(1, n_at_once // len(folds))
+    n_chunks = max(-(-len(cells) // n_layers_at_once), effective_n_jobs(n_jobs))
     taken = [activations[:, layer, part] for layer, part in cells]
     scored: list[list[pd.DataFrame]] = Parallel(n_jobs=n_jobs)(
-        delayed(score_layers)(estimator, taken[at], y, folds, scoring, fit_params)
+        delayed(score_layers)(
+            estimator, taken[at], y, folds, scoring, fit_params, n_at_once
+        )
         for at in gen_even_slices(len(cells), min(n_chunks, len(cells)))
     )
     layer_names, part_names = _name_axes(embedder, activations)

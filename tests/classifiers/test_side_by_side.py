@@ -36,7 +36,7 @@ def fit_both_ways(
     **fit_params: np.ndarray | None,
 ) -> list[tuple[PlugMLPClassifier, PlugMLPClassifier]]:
     together = [clone(probe) for _ in layers]
-    fit_side_by_side(together, layers, y, **fit_params)
+    fit_side_by_side(together, [{"X": X, "y": y, **fit_params} for X in layers])
     alone = [clone(probe).fit(X, y, **fit_params) for X in layers]
     return list(zip(alone, together, strict=True))
 
@@ -103,6 +103,27 @@ def test_probes_that_stop_early_leave_the_others_as_they_would_be() -> None:
             assert other == pytest.approx(one, rel=1e-5)
 
 
+def test_probes_of_several_folds_are_what_they_would_be_alone() -> None:
+    # Two folds have a row more than the third; and one holds out no rows, since its
+    # groups allow no choice.
+    layers, y = draw_layers(2, 97)
+    folds = [np.delete(np.arange(97), np.arange(k, 97, 3)) for k in range(3)]
+    groups = [np.arange(len(rows)) // 3 for rows in folds[:2]]
+    groups.append(y[folds[2]])
+    arguments = [
+        {"X": X[rows], "y": y[rows], "groups": of_rows}
+        for X in layers
+        for rows, of_rows in zip(folds, groups, strict=True)
+    ]
+    together = [clone(PROBE) for _ in arguments]
+    fit_side_by_side(together, arguments)
+    for probe, own in zip(together, arguments, strict=True):
+        alone = clone(PROBE).fit(**own)
+        np.testing.assert_allclose(
+            probe.predict_proba(own["X"]), alone.predict_proba(own["X"]), atol=1e-6
+        )
+
+
 def test_weights_are_a_probes_own() -> None:
     layers, y = draw_layers(3, 60)
     for _, together in fit_both_ways(PROBE, layers, y):
@@ -125,7 +146,7 @@ def test_probes_without_a_seed_share_one() -> None:
     layers, y = draw_layers(2, 60)
     layers[1] = layers[0]
     one, other = (clone(PROBE).set_params(random_state=None) for _ in range(2))
-    fit_side_by_side([one, other], layers, y)
+    fit_side_by_side([one, other], [{"X": X, "y": y} for X in layers])
     np.testing.assert_array_equal(
         one.predict_proba(layers[0]), other.predict_proba(layers[0])
     )
@@ -180,4 +201,4 @@ def test_features_that_cannot_be_fitted_are_an_error() -> None:
     layers, y = draw_layers(3, 60)
     layers[1][0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
-        fit_side_by_side([clone(PROBE) for _ in layers], layers, y)
+        fit_both_ways(PROBE, layers, y)
