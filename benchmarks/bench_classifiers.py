@@ -66,11 +66,11 @@ ABLATIONS = {
 }
 CNN_VARIANTS = {
     "CNN": {},
-    "CNN, contrastive_weight=0": {"contrastive_weight": 0.0},
+    "CNN, contrastive_weight=0.1": {"contrastive_weight": 0.1},
     "CNN, linear_path=False": {"linear_path": False},
-    "CNN, linear_path=False, contrastive_weight=0": {
+    "CNN, linear_path=False, contrastive_weight=0.1": {
         "linear_path": False,
-        "contrastive_weight": 0.0,
+        "contrastive_weight": 0.1,
     },
     "CNN, conv_over='units'": {"conv_over": "units"},
 }
