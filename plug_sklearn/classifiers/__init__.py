@@ -4,7 +4,7 @@
     The two estimators, and ``_classifiers``, what they share.
 ``_inputs``
     What users pass to ``fit`` and ``predict`` → checked rows, with ``_labels`` for
-    labels and weights.
+    labels and weights, and ``_distinct_rows``, those that differ.
 ``_splitting``
     Rows → training and validation rows.
 ``_sizing``, ``_budget``
@@ -21,7 +21,7 @@
 ``_training``
     The skorch net that trains a network, with ``_rows`` for batches.
 ``_side_by_side``
-    Probes on other features of the same rows → trained at once.
+    Probes on other features or rows → trained at once, by steps of a ``_convoy``.
 ``_precision``
     A network → its copy in double precision, for a few samples.
 ``_plain_state``

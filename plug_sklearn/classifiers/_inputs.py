@@ -11,17 +11,13 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from plug_sklearn.classifiers._distinct_rows import find_distinct_rows
 from plug_sklearn.classifiers._labels import (
     encode_labels,
     match_labels,
     read_sample_weight,
 )
-from plug_sklearn.classifiers._rows import (
-    MemberRows,
-    Rows,
-    arrange_members,
-    find_distinct_rows,
-)
+from plug_sklearn.classifiers._rows import MemberRows, Rows, arrange_members
 from plug_sklearn.classifiers._splitting import choose_validation_rows
 
 

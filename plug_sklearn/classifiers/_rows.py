@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -14,78 +12,6 @@ from torch.utils.data import Dataset
 
 #: The class code of rows that do not count, as torch's own cross-entropy has it.
 NO_CLASS = -100
-#: Bounds the memory of a copy.
-ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class DistinctRows:
-    """The different rows of a training set.
-
-    Attributes
-    ----------
-    index : ndarray of int
-        Positions of the rows, one of each, in an order that only their values decide.
-    weight : ndarray of float64
-        Summed weight of the rows that are the same.
-    """
-
-    index: NDArray[np.intp]
-    weight: NDArray[np.float64]
-
-
-def find_distinct_rows(
-    X: NDArray[np.float32],
-    codes: NDArray[np.intp],
-    weight: NDArray[np.float64],
-    groups: NDArray[np.intp] | None = None,
-) -> DistinctRows:
-    """Find the rows that differ, and sum the weights of those that do not.
-
-    A row that is there twice thereby counts exactly as one of weight 2; it is never on
-    both sides of a validation split; and the order of the rows changes nothing.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, ...), float32
-        Samples.
-    codes, groups : ndarray of shape (n,)
-        Class codes, and group codes if there are groups: rows that differ in these
-        differ.
-    weight : ndarray of shape (n,)
-        Weights, not all 0; rows of weight 0 are left out.
-
-    Returns
-    -------
-    DistinctRows
-        At most n rows.
-    """
-    kept = np.flatnonzero(weight)
-    _, value_ids = np.unique(_digest_rows(X, kept), return_inverse=True)
-    keys = np.stack(
-        [
-            value_ids,
-            codes[kept],
-            np.zeros_like(kept) if groups is None else groups[kept],
-        ]
-    )
-    _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    summed = np.bincount(inverse.ravel(), weight[kept])
-    return DistinctRows(kept[first], summed.astype(np.float64))
-
-
-def _digest_rows(X: NDArray[np.float32], kept: NDArray[np.intp]) -> NDArray[np.void]:
-    # Sixteen bytes a row are sorted, rather than the rows: theirs is no other order
-    # than one that only values decide.
-    digests = np.empty(len(kept), dtype="V16")
-    for start in range(0, len(kept), ROWS_AT_ONCE):
-        chosen = kept[start : start + ROWS_AT_ONCE]
-        # Adding 0 turns -0.0 into 0.0, which is the same number in other bytes.
-        values = np.ascontiguousarray(X[chosen])
-        values += 0
-        for number, row in enumerate(values, start):
-            digests[number] = np.void(blake2b(row, digest_size=16).digest())
-    return digests
 
 
 def share_tensor(X: NDArray[Any]) -> Tensor:
@@ -220,6 +146,17 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         # A last batch of one row joins the one before.
         n_samples = (batch_size + 1) * self.positions.shape[1]
         self.memory = self.rows.X.new_empty(n_samples, *self.rows.X.shape[1:])
+
+    def keep_probes(self, kept: Sequence[bool]) -> "MemberRows":
+        """Take the rows of some of the probes."""
+        n_members = self.positions.shape[1] // self.n_probes
+        columns = torch.tensor(kept).repeat_interleave(n_members)
+        taken = copy(self)
+        taken.positions = self.positions[:, columns]
+        taken.y = self.y[:, columns]
+        taken.weight = self.weight[:, columns]
+        taken.n_probes = sum(kept)
+        return taken
 
     def shuffle(self, generator: Generator) -> "MemberRows":
         """Put the rows of each member of a probe in an order of its own."""

@@ -1,31 +1,21 @@
 """Probes on other features or rows → trained at once, each as alone."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from itertools import compress
-from typing import Any, cast
-
-import torch
-from torch import Tensor, nn
+from typing import Any
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn.classifiers._classifiers import Training
+from plug_sklearn.classifiers._convoy import gather_convoy
 from plug_sklearn.classifiers._inputs import draw_seeds
-from plug_sklearn.classifiers._layers import Dropout
-from plug_sklearn.classifiers._losses import weigh_losses
-from plug_sklearn.classifiers._members import MemberNorm
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
-from plug_sklearn.classifiers._networks import MLPNetwork
-from plug_sklearn.classifiers._rows import Batches, MemberRows, join_probes
 from plug_sklearn.classifiers._sizing import MLPWidths, size_mlp
 from plug_sklearn.classifiers._stopping import StopTraining
-from plug_sklearn.classifiers._training import Batch, ProbeNet
+from plug_sklearn.classifiers._training import ProbeNet
 
 #: Bounds the rows and networks that are in memory at once.
 MOST_BYTES = 2**28
-#: Single-precision numbers that the largest registers of processors hold.
-NUMBERS_AT_ONCE = 16
 
 
 def fit_side_by_side(
@@ -151,9 +141,8 @@ def train_side_by_side(trainings: Sequence[Training]) -> None:
     for training in trainings:
         training.net.initialize()
         training.net.notify("on_train_begin", X=training.rows, y=None)
-    leader = trainings[0].net
-    convoy = Convoy(trainings, leader)
-    for _ in range(leader.max_epochs):
+    convoy = gather_convoy(trainings)
+    for _ in range(convoy.leader.max_epochs):
         convoy.train_epoch()
         convoy.validate_epoch()
         runs = [not _ends_here(training.net) for training in convoy.trainings]
@@ -165,177 +154,6 @@ def train_side_by_side(trainings: Sequence[Training]) -> None:
             return
         convoy = convoy.go_on_with(runs)
     convoy.release(convoy.trainings)
-
-
-class Convoy:
-    """Nets that take their steps as one network, whose weights theirs are views of.
-
-    Parameters
-    ----------
-    trainings : sequence of Training
-        What has nets of the same shape.
-    leader : ProbeNet
-        The net whose steps and draws are those of all; it may have stopped itself.
-    """
-
-    def __init__(self, trainings: Sequence[Training], leader: ProbeNet) -> None:
-        self.trainings = trainings
-        self.nets = [training.net for training in trainings]
-        self.leader = leader
-        modules = [net.module_ for net in self.nets]
-        self.network = join_modules(modules)
-        self.optimizer = _join_optimizers(self.network, self.nets)
-        for layer, own in zip(
-            self.network.modules(), leader.module_.modules(), strict=True
-        ):
-            if isinstance(layer, Dropout):
-                layer.generator = own.generator
-        # Once, where a net alone would in each of its batches.
-        features = torch.cat(
-            [
-                module.read_features(training.rows.rows.put_in_order())[:, 0]
-                for module, training in zip(modules, trainings, strict=True)
-            ]
-        )
-        self.rows = join_probes([training.rows for training in trainings], features)
-        self.rows.put_batches_in_one_place(leader.batch_size)
-        self.validation = None
-        held_out = [training.validation for training in trainings]
-        if isinstance(held_out[0], MemberRows):
-            self.validation = join_probes(cast(list[MemberRows], held_out), features)
-
-    def go_on_with(self, runs: Sequence[bool]) -> "Convoy":
-        """Make a convoy of the nets that run on, whose optimizers remember theirs."""
-        convoy = Convoy(list(compress(self.trainings, runs)), self.leader)
-        before, after = self.optimizer.state, convoy.optimizer.state
-        for net in convoy.nets:
-            for own in net.module_.parameters():
-                after[own] = before[own]
-        pairs = zip(self.network.parameters(), convoy.network.parameters(), strict=True)
-        for joined, kept in pairs:
-            after[kept] = {
-                name: torch.cat(list(compress(value.chunk(len(runs)), runs)))
-                if value.ndim
-                else value
-                for name, value in before[joined].items()
-            }
-        return convoy
-
-    def train_epoch(self) -> None:
-        """Take a step on each batch."""
-        for net in self.nets:
-            net.notify("on_epoch_begin")
-        self.network.train()
-        batch_size, order = self.leader.batch_size, self.leader.order_generator_
-        for batch in cast(Iterable[Batch], Batches(self.rows, batch_size, order)):
-            self.leader.begin_step(self.network)
-            losses, _ = self._compute_losses(batch)
-            for parameter in self.network.parameters():
-                cast(Tensor, parameter.grad).zero_()
-            torch.autograd.backward(losses.sum())
-            self.optimizer.step()
-            self._record_batch("train", losses, batch)
-        for net in self.nets:
-            for layer in net.module_.modules():
-                if isinstance(layer, MemberNorm):
-                    cast(Tensor, layer.num_batches_tracked).fill_(self.leader.n_steps_)
-
-    def validate_epoch(self) -> None:
-        """Compute the losses of the validation rows, for those who score them."""
-        if self.validation is None:
-            return
-        self.network.eval()
-        batches = self.leader.get_iterator(self.validation)
-        for batch in cast(Iterable[Batch], batches):
-            with torch.no_grad():
-                losses, logits = self._compute_losses(batch)
-            self._record_batch("valid", losses, batch)
-            _, targets = batch
-            of_nets = [each.chunk(len(self.nets), dim=1) for each in (logits, *targets)]
-            for net, y_pred, *own in zip(self.nets, *of_nets, strict=True):
-                net.notify("on_batch_end", batch=(None, own), y_pred=y_pred)
-
-    def release(self, trainings: Sequence[Training]) -> None:
-        """Give nets weights of their own, those of their best epochs."""
-        for training in trainings:
-            module = training.net.module_
-            for value in module.state_dict(keep_vars=True).values():
-                value.data, value.grad = value.data.clone(), None
-            training.net.notify("on_train_end", X=training.rows, y=None)
-
-    def _compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        x, (codes, weights) = batch
-        logits = self.network.compute_logits(x)
-        losses = weigh_losses(logits, codes, weights)
-        by_net = losses.view(len(x), len(self.nets), -1).mean(dim=(0, 2))
-        return by_net, logits
-
-    def _record_batch(self, prefix: str, losses: Tensor, batch: Batch) -> None:
-        for net, loss in zip(self.nets, losses.tolist(), strict=True):
-            net.history.new_batch()
-            net.history.record_batch(f"{prefix}_loss", loss)
-            net.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
-
-
-def join_modules(modules: Sequence[MLPNetwork]) -> MLPNetwork:
-    """Join networks of one shape to one of all their members.
-
-    Parameters
-    ----------
-    modules : sequence of MLPNetwork
-        Their weights, running statistics and gradients become views of those of the
-        network returned.
-
-    Returns
-    -------
-    MLPNetwork
-        Does not standardise, nor scale logits: each of them does so its own way.
-    """
-    joined = deepcopy(modules[0])
-    for layer in joined.modules():
-        if isinstance(layer, Dropout):
-            layer.n_probes = len(modules)
-    states = [module.state_dict(keep_vars=True) for module in modules]
-    for name, value in joined.state_dict(keep_vars=True).items():
-        if value.ndim == 0 or name.startswith("standardise."):
-            continue
-        own = [state[name] for state in states]
-        value.data = torch.cat([each.data for each in own])
-        for each, view in zip(own, value.data.chunk(len(modules)), strict=True):
-            each.data = view
-        if isinstance(value, nn.Parameter):
-            value.grad = torch.zeros_like(value)
-            for each, view in zip(own, value.grad.chunk(len(modules)), strict=True):
-                each.grad = view
-    return joined
-
-
-def _join_optimizers(
-    network: MLPNetwork, nets: Sequence[ProbeNet]
-) -> torch.optim.Optimizer:
-    joined = dict(network.named_parameters())
-    names = {own: name for name, own in nets[0].module_.named_parameters()}
-
-    def choose(of_nets: Sequence[nn.Parameter]) -> Sequence[nn.Parameter]:
-        # A step rounds otherwise what is left over of the numbers it takes at a time.
-        is_whole = of_nets[0].numel() % NUMBERS_AT_ONCE == 0
-        return [joined[names[of_nets[0]]]] if is_whole else of_nets
-
-    groups = zip(*(net.optimizer_.param_groups for net in nets), strict=True)
-    return torch.optim.AdamW(
-        [
-            {
-                **of_nets[0],
-                "params": [
-                    chosen
-                    for each in zip(*(g["params"] for g in of_nets), strict=True)
-                    for chosen in choose(each)
-                ],
-            }
-            for of_nets in groups
-        ],
-        fused=True,
-    )
 
 
 def _ends_here(net: ProbeNet) -> bool:

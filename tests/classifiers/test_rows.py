@@ -1,55 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from plug_sklearn.classifiers._rows import (
     NO_CLASS,
     Batches,
     MemberRows,
     Rows,
-    find_distinct_rows,
+    join_probes,
 )
-
-
-def tally_in_plain_python(
-    X: np.ndarray, codes: np.ndarray, weight: np.ndarray, groups: np.ndarray
-) -> dict[tuple[float, ...], float]:
-    tally: dict[tuple[float, ...], float] = {}
-    for x, code, w, group in zip(X.tolist(), codes, weight, groups, strict=True):
-        if w > 0:
-            key = (*x, code, group)
-            tally[key] = tally.get(key, 0) + w
-    return tally
-
-
-@given(st.data(), st.integers(1, 30))
-def test_distinct_rows_are_a_tally(data: st.DataObject, n: int) -> None:
-    small = st.sampled_from([-1.0, -0.0, 0.0, 2.5])
-    X = data.draw(arrays(np.float32, (n, 2), elements=small))
-    codes, groups = data.draw(arrays(np.intp, (2, n), elements=st.integers(0, 1)))
-    weight = data.draw(arrays(float, n, elements=st.sampled_from([0.0, 1.0, 2.5])))
-    assume(weight.any())
-    distinct = find_distinct_rows(X, codes, weight, groups)
-    i = distinct.index
-    found = tally_in_plain_python(X[i], codes[i], distinct.weight, groups[i])
-    assert found == tally_in_plain_python(X, codes, weight, groups)
-    assert len(found) == len(i)
-
-
-@given(st.permutations(range(12)))
-def test_order_of_the_rows_does_not_change_the_distinct_rows(order: list[int]) -> None:
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(12, 2, 3)).astype(np.float32)
-    X[4] = X[7]
-    codes, weight = np.arange(12) % 2, np.arange(12.0)
-    codes[4] = codes[7]
-    one = find_distinct_rows(X, codes, weight)
-    other = find_distinct_rows(X[order], codes[order], weight[order])
-    assert np.array_equal(X[one.index], X[order][other.index])
-    assert np.array_equal(one.weight, other.weight)
 
 
 def number_rows(n_rows: int, chosen: np.ndarray | None = None) -> MemberRows:
@@ -125,3 +86,23 @@ def test_weights_of_rows_average_one() -> None:
     rows = Rows(np.zeros((3, 1)), np.zeros(3, np.intp), np.array([1.0, 2.0, 6.0]))
     assert rows.weight is not None
     assert rows.weight.tolist() == pytest.approx([1 / 3, 2 / 3, 2])
+
+
+def test_rows_of_probes_that_are_kept_are_their_own() -> None:
+    parts = [
+        MemberRows(
+            Rows(np.zeros((6, 1)), np.arange(6) % 2, np.arange(1.0, 7) + probe),
+            np.arange(12).reshape(2, 6) % 3 != probe,
+        )
+        for probe in range(3)
+    ]
+    kept = join_probes(parts, torch.arange(18.0)[:, None]).keep_probes(
+        [True, False, True]
+    )
+    samples, (codes, weight) = kept[slice(None)]
+    expected = [part[slice(None)][1] for part in (parts[0], parts[2])]
+    assert torch.equal(codes, torch.cat([own for own, _ in expected], dim=1))
+    assert torch.equal(weight, torch.cat([own for _, own in expected], dim=1))
+    positions = [parts[0].positions, parts[2].positions + 12]
+    assert torch.equal(samples[..., 0], torch.cat(positions, dim=1).float())
+    assert kept.n_probes == 2
