@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 import torch
 from classifier_quality import (
+    CNN_SEEDS,
     DATA,
     LAYERS,
-    SEEDS,
     Setting,
     list_settings,
     load_piece,
@@ -123,7 +123,7 @@ def list_cnn(pieces: Path) -> Iterator[Job]:
     """List the jobs of the CNN's table."""
     for data in DATA:
         n_rows = None if data == "translations" else CNN_ROWS
-        for seed in SEEDS:
+        for seed in CNN_SEEDS:
             setting = Setting(data, None, n_rows, seed)
             yield make_job(pieces, "best layer", tune_layer, setting)
             for name, parameters in CNN_VARIANTS.items():

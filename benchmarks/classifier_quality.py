@@ -39,6 +39,8 @@ DATA = {
 LAYERS = (13, 20)
 NUMBERS = (100, 400, 1000, None)
 SEEDS = (0, 1, 2)
+#: Of the CNN's table, which has few settings and small differences.
+CNN_SEEDS = tuple(range(10))
 N_FOLDS = 3
 C_GRID = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 

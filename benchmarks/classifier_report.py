@@ -30,7 +30,7 @@ def report_quality(scores: pd.DataFrame, goals: Goals) -> list[str]:
     ).dropna()
     area, loss = means["roc_auc"], means["log_loss"]
     lead, gain = area[OURS] - area[LINEAR], loss[OURS] - loss[LINEAR]
-    worst = " ".join(str(part) for part in lead.idxmin())
+    worst = " ".join(format_setting(lead.idxmin()))
     goals += [
         ("mean area over linear >= 0.005", f"{lead.mean():+.4f}", lead.mean() >= 0.005),
         ("mean log loss <= -0.01", f"{gain.mean():+.4f}", gain.mean() <= -0.01),
@@ -52,7 +52,8 @@ def report_quality(scores: pd.DataFrame, goals: Goals) -> list[str]:
     overall = [f"{area[n].mean():.3f} / {loss[n].mean():.3f}" for n in names]
     return [
         "### The MLP against a linear probe and pingkit",
-        "Means over 3 seeds and 3 folds: area under the ROC curve / log loss.",
+        f"Means over {describe_repeats(one_layer)}: area under the ROC curve / log "
+        "loss.",
         format_table(
             ["data", "layer", "rows", *names], [*rows, ["all", "", "", *overall]]
         ),
@@ -78,9 +79,9 @@ def report_ablations(scores: pd.DataFrame, goals: Goals) -> list[str]:
         )
     return [
         "### What each default is worth",
-        "Change of the means, 400 rows of one layer, 3 seeds and 3 folds, where a "
-        "default of the MLP is set otherwise: negative areas, and positive losses, say "
-        "that the default is better.",
+        f"Change of the means, {describe_repeats(scores)} of 400 rows of one layer, "
+        "where a default of the MLP is set otherwise: negative areas, and positive "
+        "losses, say that the default is better.",
         format_table(["set otherwise", "area", "log loss"], rows),
     ]
 
@@ -95,12 +96,18 @@ def report_cnn(scores: pd.DataFrame, goals: Goals) -> list[str]:
     )
     area, loss = means["roc_auc"], means["log_loss"]
     columns = list(on_all.classifier.unique())
-    lead = area["CNN"] - area["best layer"]
+    by_seed = on_all.pivot_table(
+        index="seed", columns=["classifier", "data"], values="roc_auc"
+    )
+    lead = (by_seed["CNN"] - by_seed["best layer"]).agg(["mean", "sem"]).T
+    leads = [
+        f"{data} {row['mean']:+.4f} ± {row['sem']:.4f}" for data, row in lead.iterrows()
+    ]
     goals.append(
         (
-            "CNN's area >= best layer's on each data set",
-            ", ".join(f"{data} {value:+.4f}" for data, value in lead.items()),
-            lead.min() >= 0,
+            "CNN's area >= best layer's on each data set (± standard error over seeds)",
+            ", ".join(leads),
+            lead["mean"].min() >= 0,
         )
     )
     rows = [
@@ -112,8 +119,9 @@ def report_cnn(scores: pd.DataFrame, goals: Goals) -> list[str]:
     ]
     return [
         "### The CNN on all layers against the best single layer",
-        "Means over 3 seeds and 3 folds: area under the ROC curve / log loss. The best "
-        "layer and its `C` are chosen by cross-validation within the training rows.",
+        f"Means over {describe_repeats(on_all)}: area under the ROC curve / log loss. "
+        "The best layer and its `C` are chosen by cross-validation within the training "
+        "rows.",
         format_table(["data", *columns], rows),
     ]
 
@@ -196,6 +204,11 @@ def draw_learning_curves(scores: pd.DataFrame, path: Path) -> None:
     panels[0].set_ylabel("Area under the ROC curve")
     panels[-1].legend(frameon=False, fontsize="small")
     figure.savefig(path)
+
+
+def describe_repeats(scores: pd.DataFrame) -> str:
+    """Say what the scores of a setting are repeated over."""
+    return f"{scores.seed.nunique()} seeds and {scores.fold.nunique()} folds"
 
 
 def format_setting(setting: tuple[object, ...]) -> list[str]:
