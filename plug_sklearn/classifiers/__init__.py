@@ -22,8 +22,9 @@
     The skorch net that trains a network, with ``_rows`` for batches.
 ``_side_by_side``
     Probes on other features or rows → trained at once, by steps of a ``_convoy``.
-``_precision``
-    A network → its copy in double precision, for a few samples.
+``_prediction``
+    A network and samples → what it computes of each, with ``_precision`` for copies
+    in double precision.
 ``_plain_state``
     A fitted classifier ⇄ plain values and arrays: what pickles and files hold.
 ``_callbacks``

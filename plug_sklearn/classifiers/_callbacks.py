@@ -1,10 +1,12 @@
-"""What users pass as callbacks → callbacks that skorch can call."""
+"""What users pass as callbacks → callbacks that skorch can call, and what they see."""
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from skorch.callbacks import Callback
+
+from plug_sklearn.classifiers._rows import NO_CLASS, Batch
 
 #: Names of the callbacks that come with training.
 OWN_CALLBACKS = frozenset(
@@ -50,3 +52,33 @@ def read_callbacks(callbacks: Sequence[Any] | None, owner: str) -> list[Any]:
             f"none of {sorted(OWN_CALLBACKS)}. Got {taken} instead."
         )
     return items
+
+
+def hide_members(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Make what skorch's callbacks are called with of what ours are.
+
+    Parameters
+    ----------
+    kwargs : dict
+        What a callback is called with. A ``batch`` has rows of each member, some
+        without a class, and their weights; ``y_pred`` is what the network gives of it.
+
+    Returns
+    -------
+    dict
+        The same, but of rows with a class alone, those of all members in one, and
+        without weights.
+    """
+    if "batch" not in kwargs:
+        return kwargs
+    x, (codes, _) = cast(Batch, kwargs["batch"])
+    counts = codes != NO_CLASS
+    shown = kwargs | {"batch": (x[counts], codes[counts])}
+    if "y_pred" in kwargs:
+        outputs = kwargs["y_pred"]
+        shown["y_pred"] = (
+            tuple(output.reshape(*codes.shape, -1)[counts] for output in outputs)
+            if isinstance(outputs, tuple)
+            else outputs.reshape(*codes.shape, -1)[counts]
+        )
+    return shown

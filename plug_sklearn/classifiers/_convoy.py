@@ -13,8 +13,8 @@ from plug_sklearn.classifiers._layers import Dropout
 from plug_sklearn.classifiers._losses import weigh_losses
 from plug_sklearn.classifiers._members import MemberNorm
 from plug_sklearn.classifiers._networks import MLPNetwork
-from plug_sklearn.classifiers._rows import Batches, MemberRows, join_probes
-from plug_sklearn.classifiers._training import Batch, ProbeNet
+from plug_sklearn.classifiers._rows import Batch, Batches, MemberRows, join_probes
+from plug_sklearn.classifiers._training import ProbeNet
 
 #: Single-precision numbers that the largest registers of processors hold.
 NUMBERS_AT_ONCE = 16

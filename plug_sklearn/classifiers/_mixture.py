@@ -1,8 +1,12 @@
 """Several classifiers of one sample, weighed by how well each predicts."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from plug_sklearn.classifiers._rows import Batch
 
 #: Divides the summed losses in the exponent of a weight.
 SOFTNESS = 4.0
@@ -96,3 +100,29 @@ class Mixture(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         """Map (..., n_classifiers, n_classes) to (..., n_classes)."""
         return (logits * self.weight[:, None]).sum(dim=-2)
+
+
+def weigh_mixture(
+    network: nn.Module, mixture: Mixture, held_out: Iterable[Batch]
+) -> None:
+    """Weigh the classifiers of a network's mixture by rows held out.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Gives the logits of each classifier third; in evaluation mode.
+    mixture : Mixture
+        Its own.
+    held_out : iterable of Batch
+        Rows of each member, or of all.
+    """
+    logits, codes, weights = [], [], []
+    with torch.inference_mode():
+        for x, (code, weight) in held_out:
+            each = network(x)[2]
+            logits.append(each.flatten(end_dim=1))
+            # A row that all members predict counts once in all.
+            share = weight.view(len(x), -1) * (weight.numel() / len(logits[-1]))
+            codes.append(code.view(len(x), -1).expand(each.shape[:2]).flatten())
+            weights.append(share.expand(each.shape[:2]).flatten())
+        mixture.learn(torch.cat(logits), torch.cat(codes), torch.cat(weights))

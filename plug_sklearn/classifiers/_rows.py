@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 #: The class code of rows that do not count, as torch's own cross-entropy has it.
 NO_CLASS = -100
+#: Samples, and their class codes and weights.
+Batch = tuple[Tensor, tuple[Tensor, Tensor]]
 
 
 def share_tensor(X: NDArray[Any]) -> Tensor:

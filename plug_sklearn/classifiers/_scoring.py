@@ -14,9 +14,8 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from plug_sklearn.classifiers._inputs import LabelledRows, ValidationRows
-from plug_sklearn.classifiers._rows import NO_CLASS
+from plug_sklearn.classifiers._rows import NO_CLASS, Batch
 
-Batch = tuple[Tensor, tuple[Tensor, Tensor]]
 Scorer = Callable[[Any, NDArray[np.float32], NDArray[Any]], float]
 
 

@@ -13,29 +13,23 @@ from skorch.callbacks import PassthroughScoring, PrintLog
 from torch import Generator, Tensor, nn
 
 import plug_sklearn._forks  # noqa: F401 - that a forked child computes with one thread
-from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS
+from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS, hide_members
 from plug_sklearn.classifiers._layers import Dropout
 from plug_sklearn.classifiers._losses import ProbeLoss
+from plug_sklearn.classifiers._mixture import weigh_mixture
 from plug_sklearn.classifiers._networks import initialise_parameters
-from plug_sklearn.classifiers._precision import copy_in_double
-from plug_sklearn.classifiers._projection import learn_basis
-from plug_sklearn.classifiers._rows import (
-    NO_CLASS,
-    Batches,
-    MemberRows,
-    Rows,
-    share_tensor,
+from plug_sklearn.classifiers._prediction import (
+    apply_in_batches,
+    softmax_last,
+    take_logits,
 )
+from plug_sklearn.classifiers._projection import learn_basis
+from plug_sklearn.classifiers._rows import Batch, Batches, MemberRows, Rows
 from plug_sklearn.classifiers._sharpness import find_sharpness
 from plug_sklearn.classifiers._stopping import StopTraining
 
 #: After this many batches, the running mean of all is torch's own, of momentum 0.1.
 WARM_UP_STEPS = 10
-#: Samples of a call that are computed in double precision.
-MOST_EXACT_ROWS = 1024
-
-Batch = tuple[Tensor, tuple[Tensor, Tensor]]
-Outputs = Tensor | tuple[Tensor, ...]
 
 
 class ProbeNet(NeuralNetClassifier):
@@ -74,7 +68,7 @@ class ProbeNet(NeuralNetClassifier):
             "criterion": ProbeLoss,
             "dataset": Rows,
             "optimizer": torch.optim.AdamW,
-            "predict_nonlinearity": _softmax_last,
+            "predict_nonlinearity": softmax_last,
             "train_split": None,
             # Rows are scored from the batches, which is where their labels are.
             "use_caching": True,
@@ -144,7 +138,7 @@ class ProbeNet(NeuralNetClassifier):
             if name in OWN_CALLBACKS:
                 getattr(callback, method_name)(self, **kwargs)
                 continue
-            shown = shown or _hide_members(kwargs)
+            shown = shown or hide_members(kwargs)
             try:
                 getattr(callback, method_name)(self, **shown)
             except KeyboardInterrupt as interrupt:
@@ -180,26 +174,11 @@ class ProbeNet(NeuralNetClassifier):
         **kwargs: Any,  # noqa: ANN401 - skorch's own
     ) -> None:
         """Weigh the classifiers of a mixture, before it is validated."""
-        if not training and iterator is not None:
-            self.weigh_mixture(iterator)
-        super().run_single_epoch(iterator, training, prefix, **kwargs)
-
-    def weigh_mixture(self, validation: Batches) -> None:
-        """Weigh by the held-out rows, where the network is a mixture."""
         mixture = getattr(self.module_, "mixture", None)
-        if mixture is None:
-            return
-        self._set_training(False)
-        logits, codes, weights = [], [], []
-        with torch.inference_mode():
-            for x, (code, weight) in cast(Iterable[Batch], validation):
-                each = self.module_(x)[2]
-                logits.append(each.flatten(end_dim=1))
-                # A row that all members predict counts once in all.
-                share = weight.view(len(x), -1) * (weight.numel() / len(logits[-1]))
-                codes.append(code.view(len(x), -1).expand(each.shape[:2]).flatten())
-                weights.append(share.expand(each.shape[:2]).flatten())
-            mixture.learn(torch.cat(logits), torch.cat(codes), torch.cat(weights))
+        if not training and iterator is not None and mixture is not None:
+            self._set_training(False)
+            weigh_mixture(self.module_, mixture, cast(Iterable[Batch], iterator))
+        super().run_single_epoch(iterator, training, prefix, **kwargs)
 
     def train_step_single(self, batch: object, **fit_params: object) -> dict[str, Any]:
         """Take a step, with norms whose running statistics start from the data.
@@ -225,7 +204,7 @@ class ProbeNet(NeuralNetClassifier):
         self._set_training(False)
         with torch.inference_mode():
             batches = self.get_iterator(validation)
-            logits = torch.cat([_take_logits(self.module_(x)) for x, _ in batches])
+            logits = torch.cat([take_logits(self.module_(x)) for x, _ in batches])
         codes = cast(Tensor, validation.y).flatten()
         weights = cast(Tensor, validation.weight).flatten()
         factor = find_sharpness(logits.flatten(end_dim=-2), codes, weights)
@@ -260,41 +239,10 @@ class ProbeNet(NeuralNetClassifier):
     def compute(
         self, X: NDArray[np.float32], apply: Callable[[Any, Tensor], Tensor]
     ) -> NDArray[np.float64]:
-        """Apply a function of the network to all samples, batch by batch.
-
-        A few samples are computed in double precision, where the device has it: in
-        single precision, a sample's result depends on the samples beside it, by some
-        units of its last place.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, ...), float32
-            Samples.
-        apply : callable
-            Given the network in evaluation mode, or a copy, and a batch of samples.
-
-        Returns
-        -------
-        ndarray of shape (n, ...), float64
-            What ``apply`` gave, joined.
-        """
-        device = torch.device(self.device)
-        is_exact = len(X) <= MOST_EXACT_ROWS and device.type != "mps"
-        dtype = torch.float64 if is_exact else torch.float32
-        module = self.module_
-        # A copy leaves the network as it is for whoever reads it in other threads.
-        if module.training:
-            module = deepcopy(module).to(dtype).eval()
-        elif is_exact:
-            module = copy_in_double(module)
-        results = []
-        with torch.inference_mode():
-            for start in range(0, len(X), self.evaluation_rows):
-                batch = X[start : start + self.evaluation_rows]
-                samples = share_tensor(batch).to(device, dtype)
-                results.append(apply(module, samples).cpu().double())
-        joined: NDArray[np.float64] = torch.cat(results).numpy()
-        return joined
+        """Apply a function of the network to all samples, as ``apply_in_batches``."""
+        return apply_in_batches(
+            self.module_, X, apply, torch.device(self.device), self.evaluation_rows
+        )
 
     def compute_probabilities(
         self, X: ArrayLike, member: int | None = None
@@ -307,9 +255,9 @@ class ProbeNet(NeuralNetClassifier):
         def apply(module: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - either network
             # One member is the mean of all; a network takes its axis for no axis.
             if member is None or module.n_members == 1:
-                return _softmax_last(module(x))
+                return softmax_last(module(x))
             each = x[:, None].expand(-1, module.n_members, *x.shape[1:])
-            return _softmax_last(module(each))[:, member]
+            return softmax_last(module(each))[:, member]
 
         return self.compute(np.asarray(X, dtype=np.float32), apply)
 
@@ -322,27 +270,3 @@ class ProbeNet(NeuralNetClassifier):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-
-
-def _hide_members(kwargs: dict[str, Any]) -> dict[str, Any]:
-    if "batch" not in kwargs:
-        return kwargs
-    x, (codes, _) = cast(Batch, kwargs["batch"])
-    counts = codes != NO_CLASS
-    shown = kwargs | {"batch": (x[counts], codes[counts])}
-    if "y_pred" in kwargs:
-        outputs = kwargs["y_pred"]
-        shown["y_pred"] = (
-            tuple(output.reshape(*codes.shape, -1)[counts] for output in outputs)
-            if isinstance(outputs, tuple)
-            else outputs.reshape(*codes.shape, -1)[counts]
-        )
-    return shown
-
-
-def _take_logits(outputs: Outputs) -> Tensor:
-    return outputs[0] if isinstance(outputs, tuple) else outputs
-
-
-def _softmax_last(outputs: Outputs) -> Tensor:
-    return _take_logits(outputs).softmax(dim=-1)

@@ -2,13 +2,14 @@ from math import exp, log
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plug_sklearn.classifiers._mixture import (
     FACTORS,
     SOFTNESS,
     LayerProbes,
     Mixture,
+    weigh_mixture,
 )
 from plug_sklearn.classifiers._rows import NO_CLASS
 
@@ -116,3 +117,31 @@ def test_weights_are_neither_trained_nor_lost() -> None:
     mixture = build_mixture()
     assert not list(mixture.parameters())
     assert set(mixture.state_dict()) == {"weight"}
+
+
+class Echo(nn.Module):
+    """Gives samples (n, members or 1, n_classifiers, 2) as logits of two members."""
+
+    def forward(self, x: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, x.expand(-1, 2, -1, -1)
+
+
+def test_rows_of_each_member_weigh_the_mixture_from_all_batches() -> None:
+    x = torch.randn(8, 2, 3, 2, generator=seed())
+    codes = torch.randint(2, (8, 2), generator=seed(1))
+    weights = torch.rand(8, 2, generator=seed(2))
+    found, expected = build_mixture(), build_mixture()
+    batches = zip(*(each.split(3) for each in (x, codes, weights)), strict=True)
+    weigh_mixture(Echo(), found, [(own, (c, w)) for own, c, w in batches])
+    expected.learn(x.flatten(end_dim=1), codes.flatten(), weights.flatten())
+    torch.testing.assert_close(found.weight, expected.weight)
+
+
+def test_a_row_that_all_members_predict_counts_once_in_all() -> None:
+    x = torch.randn(8, 1, 3, 2, generator=seed())
+    codes = torch.randint(2, (8,), generator=seed(1))
+    weights = torch.rand(8, generator=seed(2))
+    found, expected = build_mixture(), build_mixture()
+    weigh_mixture(Echo(), found, [(x, (codes, weights))])
+    expected.learn(x[:, 0], codes, weights)
+    torch.testing.assert_close(found.weight, expected.weight)

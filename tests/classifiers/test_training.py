@@ -1,4 +1,3 @@
-import copy
 import pickle
 import signal
 
@@ -118,17 +117,6 @@ def test_initial_logits_are_the_shares_of_the_classes() -> None:
     assert net.module_.output.bias[0].softmax(0).tolist() == pytest.approx([0.9, 0.1])
 
 
-def test_computing_leaves_the_network_in_its_mode_and_precision() -> None:
-    net = train()
-    state = copy.deepcopy(net.module_.state_dict())
-    net.module_.train()
-    net.compute_probabilities(X)
-    assert all(module.training for module in net.module_.modules())
-    for name, value in net.module_.state_dict().items():
-        assert value.dtype == state[name].dtype
-        assert torch.equal(value, state[name])
-
-
 def test_skorchs_own_predict_proba_agrees() -> None:
     net = train()
     expected = net.compute_probabilities(X)
@@ -187,15 +175,6 @@ def test_calibration_leaves_the_order_of_rows_as_it_was() -> None:
     after = net.compute_probabilities(X)[:, 1]
     assert np.array_equal(before.argsort(), after.argsort())
     assert not np.allclose(before, after)
-
-
-def test_a_large_call_is_computed_as_a_small_one() -> None:
-    net = train()
-    net.module_.eval()
-    many = np.tile(X, (40, 1))
-    np.testing.assert_allclose(
-        net.compute_probabilities(many)[:50], net.compute_probabilities(X), atol=1e-6
-    )
 
 
 def test_probabilities_of_a_member_average_to_those_of_all() -> None:
