@@ -146,7 +146,8 @@ class MemberRows(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         New memory for large batches takes as long as to fill it.
         """
         # A last batch of one row joins the one before.
-        n_samples = (batch_size + 1) * self.positions.shape[1]
+        n_rows = min(batch_size + 1, len(self))
+        n_samples = n_rows * self.positions.shape[1]
         self.memory = self.rows.X.new_empty(n_samples, *self.rows.X.shape[1:])
 
     def keep_probes(self, kept: Sequence[bool]) -> "MemberRows":

@@ -120,6 +120,7 @@ class ProbeNet(NeuralNetClassifier):
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
+        X.put_batches_in_one_place(self.batch_size)
         with suppress(StopTraining):
             self.fit_loop(X, y, **fit_params)
         self.notify("on_train_end", X=X, y=y)

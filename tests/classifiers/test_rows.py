@@ -75,6 +75,22 @@ def test_each_member_gets_its_own_rows_once_an_epoch(
     assert total == pytest.approx(max(counts) * len(counts))
 
 
+@given(n_rows=st.integers(2, 40), batch_size=st.integers(2, 20))
+def test_batches_in_one_place_hold_the_same_rows(n_rows: int, batch_size: int) -> None:
+    chosen = np.ones((3, n_rows), bool)
+    one_by_one, in_one_place = (number_rows(n_rows, chosen) for _ in range(2))
+    in_one_place.put_batches_in_one_place(batch_size)
+    both = [
+        Batches(rows, batch_size, torch.Generator().manual_seed(0))
+        for rows in (one_by_one, in_one_place)
+    ]
+    places = set()
+    for (expected, _), (found, _) in zip(*both, strict=True):
+        assert torch.equal(found, expected)
+        places.add(found.data_ptr())
+    assert len(places) == 1
+
+
 def test_rows_that_are_float32_stay_where_they_are() -> None:
     X = np.zeros((3, 2), np.float32)
     assert np.shares_memory(Rows(X).X.numpy(), X)
