@@ -96,6 +96,7 @@ def report_cnn(scores: pd.DataFrame, goals: Goals) -> list[str]:
     )
     area, loss = means["roc_auc"], means["log_loss"]
     columns = list(on_all.classifier.unique())
+    of_units = on_all[on_all.classifier.str.contains("units")]
     by_seed = on_all.pivot_table(
         index="seed", columns=["classifier", "data"], values="roc_auc"
     )
@@ -121,7 +122,8 @@ def report_cnn(scores: pd.DataFrame, goals: Goals) -> list[str]:
         "### The CNN on all layers against the best single layer",
         f"Means over {describe_repeats(on_all)}: area under the ROC curve / log loss. "
         "The best layer and its `C` are chosen by cross-validation within the training "
-        "rows.",
+        "rows. Convolutions over units have the first "
+        f"{of_units.seed.nunique()} alone.",
         format_table(["data", *columns], rows),
     ]
 
