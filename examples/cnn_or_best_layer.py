@@ -31,9 +31,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
         scoring="roc_auc",
         cv=make_folds(3),
     )
-    cnn = PlugCNNClassifier(
-        target_ratio=1.0, contrastive_weight=0.0, lr=5e-3, max_epochs=30, random_state=0
-    )
+    cnn = PlugCNNClassifier(target_ratio=1.0, lr=5e-3, max_epochs=30, random_state=0)
     table = compare_probes(
         cnn,
         best_layer,

@@ -73,7 +73,8 @@ class PlugCNNClassifier(
         Factor of the contrastive loss, which draws the projections of a class
         together. In the benchmarks it does not improve the probabilities.
     temperature : float, default=0.07
-        Temperature of the contrastive loss: the lower, the more near neighbours count.
+        Temperature of the contrastive loss, where it has a weight: the lower, the more
+        near neighbours count.
     dropout : float, default=0.1
         Probability of dropping a unit in training, in [0, 1).
     {training}

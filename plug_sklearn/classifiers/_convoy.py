@@ -86,7 +86,7 @@ class Convoy:
             losses, _ = self._compute_losses(batch)
             for parameter in self.network.parameters():
                 cast(Tensor, parameter.grad).zero_()
-            torch.autograd.backward(losses.sum())
+            torch.autograd.backward(losses.mean(dim=1).sum())
             self.optimizer.step()
             self._record_batch("train", losses, batch)
         for net in self.nets:
@@ -115,19 +115,21 @@ class Convoy:
             module = training.net.module_
             for value in module.state_dict(keep_vars=True).values():
                 value.data, value.grad = value.data.clone(), None
+            training.net.n_steps_ = self.leader.n_steps_
             training.net.notify("on_train_end", X=training.rows, y=None)
 
     def _compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         x, (codes, weights) = batch
         logits = self.network.compute_logits(x)
         losses = weigh_losses(logits, codes, weights)
-        by_net = losses.view(len(x), len(self.nets), -1).mean(dim=(0, 2))
-        return by_net, logits
+        by_net = losses.view(len(x), len(self.nets), -1).transpose(0, 1)
+        return by_net.flatten(start_dim=1).contiguous(), logits
 
     def _record_batch(self, prefix: str, losses: Tensor, batch: Batch) -> None:
-        for net, loss in zip(self.nets, losses.tolist(), strict=True):
+        # The mean of each alone: those of all at once are rounded otherwise.
+        for net, own in zip(self.nets, losses.detach(), strict=True):
             net.history.new_batch()
-            net.history.record_batch(f"{prefix}_loss", loss)
+            net.history.record_batch(f"{prefix}_loss", own.mean().item())
             net.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
 
 
@@ -143,13 +145,14 @@ def gather_convoy(trainings: Sequence[Training]) -> Convoy:
     -------
     Convoy
     """
-    # Once, where a net alone would in each of its batches.
-    features = [
-        training.net.module_.read_features(training.rows.rows.put_in_order())[:, 0]
-        for training in trainings
-    ]
-    samples = torch.cat(features)
     leader = trainings[0].net
+    n_samples = sum(len(training.rows.rows) for training in trainings)
+    samples = torch.empty(n_samples, leader.module_.n_features)
+    own = torch.split(samples, [len(training.rows.rows) for training in trainings])
+    for training, features in zip(trainings, own, strict=True):
+        # Once, where a net alone would in each of its batches.
+        given = training.rows.rows.put_in_order()
+        features.copy_(training.net.module_.read_features(given)[:, 0])
     rows = join_probes([training.rows for training in trainings], samples)
     rows.put_batches_in_one_place(leader.batch_size)
     held_out = [

@@ -1,5 +1,6 @@
 """What users pass to fit and predict → checked rows."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,20 +153,37 @@ def read_rows(
         samples, labels = validate_data(
             estimator, X, y, dtype=np.float32, allow_nd=True
         )
+    if not samples.size:
+        raise ValueError(
+            f"X given to {owner} must have no empty axis. Got {samples.shape} instead."
+        )
     check_classification_targets(labels)
     weight = read_sample_weight(sample_weight, samples, owner)
     estimator.input_shape_ = samples.shape[1:]
     estimator.classes_, codes = encode_labels(labels, weight, owner)
     group_codes = None
     if groups is not None:
-        check_consistent_length(samples, groups)
-        _, group_codes = np.unique(column_or_1d(groups), return_inverse=True)
+        group_codes = _number_groups(groups, len(samples), owner)
     distinct = find_distinct_rows(samples, codes, weight, group_codes)
     if group_codes is not None:
         # Numbered anew: a group may have lost all its rows.
         _, group_codes = np.unique(group_codes[distinct.index], return_inverse=True)
     index = distinct.index
     return LabelledRows(samples, codes[index], distinct.weight, group_codes, index)
+
+
+def _number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
+    given = np.asarray(groups)
+    if given.shape in ((n_samples,), (n_samples, 1)):
+        # Objects that no order is known of are no names of groups.
+        with suppress(TypeError):
+            _, codes = np.unique(given.ravel(), return_inverse=True)
+            numbers: NDArray[np.intp] = codes
+            return numbers
+    raise ValueError(
+        f"The 'groups' given to {owner} must be {n_samples} numbers or strings, one a "
+        f"sample. Got {given.dtype} of shape {given.shape} instead."
+    )
 
 
 def read_samples(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from plug_sklearn.classifiers._stopping import StopTraining
 from plug_sklearn.classifiers._training import ProbeNet
 
 #: Bounds the rows and networks that are in memory at once.
-MOST_BYTES = 2**28
+MOST_BYTES = 2**29
 
 
 def fit_side_by_side(
@@ -82,7 +82,7 @@ def can_fit_side_by_side(probe: PlugMLPClassifier) -> bool:
 def count_side_by_side(
     probe: PlugMLPClassifier, n_samples: int, n_features: int
 ) -> int:
-    """Count the probes whose rows, networks and batches take 256 MB.
+    """Count the probes whose rows, networks and batches take 512 MB.
 
     Parameters
     ----------
@@ -105,9 +105,12 @@ def count_side_by_side(
     ).first
     rows_at_once = probe._evaluation_rows // probe.n_members
     held_out = min(int(probe.validation_fraction * n_samples), rows_at_once)
-    # Weights, gradients and two moments; rows of a batch, with and without a mask.
-    of_member = 4 * first + 2 * max(probe.batch_size, held_out)
-    n_numbers = n_features * (2 * n_samples + probe.n_members * of_member)
+    batch = max(min(probe.batch_size, n_samples), held_out)
+    # Weights, gradients and two moments, those of fewer beside them when some stop, and
+    # the best weights; rows of a batch, with and without a mask.
+    of_member = 9 * first + 2 * batch
+    # Rows of a fold, which may be in double precision, and standardised.
+    n_numbers = n_features * (3 * n_samples + probe.n_members * of_member)
     return max(1, MOST_BYTES // (4 * n_numbers))
 
 

@@ -41,6 +41,11 @@ def count_at_once(
     -------
     int
         1 for probes that cannot be.
+
+    Raises
+    ------
+    ValueError
+        If a parameter of a probe that might be is not what it must be.
     """
     given = [np.shape(value)[:1] for value in fit_params.values()]
     if (
@@ -56,6 +61,7 @@ def count_at_once(
         count_side_by_side,
     )
 
+    estimator._validate_params()
     if not can_fit_side_by_side(estimator):
         return 1
     return count_side_by_side(estimator, n_samples, n_features)
@@ -94,8 +100,9 @@ def score_layers(
             return _score_at_once(
                 estimator, features, y, folds, scoring, fit_params, n_at_once
             )
-        except ValueError:
-            # One of them cannot be fitted. Alone, the others can.
+        except Exception:
+            # One of them cannot be fitted. Alone, the others can, and that one gets
+            # the warning that it would have got.
             pass
     # The fitted estimators stay behind: they may be larger than the features.
     return [

@@ -41,11 +41,12 @@ def layer_sweep(
 ) -> pd.DataFrame:
     """Cross-validate a probe on each layer and part, all on the same folds.
 
-    A :class:`PlugMLPClassifier` on the CPU is fitted to several layers at once, several
-    times faster, where each comes out as it would alone: one without ``callbacks`` or
-    ``verbose``, of ``sizing="heuristic"``, on features and widths that are multiples of
-    16, as hidden sizes mostly are. Without a ``random_state``, those that are fitted at
-    once draw from one seed.
+    A :class:`PlugMLPClassifier` on the CPU is fitted to all layers and folds at once,
+    as far as half a gigabyte allows, where each comes out as it would alone: one
+    without ``callbacks`` or ``verbose``, of ``sizing="heuristic"``, on features and
+    widths that are multiples of 16. Hidden sizes mostly are, and so are the widths for
+    up to about 16 / ``target_ratio`` rows a feature. That is several times faster.
+    Without a ``random_state``, those that are fitted at once draw from one seed.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def layer_sweep(
         position along axis 2 where it has none; ``fold``, from 0; for each score a
         column of its name, or ``score`` where it has none, and one that ends in
         ``_chance``, with what a constant prediction scores on the same fold; then
-        ``fit_time`` and ``score_time``, in seconds. Layers that are fitted at once have
+        ``fit_time`` and ``score_time``, in seconds. Those that are fitted at once have
         even shares of the time.
 
     Raises
@@ -152,11 +153,12 @@ def layer_sweep(
 
 def _read_activations(X: Any) -> NDArray[Any]:  # noqa: ANN401 - what is none is refused
     activations = np.asarray(X)
-    if activations.dtype.kind in "OSU" or activations.ndim not in (3, 4):
+    is_numeric = activations.dtype.kind not in "OSU"
+    if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
         raise ValueError(
-            "The 'X' parameter of layer_sweep must be activations of 3 or 4 axes, or "
-            f"texts with an 'embedder'. Got {activations.dtype} of shape "
-            f"{activations.shape} instead."
+            "The 'X' parameter of layer_sweep must be activations of 3 or 4 axes, none "
+            f"of them empty, or texts with an 'embedder'. Got {activations.dtype} of "
+            f"shape {activations.shape} instead."
         )
     return activations
 

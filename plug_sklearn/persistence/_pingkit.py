@@ -168,6 +168,8 @@ def _describe_cnn(description: _CNN) -> tuple[Any, dict[str, Any]]:
         n_members=1,
         linear_path=False,
         input_dropout=0.0,
+        contrastive_weight=0.1,
+        patience=20,
         calibrate=False,
     )
     widths = size_cnn(

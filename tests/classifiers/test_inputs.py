@@ -55,9 +55,18 @@ def test_samples_stay_where_they_are() -> None:
     assert np.shares_memory(read_rows(Probe(), samples, Y, None, None).X, samples)
 
 
-def test_groups_of_another_length_are_an_error() -> None:
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        read_rows(Probe(), X, Y, None, ["u"])
+@pytest.mark.parametrize(
+    "groups", [["u"], 3, np.zeros((4, 2)), np.array([1, "u", None, 2], dtype=object)]
+)
+def test_groups_that_are_not_one_a_sample_are_an_error(groups: object) -> None:
+    with pytest.raises(ValueError, match="'groups' given to Probe must be 4 numbers"):
+        read_rows(Probe(), X, Y, None, groups)
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (4, 3, 0), (4, 0, 2)])
+def test_an_empty_axis_is_an_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"minimum of 1|must have no empty axis"):
+        read_rows(Probe(), np.empty(shape), Y, None, None)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])

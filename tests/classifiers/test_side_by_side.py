@@ -86,6 +86,7 @@ def test_each_probe_is_what_it_would_be_alone(
     for (alone, together), X in zip(pairs, layers, strict=True):
         assert together.n_iter_ == alone.n_iter_
         assert together.best_epoch_ == alone.best_epoch_
+        assert together.net_.n_steps_ == alone.net_.n_steps_
         np.testing.assert_allclose(
             together.predict_proba(X), alone.predict_proba(X), atol=1e-6
         )
@@ -122,6 +123,15 @@ def test_probes_of_several_folds_are_what_they_would_be_alone() -> None:
         np.testing.assert_allclose(
             probe.predict_proba(own["X"]), alone.predict_proba(own["X"]), atol=1e-6
         )
+
+
+def test_losses_are_to_the_last_bit_those_of_a_probe_alone() -> None:
+    # Otherwise the smallest ``min_delta`` could choose another epoch.
+    layers, y = draw_layers(5, 150)
+    for n_members in (1, 3):
+        probe = clone(PROBE).set_params(n_members=n_members, batch_size=50)
+        for alone, together in fit_both_ways(probe, layers, y):
+            assert together.history_ == alone.history_
 
 
 def test_weights_are_a_probes_own() -> None:
@@ -191,10 +201,20 @@ def test_a_subclass_is_fitted_alone() -> None:
     assert not can_fit_side_by_side(Own())
 
 
-def test_more_rows_or_features_leave_fewer_at_once() -> None:
-    assert count_side_by_side(PROBE, 400, 576) > count_side_by_side(PROBE, 4000, 576)
-    assert count_side_by_side(PROBE, 400, 576) > count_side_by_side(PROBE, 400, 4096)
+def test_what_takes_more_memory_leaves_fewer_at_once() -> None:
+    n_at_once = count_side_by_side(PROBE, 4000, 576)
+    assert n_at_once < count_side_by_side(PROBE, 400, 576)
+    assert n_at_once > count_side_by_side(PROBE, 4000, 4096)
+    for parameters in ({"n_members": 20}, {"batch_size": 2000}, {"width_cap": 512}):
+        larger = clone(PROBE).set_params(target_ratio=99, **parameters)
+        assert count_side_by_side(larger, 4000, 576) < n_at_once
     assert count_side_by_side(PROBE, 10**6, 4096) == 1
+
+
+def test_a_batch_of_all_rows_takes_no_more_than_they_do() -> None:
+    whole, larger = (clone(PROBE).set_params(batch_size=n) for n in (400, 10**6))
+    n_at_once = count_side_by_side(whole, 400, 576)
+    assert count_side_by_side(larger, 400, 576) == n_at_once > 1
 
 
 def test_features_that_cannot_be_fitted_are_an_error() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold, cross_validate
@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import PlugMLPClassifier, layer_sweep
+from plug_sklearn.classifiers import _side_by_side
 from plug_sklearn.evaluation._layer_scores import count_at_once
 
 N = 90
@@ -63,7 +64,7 @@ def test_times_of_layers_fitted_at_once_are_even_shares() -> None:
     assert (sweep["fit_time"] > 0).all()
 
 
-def test_a_layer_that_cannot_be_fitted_costs_the_others_nothing() -> None:
+def test_a_layer_that_cannot_be_fitted_leaves_the_others_their_scores() -> None:
     given = {"y": Y, "cv": 2, "scoring": "roc_auc", "layers": [0, 3]}
     spoilt = X.astype(np.float64)
     spoilt[0, 3, 1] = 1e39  # more than single precision holds
@@ -74,6 +75,46 @@ def test_a_layer_that_cannot_be_fitted_costs_the_others_nothing() -> None:
     assert sweep["roc_auc"][failed].isna().all()
     expected = layer_sweep(PROBE, X, **given)["roc_auc"]
     np.testing.assert_allclose(sweep["roc_auc"][~failed], expected[~failed], atol=1e-6)
+
+
+def test_a_monitor_that_fails_on_a_layer_leaves_the_others_their_scores() -> None:
+    def score(probe: object, X: np.ndarray, y: np.ndarray) -> float:
+        if X[:, 1].mean() > 50:
+            raise RuntimeError("no score")
+        return float(X[:, 0].sum())
+
+    spoilt = X.copy()
+    spoilt[::2, 3, 0, 1] = 1000
+    folds = [(np.arange(60), np.arange(60, N)), (np.arange(1, 60, 2), np.arange(60, N))]
+    probe = clone(PROBE).set_params(monitor=score)
+    given = {"y": np.repeat([0, 1, 1, 0], [15, 15, 30, 30]), "parts": [0]}
+    with pytest.warns() as caught:
+        sweep = layer_sweep(probe, spoilt, cv=folds, scoring="accuracy", **given)
+    assert FitFailedWarning in {warning.category for warning in caught}
+    assert sweep["accuracy"].isna().tolist() == [*6 * [False], True, False]
+
+
+def test_a_parameter_that_is_wrong_is_named() -> None:
+    for wrong in ({"n_members": 0}, {"batch_size": "64"}, {"target_ratio": "a"}):
+        probe = clone(PROBE).set_params(**wrong)
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"The '{name}' parameter of PlugMLPC"):
+            layer_sweep(probe, X, Y, cv=3)
+
+
+def test_probes_are_fitted_no_more_at_once_than_there_is_memory_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitted: list[int] = []
+    fit = _side_by_side.fit_side_by_side
+    monkeypatch.setattr(
+        _side_by_side,
+        "fit_side_by_side",
+        lambda probes, arguments: fitted.append(len(probes)) or fit(probes, arguments),
+    )
+    monkeypatch.setattr(_side_by_side, "count_side_by_side", lambda *_: 4)
+    layer_sweep(PROBE, X, Y, cv=3, scoring="accuracy", parts=[0])
+    assert fitted == 4 * [3]
 
 
 @pytest.mark.parametrize(

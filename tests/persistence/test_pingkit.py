@@ -1,6 +1,7 @@
 """Files in pingkit's layout, written here from plain torch modules of its shape."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,30 @@ def test_probabilities_are_those_of_the_plain_network(
     np.testing.assert_allclose(probe.predict_proba(X), expected, atol=1e-6)
     assert probe.classes_.tolist() == list(range(description["num_classes"]))
     assert probe.set_params(max_epochs=1).fit(X, np.arange(20) % 2).n_iter_ == 1
+
+
+@pytest.mark.parametrize("name", ["MLP", "CNN"])
+def test_a_probe_is_fitted_anew_as_its_class_says_the_plain_network_is(
+    name: str, tmp_path: Path
+) -> None:
+    build, description = CASES[name]
+    write(tmp_path / "probe", build(), description)
+    probe = load_artifacts(tmp_path / "probe.pt")
+    documented = " ".join((type(probe).__doc__ or "").split())
+    (call,) = re.findall(
+        rf"``{type(probe).__name__}\((.*?)\)`` is the plain", documented
+    )
+    recipe = dict(re.findall(r"(\w+)=([^,]+)", call))
+    found = {name: repr(value) for name, value in probe.get_params().items()}
+    assert {name: value.replace('"', "'") for name, value in recipe.items()} == {
+        name: found[name] for name in recipe
+    }
+    sizes = {"n_layers", "n_parts", "target_ratio", "width_cap", "proj_mult"}
+    left = found.keys() - recipe.keys() - sizes - {"dropout", "device"}
+    defaults = {name: repr(value) for name, value in type(probe)().get_params().items()}
+    assert {name: found[name] for name in left} == {
+        name: defaults[name] for name in left
+    }
 
 
 @pytest.mark.parametrize(
