@@ -23,8 +23,8 @@ SHARED = {"sample_weight", "groups"}
 def count_at_once(
     estimator: BaseEstimator,
     fit_params: Mapping[str, Any],
-    n_samples: int,
-    n_features: int,
+    activations: NDArray[Any],
+    folds: Folds,
 ) -> int:
     """Count the probes that are to be fitted at once.
 
@@ -34,8 +34,10 @@ def count_at_once(
         The probe.
     fit_params : dict
         Arguments of its ``fit``.
-    n_samples, n_features : int
-        Shape of the features of a layer.
+    activations : ndarray of shape (n_samples, ..., n_features)
+        What holds the features.
+    folds : list of (ndarray, ndarray)
+        Training and test rows.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def count_at_once(
     if (
         type(estimator).__name__ != "PlugMLPClassifier"
         or not set(fit_params) <= SHARED
-        or any(length != (n_samples,) for length in given)
+        or any(length != activations.shape[:1] for length in given)
         or sklearn.get_config()["enable_metadata_routing"]
     ):
         return 1
@@ -64,7 +66,8 @@ def count_at_once(
     estimator._validate_params()
     if not can_fit_side_by_side(estimator):
         return 1
-    return count_side_by_side(estimator, n_samples, n_features)
+    n_rows = max(len(train) for train, _ in folds)
+    return count_side_by_side(estimator, n_rows, activations.shape[-1])
 
 
 def score_layers(

@@ -129,8 +129,7 @@ def layer_sweep(
     activations = X.reshape(len(X), *selector.input_shape_)
     cells = list(product(selector.layers_, selector.parts_))
     fit_params = collect_fit_params(estimator, params, groups)
-    n_samples, *_, n_features = activations.shape
-    n_at_once = count_at_once(estimator, fit_params, n_samples, n_features)
+    n_at_once = count_at_once(estimator, fit_params, activations, folds)
     n_layers_at_once = max(1, n_at_once // len(folds))
     n_chunks = max(-(-len(cells) // n_layers_at_once), effective_n_jobs(n_jobs))
     taken = [activations[:, layer, part] for layer, part in cells]

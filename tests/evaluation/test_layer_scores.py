@@ -19,6 +19,7 @@ WEIGHT = np.linspace(0.5, 2, N)
 X = np.random.default_rng(0).normal(size=(N, 4, 2, 16)).astype(np.float32)
 X[:, 1:3, 0, 0] += 2 * (Y == "yes")[:, None]
 PROBE = PlugMLPClassifier(width_cap=16, max_epochs=3, random_state=0, device="cpu")
+FOLDS = list(KFold(3).split(X))
 SCORING = ["roc_auc", "neg_log_loss"]
 
 
@@ -130,8 +131,13 @@ def test_probes_are_fitted_no_more_at_once_than_there_is_memory_for(
 def test_other_probes_are_fitted_one_by_one(
     estimator: BaseEstimator, fit_params: dict[str, object]
 ) -> None:
-    assert count_at_once(estimator, fit_params, N, 16) == 1
+    assert count_at_once(estimator, fit_params, X, FOLDS) == 1
 
 
 def test_our_own_probe_is_fitted_to_several_layers_at_once() -> None:
-    assert count_at_once(PROBE, {"groups": GROUPS}, N, 16) > 4
+    assert count_at_once(PROBE, {"groups": GROUPS}, X, FOLDS) > 4
+
+
+def test_training_rows_count_alone() -> None:
+    many = np.broadcast_to(X[:1], (5000, *X.shape[1:]))
+    assert count_at_once(PROBE, {}, many, FOLDS) == count_at_once(PROBE, {}, X, FOLDS)
