@@ -180,7 +180,8 @@ def report_sweep(found: dict[str, float], goals: Goals) -> list[str]:
     return [
         "### A layer sweep",
         f"{found['fits']} fits of the default MLP, to 640 rows each. Scores differ by "
-        f"{found['difference of scores']:.1g} between the two, at most.",
+        f"{found['difference of scores']:.1g} between the two, at most. Medians of "
+        "three, by turns.",
         format_table(["sweep", "seconds", "a fit"], rows),
     ]
 

@@ -7,6 +7,7 @@ the activations into the folder of pieces.
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.testing import assert_allclose
 from plug_sklearn import PlugMLPClassifier, layer_sweep
 
 N_ROWS, N_FOLDS, LAYER_STEP = 800, 5, 3
+N_REPEATS = 3
 SCORING = ["roc_auc", "neg_log_loss"]
 
 
@@ -38,15 +40,23 @@ def main(pieces: Path) -> None:
     """Time both ways, check that they score the same, and print it."""
     # The first fit of a process pays for what torch sets up.
     PlugMLPClassifier(max_epochs=1).fit(np.eye(40), np.arange(40) % 2)
-    at_once = time_sweep(PlugMLPClassifier(random_state=0, device="cpu"), pieces)
-    alone = time_sweep(AloneClassifier(random_state=0, device="cpu"), pieces)
+    probe = {"random_state": 0, "device": "cpu"}
+    # By turns, since a machine that others use is faster at one time than at another.
+    runs = [
+        (
+            time_sweep(PlugMLPClassifier(**probe), pieces),
+            time_sweep(AloneClassifier(**probe), pieces),
+        )
+        for _ in range(N_REPEATS)
+    ]
+    at_once, alone = runs[0]
     for name in SCORING:
         assert_allclose(at_once[name], alone[name], atol=1e-4)
     difference = (at_once[SCORING] - alone[SCORING]).abs().to_numpy().max()
     found = {
         "fits": len(alone),
-        "layer after layer": alone["seconds"][0],
-        "at once": at_once["seconds"][0],
+        "layer after layer": median(alone["seconds"][0] for _, alone in runs),
+        "at once": median(at_once["seconds"][0] for at_once, _ in runs),
         "difference of scores": difference,
     }
     print(json.dumps(found))

@@ -14,7 +14,7 @@ from plug_sklearn.classifiers._losses import weigh_losses
 from plug_sklearn.classifiers._members import MemberNorm
 from plug_sklearn.classifiers._networks import MLPNetwork
 from plug_sklearn.classifiers._rows import Batch, Batches, MemberRows, join_probes
-from plug_sklearn.classifiers._training import ProbeNet
+from plug_sklearn.classifiers._training import ProbeNet, warm_up_norms
 
 #: Single-precision numbers that the largest registers of processors hold.
 NUMBERS_AT_ONCE = 16
@@ -45,6 +45,7 @@ class Convoy:
         self.leader = leader
         self.rows = rows
         self.validation = validation
+        self.n_steps = 0
         self.network = join_modules([net.module_ for net in self.nets])
         self.optimizer = _join_optimizers(self.network, self.nets)
         for layer, own in zip(
@@ -61,6 +62,7 @@ class Convoy:
             self.rows.keep_probes(runs),
             None if self.validation is None else self.validation.keep_probes(runs),
         )
+        convoy.n_steps = self.n_steps
         before, after = self.optimizer.state, convoy.optimizer.state
         for net in convoy.nets:
             for own in net.module_.parameters():
@@ -82,7 +84,8 @@ class Convoy:
         self.network.train()
         batch_size, order = self.leader.batch_size, self.leader.order_generator_
         for batch in cast(Iterable[Batch], Batches(self.rows, batch_size, order)):
-            self.leader.begin_step(self.network)
+            self.n_steps += 1
+            warm_up_norms(self.network, self.n_steps)
             losses, _ = self._compute_losses(batch)
             for parameter in self.network.parameters():
                 cast(Tensor, parameter.grad).zero_()
@@ -92,7 +95,7 @@ class Convoy:
         for net in self.nets:
             for layer in net.module_.modules():
                 if isinstance(layer, MemberNorm):
-                    cast(Tensor, layer.num_batches_tracked).fill_(self.leader.n_steps_)
+                    cast(Tensor, layer.num_batches_tracked).fill_(self.n_steps)
 
     def validate_epoch(self) -> None:
         """Compute the losses of the validation rows, for those who score them."""
@@ -115,7 +118,7 @@ class Convoy:
             module = training.net.module_
             for value in module.state_dict(keep_vars=True).values():
                 value.data, value.grad = value.data.clone(), None
-            training.net.n_steps_ = self.leader.n_steps_
+            training.net.n_steps_ = self.n_steps
             training.net.notify("on_train_end", X=training.rows, y=None)
 
     def _compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -161,6 +164,9 @@ def gather_convoy(trainings: Sequence[Training]) -> Convoy:
         if isinstance(training.validation, MemberRows)
     ]
     validation = join_probes(held_out, samples) if held_out else None
+    if validation is not None:
+        n_held_out = leader.get_iterator(validation).batch_size
+        validation.put_batches_in_one_place(n_held_out)
     return Convoy(trainings, leader, rows, validation)
 
 

@@ -188,17 +188,10 @@ class ProbeNet(NeuralNetClassifier):
         early epoch would be judged by statistics it does not have. The first ten
         batches are averaged in full instead.
         """
-        self.begin_step(self.module_)
+        self.n_steps_ += 1
+        warm_up_norms(self.module_, self.n_steps_)
         step: dict[str, Any] = super().train_step_single(batch, **fit_params)
         return step
-
-    def begin_step(self, module: nn.Module) -> None:
-        """Count a step, and set how fast the norms of a module forget."""
-        self.n_steps_ += 1
-        if self.n_steps_ <= WARM_UP_STEPS:
-            for layer in module.modules():
-                if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                    layer.momentum = 1 / self.n_steps_
 
     def calibrate(self, validation: Rows | MemberRows) -> None:
         """Scale the logits by the factor of the lowest loss on validation rows."""
@@ -271,3 +264,19 @@ class ProbeNet(NeuralNetClassifier):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+
+
+def warm_up_norms(module: nn.Module, n_steps: int) -> None:
+    """Set how fast the norms of a module forget, in its first steps.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network that takes a step.
+    n_steps : int
+        Steps, with this one.
+    """
+    if n_steps <= WARM_UP_STEPS:
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                layer.momentum = 1 / n_steps
