@@ -149,6 +149,22 @@ def probe(request: pytest.FixtureRequest) -> PlugMLPClassifier | PlugCNNClassifi
 
 
 @pytest.fixture
+def tell(
+    record_property: Callable[[str, object], None],
+) -> Callable[..., None]:
+    """What a test found, in lines that are printed when all tests have run."""
+    return lambda *lines: record_property("told", lines)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests told, whichever process they ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for name, lines in report.user_properties:
+            if name == "told":
+                terminalreporter.write("\n".join(["", *lines, ""]))
+
+
+@pytest.fixture
 def interruptible() -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt: a job in the background is started without."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

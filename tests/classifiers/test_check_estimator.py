@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from sklearn.base import BaseEstimator
@@ -37,14 +38,11 @@ def count_checks(estimator: BaseEstimator) -> Counter[str]:
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_every_check_of_scikit_learn_passes(
-    classifier: type[BaseEstimator], capsys: pytest.CaptureFixture[str]
+    classifier: type[BaseEstimator], tell: Callable[..., None]
 ) -> None:
     results = check_estimator(classifier(), on_skip=None, on_fail=None)
     statuses = Counter(result["status"] for result in results)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{classifier.__name__}: {len(results)} checks, {dict(statuses)}\n"
-        )
+    tell(f"{classifier.__name__}: {len(results)} checks, {dict(statuses)}")
     unpassed = [r["check_name"] for r in results if r["status"] != "passed"]
     assert set(unpassed) <= {"check_array_api_input"}
     assert statuses["failed"] == 0

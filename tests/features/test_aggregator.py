@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -32,11 +33,10 @@ def aggregate_by_loops(
     return np.array(rows)
 
 
-def test_scikit_learn_s_checks_pass(capsys: pytest.CaptureFixture[str]) -> None:
+def test_scikit_learn_s_checks_pass(tell: Callable[..., None]) -> None:
     results = check_estimator(LayerAggregator(), on_fail=None, on_skip=None)
     count = Counter(result["status"] for result in results)
-    with capsys.disabled():
-        print(f"\nLayerAggregator: {len(results)} checks, {dict(count)}")  # noqa: T201 - the count is meant to be seen
+    tell(f"LayerAggregator: {len(results)} checks, {dict(count)}")
     assert count["failed"] == count["xfail"] == 0
     # scikit-learn runs this one only where SCIPY_ARRAY_API is set
     skipped = {r["check_name"] for r in results if r["status"] == "skipped"}
