@@ -15,7 +15,7 @@ from plug_sklearn.classifiers._stopping import StopTraining
 from plug_sklearn.classifiers._training import ProbeNet
 
 #: Bounds the rows and networks that are in memory at once.
-MOST_BYTES = 2**29
+MOST_BYTES = 2**28
 
 
 def fit_side_by_side(
@@ -82,7 +82,7 @@ def can_fit_side_by_side(probe: PlugMLPClassifier) -> bool:
 def count_side_by_side(
     probe: PlugMLPClassifier, n_samples: int, n_features: int
 ) -> int:
-    """Count the probes whose rows, networks and batches take 512 MB.
+    """Count the probes whose rows, networks and batches take 256 MB.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def layer_sweep(
     """Cross-validate a probe on each layer and part, all on the same folds.
 
     A :class:`PlugMLPClassifier` on the CPU is fitted to all layers and folds at once,
-    as far as half a gigabyte allows, where each comes out as it would alone: one
+    as far as a quarter of a gigabyte allows, where each comes out as it would alone: one
     without ``callbacks`` or ``verbose``, of ``sizing="heuristic"``, on features and
     widths that are multiples of 16. Hidden sizes mostly are, and so are the widths for
     up to about 16 / ``target_ratio`` rows a feature. That is several times faster.
