@@ -41,12 +41,13 @@ def layer_sweep(
 ) -> pd.DataFrame:
     """Cross-validate a probe on each layer and part, all on the same folds.
 
-    A :class:`PlugMLPClassifier` on the CPU is fitted to all layers and folds at once,
-    as far as a quarter of a gigabyte allows, where each comes out as it would alone: one
-    without ``callbacks`` or ``verbose``, of ``sizing="heuristic"``, on features and
-    widths that are multiples of 16. Hidden sizes mostly are, and so are the widths for
-    up to about 16 / ``target_ratio`` rows a feature. That is several times faster.
-    Without a ``random_state``, those that are fitted at once draw from one seed.
+    A :class:`PlugMLPClassifier` on the CPU is fitted to many layers and folds at once,
+    several times faster, as far as a quarter of a gigabyte allows, and where each comes
+    out as it would alone: one without ``callbacks`` or ``verbose``, of
+    ``sizing="heuristic"``, on features and widths that are multiples of 16. Hidden
+    sizes mostly are, and so are the widths for up to about 16 / ``target_ratio`` rows a
+    feature. Without a ``random_state``, those that are fitted at once draw from one
+    seed.
 
     Parameters
     ----------
