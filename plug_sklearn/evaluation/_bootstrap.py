@@ -59,7 +59,9 @@ def bootstrap_interval(
     """Estimate a metric, or the difference of two models in it, with an interval.
 
     Rows are drawn with replacement, as many as there are, and the metric is computed of
-    each such resample; the interval holds the middle of what comes out.
+    each such resample; the interval holds the middle of what comes out. A metric that
+    grows with the noise of small samples, such as :func:`expected_calibration_error`,
+    is higher on resamples than on the rows: so is then its interval.
 
     Parameters
     ----------

@@ -16,6 +16,8 @@ from sklearn.utils import _safe_indexing
 from plug_sklearn.evaluation._folds import Folds, score_folds
 from plug_sklearn.evaluation._tables import Scoring
 
+#: Positions of a layer and of a part.
+Cell = tuple[int, int]
 #: Arguments of ``fit``, one for each sample, that all layers of a fold share.
 SHARED = {"sample_weight", "groups"}
 
@@ -72,7 +74,7 @@ def count_at_once(
 
 def score_layers(
     estimator: BaseEstimator,
-    features: Sequence[NDArray[Any]],
+    features: Mapping[Cell, NDArray[Any]],
     y: ArrayLike,
     folds: Folds,
     scoring: Scoring | None,
@@ -85,8 +87,8 @@ def score_layers(
     ----------
     estimator : estimator
         The probe.
-    features : sequence of ndarray of shape (n_samples, n_features)
-        Features of each layer.
+    features : dict of Cell to ndarray of shape (n_samples, n_features)
+        Features of each layer and part.
     y, folds, scoring, fit_params
         As ``score_folds`` takes them.
     n_at_once : int, default=1
@@ -95,23 +97,36 @@ def score_layers(
     Returns
     -------
     list of DataFrame
-        For each layer, what ``score_folds`` gives. Probes that are fitted at once have
-        even shares of the time.
+        For each layer and part, what ``score_folds`` gives. Probes that are fitted at
+        once have even shares of the time.
+
+    Raises
+    ------
+    ValueError
+        If none of the fits to a layer and part succeeds; a note says which it is.
     """
     if n_at_once > 1:
         try:
+            layers = list(features.values())
             return _score_at_once(
-                estimator, features, y, folds, scoring, fit_params, n_at_once
+                estimator, layers, y, folds, scoring, fit_params, n_at_once
             )
         except Exception:
             # One of them cannot be fitted. Alone, the others can, and that one gets
             # the warning that it would have got.
             pass
-    # The fitted estimators stay behind: they may be larger than the features.
-    return [
-        score_folds(estimator, X, y, folds, scoring=scoring, fit_params=fit_params)[0]
-        for X in features
-    ]
+    frames = []
+    for (layer, part), X in features.items():
+        try:
+            # The fitted estimators stay behind: they may be larger than the features.
+            frame, _ = score_folds(
+                estimator, X, y, folds, scoring=scoring, fit_params=fit_params
+            )
+        except ValueError as error:
+            error.add_note(f"That was at position {layer} of axis 1, {part} of axis 2.")
+            raise
+        frames.append(frame)
+    return frames
 
 
 def _score_at_once(

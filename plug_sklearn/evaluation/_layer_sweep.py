@@ -97,7 +97,9 @@ def layer_sweep(
     Raises
     ------
     ValueError
-        If ``layers`` or ``parts`` are not in ``X``, or ``X`` is no activations.
+        If ``layers`` or ``parts`` are not in ``X``, ``X`` is no activations, or no fit
+        to one of the layers and parts succeeds; a note says to which. Where some do,
+        the scores of the others are NaN.
 
     See Also
     --------
@@ -133,10 +135,10 @@ def layer_sweep(
     n_at_once = count_at_once(estimator, fit_params, activations, folds)
     n_layers_at_once = max(1, n_at_once // len(folds))
     n_chunks = max(-(-len(cells) // n_layers_at_once), effective_n_jobs(n_jobs))
-    taken = [activations[:, layer, part] for layer, part in cells]
+    taken = [(cell, activations[:, *cell]) for cell in cells]
     scored: list[list[pd.DataFrame]] = Parallel(n_jobs=n_jobs)(
         delayed(score_layers)(
-            estimator, taken[at], y, folds, scoring, fit_params, n_at_once
+            estimator, dict(taken[at]), y, folds, scoring, fit_params, n_at_once
         )
         for at in gen_even_slices(len(cells), min(n_chunks, len(cells)))
     )

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import PlugMLPClassifier, layer_sweep
 from plug_sklearn.classifiers import _side_by_side
-from plug_sklearn.evaluation._layer_scores import count_at_once
+from plug_sklearn.evaluation._layer_scores import count_at_once, score_layers
 
 N = 90
 Y = np.array(["no", "yes"])[np.arange(N) % 2]
@@ -76,6 +76,17 @@ def test_a_layer_that_cannot_be_fitted_leaves_the_others_their_scores() -> None:
     assert sweep["roc_auc"][failed].isna().all()
     expected = layer_sweep(PROBE, X, **given)["roc_auc"]
     np.testing.assert_allclose(sweep["roc_auc"][~failed], expected[~failed], atol=1e-6)
+
+
+@pytest.mark.parametrize("probe", [PROBE, LogisticRegression()])
+def test_a_layer_that_no_fold_can_be_fitted_to_is_named(probe: BaseEstimator) -> None:
+    spoilt = X.astype(np.float64)
+    spoilt[:, 3, 1] = 1e39 if probe is PROBE else np.inf
+    with pytest.raises(ValueError, match="fits failed") as caught:
+        score_layers(
+            probe, {(2, 1): X[:, 2, 1], (3, 1): spoilt[:, 3, 1]}, Y, FOLDS, None, {}, 2
+        )
+    assert caught.value.__notes__ == ["That was at position 3 of axis 1, 1 of axis 2."]
 
 
 def test_a_monitor_that_fails_on_a_layer_leaves_the_others_their_scores() -> None:
