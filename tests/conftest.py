@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -11,6 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
+
+# How long an example takes is no claim of a test, and differs between machines.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # Networks as small as these run faster on one thread, and alike on any machine.
 torch.set_num_threads(1)

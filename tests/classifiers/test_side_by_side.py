@@ -61,7 +61,7 @@ def fit_both_ways(
         }
     ),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_each_probe_is_what_it_would_be_alone(
     n_layers: int,
     n_rows: int,

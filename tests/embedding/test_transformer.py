@@ -118,7 +118,6 @@ def test_padding_side_changes_nothing(llama: str, left_padding_llama: str) -> No
 
 @settings(
     max_examples=20,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(rows=st.lists(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=8))

@@ -80,7 +80,7 @@ def load_or_refuse(path: Path) -> Any:  # noqa: ANN401 - any of several estimato
         return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_json_with_a_key_dropped_replaced_or_added(
     artifact: tuple[Path, Any], data: st.DataObject
@@ -119,7 +119,7 @@ def test_json_with_a_key_dropped_replaced_or_added(
         assert np.array_equal(probabilities, fitted.predict_proba(X))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_tensors_with_bytes_cut_flipped_or_added(
     artifact: tuple[Path, Any], data: st.DataObject
@@ -177,7 +177,7 @@ def test_a_pickle_in_features_is_not_read(key: str, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_features_with_bytes_cut_or_flipped(folder: Path, data: st.DataObject) -> None:
     path = save_npz_features(
@@ -237,7 +237,7 @@ def test_features_with_a_header_that_lies(
     assert not Path("ran").exists()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_pingkit_s_weights_with_bytes_cut_or_flipped(
     folder: Path, data: st.DataObject

@@ -69,7 +69,7 @@ def test_preamble_that_saves_fewer_tokens_than_a_pass_costs_is_none() -> None:
     assert runs_of(texts) == [Run(slice(0, len(texts)), 0)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     texts=st.lists(
         st.lists(st.integers(1, 3), min_size=1, max_size=30),

@@ -114,7 +114,7 @@ def test_preamble_s_tokens_count_in_the_budget() -> None:
     assert all(n_tokens <= budget for _, n_tokens in sizes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     texts=st.lists(
         st.lists(st.integers(3, 6), min_size=1, max_size=7),

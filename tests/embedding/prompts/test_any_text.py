@@ -71,7 +71,6 @@ def list_prompts(prompts: TokenizedPrompts) -> list[tuple[list[int], list[int]]]
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=6), OPTIONS, LIMITS)
 def test_texts_together_are_read_as_one_by_one(
     tokenizer: PreTrainedTokenizerFast,
@@ -86,7 +85,6 @@ def test_texts_together_are_read_as_one_by_one(
     assert all(kept for _, kept in alone)
 
 
-@settings(deadline=None)
 @given(TEXTS, OPTIONS, LIMITS)
 def test_literal_text_adds_no_special_token_to_the_template_s(
     tokenizer: PreTrainedTokenizerFast,
@@ -102,7 +100,6 @@ def test_literal_text_adds_no_special_token_to_the_template_s(
     assert [token for token in prompt[0] if token in special] == frame
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_literal_text_is_all_there(
     tokenizer: PreTrainedTokenizerFast, text: str
@@ -173,7 +170,7 @@ def transform_quietly(
         return embedder.transform(texts)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(TEXTS, min_size=1, max_size=6), OPTIONS)
 def test_activations_together_are_as_one_by_one(
     llama: str, texts: list[str], options: PromptOptions

@@ -109,7 +109,7 @@ def assert_right_or_missing(store: ActivationStore, key: bytes) -> np.ndarray:
     return missing
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(CHANGES, min_size=1, max_size=3), st.booleans())
 def test_changed_records_are_missing_or_right_and_can_be_written_again(
     changes: list[Change], compacts: bool
@@ -136,7 +136,7 @@ def test_changed_records_are_missing_or_right_and_can_be_written_again(
             assert store.contents()[0].n_prompts == len(NUMBERS)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.one_of(
         st.builds(flip, st.just(0), st.integers(0, 99), st.integers(1, 255)),
@@ -160,7 +160,7 @@ def test_damaged_description_is_not_listed_until_it_is_registered_again(
             assert store.delete("model") == len(NUMBERS)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(some_bytes)
 def test_damaged_claim_is_no_one_s(owner: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -42,7 +42,7 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(requests, max_size=8))
 def test_store_reads_what_a_dict_of_slots_would(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple]
