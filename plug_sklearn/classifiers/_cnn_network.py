@@ -132,7 +132,7 @@ class CNNNetwork(nn.Module):
             return x
         places = [1] * (x.ndim - 3)
         mask = self.input_dropout(x.new_ones(*x.shape[:2], *places, x.shape[-1]))
-        # Features are a copy already; another takes as long as a convolution.
+        # Features are a copy already; another would be new memory in each step.
         dropped: Tensor = x.mul_(mask)
         return dropped
 

@@ -29,8 +29,10 @@ class Convoy:
         What has nets of the same shape.
     leader : ProbeNet
         The net whose steps and draws are those of all; it may have stopped itself.
-    rows, validation : MemberRows
-        What the members of all learn from, and are validated on, if they are.
+    rows : MemberRows
+        What the members of all learn from.
+    validation : MemberRows or None
+        What they are validated on; None: on nothing.
     """
 
     def __init__(
@@ -149,10 +151,10 @@ def gather_convoy(trainings: Sequence[Training]) -> Convoy:
     Convoy
     """
     leader = trainings[0].net
-    n_samples = sum(len(training.rows.rows) for training in trainings)
-    samples = torch.empty(n_samples, leader.module_.n_features)
-    own = torch.split(samples, [len(training.rows.rows) for training in trainings])
-    for training, features in zip(trainings, own, strict=True):
+    lengths = [len(training.rows.rows) for training in trainings]
+    samples = torch.empty(sum(lengths), leader.module_.n_features)
+    of_nets = torch.split(samples, lengths)
+    for training, features in zip(trainings, of_nets, strict=True):
         # Once, where a net alone would in each of its batches.
         given = training.rows.rows.put_in_order()
         features.copy_(training.net.module_.read_features(given)[:, 0])

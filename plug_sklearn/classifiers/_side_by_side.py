@@ -7,7 +7,7 @@ from typing import Any
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn.classifiers._classifiers import Training
-from plug_sklearn.classifiers._convoy import gather_convoy
+from plug_sklearn.classifiers._convoy import NUMBERS_AT_ONCE, gather_convoy
 from plug_sklearn.classifiers._inputs import draw_seeds
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
 from plug_sklearn.classifiers._sizing import MLPWidths, size_mlp
@@ -126,10 +126,11 @@ def _describe(training: Training) -> tuple[object, ...]:
 def _is_exact(net: ProbeNet) -> bool:
     # MKL rounds otherwise where a member's rows or weights begin elsewhere within the
     # 64 bytes that a processor reads at once; and torch's norms, what is left over when
-    # 16 units are taken at a time.
+    # so many units are taken at a time.
     sizes = net.get_params_for("module")
     return not any(
-        sizes[name] % 16 for name in ("n_features", *MLPWidths.__annotations__)
+        sizes[name] % NUMBERS_AT_ONCE
+        for name in ("n_features", *MLPWidths.__annotations__)
     )
 
 
