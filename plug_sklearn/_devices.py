@@ -1,8 +1,8 @@
 """Where tensors live: names of devices → torch devices."""
 
-import warnings
-
 import torch
+
+from plug_sklearn._warnings import warn_user
 
 
 def resolve_device(device: str, owner: str) -> torch.device:
@@ -34,11 +34,9 @@ def resolve_device(device: str, owner: str) -> torch.device:
         return torch.device("mps" if has_mps else "cpu")
     resolved = torch.device(device)
     if not _is_present(resolved):
-        warnings.warn(
+        warn_user(
             f"{owner} was given device={device!r}, which is not available here; "
-            "it runs on the CPU instead.",
-            UserWarning,
-            stacklevel=3,
+            "it runs on the CPU instead."
         )
         return torch.device("cpu")
     return resolved

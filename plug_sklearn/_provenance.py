@@ -1,9 +1,10 @@
 """What made a fitted estimator: the versions of the packages, kept in its pickle."""
 
-import warnings
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from plug_sklearn._warnings import warn_user
 
 #: Those that decide what a fitted estimator gives.
 PACKAGES = ("plug_sklearn", "scikit-learn", "torch", "transformers")
@@ -53,11 +54,9 @@ def _compare(recorded: dict[str, str]) -> None:
         if recorded.get(package) != here[package]
     ]
     if differing:
-        # The text names no estimator, and the place is this one for all: Python shows
-        # it once for a whole pipeline.
-        warnings.warn(
+        # The text names no estimator: Python shows it once for a whole pipeline.
+        warn_user(
             f"Pickled with {', '.join(differing)}: predictions may differ. Fit again, "
             "or load it where the versions are the same.",
             ProvenanceWarning,
-            stacklevel=1,
         )

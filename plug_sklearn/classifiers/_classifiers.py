@@ -1,7 +1,6 @@
 """What the two estimators share: from samples to a trained net."""
 
 import sys
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from skorch.helper import predefined_split
 from torch import nn
 
 from plug_sklearn._devices import resolve_device
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._callbacks import read_callbacks
 from plug_sklearn.classifiers._inputs import (
     ValidationRows,
@@ -184,6 +184,29 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         )
         return probabilities
 
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Predict the natural logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Logarithms of ``predict_proba(X)``; ``-inf`` where a probability is 0.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not finite, or of another shape than in ``fit``.
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict labels: the most probable class of each sample.
 
@@ -300,12 +323,10 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         if self.verbose:
             sys.stdout.write(f"{found:,} parameters, {found / n_samples:.2f} a row.\n")
         if abs(found / aimed - 1) > 0.1:
-            warnings.warn(
+            warn_user(
                 f"{type(self).__name__} has {found:,} trainable parameters, where "
                 f"'target_ratio' aims at {aimed:,.0f}: {len(self.classes_)} classes "
-                "allow no network closer to it.",
-                UserWarning,
-                stacklevel=5,
+                "allow no network closer to it."
             )
 
     def _keep(self, training: "Training") -> None:

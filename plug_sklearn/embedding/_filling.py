@@ -1,6 +1,5 @@
 """Distinct texts → rows of an array: through a store, by workers, or here and now."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -8,6 +7,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._jobs import PIECES_A_WORKER, compute_in_jobs
 from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding.models._identity import identify_model
@@ -81,9 +81,7 @@ def fill_rows(
 
 def _hint_at_store(model: LanguageModel, texts: Sequence[str]) -> None:
     if note_repetition(texts, repr((model.source, model.describe()))):
-        warnings.warn(
+        warn_user(
             "HFEmbeddingTransformer has read most of these texts before in this "
-            "process. With store='some/folder' it would read each text once.",
-            UserWarning,
-            stacklevel=5,
+            "process. With store='some/folder' it would read each text once."
         )

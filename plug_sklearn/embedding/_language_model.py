@@ -95,11 +95,11 @@ class LanguageModel:
             self._readers.append(PromptReader(tokenizer, self.prompts, limit, start))
         return self._readers[0]
 
-    def tell_changes(self, stacklevel: int) -> None:
+    def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were cut or lost all tokens."""
         # What is read from a store alone needs no tokenizer.
         for reader in self._readers:
-            reader.tell_changes(stacklevel + 1)
+            reader.tell_changes()
 
     def check_model(self) -> None:
         """Warn if the model is not what it was, now that its weights are needed.

@@ -13,10 +13,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
+from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.embedding._filling import fill_rows
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
@@ -122,7 +122,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         what ``"auto"`` means for ``dtype`` and ``batch_tokens`` is decided here. None
         is 1, unless a ``joblib.parallel_config`` says otherwise.
     verbose : bool, default=False
-        Whether to show a progress bar.
+        Whether to show a progress bar, on a terminal or in a notebook.
 
     Attributes
     ----------
@@ -499,7 +499,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             if self.verbose:
                 # Only then: tqdm starts a thread and takes a lock of all processes
                 # even where it shows nothing.
-                progress = tqdm(total=len(texts), desc="Embedding", unit="text")
+                progress = show_progress(len(texts), "Embedding", "text")
                 report = shown.enter_context(progress).update
             fill_rows(
                 model,
@@ -513,5 +513,4 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
                 spread=chooses,
                 report=report,
             )
-        # From here to whoever calls transform.
-        model.tell_changes(stacklevel=3)
+        model.tell_changes()

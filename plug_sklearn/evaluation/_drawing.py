@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plug_sklearn._extras import require_extra
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
@@ -13,28 +15,6 @@ if TYPE_CHECKING:
 
 #: Inches; at matplotlib's 100 dots an inch, 600 pixels wide.
 WIDTH = 6.0
-
-
-def require_matplotlib(caller: str) -> None:
-    """Refuse to go on without matplotlib, and say how to get it.
-
-    Parameters
-    ----------
-    caller : str
-        What needs it.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401 - whether it is there is the question
-    except ImportError as error:
-        raise ImportError(
-            f"{caller} needs matplotlib, which is not installed: "
-            "pip install 'plug_sklearn[plots]'"
-        ) from error
 
 
 def check_axes(
@@ -65,7 +45,7 @@ def check_axes(
     ValueError
         If what is given cannot be drawn on.
     """
-    require_matplotlib(caller)
+    require_extra("plots", caller)
     if ax is None:
         return []
     from matplotlib.axes import Axes

@@ -19,7 +19,8 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
 from sklearn.model_selection import LearningCurveDisplay, learning_curve
 
-from plug_sklearn.evaluation._drawing import WIDTH, finish_axes, require_matplotlib
+from plug_sklearn._extras import require_extra
+from plug_sklearn.evaluation._drawing import WIDTH, finish_axes
 from plug_sklearn.evaluation._folds import Folds
 from plug_sklearn.evaluation._tables import Scoring, list_scores
 from plug_sklearn.evaluation._training_curves import (
@@ -65,7 +66,7 @@ def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
     NotADirectoryError
         If it is a file.
     """
-    require_matplotlib("cross_validation_report with out_dir")
+    require_extra("plots", "cross_validation_report with out_dir")
     folder = Path(out_dir)
     found = [name for name in (PREDICTIONS, CURVE, SUMMARY) if (folder / name).exists()]
     if found and not overwrite:

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, log_loss, make_scorer, roc_auc_score
 
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._calibration import brier_score
 from plug_sklearn.evaluation._folds import Folds, refuse_failed_fits, score_folds
 from plug_sklearn.evaluation._tables import Scoring, list_scores
@@ -164,11 +165,9 @@ def _warn_of_undefined(scores: pd.DataFrame) -> None:
     for name in list_scores(scores):
         folds = scores.loc[scores[name].isna(), "fold"].tolist()
         if folds:
-            warnings.warn(
+            warn_user(
                 f"The score {name!r} is undefined in folds {folds}, whose test rows "
-                "may be of one class. Means leave them out.",
-                UserWarning,
-                stacklevel=4,
+                "may be of one class. Means leave them out."
             )
 
 

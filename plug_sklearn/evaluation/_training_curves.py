@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from plug_sklearn.evaluation._drawing import finish_axes, make_axes, require_matplotlib
+from plug_sklearn._extras import require_extra
+from plug_sklearn.evaluation._drawing import finish_axes, make_axes
 from plug_sklearn.evaluation._styles import BLUE, VERMILION
 from plug_sklearn.evaluation._tables import check_table
 from plug_sklearn.evaluation._training_history import list_probes, training_history
@@ -97,7 +98,7 @@ class TrainingCurveDisplay:
         ValueError
             If an estimator has no history of training.
         """
-        require_matplotlib(f"{cls.__name__}.from_estimator")
+        require_extra("plots", f"{cls.__name__}.from_estimator")
         probes = list_probes(estimator)
         monitor = getattr(probes[0], "monitor_", None)
         score_name = name_score(monitor) if isinstance(monitor, str) else None

@@ -2,13 +2,13 @@
 
 import json
 import os
-import warnings
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from plug_sklearn._provenance import ProvenanceWarning
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.models._models import (
     ModelSource,
     Shelf,
@@ -80,13 +80,12 @@ def warn_of_change(source: ModelSource, origin: str) -> None:
     def compare() -> None:
         found = find_origin(source)
         if found != origin:
-            warnings.warn(
+            warn_user(
                 f"The language model {source.name!r} is not what it was when "
                 f"HFEmbeddingTransformer was fitted: it was {origin}, and is {found} "
                 "here. Predictions may differ: fit again, or name the model of then in "
                 "'model_name' and 'revision'.",
                 ProvenanceWarning,
-                stacklevel=2,
             )
 
     _COMPARED.take((tell_state(source), origin), compare)

@@ -15,8 +15,11 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
+from plug_sklearn._extras import require_extra
 from plug_sklearn._forks import make_lock
 from plug_sklearn.embedding.models._absence import explain_absence
+from plug_sklearn.embedding.models._bars import hide_loading_bars
+from plug_sklearn.embedding.models._gguf import convert_gguf
 
 #: Models kept at once. Two, so that a union of two embedders does not load in turns.
 MODELS_KEPT = 2
@@ -62,6 +65,9 @@ class ModelSource:
                     "The 'model_name' parameter of HFEmbeddingTransformer must name an "
                     f"existing GGUF file. Got {self.name!r} instead."
                 )
+            folder = convert_gguf(path)
+            if folder is not None:
+                return str(folder), arguments
             return str(path.parent), {**arguments, "gguf_file": path.name}
         return self.name, arguments
 
@@ -224,11 +230,20 @@ def _load_backbone(source: ModelSource, options: WeightOptions) -> PreTrainedMod
     if options.attn_implementation is not None:
         arguments["attn_implementation"] = options.attn_implementation
     if options.quantization is not None:
+        require_extra(
+            "quantization", "The 'quantization' parameter of HFEmbeddingTransformer"
+        )
         arguments["quantization_config"] = _quantize(options)
         arguments["device_map"] = {"": options.device}
     arguments |= {"dtype": options.dtype, **options.model_kwargs}
+    if options.model_kwargs.get("device_map") is not None:
+        require_extra("multi-gpu", "A 'device_map' in the 'model_kwargs' parameter")
     # Weights that a checkpoint lacks, such as an unused pooler, are drawn at random.
-    with torch.random.fork_rng(devices=[]), explain_absence(source):
+    with (
+        torch.random.fork_rng(devices=[]),
+        explain_absence(source),
+        hide_loading_bars(),
+    ):
         if options.adapter is None:
             model = transformers.AutoModel.from_pretrained(name, **arguments)
         else:
@@ -267,13 +282,9 @@ _ADAPTED_CLASSES = {
 def _load_adapted(
     name: str, arguments: dict[str, Any], options: WeightOptions, adapter: str
 ) -> PreTrainedModel:
-    try:
-        import peft
-    except ImportError as error:
-        raise ImportError(
-            "The 'adapter' parameter of HFEmbeddingTransformer needs the package peft: "
-            "pip install 'plug_sklearn[adapters]'."
-        ) from error
+    require_extra("adapters", "The 'adapter' parameter of HFEmbeddingTransformer")
+    import peft
+
     adapter_config = peft.PeftConfig.from_pretrained(adapter)
     class_name = _ADAPTED_CLASSES.get(str(adapter_config.task_type), "AutoModel")
     whole = getattr(transformers, class_name).from_pretrained(name, **arguments)

@@ -1,7 +1,8 @@
 """What was done to texts, counted over all that were read, and told once."""
 
-import warnings
 from dataclasses import dataclass
+
+from plug_sklearn._warnings import warn_user
 
 
 @dataclass
@@ -29,22 +30,17 @@ class Notices:
         side: str,
         token_filter: str | None,
         eos_token: str | None,
-        stacklevel: int,
     ) -> None:
         """Warn of what was counted, and begin anew."""
         if self.n_cut:
-            warnings.warn(
+            warn_user(
                 f"{self.n_cut} of {self.n_read} distinct texts are longer than {limit} "
-                f"tokens and were cut on the {side} side.",
-                UserWarning,
-                stacklevel=stacklevel,
+                f"tokens and were cut on the {side} side."
             )
         if self.n_emptied:
-            warnings.warn(
+            warn_user(
                 f"{self.n_emptied} of {self.n_read} distinct texts have no token left "
                 f"after token_filter={token_filter!r} and eos_token={eos_token!r}; all "
-                "their tokens are pooled.",
-                UserWarning,
-                stacklevel=stacklevel,
+                "their tokens are pooled."
             )
         self.n_read = self.n_cut = self.n_emptied = 0

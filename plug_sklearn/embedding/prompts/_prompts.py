@@ -95,14 +95,13 @@ class PromptReader:
             )
         return self._choose_positions(tokenized)
 
-    def tell_changes(self, stacklevel: int = 2) -> None:
+    def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were changed."""
         self.notices.tell(
             limit=self.limit,
             side=self.options.truncation_side,
             token_filter=self.options.token_filter,
             eos_token=self.options.eos_token,
-            stacklevel=stacklevel + 1,
         )
 
     def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:

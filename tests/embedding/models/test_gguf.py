@@ -1,0 +1,166 @@
+import subprocess
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from plug_sklearn import HFEmbeddingTransformer
+from plug_sklearn.embedding import release_models
+from plug_sklearn.embedding.models import _gguf
+
+TEXTS = ["a b a", "b", "abab"]
+# Characters, as byte-level tokenizers spell them, and one merge.
+TOKENS = ["<unk>", "<s>", "</s>", "a", "b", "c", "Ġ", "ab"]
+HIDDEN, N_LAYERS = 32, 2
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of conversions, whatever this machine's own holds."""
+    _gguf._convert.cache_clear()
+    monkeypatch.setattr(_gguf, "CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def llama_gguf(tmp_path: Path) -> Path:
+    """A tiny random Llama in a GGUF file, half of it quantized."""
+    path = tmp_path / "tiny.gguf"
+    rng = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(N_LAYERS)
+    writer.add_context_length(64)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(len(TOKENS))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(TOKENS)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    shapes = {"token_embd": (len(TOKENS), HIDDEN), "output_norm": (HIDDEN,)}
+    for layer in range(N_LAYERS):
+        names = ("attn_q", "attn_k", "attn_v", "attn_output")
+        shapes |= {f"blk.{layer}.{name}": (HIDDEN, HIDDEN) for name in names}
+        shapes |= {f"blk.{layer}.ffn_{name}": (64, HIDDEN) for name in ("gate", "up")}
+        shapes[f"blk.{layer}.ffn_down"] = (HIDDEN, 64)
+        shapes |= {f"blk.{layer}.{name}_norm": (HIDDEN,) for name in ("attn", "ffn")}
+    for name, shape in shapes.items():
+        weights = rng.standard_normal(shape).astype(np.float32)
+        kind = gguf.GGMLQuantizationType.F32
+        if "ffn" in name and len(shape) == 2:
+            kind = gguf.GGMLQuantizationType.Q8_0
+        quantized = gguf.quantize(weights, kind)
+        writer.add_tensor(f"{name}.weight", quantized, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def embed(path: Path) -> np.ndarray:
+    release_models()
+    return HFEmbeddingTransformer(path, device="cpu").fit_transform(TEXTS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_folder_holds_what_transformers_reads_from_the_file(
+    llama_gguf: Path, cache: Path, dtype: torch.dtype
+) -> None:
+    folder = _gguf.convert_gguf(llama_gguf)
+    assert folder is not None
+    place, name = str(llama_gguf.parent), llama_gguf.name
+    read = transformers.AutoModel.from_pretrained(place, gguf_file=name, dtype=dtype)
+    converted = transformers.AutoModel.from_pretrained(folder, dtype=dtype)
+    expected, found = read.state_dict(), converted.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    tokenizers = [
+        transformers.AutoTokenizer.from_pretrained(place, gguf_file=name),
+        transformers.AutoTokenizer.from_pretrained(folder),
+    ]
+    one, other = (
+        [tokenize(text).input_ids for text in TEXTS] for tokenize in tokenizers
+    )
+    assert one == other
+
+
+def test_a_file_is_converted_once_and_told_in_one_line(
+    llama_gguf: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = embed(llama_gguf)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("Converting tiny.gguf to safetensors, once: ")
+    _gguf._convert.cache_clear()  # as in a new process
+    assert np.array_equal(embed(llama_gguf), first)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_another_file_of_the_same_name_is_another_model(
+    llama_gguf: Path, cache: Path
+) -> None:
+    folder = _gguf.convert_gguf(llama_gguf)
+    content = bytearray(llama_gguf.read_bytes())
+    content[-5] ^= 1
+    llama_gguf.write_bytes(content)
+    assert _gguf.convert_gguf(llama_gguf) not in (folder, None)
+
+
+def test_a_file_that_cannot_be_converted_is_read_as_it_is(
+    llama_gguf: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    expected = embed(llama_gguf)
+    _gguf._convert.cache_clear()
+    no_folder = llama_gguf.with_name("file")
+    no_folder.write_text("")
+    monkeypatch.setattr(_gguf, "CACHE", no_folder)
+    capfd.readouterr()
+    assert np.array_equal(embed(llama_gguf), expected)
+    assert "tiny.gguf is read as it is, and not converted" in capfd.readouterr().err
+
+
+def test_a_conversion_that_ends_early_leaves_nothing(
+    llama_gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(command: list[str], **kwargs: object) -> None:
+        (Path(command[-1]) / "config.json").write_text("{}")
+        raise subprocess.CalledProcessError(-9, command, stderr="")
+
+    monkeypatch.setattr(_gguf.subprocess, "run", die)
+    assert _gguf.convert_gguf(llama_gguf) is None
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+def test_a_large_file_is_not_converted(
+    llama_gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gguf, "LARGEST", llama_gguf.stat().st_size - 1)
+    assert _gguf.convert_gguf(llama_gguf) is None
+    assert embed(llama_gguf).shape == (len(TEXTS), N_LAYERS, 1, HIDDEN)
+    assert not cache.exists()
+
+
+def test_a_file_without_all_weights_is_not_converted(
+    llama_gguf: Path, cache: Path
+) -> None:
+    content = llama_gguf.read_bytes()
+    llama_gguf.write_bytes(
+        content.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_ux.weight")
+    )
+    assert _gguf.convert_gguf(llama_gguf) is None
