@@ -11,11 +11,15 @@ from time import perf_counter
 
 import joblib
 import numpy as np
-from distributed import Client
 from facts import make_statements
-from quickstart import find_model
+from setting import find_model
 
 from plug_sklearn import HFEmbeddingTransformer
+
+try:
+    from distributed import Client
+except ImportError as error:
+    raise SystemExit(f"{error}: pip install 'plug_sklearn[cluster]'") from error
 
 
 def main(model: str, out: Path, scheduler: str | None) -> None:

@@ -19,15 +19,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import joblib
-import uvicorn
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from micro_batching import Closed, Full, MicroBatcher
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.pipeline import Pipeline
 
 from plug_sklearn import load_artifacts
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, HTTPException, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+except ImportError as error:
+    raise SystemExit(f"{error}: pip install 'plug_sklearn[serve]'") from error
 
 #: Of a body that is too large, so much is read and dropped before the answer: who is
 #: still sending would not see it.
@@ -124,6 +128,11 @@ def load_probe(path: str, device: str = "cpu") -> Pipeline:
         raise SystemExit(
             f"{path} must hold a fitted pipeline from texts to probabilities. "
             f"Got {type(probe).__name__} instead."
+        )
+    if not hasattr(probe, "predict_proba"):
+        raise SystemExit(
+            f"{path} must hold a pipeline whose last step gives probabilities. "
+            f"Got {type(probe[-1]).__name__} instead, which has no predict_proba."
         )
     return probe
 

@@ -7,8 +7,10 @@ from types import ModuleType
 import joblib
 import pytest
 from _fitted import fit_pipeline
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import LinearSVC
 
 from plug_sklearn import LayerAggregator, PlugMLPClassifier, save_artifacts
 
@@ -47,6 +49,18 @@ def test_pipeline_that_is_not_fitted_is_refused(
     joblib.dump(make_pipeline(LayerAggregator(), PlugMLPClassifier()), tmp_path / "p")
     with pytest.raises(SystemExit, match="must hold a fitted pipeline"):
         serve.load_probe(str(tmp_path / "p"))
+
+
+def test_pipeline_without_probabilities_is_refused_at_the_start(
+    serve: ModuleType, tmp_path: Path
+) -> None:
+    texts = FunctionTransformer(lambda texts: [[len(text)] for text in texts])
+    for last in (RidgeClassifier(), LinearSVC()):
+        fitted = make_pipeline(texts, last).fit(["a", "bb"], [0, 1])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(serve, "load_artifacts", lambda *_, fitted=fitted: fitted)
+            with pytest.raises(SystemExit, match=f"Got {type(last).__name__} instead"):
+                serve.load_probe("probe")
 
 
 def test_what_is_no_pipeline_is_refused_by_name(
