@@ -31,6 +31,22 @@ def test_probabilities_of_a_row_do_not_depend_on_its_neighbours(
     assert together.dtype == np.float64
 
 
+def test_log_probabilities_are_the_logarithms(probe: BasePlugClassifier) -> None:
+    probe.fit(X, Y)
+    found = probe.predict_log_proba(X)
+    np.testing.assert_allclose(np.exp(found), probe.predict_proba(X), rtol=1e-12)
+    assert found.dtype == np.float64
+    assert found.shape == (len(X), 2)
+
+
+def test_the_logarithm_of_no_probability_is_minus_infinity(
+    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certain = np.array([[0.0, 1.0]])
+    monkeypatch.setattr(type(probe), "predict_proba", lambda *_: certain)
+    assert probe.predict_log_proba(X).tolist() == [[-np.inf, 0.0]]
+
+
 @pytest.mark.parametrize("labels", [["no", "yes"], [False, True], [3, -1], [0.0, 1.0]])
 def test_labels_of_any_kind_are_predicted_as_their_codes_are(
     probe: BasePlugClassifier, labels: list[object]

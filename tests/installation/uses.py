@@ -83,7 +83,7 @@ def use_gguf(folder: Path) -> None:
 
 
 def use_adapters(folder: Path) -> None:
-    """Read a model with a LoRA adapter; without peft, its files lie there all the same."""
+    """Read a model with a LoRA adapter."""
     model = save_model(folder / "model")
     plain = HFEmbeddingTransformer(model).fit_transform(TEXTS)
     adapter = folder / "adapter"
@@ -97,6 +97,7 @@ def use_adapters(folder: Path) -> None:
         )
         peft.get_peft_model(base, config).save_pretrained(adapter)
     else:
+        # Whoever has no peft may have an adapter all the same.
         (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     adapted = HFEmbeddingTransformer(model, adapter=adapter).fit_transform(TEXTS)
     assert not np.allclose(adapted, plain)
