@@ -82,7 +82,7 @@ def check(extra: str, bare: Path, source: Path, home: Path) -> bool:
 
 
 def use_installed(extra: str, bare: Path, source: Path, home: Path) -> str:
-    """Install an extra as the error says, in a copy of the environment; use it there."""
+    """Install an extra as the error says, in a copy of the environment, and use it."""
     copy = bare.with_name(extra)
     # Links to the same files: what pip replaces, it writes anew.
     shutil.copytree(bare, copy, symlinks=True, copy_function=os.link)
