@@ -25,17 +25,25 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     category : type of Warning, default=UserWarning
         Class of the warning.
     """
-    warnings.warn(message, category, stacklevel=_find_stack_level())
+    frame = _find_user_frame(sys._getframe())
+    warnings.warn_explicit(
+        message,
+        category,
+        filename=frame.f_code.co_filename,
+        lineno=frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
 
 
-def _find_stack_level() -> int:
-    """Count the frames from ``warn_user`` out to the user's own."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 1
-    while frame is not None and _is_library(frame):
-        frame, level = frame.f_back, level + 1
-    # A worker process runs none of the user's code: its outermost frame is as good.
-    return level if frame is not None else level - 1
+def _find_user_frame(frame: FrameType) -> FrameType:
+    """Find the innermost frame that is no library's."""
+    while _is_library(frame):
+        if frame.f_back is None:
+            # A worker process runs none of the user's own lines.
+            break
+        frame = frame.f_back
+    return frame
 
 
 def _is_library(frame: FrameType) -> bool:
