@@ -1,6 +1,8 @@
-"""Reach the modules of a model by path, and the tensor that a module returns."""
+"""Reach the modules of a model by path, and the tensors they take and return."""
 
+import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 
@@ -59,3 +61,28 @@ def resolve_modules(root: nn.Module, path: str) -> list[nn.Module]:
         for module in modules
         for item in (module if isinstance(module, nn.ModuleList) else [module])
     ]
+
+
+def find_input_device(model: PreTrainedModel) -> torch.device:
+    """Find the device that a model's token ids go to.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A model, which may be spread over several devices.
+
+    Returns
+    -------
+    torch.device
+        Where its input embeddings are when they run.
+    """
+    embeddings = model.get_input_embeddings()
+    device = next(embeddings.parameters()).device
+    if device.type != "meta":
+        return device
+    # accelerate has offloaded the weights, and its hook brings them to a device.
+    hook = getattr(embeddings, "_hf_hook", None)
+    for each in getattr(hook, "hooks", [hook]):
+        if getattr(each, "execution_device", None) is not None:
+            return torch.device(each.execution_device)
+    return torch.device("cpu")

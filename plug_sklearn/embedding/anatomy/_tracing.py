@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from plug_sklearn.embedding.anatomy._modules import first_tensor
+from plug_sklearn.embedding.anatomy._modules import find_input_device, first_tensor
 
 #: Tokens in the text that is run.
 N_TOKENS = 8
@@ -144,11 +144,10 @@ def list_words(model: PreTrainedModel) -> list[int]:
 
 
 def _draw_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
-    embeddings: Any = model.get_input_embeddings()
     words = list_words(model)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(words), (1, N_TOKENS), generator=generator)
-    ids = torch.tensor(words)[drawn].to(embeddings.weight.device)
+    ids = torch.tensor(words)[drawn].to(find_input_device(model))
     tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if model.config.is_encoder_decoder:
         tokens["decoder_input_ids"] = ids

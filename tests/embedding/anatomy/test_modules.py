@@ -1,9 +1,16 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from _families import build_model
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from plug_sklearn.embedding.anatomy._modules import first_tensor, resolve_modules
+from plug_sklearn.embedding.anatomy._modules import (
+    find_input_device,
+    first_tensor,
+    resolve_modules,
+)
 
 STATES = torch.arange(6.0).reshape(1, 2, 3)
 
@@ -45,3 +52,20 @@ def test_a_path_that_leads_nowhere_gives_nothing() -> None:
     assert resolve_modules(block, "attention") == []
     assert resolve_modules(block, "attention.output") == []
     assert resolve_modules(block, "absent") == []
+
+
+def test_token_ids_go_where_the_embeddings_are() -> None:
+    model, _ = build_model("llama")
+    assert find_input_device(model) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_token_ids_go_where_offloaded_embeddings_run(
+    device: str, sequence: bool
+) -> None:
+    embeddings = nn.Embedding(3, 2, device="meta")
+    hook = SimpleNamespace(execution_device=device)
+    embeddings._hf_hook = SimpleNamespace(hooks=[object(), hook]) if sequence else hook
+    model = SimpleNamespace(get_input_embeddings=lambda: embeddings)
+    assert find_input_device(model) == torch.device(device)
