@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._jobs import PIECES_A_WORKER, compute_in_jobs
 from plug_sklearn.embedding._language_model import LanguageModel
+from plug_sklearn.embedding.models._adapter_files import find_adapter
+from plug_sklearn.embedding.models._adapters import ADAPTING
 from plug_sklearn.embedding.models._identity import identify_model
-from plug_sklearn.embedding.models._models import ModelSource
 from plug_sklearn.embedding.store._recall import Recall, note_repetition
 from plug_sklearn.embedding.store._store import ActivationStore
 
@@ -69,10 +70,10 @@ def fill_rows(
         chunk *= PIECES_A_WORKER * n_workers
     with ActivationStore(store) as opened:
         settings = model.describe()
-        adapter = model.weights.adapter
+        adapter = find_adapter(model.source, model.weights.adapter)
         if adapter is not None:
-            source = ModelSource(adapter)
-            settings["adapter"] = identify_model(source, opened.path)
+            settings["adapter"] = identify_model(adapter, opened.path)
+            settings["adapting"] = ADAPTING
         name = identify_model(model.source, opened.path)
         key = opened.register(name, **settings)
         recall = Recall(opened, key, layers, parts, compute, chunk)

@@ -14,7 +14,9 @@ from tqdm.auto import tqdm
 from plug_sklearn.embedding.anatomy._families import Stack
 from plug_sklearn.embedding.models._geometry import Geometry, read_geometry
 from plug_sklearn.embedding.models._identity import warn_of_change
+from plug_sklearn.embedding.models._missing import require_weights
 from plug_sklearn.embedding.models._models import (
+    FETCHING,
     ModelSource,
     WeightOptions,
     load_config,
@@ -147,7 +149,9 @@ class LanguageModel:
         """Do the same for texts that are tokens already."""
         stack = self.geometry.stack
         request = Request(tuple(layers), tuple(parts), self.pooling, stack)
-        forward = ForwardPass(load_model(self.source, self.weights), request)
+        loaded = load_model(self.source, self.weights)
+        require_weights(loaded, stack, self.source.name)
+        forward = ForwardPass(loaded, request)
         trial = try_ways(forward)
         if trial.why is not None and self.verbose and trial.why not in self._told:
             self._told.add(trial.why)
@@ -162,7 +166,9 @@ class LanguageModel:
             "dtype": str(weights.dtype).removeprefix("torch."),
             "attn_implementation": weights.attn_implementation,
             "quantization": weights.quantization,
-            "model_kwargs": joblib.hash(weights.model_kwargs),
+            "model_kwargs": joblib.hash(
+                {k: v for k, v in weights.model_kwargs.items() if k not in FETCHING}
+            ),
             "pooling": self.pooling,
             "stack": self._find_stack(),
             **asdict(self.prompts),

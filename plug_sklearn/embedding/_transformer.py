@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from numbers import Integral
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -400,28 +401,36 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     def _find_origin(self) -> str | None:
         """Tell what the model was in ``fit``, or all that is known of it."""
         known = self._origin or self.model_revision_
-        if known is None and Path(str(self.model_name)).exists():
+        if known is None and self._source.path.exists():
             known = find_origin(self._source)
         return known
 
     @property
     def _source(self) -> ModelSource:
+        model_kwargs = self._read_model_kwargs()
         return ModelSource(
-            str(self.model_name),
+            expanduser(self.model_name),
             self.revision,
-            bool(self.trust_remote_code),
+            bool(model_kwargs.get("trust_remote_code", self.trust_remote_code)),
             commit=getattr(self, "model_revision_", None),
+            model_kwargs=model_kwargs,
         )
 
     def _check_parameters(self) -> None:
         """Check what is used as it stands: it may have been set since ``fit``."""
         self._validate_params()
         store = self.store
-        if store is not None and (not str(store) or Path(store).is_file()):
+        if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
             raise ValueError(
                 f"The 'store' parameter of {OWNER} must be the path of a folder, or "
                 f"None. Got {str(store)!r} instead"
                 f"{', which is a file' if str(store) else ''}."
+            )
+        revision = (self.model_kwargs or {}).get("revision", self.revision)
+        if self.revision not in (None, revision):
+            raise ValueError(
+                f"The 'revision' parameter of {OWNER} must be that of 'model_kwargs', "
+                f"{revision!r}, or None. Got {self.revision!r} instead."
             )
         if self.prompt_template is not None and SLOT not in self.prompt_template:
             raise ValueError(
@@ -447,6 +456,14 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             )
         return tuple(str(part) for part in parts)
 
+    def _read_model_kwargs(self) -> dict[str, Any]:
+        """Give ``model_kwargs`` with paths that do not begin with ``~``."""
+        model_kwargs = dict(self.model_kwargs or {})
+        for name in ("cache_dir", "offload_folder"):
+            if model_kwargs.get(name) is not None:
+                model_kwargs[name] = expanduser(model_kwargs[name])
+        return model_kwargs
+
     def _describe_model(self) -> LanguageModel:
         device = resolve_device(self.device, OWNER)
         dtype = self.dtype
@@ -458,8 +475,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             dtype=getattr(torch, dtype),
             attn_implementation=self.attn_implementation,
             quantization=self.quantization,
-            adapter=None if self.adapter is None else str(self.adapter),
-            model_kwargs=self.model_kwargs or {},
+            adapter=None if self.adapter is None else expanduser(self.adapter),
+            model_kwargs=self._read_model_kwargs(),
         )
         prompts = PromptOptions(
             prompt_template=self.prompt_template,
@@ -508,7 +525,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
                 rows,
                 self.layers_,
                 self.parts_,
-                store=None if self.store is None else str(self.store),
+                store=None if self.store is None else expanduser(self.store),
                 n_jobs=self.n_jobs,
                 spread=chooses,
                 report=report,

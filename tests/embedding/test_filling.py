@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
+from _adapted import LORA, train_adapter
+from _hub import COMMIT, fill_cache
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -179,3 +182,55 @@ def test_store_that_names_no_folder_is_refused(llama: str) -> None:
         embed(llama, 3)
     with pytest.raises(ValueError, match=r"'store'.*Got '' instead"):
         embed(llama, "")
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_adapter_of_the_hub_needs_no_configuration_of_a_model(
+    llama: str, tmp_path: Path, local: bool
+) -> None:
+    train_adapter("AutoModel", llama, tmp_path / "a", peft.LoraConfig(**LORA))
+    assert not (tmp_path / "a" / "config.json").exists()
+    cached = fill_cache(tmp_path / "cache", "org/adapter", tmp_path / "a")
+    fill_cache(tmp_path / "cache", "org/model", llama)
+    found = embed(
+        llama if local else "org/model",
+        tmp_path / "store",
+        adapter="org/adapter",
+        model_kwargs=cached,
+    )
+    assert_array_equal(found, embed(llama, None, adapter=str(tmp_path / "a")))
+    with ActivationStore(tmp_path / "store") as store:
+        (stored,) = store.contents()
+    assert stored.settings["adapter"] == f"org/adapter@{COMMIT}"
+
+
+def test_adapter_in_a_model_s_folder_is_part_of_the_key(
+    llama: str, tmp_path: Path
+) -> None:
+    folder, store = str(tmp_path / "both"), tmp_path / "store"
+    shutil.copytree(llama, folder)
+    before = embed(folder, store)
+    train_adapter("AutoModel", llama, Path(folder), peft.LoraConfig(**LORA))
+    adapted = embed(folder, store)
+    assert not np.allclose(adapted, before, atol=0.1)
+    assert_array_equal(embed(folder, store, adapter=folder), adapted)
+    with ActivationStore(store) as opened:
+        keys = {"adapter" in stored.settings for stored in opened.contents()}
+    assert keys == {True, False}
+
+
+def test_how_files_are_fetched_is_no_part_of_the_key(
+    llama: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    for name in ("one", "other"):
+        cached = fill_cache(tmp_path / name, "org/model", llama)
+        embed("org/model", tmp_path / "store", model_kwargs=cached)
+    assert len(computed) == len(TEXTS)
+
+
+def test_subfolder_is_part_of_the_key(llama: str, bert: str, tmp_path: Path) -> None:
+    for name, folder in {"one": llama, "other": bert}.items():
+        shutil.copytree(folder, tmp_path / "models" / name)
+        inner = {"subfolder": name}
+        found = embed(str(tmp_path / "models"), tmp_path / "store", model_kwargs=inner)
+        assert_array_equal(found, embed(folder, None))

@@ -1,10 +1,13 @@
 import doctest
 import inspect
 import pickle
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import peft
 import polars as pl
 import pytest
 import torch
@@ -380,6 +383,31 @@ def test_generator_of_texts_is_refused(llama: str) -> None:
 def test_missing_gguf_file_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"'model_name'.*no_such\.gguf"):
         embed("no_such.gguf")
+
+
+def test_paths_may_begin_with_the_home_folder(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(llama, "model")
+    shutil.copytree(llama, "adapter")
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    with torch.random.fork_rng(devices=[]):
+        model = transformers.AutoModel.from_pretrained(llama)
+        peft.get_peft_model(model, lora).save_pretrained("adapter")
+    expected = embed(llama, adapter="adapter")
+    for kind in (str, Path):
+        home = kind("~/model"), kind("~/adapter"), kind("~/store")
+        found = embed(home[0], adapter=home[1], store=home[2])
+        assert_allclose(found, expected)
+    fitted = HFEmbeddingTransformer("~/model", store="~/store").fit(TEXTS)
+    assert_allclose(pickle.loads(pickle.dumps(fitted)).transform(TEXTS), embed(llama))
+    offloaded = {"device_map": {"": "disk"}, "offload_folder": "~/offload"}
+    assert_allclose(embed(llama, model_kwargs=offloaded), embed(llama))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model", "adapter", "store", "offload"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -11,11 +11,11 @@ from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.models._models import (
     ModelSource,
-    Shelf,
     find_commit,
     list_model_files,
     tell_state,
 )
+from plug_sklearn.embedding.models._shelf import Shelf
 
 #: Where a store keeps the digests of local files.
 MEMORY_NAME = "local_files.json"
@@ -42,7 +42,7 @@ def identify_model(source: ModelSource, store: Path) -> str:
         The hub's id and commit; or the last part of the local path and a digest of the
         files there.
     """
-    path = Path(source.name)
+    path = source.path
     if not path.exists():
         try:
             commit = find_commit(source)
@@ -57,7 +57,7 @@ def identify_model(source: ModelSource, store: Path) -> str:
 
 def find_origin(source: ModelSource) -> str | None:
     """Tell what a model is now: its commit on the hub, or a digest of local files."""
-    path = Path(source.name)
+    path = source.path
     if not path.exists():
         return find_commit(source)
     digest: str = _DIGESTS.take(

@@ -22,3 +22,10 @@ def test_errors_of_a_model_that_is_there_stay(tmp_path: Path) -> None:
         explain_absence(ModelSource(str(tmp_path))),
     ):
         raise OSError("no memory")
+
+
+def test_an_adapter_that_is_missing_is_called_one() -> None:
+    source = ModelSource("nobody/adapter", parameter="adapter")
+    message = "adapter 'nobody/adapter'.*the 'adapter' parameter"
+    with pytest.raises(OSError, match=message), explain_absence(source):
+        raise OSError("no connection")

@@ -1,4 +1,3 @@
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +7,8 @@ import peft
 import pytest
 import torch
 import transformers
-from numpy.testing import assert_allclose
+from _hub import COMMIT, fill_cache
+from numpy.testing import assert_allclose, assert_array_equal
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import release_models
@@ -113,14 +113,6 @@ def test_adapter_changes_activations_as_merging_it_by_hand_does(
     assert not np.allclose(with_adapter, embed(llama), atol=1e-2)
 
 
-def test_adapter_without_peft_says_what_to_install(
-    llama: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r"'adapter'.*plug_sklearn\[adapters\]"):
-        embed(llama, adapter="no/such/adapter")
-
-
 def test_pickled_weights_are_read_only_if_the_user_says_so(copy_of_llama: Path) -> None:
     expected = embed(copy_of_llama)
     model = transformers.AutoModel.from_pretrained(copy_of_llama)
@@ -176,6 +168,60 @@ def test_hub_commit_is_read_from_the_cache_s_path(
 
 def test_local_folder_has_no_commit(llama: str) -> None:
     assert find_commit(ModelSource(llama)) is None
+
+
+def test_arguments_that_locate_files_reach_configuration_and_tokenizer(
+    llama: str, tmp_path: Path
+) -> None:
+    cached = fill_cache(tmp_path, "org/model", llama)
+    inner = fill_cache(tmp_path, "org/inner", llama, subfolder="inner")
+    expected = embed(llama)
+    assert_array_equal(embed("org/model", model_kwargs=cached), expected)
+    inner |= {"subfolder": "inner"}
+    assert_array_equal(embed("org/inner", model_kwargs=inner), expected)
+    local = tmp_path / "models--org--inner" / "snapshots" / COMMIT
+    found = embed(local, model_kwargs={"subfolder": "inner"})
+    assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("parameter", ["revision", "model_kwargs"])
+def test_revision_is_the_one_asked_for_wherever_it_stands(
+    llama: str, bert: str, tmp_path: Path, parameter: str
+) -> None:
+    cached = fill_cache(tmp_path, "org/model", llama)
+    fill_cache(tmp_path, "org/model", bert, commit="f" * 40, revision="v2")
+    parameters = {"model_kwargs": cached, "revision": "v2"}
+    if parameter == "model_kwargs":
+        parameters = {"model_kwargs": {**cached, "revision": "v2"}}
+    embedder = HFEmbeddingTransformer("org/model", device="cpu", **parameters)
+    assert_array_equal(embedder.fit_transform(TEXTS), embed(bert))
+    assert embedder.model_revision_ == "f" * 40
+
+
+def test_two_revisions_are_refused(llama: str) -> None:
+    with pytest.raises(ValueError, match=r"'revision'.*'v2', or None\. Got 'v1'"):
+        embed(llama, revision="v1", model_kwargs={"revision": "v2"})
+
+
+def test_model_that_may_not_be_fetched_is_named(llama: str, tmp_path: Path) -> None:
+    cached = fill_cache(tmp_path, "org/model", llama)
+    with pytest.raises(OSError, match=r"'org/other'.*neither is on this machine"):
+        embed("org/other", model_kwargs=cached)
+
+
+def test_configuration_is_changed_as_the_model_s_is(llama: str) -> None:
+    changed = embed(llama, model_kwargs={"num_hidden_layers": 2})
+    assert_array_equal(changed, embed(llama, layers=[0, 1]))
+    config = transformers.AutoConfig.from_pretrained(llama, num_hidden_layers=2)
+    assert_array_equal(embed(llama, model_kwargs={"config": config}), changed)
+
+
+def test_embeddings_that_are_offloaded_are_read(llama: str, tmp_path: Path) -> None:
+    expected = embed(llama)
+    places = {"layers": "cpu", "norm": "cpu", "rotary_emb": "cpu"}
+    for device_map in ({"": "disk"}, {**places, "embed_tokens": "disk"}):
+        offloaded = {"device_map": device_map, "offload_folder": tmp_path / "offload"}
+        assert_allclose(embed(llama, model_kwargs=offloaded), expected, rtol=1e-6)
 
 
 def test_gguf_file_is_named_to_the_loader(tmp_path: Path) -> None:
