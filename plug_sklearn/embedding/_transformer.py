@@ -54,7 +54,9 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     Parameters
     ----------
     model_name : str or Path, default="Qwen/Qwen3-0.6B"
-        Hub id, local folder, or path of a ``.gguf`` file.
+        Hub id, local folder, or path of a ``.gguf`` file. A path may begin with
+        ``~``, as in ``adapter`` and ``store``. The files must hold all weights of the
+        blocks and of what comes before them; heads and poolers may be missing.
     layers : "all", int or sequence of int, default="all"
         Blocks to read, counted from 0; negative ones count from the end.
     parts : sequence of str, default=("rs",)
@@ -102,15 +104,22 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         Passed to the model's loader, such as ``"eager"`` or ``"sdpa"``.
     quantization : {None, "4bit", "8bit"}, default=None
         Load the weights quantized, through bitsandbytes.
-    adapter : str, default=None
-        Path or hub id of a PEFT adapter, such as LoRA.
+    adapter : str or Path, default=None
+        Path or hub id of a PEFT adapter that changes weights, such as LoRA. None is
+        the adapter in the model's own folder or repository, if it holds an
+        ``adapter_config.json``. Adapters of causal models, classifiers and models that
+        see images as well are applied to the part that is read; their heads are not
+        used. Prompt tuning and its like are refused.
     revision : str, default=None
         Branch, tag or commit on the hub.
     trust_remote_code : bool, default=False
         Whether code that the model's repository ships may run.
     model_kwargs : dict, default=None
-        More arguments for the model's ``from_pretrained``. Weights are read from
-        safetensors only, unless it says ``{"use_safetensors": False}``.
+        More arguments for the model's ``from_pretrained``. Those that locate files,
+        such as ``cache_dir``, ``subfolder`` or ``token``, hold for the configuration
+        and the tokenizer too, and those that say how files are fetched for the
+        adapter. Weights are read from safetensors only, unless it says
+        ``{"use_safetensors": False}``.
     store : str or Path, default=None
         Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, made if it is
         not there. Each distinct text then goes through the model once, over all fits,
