@@ -328,7 +328,7 @@ def test_adapter_in_a_model_s_folder_needs_peft(
 ) -> None:
     release_models()
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r"adapter_config\.json, need the package"):
+    with pytest.raises(ImportError, match=r"adapter_config\.json, needs peft"):
         embed(adapted_folder[0])
 
 
