@@ -95,7 +95,7 @@ def apply_adapter(model: PreTrainedModel, adapter: "ModelSource") -> frozenset[s
     adapted, _ = _load(fit.whole, config, fit.weights)
     # Merging into quantized weights would round the adapter away.
     if getattr(model.config, "quantization_config", None) is None:
-        # The head is not read, so peft need not warn that it is not tied any more.
+        # Merging ends what ties the head.
         fit.whole.config.tie_word_embeddings = False
         _merge(adapted, config.peft_type.value, adapter.name)
     fit.seat.leave(model, fit.whole)
@@ -197,6 +197,9 @@ def _load(
 ) -> tuple[Any, list[str]]:
     """Apply an adapter; gives the adapted model and the weights without a place."""
     peft: ModuleType = import_peft()
+    if not getattr(config, "ensure_weight_tying", False):
+        # Heads are not read: peft need not warn of those tied to the embeddings.
+        whole.config.tie_word_embeddings = False
     kind = peft.MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, peft.PeftModel)
     adapted = kind(whole, deepcopy(config), low_cpu_mem_usage=without_weights)
     result = peft.set_peft_model_state_dict(

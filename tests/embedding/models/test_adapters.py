@@ -140,6 +140,26 @@ def test_each_kind_of_adapter_that_changes_weights_is_applied(
     assert not np.allclose(embed(llama), expected, atol=1e-2)
 
 
+@pytest.mark.parametrize("modules", [["lm_head", "q_proj"], ["embed_tokens", "q_proj"]])
+def test_head_that_is_tied_to_the_embeddings_is_of_no_concern(
+    llama: str, tmp_path: Path, modules: list[str]
+) -> None:
+    tied = tmp_path / "tied"
+    shutil.copytree(llama, tied)
+    config = tied / "config.json"
+    config.write_text(
+        config.read_text().replace(
+            '"tie_word_embeddings": false', '"tie_word_embeddings": true'
+        )
+    )
+    lora = peft.LoraConfig(r=2, target_modules=modules)
+    adapter = tmp_path / "adapter"
+    with pytest.warns(UserWarning, match="tie_word_embeddings"):
+        adapted = train_adapter(CAUSAL, str(tied), adapter, lora)
+    assert adapted.config.tie_word_embeddings
+    assert_read_as_adapted(adapted, "model.layers", str(tied), adapter)
+
+
 def test_adapter_that_has_learnt_more_tokens_is_applied(
     llama: str, tmp_path: Path
 ) -> None:
