@@ -38,6 +38,8 @@ _SHARED = ("vblora_vector_bank", "tinylora_v", "unilora_theta_d")
 #: What tells PEFT that a model's weights are quantized.
 _QUANTIZED = ("is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method")
 
+#: Towers beside a language model, which transformers 4.52 moved into "model".
+_TOWERS = {r"^(?=(?:vision|visual|audio|multi_modal)\w*\.)": "model."}
 #: How names have changed: first as they are, then those of wrappers of language models
 #: before transformers 4.52, of a text model out of its wrapper, and of one into it.
 _RENAMINGS: tuple[Mapping[str, str], ...] = (
@@ -45,10 +47,10 @@ _RENAMINGS: tuple[Mapping[str, str], ...] = (
     {
         r"^language_model\.model\.": "model.language_model.",
         r"^language_model\.lm_head": "lm_head",
-        r"^(?=(?:vision|visual|audio|multi_modal)\w*\.)": "model.",
+        **_TOWERS,
     },
     {r"^(?:model\.)?language_model\.(?:model\.)?": "model."},
-    {r"^model\.(?=layers\.|embed_tokens\.)": "model.language_model."},
+    {r"^model\.(?=layers\.|embed_tokens\.)": "model.language_model.", **_TOWERS},
 )
 
 

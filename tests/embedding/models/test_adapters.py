@@ -192,6 +192,13 @@ def _name_as_before(name: str) -> str:
     [
         pytest.param(_name_as_before, ["q_proj", "down_proj"], id="older names"),
         pytest.param(
+            lambda name: _name_as_before(name).replace(
+                "language_model.model.", "model."
+            ),
+            ["q_proj", "down_proj"],
+            id="oldest names",
+        ),
+        pytest.param(
             lambda name: name.replace("language_model.", ""),
             r".*language_model.*\.(q_proj|down_proj)",
             id="text model's names",
