@@ -3,9 +3,12 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
+from _adapted import read_blocks, train_adapter
+from numpy.testing import assert_allclose
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import release_models
@@ -69,9 +72,10 @@ def llama_gguf(tmp_path: Path) -> Path:
     return path
 
 
-def embed(path: Path) -> np.ndarray:
+def embed(path: Path, adapter: Path | None = None) -> np.ndarray:
     release_models()
-    return HFEmbeddingTransformer(path, device="cpu").fit_transform(TEXTS)
+    embedder = HFEmbeddingTransformer(path, adapter=adapter, device="cpu")
+    return embedder.fit_transform(TEXTS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -164,3 +168,26 @@ def test_a_file_without_all_weights_is_not_converted(
         content.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_ux.weight")
     )
     assert _gguf.convert_gguf(llama_gguf) is None
+
+
+def test_a_file_without_all_weights_is_not_read(llama_gguf: Path, cache: Path) -> None:
+    content = llama_gguf.read_bytes()
+    llama_gguf.write_bytes(
+        content.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_ux.weight")
+    )
+    message = r"'model_name'.*1 weights.*the first is 'layers\.1\.mlp\.up_proj\.weight'"
+    with pytest.raises(ValueError, match=message):
+        embed(llama_gguf)
+
+
+def test_adapter_of_a_causal_model_is_applied(
+    llama_gguf: Path, cache: Path, tmp_path: Path
+) -> None:
+    folder = str(_gguf.convert_gguf(llama_gguf))
+    adapter = tmp_path / "adapter"
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"])
+    adapted = train_adapter("AutoModelForCausalLM", folder, adapter, config)
+    blocks = "base_model.model.model.layers"
+    expected = read_blocks(adapted, blocks, folder, TEXTS)
+    assert_allclose(embed(llama_gguf, adapter), expected, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(embed(llama_gguf), expected, atol=0.1)
