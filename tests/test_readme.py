@@ -80,7 +80,7 @@ def test_inline_code_names_what_exists() -> None:
         r"`(plug_sklearn\.embedding|persistence)\.(\w+)", README
     ):
         assert hasattr(rooms[room], name), name
-    for name in re.findall(r"`(\w*Display|\w*Classifier|HF\w*|Layer\w*)`", README):
+    for name in re.findall(r"`(\w*Display|\w*Classifier|HFE\w*|Layer\w*)`", README):
         assert hasattr(plug_sklearn, name), name
 
 

@@ -2,6 +2,7 @@ import doctest
 import inspect
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -467,8 +468,11 @@ def test_example_of_the_docstring_runs(
     assert results.failed == 0 < results.attempted
 
 
-def test_progress_bar_counts_texts(
-    llama: str, capsys: pytest.CaptureFixture[str]
+def test_progress_bar_counts_texts_on_a_terminal(
+    llama: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    embed(llama, verbose=True)
+    assert "4/4" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     embed(llama, verbose=True)
     assert "4/4" in capsys.readouterr().err
