@@ -6,7 +6,8 @@
     What users pass to ``fit`` and ``predict`` → checked rows, with ``_labels`` for
     labels and weights, and ``_distinct_rows``, those that differ.
 ``_splitting``
-    Rows → training and validation rows.
+    Rows → training and validation rows, with ``_stratification`` for samples that have
+    several labels.
 ``_sizing``, ``_budget``
     Samples and shapes → widths.
 ``_networks``, ``_cnn_network``

@@ -126,12 +126,13 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
             Labels, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights in the training and validation losses. A row of weight 0 is dropped
-            before anything else sees it. Rows that are the same in all are one row of
-            their summed weight, so that a row there twice is a row of weight 2.
+            before anything else sees it. Rows with equal features, label and group are
+            one row of their summed weight: a row given twice is a row of weight 2.
         X_val, y_val : array-like, default=None
             Samples and labels to validate on, in place of a part of ``X``.
         groups : array-like of shape (n_samples,), default=None
-            Groups none of which may be both in training and in validation.
+            Groups none of which may be both in training and in validation. None: equal
+            samples form a group.
 
         Returns
         -------

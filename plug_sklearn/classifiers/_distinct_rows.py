@@ -20,10 +20,14 @@ class DistinctRows:
         Positions of the rows, one of each, in an order that only their values decide.
     weight : ndarray of float64
         Summed weight of the rows that are the same.
+    sample : ndarray of int
+        Ascending from 0; equal for rows whose samples are equal, whatever their class
+        and group.
     """
 
     index: NDArray[np.intp]
     weight: NDArray[np.float64]
+    sample: NDArray[np.intp]
 
 
 def find_distinct_rows(
@@ -34,8 +38,9 @@ def find_distinct_rows(
 ) -> DistinctRows:
     """Find the rows that differ, and sum the weights of those that do not.
 
-    A row that is there twice thereby counts exactly as one of weight 2; it is never on
-    both sides of a validation split; and the order of the rows changes nothing.
+    A row that is there twice thereby counts exactly as one of weight 2, and the order
+    of the rows changes nothing. Which rows have equal samples is told too, so that a
+    sample with several labels is never on both sides of a validation split.
 
     Parameters
     ----------
@@ -63,7 +68,8 @@ def find_distinct_rows(
     )
     _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     summed = np.bincount(inverse.ravel(), weight[kept])
-    return DistinctRows(kept[first], summed.astype(np.float64))
+    sample = keys[0, first]
+    return DistinctRows(kept[first], summed.astype(np.float64), sample)
 
 
 def _digest_rows(X: NDArray[np.float32], kept: NDArray[np.intp]) -> NDArray[np.void]:

@@ -33,10 +33,13 @@ early_stopping : bool, default=True
     Hold out rows, stop when they are predicted no better, and keep the weights of the
     best epoch. Otherwise all rows are trained on for ``max_epochs``.
 validation_fraction : float, default=0.2
-    Part of the rows that each member holds out, of each class alike; members hold out
-    other rows as far as there are any. No rows are held out of fewer than 20, nor where
-    groups allow no choice that leaves rows of every class to train on: training then is
-    as without early stopping.
+    Fraction of the samples that each member holds out for validation, stratified by
+    class. Members hold out different samples where possible. Equal samples are held out
+    together, whatever their labels: a sample that several annotators labelled
+    differently, or a soft label given as two weighted rows, is never in both training
+    and validation. With ``groups``, whole groups are held out instead. No rows are held
+    out if there are fewer than 20 distinct samples, or if every choice of groups would
+    leave a class without training rows: training is then as without early stopping.
 patience : int, default={patience}
     Epochs to wait for a better one.
 min_delta : float, default=0.002
@@ -46,9 +49,10 @@ monitor : str or callable, default={monitor}
     that hold it out: ``"roc_auc"``, the area under the ROC curve of each class against
     the rest, averaged, or the loss where a class has no held-out row; ``"loss"``; the
     name of a scikit-learn scorer; or a scorer, ``scorer(estimator, X, y)``, whose mean
-    over members counts. Scorers see the held-out rows without weights, and those that
-    are the same once; ``"roc_auc"`` and the loss count weights. Among epochs that score
-    alike, the one of lowest loss is best.
+    over members counts. Rows that are the same in features and label are one row of
+    their summed weight. ``"roc_auc"``, the loss, and scorers that take a
+    ``sample_weight`` count weights; other scorers count each row once. Among epochs
+    that score alike, the one of lowest loss is best.
 calibrate : bool, default=True
     Divide the logits by a temperature, the one at which the held-out rows have the
     lowest loss. Where no rows are held out, there is none.
@@ -61,8 +65,8 @@ callbacks : list, default=None
     KeyboardInterrupt out of one of them ends training, as skorch's do; from elsewhere,
     it gets out of ``fit``.
 device : str, default="auto"
-    ``"auto"``: CUDA, then MPS, then the CPU; or ``"cpu"``, ``"cuda"``, ``"mps"``. A
-    device that is not there warns and becomes the CPU.
+    ``"auto"``: CUDA, then MPS, then the CPU; or a torch device, such as ``"cpu"``,
+    ``"cuda:1"`` or ``"xpu"``. An absent accelerator warns and becomes the CPU.
 random_state : int or RandomState, default=None
     Decides held-out rows, initial weights, batches and dropout: the same one gives the
     same probabilities, bit by bit, on one device.

@@ -38,6 +38,8 @@ class LabelledRows:
         Group codes.
     places : ndarray of int, shape (n,), or None
         Where in ``X`` the samples are; None: they are all of it, in order.
+    sample_of_row : ndarray of int, shape (n,), or None
+        Ascending from 0; equal for rows whose samples are equal. None: all differ.
     """
 
     X: NDArray[np.float32]
@@ -45,6 +47,7 @@ class LabelledRows:
     weight: NDArray[np.float64]
     groups: NDArray[np.intp] | None = None
     places: NDArray[np.intp] | None = None
+    sample_of_row: NDArray[np.intp] | None = None
 
     def take(self, chosen: NDArray[Any]) -> "LabelledRows":
         """Take rows, by position or mask, without their groups."""
@@ -169,7 +172,9 @@ def read_rows(
         # Numbered anew: a group may have lost all its rows.
         _, group_codes = np.unique(group_codes[distinct.index], return_inverse=True)
     index = distinct.index
-    return LabelledRows(samples, codes[index], distinct.weight, group_codes, index)
+    return LabelledRows(
+        samples, codes[index], distinct.weight, group_codes, index, distinct.sample
+    )
 
 
 def _number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
@@ -275,5 +280,13 @@ def hold_out_rows(
         None where there are too few rows; training then is on all.
     """
     rng = np.random.default_rng(seed)
-    held_out = choose_validation_rows(rows.codes, fraction, rng, rows.groups, n_members)
+    held_out = choose_validation_rows(
+        rows.codes,
+        fraction,
+        rng,
+        rows.groups,
+        n_members,
+        sample_of_row=rows.sample_of_row,
+        weight=rows.weight,
+    )
     return None if held_out is None else ValidationRows(rows, held_out)

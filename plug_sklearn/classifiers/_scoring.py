@@ -1,6 +1,7 @@
 """Epochs → scores on the validation rows."""
 
 from collections.abc import Callable
+from inspect import signature
 from numbers import Real
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from plug_sklearn.classifiers._inputs import LabelledRows, ValidationRows
 from plug_sklearn.classifiers._rows import NO_CLASS, Batch
 
-Scorer = Callable[[Any, NDArray[np.float32], NDArray[Any]], float]
+Scorer = Callable[..., float]
 
 
 def choose_scoring(
@@ -146,10 +147,12 @@ class ScoreWithScorer(Callback):
     Parameters
     ----------
     scorer : callable
-        Called with an estimator that predicts as the network does now, ``X`` and ``y``.
+        Called with an estimator that predicts as the network does now, ``X`` and ``y``,
+        and with ``sample_weight`` where the scorer, or the metric it is made of, takes
+        one.
     validation : ValidationRows
         Validation rows. Where each member has rows of its own, it is scored on these,
-        and the score is the mean over all rows.
+        and the score is the mean over members, weighted by their rows.
     classes : ndarray of shape (n_classes,)
         All labels.
     owner : str
@@ -164,6 +167,7 @@ class ScoreWithScorer(Callback):
         owner: str,
     ) -> None:
         self.scorer = scorer
+        self.takes_weight = takes_sample_weight(scorer)
         self.parts = validation.split()
         self.classes = classes
         self.owner = owner
@@ -184,17 +188,42 @@ class ScoreWithScorer(Callback):
             self._score(NetInTraining(net, self.classes, member), rows)
             for member, rows in self.parts
         ]
-        n_rows = [len(rows.codes) for _, rows in self.parts]
-        net.history.record("valid_score", float(np.average(scores, weights=n_rows)))
+        shares = [
+            rows.weight.sum() if self.takes_weight else len(rows.codes)
+            for _, rows in self.parts
+        ]
+        net.history.record("valid_score", float(np.average(scores, weights=shares)))
 
     def _score(self, estimator: "NetInTraining", rows: LabelledRows) -> float:
-        score = self.scorer(estimator, rows.X, self.classes[rows.codes])
+        weight = {"sample_weight": rows.weight} if self.takes_weight else {}
+        score = self.scorer(estimator, rows.X, self.classes[rows.codes], **weight)
         if not isinstance(score, Real) or np.isnan(score):
             raise ValueError(
                 f"The 'monitor' parameter of {self.owner} must be a scorer that gives "
                 f"a number for the validation rows. Got {score!r} from it instead."
             )
         return float(score)
+
+
+def takes_sample_weight(scorer: Scorer) -> bool:
+    """Tell whether a scorer can be called with ``sample_weight``.
+
+    Parameters
+    ----------
+    scorer : callable
+        A scorer of scikit-learn, which passes it on to its metric; or any other, called
+        with an estimator, ``X`` and ``y``.
+
+    Returns
+    -------
+    bool
+        False where the signature is not known.
+    """
+    metric = getattr(scorer, "_score_func", scorer)
+    try:
+        return "sample_weight" in signature(metric).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 class NetInTraining(ClassifierMixin, BaseEstimator):

@@ -3,7 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from plug_sklearn.classifiers._stratification import (
+    LabelledSamples,
+    gather_samples,
+    spread_ranks,
+)
+
 #: With fewer rows, holding some out costs the network more than early stopping gives.
+#: Rows of one sample count as one.
 MIN_ROWS = 20
 #: Random draws of groups among which the one with the best balance is taken.
 N_DRAWS = 32
@@ -15,6 +22,9 @@ def choose_validation_rows(
     rng: np.random.Generator,
     groups: NDArray[np.intp] | None = None,
     n_members: int = 1,
+    *,
+    sample_of_row: NDArray[np.intp] | None = None,
+    weight: NDArray[np.float64] | None = None,
 ) -> NDArray[np.bool_] | None:
     """Choose the rows that each member validates on, class by class or group by group.
 
@@ -25,25 +35,35 @@ def choose_validation_rows(
     codes : ndarray of shape (n,)
         Class codes, from 0.
     fraction : float
-        Part of the rows to choose, in (0, 1).
+        Part of the samples to choose, in (0, 1).
     rng : numpy.random.Generator
         What to draw from.
     groups : ndarray of shape (n,), default=None
         Group codes, from 0. No group is on both sides.
     n_members : int, default=1
         Networks to choose for.
+    sample_of_row : ndarray of shape (n,), default=None
+        Sample of each row, ascending from 0; None: each row is a sample of its own.
+        Rows of one sample have the same features and differ in their class. Without
+        groups, no sample is on both sides.
+    weight : ndarray of shape (n,), default=None
+        Weights of the rows; None: all 1. Samples with several classes are chosen such
+        that both sides have similar shares of each class.
 
     Returns
     -------
     ndarray of bool, shape (n_members, n), or None
         The rows chosen. Training keeps rows of every class. Without groups, every class
-        of two rows or more is in both sides. None where that cannot be: fewer than 20
-        rows, no class of two rows, or every choice of groups takes all rows of a class.
+        of two samples or more is on both sides, unless samples with several classes
+        make that impossible. None where nothing can be chosen: fewer than 20 samples,
+        no class of two samples, or every choice of groups takes all rows of a class.
     """
-    if len(codes) < MIN_ROWS:
+    n_samples = len(codes) if sample_of_row is None else sample_of_row[-1] + 1
+    if n_samples < MIN_ROWS:
         return None
     if groups is None:
-        return _choose_by_class(codes, fraction, rng, n_members)
+        samples = gather_samples(codes, sample_of_row, weight)
+        return _choose_samples(samples, fraction, rng, n_members)
     counts = np.zeros((groups.max() + 1, codes.max() + 1))
     np.add.at(counts, (groups, codes), 1)
     times_chosen = np.zeros(len(counts))
@@ -60,23 +80,51 @@ def choose_validation_rows(
     return np.stack(chosen)
 
 
-def _choose_by_class(
-    codes: NDArray[np.intp],
+def _choose_samples(
+    samples: LabelledSamples,
     fraction: float,
     rng: np.random.Generator,
     n_members: int,
 ) -> NDArray[np.bool_] | None:
-    chosen = np.zeros((n_members, len(codes)), dtype=bool)
-    for code in np.unique(codes):
-        rows = rng.permutation(np.flatnonzero(codes == code))
-        if len(rows) < 2:
+    chosen = np.zeros((n_members, len(samples.strata)), dtype=bool)
+    for stratum in np.unique(samples.strata):
+        alike = rng.permutation(np.flatnonzero(samples.strata == stratum))
+        if len(alike) < 2:
             continue
-        n_chosen = int(np.clip(round(fraction * len(rows)), 1, len(rows) - 1))
-        # Arcs of a circle, which leave no row out as long as they reach around it.
+        n_chosen = int(np.clip(round(fraction * len(alike)), 1, len(alike) - 1))
+        alike = alike[spread_ranks(samples.ranks[alike], n_chosen)]
+        # Arcs of a circle, which leave no sample out as long as they reach around it.
         arc = np.arange(n_chosen)
-        for member, start in enumerate(np.arange(n_members) * len(rows) // n_members):
-            chosen[member, rows.take(start + arc, mode="wrap")] = True
-    return chosen if chosen.any() else None
+        for member, start in enumerate(np.arange(n_members) * len(alike) // n_members):
+            chosen[member, alike.take(start + arc, mode="wrap")] = True
+    if not samples.have_one_class:
+        for own in chosen:
+            _put_classes_on_both_sides(own, samples)
+    rows = chosen[:, samples.sample_of_row]
+    return rows if rows.any(axis=1).all() else None
+
+
+def _put_classes_on_both_sides(
+    chosen: NDArray[np.bool_], samples: LabelledSamples
+) -> None:
+    codes, sample_of_row = samples.codes, samples.sample_of_row
+    n_rows = np.bincount(codes)
+    n_chosen = np.bincount(codes[chosen[sample_of_row]], minlength=len(n_rows))
+    for code in np.flatnonzero((n_chosen == 0) & (n_rows > 1)):
+        if n_chosen[code]:
+            continue
+        for sample in sample_of_row[codes == code]:
+            own = samples.list_codes(sample)
+            if (n_chosen[own] + 1 < n_rows[own]).all():
+                chosen[sample] = True
+                n_chosen[own] += 1
+                break
+    # Training must have every class, even where validation then lacks one.
+    for code in np.flatnonzero((n_chosen == n_rows) & (n_rows > 0)):
+        if n_chosen[code] == n_rows[code]:
+            sample = sample_of_row[codes == code][0]
+            chosen[sample] = False
+            n_chosen[samples.list_codes(sample)] -= 1
 
 
 def _choose_groups(

@@ -249,11 +249,15 @@ class ProbeNet(NeuralNetClassifier):
         def apply(module: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - either network
             # One member is the mean of all; a network takes its axis for no axis.
             if member is None or module.n_members == 1:
-                return softmax_last(module(x))
+                return take_logits(module(x))
             each = x[:, None].expand(-1, module.n_members, *x.shape[1:])
-            return softmax_last(module(each))[:, member]
+            return take_logits(module(each))[:, member]
 
-        return self.compute(np.asarray(X, dtype=np.float32), apply)
+        logits = self.compute(np.asarray(X, dtype=np.float32), apply)
+        # In double precision, whatever that of the logits: in single precision the sum
+        # is so far from 1 that scikit-learn's log loss warns.
+        probabilities: NDArray[np.float64] = torch.tensor(logits).softmax(dim=1).numpy()
+        return probabilities
 
     def __getstate__(self) -> dict[str, object]:
         state = self.__dict__.copy()

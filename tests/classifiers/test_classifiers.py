@@ -14,7 +14,7 @@ import torch
 from _activations import X, Y
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
@@ -45,6 +45,16 @@ def test_the_logarithm_of_no_probability_is_minus_infinity(
     certain = np.array([[0.0, 1.0]])
     monkeypatch.setattr(type(probe), "predict_proba", lambda *_: certain)
     assert probe.predict_log_proba(X).tolist() == [[-np.inf, 0.0]]
+
+
+def test_probabilities_of_many_rows_sum_to_one_in_double_precision(
+    probe: BasePlugClassifier,
+) -> None:
+    many = np.tile(X, (20, 1, 1, 1))
+    probabilities = probe.fit(X, Y).predict_proba(many)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
+    # Does not warn that they do not sum to 1.
+    assert log_loss(np.tile(Y, 20), probabilities) > 0
 
 
 @pytest.mark.parametrize("labels", [["no", "yes"], [False, True], [3, -1], [0.0, 1.0]])

@@ -103,3 +103,88 @@ def test_the_seed_decides_the_choice() -> None:
     )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def label_samples(
+    classes: list[set[int]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give class codes and samples of the rows of samples with sets of classes."""
+    codes = np.array([code for own in classes for code in sorted(own)])
+    return codes, np.repeat(np.arange(len(classes)), [len(own) for own in classes])
+
+
+@given(
+    classes=st.lists(
+        st.sets(st.integers(0, 4), min_size=1), min_size=MIN_ROWS, max_size=60
+    ),
+    fraction=st.floats(0.05, 0.6),
+    n_members=st.integers(1, 5),
+)
+def test_no_sample_is_on_both_sides_and_training_has_every_class(
+    classes: list[set[int]], fraction: float, n_members: int
+) -> None:
+    codes, sample_of_row = label_samples(classes)
+    _, codes = np.unique(codes, return_inverse=True)
+    chosen = choose_validation_rows(
+        codes, fraction, rng(), n_members=n_members, sample_of_row=sample_of_row
+    )
+    assert chosen is not None
+    for own in chosen:
+        assert own.any()
+        assert not set(sample_of_row[own]) & set(sample_of_row[~own])
+        assert set(codes[~own]) == set(codes)
+
+
+def test_a_class_that_samples_share_with_rarer_classes_is_on_both_sides() -> None:
+    # Class 0 is in samples of classes 1 and 2 alone, which could all be chosen.
+    classes = [{0, 1}, {1}, {0, 2}, {2}, *[{3}] * 30]
+    codes, sample_of_row = label_samples(classes)
+    for seed in range(20):
+        chosen = choose_validation_rows(
+            codes, 0.5, rng(seed), sample_of_row=sample_of_row
+        )
+        assert chosen is not None
+        assert set(codes[chosen[0]]) == set(codes[~chosen[0]]) == {0, 1, 2, 3}
+
+
+@given(seed=st.integers(0, 100), n_classes=st.integers(2, 3))
+def test_soft_labels_are_chosen_to_the_share_of_each_class(
+    seed: int, n_classes: int
+) -> None:
+    shares = rng(seed).dirichlet(np.full(n_classes, 0.7), size=100).clip(1e-3)
+    codes, sample_of_row = label_samples([set(range(n_classes))] * 100)
+    chosen = choose_validation_rows(
+        codes,
+        0.2,
+        rng(seed),
+        n_members=5,
+        sample_of_row=sample_of_row,
+        weight=shares.ravel(),
+    )
+    assert chosen is not None
+    assert (chosen.sum(axis=0) == 1).all()
+    for own in chosen:
+        held_out = shares[sample_of_row[own][::n_classes]]
+        assert len(held_out) == 20
+        largest_class = shares.sum(axis=0).argmax()
+        assert held_out.mean(axis=0)[largest_class] == pytest.approx(
+            shares.mean(axis=0)[largest_class], abs=0.08
+        )
+
+
+def test_few_samples_are_few_however_many_labels_they_have() -> None:
+    codes, sample_of_row = label_samples([{0, 1}] * (MIN_ROWS - 1))
+    assert (
+        choose_validation_rows(codes, 0.2, rng(), sample_of_row=sample_of_row) is None
+    )
+
+
+def test_samples_of_one_label_are_chosen_as_rows_are() -> None:
+    codes = np.arange(100) % 3
+    as_rows, as_samples = (
+        choose_validation_rows(
+            codes, 0.2, rng(), n_members=5, sample_of_row=sample_of_row
+        )
+        for sample_of_row in (None, np.arange(100))
+    )
+    assert np.array_equal(as_rows, as_samples)
