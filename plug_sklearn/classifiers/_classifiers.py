@@ -268,7 +268,12 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
             callbacks = [*scoring, *callbacks]
             if self.early_stopping:
                 use_score = self.monitor_ != "loss"
-                keeper = KeepBestEpoch(use_score, self.patience, self.min_delta)
+                keeper = KeepBestEpoch(
+                    use_score,
+                    self.patience,
+                    self.min_delta,
+                    calibration_rows=valid_set if self.calibrate else None,
+                )
                 callbacks.append(("keep_best_epoch", keeper))
         net = self._build_net(
             len(rows.codes),
@@ -332,8 +337,10 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
 
     def _keep(self, training: "Training") -> None:
         net, keeper = training.net, training.keeper
-        if self.calibrate and training.validation and keeper and keeper.best_epoch_:
-            net.calibrate(training.validation)
+        if keeper:
+            # At the end of training a callback may have loaded other weights, as
+            # skorch's EarlyStopping does.
+            keeper.restore(net)
         self.history_ = [
             {
                 name: value.item() if isinstance(value, np.generic) else value

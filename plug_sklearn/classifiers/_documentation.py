@@ -63,13 +63,15 @@ callbacks : list, default=None
     Callbacks of skorch, or (name, callback). They are not copied. To them, labels are
     positions in ``classes_``, and the rows of all members are rows of one batch. A
     KeyboardInterrupt out of one of them ends training, as skorch's do; from elsewhere,
-    it gets out of ``fit``.
+    it gets out of ``fit``. At the end of training they see the network that is kept:
+    the best epoch, calibrated. Weights that they load then are not kept.
 device : str, default="auto"
     ``"auto"``: CUDA, then MPS, then the CPU; or a torch device, such as ``"cpu"``,
     ``"cuda:1"`` or ``"xpu"``. An absent accelerator warns and becomes the CPU.
 random_state : int or RandomState, default=None
-    Decides held-out rows, initial weights, batches and dropout: the same one gives the
-    same probabilities, bit by bit, on one device.
+    Decides held-out rows, initial weights, batches and dropout. The same one gives the
+    same probabilities, bit by bit, on the same device with the same number of threads:
+    another ``torch.get_num_threads()`` sums in another order and rounds differently.
 verbose : bool or int, default=False
     Print a line an epoch.
 """

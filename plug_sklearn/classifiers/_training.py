@@ -131,11 +131,15 @@ class ProbeNet(NeuralNetClassifier):
 
         skorch's callbacks end it with a KeyboardInterrupt of their own. One that comes
         out of a callback that is not ours is taken for that. They are shown rows and
-        class codes, where the loss is given weights too and rows of each member.
+        class codes, where the loss is given weights too and rows of each member. At the
+        end of training, ours are called first: the others see the network that is kept.
         """
         getattr(self, method_name)(self, **kwargs)
         shown = None
-        for name, callback in self.callbacks_:
+        callbacks = self.callbacks_
+        if method_name == "on_train_end":
+            callbacks = sorted(callbacks, key=lambda item: item[0] not in OWN_CALLBACKS)
+        for name, callback in callbacks:
             if name in OWN_CALLBACKS:
                 getattr(callback, method_name)(self, **kwargs)
                 continue

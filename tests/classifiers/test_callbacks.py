@@ -1,10 +1,20 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from _activations import X, Y
 from sklearn.metrics import f1_score, make_scorer
-from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler, PrintLog
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    EarlyStopping,
+    EpochScoring,
+    LRScheduler,
+    PrintLog,
+    TrainEndCheckpoint,
+)
 
 from plug_sklearn.classifiers._callbacks import read_callbacks
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
@@ -76,3 +86,45 @@ def test_callbacks_see_labels_as_their_positions_in_classes(
     named = np.where(Y, "yes", "no")
     probe.fit(X, named, X_val=X, y_val=named)
     assert seen == [*Y, *Y]
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_a_checkpoint_at_the_end_of_training_holds_what_the_estimator_keeps(
+    probe: BasePlugClassifier, calibrate: bool, tmp_path: Path
+) -> None:
+    checkpoint = TrainEndCheckpoint(dirname=tmp_path, sink=lambda text: None)
+    probe.set_params(callbacks=[checkpoint], calibrate=calibrate)
+    probe.set_params(max_epochs=30, patience=3, min_delta=0.1).fit(X, Y)
+    assert probe.best_epoch_ < probe.n_iter_
+    assert (probe.net_.module_.sharpness.factor == 1) == (not calibrate)
+    stored = torch.load(tmp_path / "train_end_params.pt", weights_only=True)
+    kept = probe.net_.module_.state_dict()
+    assert stored.keys() == kept.keys()
+    for name, value in kept.items():
+        assert torch.equal(stored[name], value), name
+
+
+def test_callbacks_predict_as_the_estimator_at_the_end_of_training(
+    probe: BasePlugClassifier,
+) -> None:
+    class Predicts(Callback):
+        def on_train_end(self, net: object, **kwargs: object) -> None:
+            self.found = net.compute_probabilities(X)
+
+    callback = Predicts()
+    probe.set_params(callbacks=[callback], max_epochs=30, patience=3, min_delta=0.1)
+    probabilities = probe.fit(X, Y).predict_proba(X)
+    assert np.array_equal(callback.found, probabilities)
+
+
+def test_weights_that_a_callback_loads_at_the_end_are_not_kept(
+    probe: BasePlugClassifier,
+) -> None:
+    probe.set_params(max_epochs=10, patience=10)
+    expected = probe.fit(X, Y).predict_proba(X)
+    stopper = EarlyStopping(
+        "train_loss", patience=30, load_best=True, sink=lambda text: None
+    )
+    found = probe.set_params(callbacks=[stopper]).fit(X, Y).predict_proba(X)
+    assert stopper.best_model_weights_ is not None
+    assert np.array_equal(found, expected)
