@@ -63,6 +63,12 @@ class Rows(Dataset[tuple[Tensor, object]]):
             return X, torch.zeros(0)
         return X, (self.y[index], self.weight[index])
 
+    def are_equal(self) -> bool:
+        """Tell whether all samples are equal."""
+        places = range(len(self.X)) if self.places is None else self.places.tolist()
+        first = self.X[places[0]]
+        return all(torch.equal(self.X[place], first) for place in places)
+
     def put_in_order(self) -> Tensor:
         """Give the samples, row by row; a copy where ``places`` are given."""
         return self.X if self.places is None else self.X[self.places]

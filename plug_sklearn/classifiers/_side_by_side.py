@@ -115,12 +115,13 @@ def count_side_by_side(
 
 
 def _describe(training: Training) -> tuple[object, ...]:
-    # Where rows are the same in all there are fewer, and so other widths; and folds may
-    # differ by a row, or hold out none.
+    # Where rows are the same in all there are fewer, and so other widths; folds may
+    # differ by a row, or hold out none; and nets of constant features take no steps.
     net, held_out = training.net, training.validation
     shape = str(net.get_params_for("module"))
     n_held_out = None if held_out is None else len(held_out)
-    return net.seed, shape, training.rows.y.shape, n_held_out
+    is_constant = training.rows.rows.are_equal()
+    return net.seed, shape, training.rows.y.shape, n_held_out, is_constant
 
 
 def _is_exact(net: ProbeNet) -> bool:

@@ -170,6 +170,19 @@ class ProbeNet(NeuralNetClassifier):
             seed = int(np.random.SeedSequence(self.seed).generate_state(4)[3])
             learnt = learn_basis(inputs.numpy(), shared.numpy(), basis.shape[1], seed)
             basis.copy_(torch.tensor(learnt))
+        if not self.module_.standardise.scale.any():
+            self._keep_class_shares()
+
+    def _keep_class_shares(self) -> None:
+        """Predict the share of each class, and let no step change that.
+
+        Where no feature varies there is nothing to learn. Norms over rows that are all
+        equal divide rounding errors by almost nothing, and Adam makes whole steps of
+        such gradients.
+        """
+        nn.init.zeros_(self.module_.output.weight)
+        for group in self.optimizer_.param_groups:
+            group["lr"] = 0.0
 
     def run_single_epoch(
         self,

@@ -227,3 +227,31 @@ def test_nothing_is_printed_unless_asked_for(
     assert capsys.readouterr().out == ""
     probe.set_params(verbose=True).fit(X, Y)
     assert "valid_score" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("random_state", [0, 1])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"n_members": 1, "linear_path": False},
+        {"sizing": "budget", "target_ratio": 2000},
+    ],
+    ids=["default", "plain", "budget"],
+)
+def test_features_that_never_vary_give_the_shares_of_the_classes(
+    probe: BasePlugClassifier, parameters: dict[str, object], random_state: int
+) -> None:
+    probe.set_params(max_epochs=20, random_state=random_state, **parameters)
+    probe.fit(np.full((100, 8), 3.7), np.repeat([0, 1, 2], [25, 65, 10]))
+    found = probe.predict_proba([[3.7] * 8, [0.0] * 8])
+    np.testing.assert_allclose(found, [[0.25, 0.65, 0.1]] * 2, rtol=1e-5)
+
+
+def test_shares_of_the_classes_are_those_of_the_weights(
+    probe: BasePlugClassifier,
+) -> None:
+    same, groups = np.ones((40, 2, 1, 4)), np.arange(40) // 4
+    weight = np.where(Y[:40], 3.0, 1.0)
+    probe.fit(same, Y[:40], sample_weight=weight, groups=groups)
+    np.testing.assert_allclose(probe.predict_proba(same[:1]), [[0.25, 0.75]], rtol=1e-2)

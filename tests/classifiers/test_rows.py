@@ -98,6 +98,17 @@ def test_rows_that_are_float32_stay_where_they_are() -> None:
     assert not np.shares_memory(Rows(X).X.numpy(), X)
 
 
+@pytest.mark.parametrize(
+    ("places", "expected"), [(None, False), ([1, 2], True), ([0, 1], False)]
+)
+def test_rows_are_equal_where_their_samples_are(
+    places: list[int] | None, expected: bool
+) -> None:
+    X = np.array([[0.0, 1.0], [2.0, 1.0], [2.0, 1.0]])
+    chosen = None if places is None else np.array(places)
+    assert Rows(X, places=chosen).are_equal() is expected
+
+
 def test_weights_of_rows_average_one() -> None:
     rows = Rows(np.zeros((3, 1)), np.zeros(3, np.intp), np.array([1.0, 2.0, 6.0]))
     assert rows.weight is not None
