@@ -54,8 +54,8 @@ monitor : str or callable, default={monitor}
     ``sample_weight`` count weights; other scorers count each row once. Among epochs
     that score alike, the one of lowest loss is best.
 calibrate : bool, default=True
-    Divide the logits by a temperature, the one at which the held-out rows have the
-    lowest loss. Where no rows are held out, there is none.
+    Divide the logits by a temperature: the most probable one by the held-out rows, with
+    a log-normal prior around 1. Where no rows are held out, there is none.
 class_weight : dict or str, default=None
     Factors of the rows' weights by label, 1 for those not named; ``"balanced"``, such
     that all classes weigh the same in each fit; None, all 1.

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.metrics import log_loss
 
 from plug_sklearn.classifiers._sharpness import find_sharpness
@@ -17,8 +18,8 @@ def find(factor: float, weights: np.ndarray | None = None) -> float:
     )
 
 
-@pytest.mark.parametrize("factor", [0.3, 0.6, 1.0])
-def test_logits_that_are_too_sure_are_scaled_back(factor: float) -> None:
+@pytest.mark.parametrize("factor", [0.3, 0.6, 1.0, 2.0, 4.0])
+def test_logits_that_are_too_sure_or_not_sure_enough_are_scaled(factor: float) -> None:
     assert find(factor) == pytest.approx(factor, rel=0.1)
 
 
@@ -44,6 +45,23 @@ def test_rows_without_weight_or_class_count_in_nothing() -> None:
     assert with_none == pytest.approx(alone, abs=1e-3)
 
 
-def test_few_rows_that_are_told_apart_do_not_make_it_sure_without_end() -> None:
+@pytest.mark.parametrize("is_told_apart", [True, False])
+def test_few_rows_do_not_make_it_sure_or_unsure_without_end(
+    is_told_apart: bool,
+) -> None:
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert find_sharpness(logits, torch.tensor([0, 1]), torch.ones(2)) <= 1.5
+    codes = torch.tensor([0, 1] if is_told_apart else [1, 0])
+    found = find_sharpness(logits, codes, torch.ones(2))
+    assert 0.6 < found < 1.5
+    assert (found > 1) == is_told_apart
+
+
+def test_the_factor_is_the_most_probable_with_a_log_normal_prior() -> None:
+    logits, codes = LOGITS[:30] / 2, CODES[:30]
+    factors = np.geomspace(0.2, 5, 2000)
+    scaled = logits * factors[:, None, None]
+    of_class = scaled[:, np.arange(30), codes]
+    likelihood = (of_class - np.log(np.exp(scaled).sum(axis=2))).sum(axis=1)
+    posterior = likelihood + norm(0, 0.5).logpdf(np.log(factors))
+    found = find_sharpness(torch.tensor(logits), torch.tensor(codes), torch.ones(30))
+    assert found == pytest.approx(factors[posterior.argmax()], rel=0.005)
