@@ -9,7 +9,7 @@
     Rows → training and validation rows, with ``_stratification`` for samples that have
     several labels.
 ``_sizing``, ``_budget``
-    Samples and shapes → widths.
+    Samples and shapes → widths, with ``_width_limit`` for those that are limits.
 ``_networks``, ``_cnn_network``
     The networks, of several members at once: plain torch modules, of ``_layers``
     and ``_members``.

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from math import floor, isqrt
 
+#: Of the first layer, or convolution, whatever the number of samples.
+LEAST_MLP_UNITS, LEAST_CNN_CHANNELS = 16, 8
+
 
 @dataclass(frozen=True)
 class MLPWidths:
@@ -74,8 +77,9 @@ def size_mlp(
     """
     first = 32
     if n_samples is not None:
-        first = _clip(floor(target_ratio * n_samples / n_features), 16, width_cap)
-    second = max(16, first // 2)
+        wanted = floor(target_ratio * n_samples / n_features)
+        first = _clip(wanted, LEAST_MLP_UNITS, width_cap)
+    second = max(LEAST_MLP_UNITS, first // 2)
     return MLPWidths(first, second, max(out_floor, second // 4))
 
 
@@ -112,7 +116,8 @@ def size_cnn(
     first = 16
     if n_samples is not None:
         # The root of the whole part floors to the same integer as the root itself.
-        first = _clip(isqrt(floor(target_ratio * n_samples / 10)), 8, width_cap)
+        wanted = isqrt(floor(target_ratio * n_samples / 10))
+        first = _clip(wanted, LEAST_CNN_CHANNELS, width_cap)
     projection = max(32, proj_mult * first)
     return CNNWidths(first, 2 * first, projection, max(32, projection // 4))
 

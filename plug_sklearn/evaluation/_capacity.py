@@ -40,6 +40,11 @@ def capacity_curve(
 ) -> pd.DataFrame:
     """Cross-validate a probe at several budgets of parameters, on the same folds.
 
+    With ``sizing="heuristic"``, the default, networks have a least and a greatest
+    width: on few rows, small ratios all give the network of the least width, and the
+    curve is flat there. The column ``width_limit`` says where. With
+    ``sizing="budget"``, the network follows ``target_ratio``.
+
     Parameters
     ----------
     estimator : estimator
@@ -72,8 +77,11 @@ def capacity_curve(
     DataFrame
         A row for each budget and fold. Columns: ``target_ratio``; ``n_train``, the rows
         trained on; ``n_parameters``, the trainable parameters that the network then
-        has; ``fold``, from 0; a column for each score, by its name, or ``score`` where
-        it has none; ``fit_time`` and ``score_time``, in seconds.
+        has; ``width_limit``, ``"least"`` or ``"most"`` where the network has the least
+        or the greatest width that ``sizing="heuristic"`` allows, so that other ratios
+        give the same network, and otherwise ``"none"``; ``fold``, from 0; a column for
+        each score, by its name, or ``score`` where it has none; ``fit_time`` and
+        ``score_time``, in seconds.
 
     Raises
     ------
@@ -92,13 +100,15 @@ def capacity_curve(
     >>> y = np.arange(100) % 2
     >>> X = np.random.default_rng(0).normal(size=(100, 4)) + y[:, None]
     >>> probe = PlugMLPClassifier(max_epochs=3, random_state=0)
-    >>> curve = capacity_curve(probe, X, y, target_ratios=[1, 10], cv=2)
-    >>> curve[["target_ratio", "n_train", "n_parameters", "fold"]]
-       target_ratio  n_train  n_parameters  fold
-    0           1.0       50          6700     0
-    1           1.0       50          6700     1
-    2          10.0       50         89155     0
-    3          10.0       50         89155     1
+    >>> curve = capacity_curve(probe, X, y, target_ratios=[1, 5, 10], cv=2)
+    >>> curve[["target_ratio", "n_train", "n_parameters", "width_limit", "fold"]]
+       target_ratio  n_train  n_parameters width_limit  fold
+    0           1.0       50          6700       least     0
+    1           1.0       50          6700       least     1
+    2           5.0       50         25415        none     0
+    3           5.0       50         25415        none     1
+    4          10.0       50         89155        none     0
+    5          10.0       50         89155        none     1
     """
     ratios = _read_ratios(target_ratios)
     _find_parameter(clone(estimator), param_name)
@@ -162,5 +172,11 @@ def _score_ratio(
             f"The 'estimator' parameter of {OWNER} must count its parameters, as "
             f"PlugMLPClassifier does. Got {type(estimator).__name__} instead."
         )
+    # Others need no torch, which takes seconds to import.
+    from plug_sklearn.classifiers._width_limit import find_width_limit
+
     frame.insert(0, "n_parameters", np.array(sizes))
+    frame.insert(
+        1, "width_limit", [find_width_limit(find_trained(probe)) for probe in fitted]
+    )
     return frame

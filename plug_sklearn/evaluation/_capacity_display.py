@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 
 from plug_sklearn.evaluation._capacity import TARGET_RATIOS, capacity_curve
 from plug_sklearn.evaluation._drawing import (
+    add_legend,
     check_axes,
     finish_axes,
     make_axes,
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("target_ratio", "n_train", "n_parameters", "fold", "fit_time")
+
+#: What to do about a limit of the width.
+ADVICE = {
+    "least": 'least width; sizing="budget" goes below',
+    "most": 'greatest width; sizing="budget" goes above',
+}
 
 #: Inches that the label of a ratio takes, with room beside it.
 LABEL_WIDTH = 0.42
@@ -53,8 +60,9 @@ class CapacityCurveDisplay:
         The score that is drawn.
     summary_ : DataFrame
         A row for each ``target_ratio``; over the folds, the ``mean`` and standard
-        deviation ``std`` of the score, and the means ``n_parameters`` and ``budget``,
-        which is ``target_ratio`` times the training rows.
+        deviation ``std`` of the score, the means ``n_parameters`` and ``budget``,
+        which is ``target_ratio`` times the training rows, and ``width_limit``, as in
+        ``curve`` where that is the same in all folds, or ``"none"``.
     best_ratio_ : float
         The ``target_ratio`` of the highest mean.
     ax_ : list of Axes
@@ -63,6 +71,9 @@ class CapacityCurveDisplay:
         Their figure.
     score_line_, parameters_line_, budget_line_ : Line2D
         The mean score, the parameters there are, and those aimed at.
+    limit_marks_ : list of Line2D
+        Hollow marks where networks have the least or the greatest width, so that the
+        score does not depend on ``target_ratio`` there.
     band_ : PolyCollection
         The mean score, more and less a standard deviation over folds.
 
@@ -89,7 +100,10 @@ class CapacityCurveDisplay:
         check_table(curve, COLUMNS, "curve", owner, "capacity_curve")
         self.curve = curve
         self.score = find_score(curve, score, "curve", owner)
-        rows = curve.assign(budget=curve["target_ratio"] * curve["n_train"])
+        rows = curve.assign(
+            budget=curve["target_ratio"] * curve["n_train"],
+            width_limit=curve.get("width_limit", "none"),
+        )
         self.summary_ = (
             rows.groupby("target_ratio")
             .agg(
@@ -97,6 +111,7 @@ class CapacityCurveDisplay:
                 std=(self.score, "std"),
                 n_parameters=("n_parameters", "mean"),
                 budget=("budget", "mean"),
+                width_limit=("width_limit", _agree),
             )
             .reset_index()
         )
@@ -190,7 +205,8 @@ class CapacityCurveDisplay:
         self._label_ratios(lower)
         for axes in self.ax_:
             finish_axes(axes)
-            axes.legend(frameon=False)
+        upper.legend(frameon=False)
+        add_legend(lower)
         return self
 
     def _label_ratios(self, axes: Axes) -> None:
@@ -243,4 +259,20 @@ class CapacityCurveDisplay:
             linestyle="--",
             label="ratio times training rows",
         )
+        self.limit_marks_ = [
+            axes.plot(
+                limited["target_ratio"],
+                limited["n_parameters"],
+                "s",
+                color=VERMILION,
+                markerfacecolor="white",
+                label=ADVICE[limit],
+            )[0]
+            for limit, limited in rows.groupby("width_limit")
+            if limit in ADVICE
+        ]
         axes.set(xlabel="target_ratio", ylabel="Trainable parameters")
+
+
+def _agree(limits: pd.Series) -> str:
+    return str(limits.iloc[0]) if limits.nunique() == 1 else "none"

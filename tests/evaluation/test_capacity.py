@@ -2,11 +2,17 @@ import numpy as np
 import pytest
 from _readable import GROUPS, Fastidious, X, Y
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from plug_sklearn import LayerAggregator, PlugMLPClassifier, capacity_curve
+from plug_sklearn import (
+    LayerAggregator,
+    PlugCNNClassifier,
+    PlugMLPClassifier,
+    capacity_curve,
+)
 
 PROBE = PlugMLPClassifier(max_epochs=2, random_state=0, device="cpu")
 FEATURES = X[:, 1, 0]
@@ -24,6 +30,36 @@ def test_a_row_is_the_score_and_size_at_its_ratio() -> None:
         assert_allclose(rows["score"], cross_val_score(probe, FEATURES, Y, cv=2))
         fitted = probe.fit(FEATURES[:60], Y[:60])
         assert (rows["n_parameters"] == fitted.n_parameters_).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "least", "n_least"),
+    [(PlugMLPClassifier, 16, 58_180), (PlugCNNClassifier, 8, None)],
+)
+def test_ratios_of_one_network_say_which_limit_it_has(
+    make: type, least: int, n_least: int | None
+) -> None:
+    # 90 training rows of so many features that every default ratio asks for less.
+    wide = np.random.default_rng(0).normal(size=(120, 576))
+    probe = make(max_epochs=1, random_state=0, device="cpu")
+    ratios = [0.625, 1.25, 1000, 2000]
+    curve = capacity_curve(probe, wide, Y, target_ratios=ratios, cv=KFold(4))
+    by_ratio = curve.groupby("target_ratio")["width_limit"].unique().map(list)
+    assert by_ratio.tolist() == [["least"], ["least"], ["most"], ["most"]]
+    sizes = curve.groupby("target_ratio")["n_parameters"].unique().map(list).tolist()
+    assert sizes[0] == sizes[1] != sizes[2] == sizes[3]
+    smallest = make(width_cap=least, max_epochs=1, random_state=0, device="cpu")
+    assert sizes[0] == [smallest.fit(wide[:90], Y[:90]).n_parameters_]
+    assert n_least is None or sizes[0] == [n_least]
+
+
+def test_a_network_within_its_limits_or_of_a_budget_has_none() -> None:
+    few = FEATURES[:, :4]
+    for sizing, ratios in (("heuristic", [2.0, 4.0]), ("budget", [30.0, 60.0])):
+        probe = clone(PROBE).set_params(sizing=sizing)
+        curve = capacity_curve(probe, few, Y, target_ratios=ratios, cv=2)
+        assert (curve["width_limit"] == "none").all()
+        assert curve["n_parameters"].nunique() == 2
 
 
 def test_a_probe_in_a_pipeline_is_counted() -> None:

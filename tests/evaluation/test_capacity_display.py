@@ -37,6 +37,27 @@ def test_the_best_ratio_is_marked(figure: Figure) -> None:
     assert display.ax_[0].texts[0].get_text() == "0.850"
 
 
+def test_networks_at_a_limit_are_hollow_and_the_legend_says_what_to_do(
+    figure: Figure,
+) -> None:
+    limits = ["least", "least", "least", "none", "most", "most"]
+    curve = CURVE.assign(width_limit=limits)
+    display = CapacityCurveDisplay(curve).plot(ax=figure.subplots(2))
+    assert display.summary_["width_limit"].tolist() == ["least", "none", "most"]
+    places = [mark.get_xydata().tolist() for mark in display.limit_marks_]
+    assert places == [[[1, 100]], [[4, 220]]]
+    texts = [text.get_text() for text in display.ax_[1].get_legend().get_texts()]
+    assert 'least width; sizing="budget" goes below' in texts
+    assert 'greatest width; sizing="budget" goes above' in texts
+
+
+def test_no_limit_is_drawn_where_there_is_none(figure: Figure) -> None:
+    for curve in (CURVE, CURVE.assign(width_limit="none")):
+        display = CapacityCurveDisplay(curve).plot(ax=figure.subplots(2))
+        assert display.limit_marks_ == []
+        assert len(display.ax_[1].get_legend().get_texts()) == 2
+
+
 def test_another_score_can_be_drawn(figure: Figure) -> None:
     display = CapacityCurveDisplay(CURVE, score="accuracy").plot(ax=figure.subplots(2))
     assert_allclose(display.score_line_.get_ydata(), 0.5)
