@@ -216,7 +216,9 @@ class PlugCNNClassifier(
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.n_members * self.net_.module__projection)
+        # Of the fitted net: the parameters may have been set anew since.
+        sizes = self.net_.get_params_for("module")
+        return int(sizes["n_members"] * sizes["projection"])
 
     def _size_network(self, n_samples: int) -> dict[str, object]:
         n_layers, n_parts, hidden_size = self._read_geometry()

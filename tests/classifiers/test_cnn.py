@@ -210,3 +210,13 @@ def test_cnn_follows_a_stacking_aggregator() -> None:
     )
     expected = fit(X[:, [0, 3]]).predict_proba(X[:, [0, 3]])
     assert np.array_equal(pipeline.fit(X, Y).predict_proba(X), expected)
+
+
+def test_names_are_those_of_the_fitted_network_whatever_is_set_since() -> None:
+    probe = fit(X, n_members=2, proj_mult=5)
+    names = probe.get_feature_names_out().tolist()
+    assert len(names) == probe.transform(X).shape[1]
+    probe.set_params(n_members=7, proj_mult=2, width_cap=8)
+    assert probe.get_feature_names_out().tolist() == names
+    probe.set_output(transform="pandas")
+    assert probe.transform(X).columns.tolist() == names
