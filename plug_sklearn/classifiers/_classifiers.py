@@ -32,7 +32,7 @@ from plug_sklearn.classifiers._inputs import (
 from plug_sklearn.classifiers._labels import weigh_classes
 from plug_sklearn.classifiers._plain_state import HasPlainState
 from plug_sklearn.classifiers._rows import MemberRows, Rows
-from plug_sklearn.classifiers._scoring import choose_scoring
+from plug_sklearn.classifiers._scoring import check_monitor, choose_scoring
 from plug_sklearn.classifiers._stopping import KeepBestEpoch
 from plug_sklearn.classifiers._training import ProbeNet
 
@@ -240,6 +240,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         of_validation: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
     ) -> "Training":
         split_seed, net_seed = seeds
+        check_monitor(self.monitor, type(self).__name__)
         rows = read_rows(self, X, y, sample_weight, groups)
         validation = None
         if any(given is not None for given in of_validation):
