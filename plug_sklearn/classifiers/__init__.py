@@ -35,7 +35,8 @@
 ``_documentation``
     What the docstrings of both estimators say alike.
 ``_scoring``, ``_stopping``
-    Epochs → scores → the epoch whose weights are kept.
+    Epochs → scores → the epoch whose weights are kept, with ``_monitors`` for what
+    users ask to be scored.
 """
 
 from plug_sklearn.classifiers._cnn import PlugCNNClassifier

@@ -30,9 +30,10 @@ from plug_sklearn.classifiers._inputs import (
     read_validation_rows,
 )
 from plug_sklearn.classifiers._labels import weigh_classes
+from plug_sklearn.classifiers._monitors import check_monitor
 from plug_sklearn.classifiers._plain_state import HasPlainState
 from plug_sklearn.classifiers._rows import MemberRows, Rows
-from plug_sklearn.classifiers._scoring import check_monitor, choose_scoring
+from plug_sklearn.classifiers._scoring import choose_scoring
 from plug_sklearn.classifiers._stopping import KeepBestEpoch
 from plug_sklearn.classifiers._training import ProbeNet
 

@@ -16,7 +16,7 @@ from plug_sklearn.classifiers._cnn_network import CNNNetwork
 from plug_sklearn.classifiers._documentation import share_documentation
 from plug_sklearn.classifiers._inputs import read_samples
 from plug_sklearn.classifiers._labels import ClassWeight
-from plug_sklearn.classifiers._scoring import Scorer
+from plug_sklearn.classifiers._monitors import Scorer
 from plug_sklearn.classifiers._sizing import size_cnn
 
 

@@ -12,8 +12,8 @@ from plug_sklearn.classifiers._budget import fit_mlp_to_budget
 from plug_sklearn.classifiers._classifiers import BasePlugClassifier
 from plug_sklearn.classifiers._documentation import share_documentation
 from plug_sklearn.classifiers._labels import ClassWeight
+from plug_sklearn.classifiers._monitors import Scorer
 from plug_sklearn.classifiers._networks import MLPNetwork
-from plug_sklearn.classifiers._scoring import Scorer
 from plug_sklearn.classifiers._sizing import size_mlp
 
 

@@ -1,7 +1,5 @@
 """Epochs → scores on the validation rows."""
 
-from collections.abc import Callable
-from inspect import signature
 from numbers import Real
 from typing import Any, cast
 
@@ -15,46 +13,8 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from plug_sklearn.classifiers._inputs import LabelledRows, ValidationRows
+from plug_sklearn.classifiers._monitors import Scorer, takes_sample_weight
 from plug_sklearn.classifiers._rows import NO_CLASS, Batch
-
-Scorer = Callable[..., float]
-
-
-def check_monitor(monitor: str | Scorer, owner: str) -> None:
-    """Check that what is to be monitored is no metric.
-
-    Parameters
-    ----------
-    monitor : str or callable
-        As for :func:`choose_scoring`.
-    owner : str
-        Name of the estimator, for messages.
-
-    Raises
-    ------
-    ValueError
-        If it is a callable that cannot be called with an estimator, ``X`` and ``y``,
-        or that takes labels first, as metrics do.
-    """
-    if isinstance(monitor, str):
-        return
-    try:
-        bound = signature(monitor).bind(None, None, None)
-    except TypeError:
-        is_scorer = False
-    except ValueError:
-        # A callable without a signature, written in C.
-        is_scorer = True
-    else:
-        is_scorer = next(iter(bound.arguments)) not in ("y", "y_true", "y_pred")
-    if not is_scorer:
-        name = getattr(monitor, "__name__", "metric")
-        raise ValueError(
-            f"The 'monitor' parameter of {owner} must be 'loss', the name of a "
-            "scikit-learn scorer such as 'roc_auc', or a scorer, which is called as "
-            "scorer(estimator, X, y). sklearn.metrics.make_scorer makes one of a "
-            f"metric: make_scorer({name}). Got {monitor!r} instead."
-        )
 
 
 def choose_scoring(
@@ -240,27 +200,6 @@ class ScoreWithScorer(Callback):
                 f"a number for the validation rows. Got {score!r} from it instead."
             )
         return float(score)
-
-
-def takes_sample_weight(scorer: Scorer) -> bool:
-    """Tell whether a scorer can be called with ``sample_weight``.
-
-    Parameters
-    ----------
-    scorer : callable
-        A scorer of scikit-learn, which passes it on to its metric; or any other, called
-        with an estimator, ``X`` and ``y``.
-
-    Returns
-    -------
-    bool
-        False where the signature is not known.
-    """
-    metric = getattr(scorer, "_score_func", scorer)
-    try:
-        return "sample_weight" in signature(metric).parameters
-    except (TypeError, ValueError):
-        return False
 
 
 class NetInTraining(ClassifierMixin, BaseEstimator):
