@@ -222,3 +222,22 @@ def test_features_that_cannot_be_fitted_are_an_error() -> None:
     layers[1][0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         fit_both_ways(PROBE, layers, y)
+
+
+@pytest.mark.parametrize("n_votes", [1, 4])
+def test_probes_of_constant_features_are_what_they_would_be_alone(n_votes: int) -> None:
+    # Constant features leave two rows, one a class, as many as the last layer has.
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(2, 60, 16)).repeat(n_votes, axis=1)
+    y = (rng.random(60 * n_votes) < 0.3).astype(int)
+    constant, two = np.ones((60 * n_votes, 16)), np.zeros((60 * n_votes, 16))
+    two[:] = np.where(y[:, None], 1.0, -1.0)
+    layers = [*samples, constant, constant * 2, two]
+    pairs = fit_both_ways(clone(PROBE), layers, y)
+    for (alone, together), X in zip(pairs, layers, strict=True):
+        np.testing.assert_allclose(
+            together.predict_proba(X), alone.predict_proba(X), atol=1e-6
+        )
+    for _, together in pairs[2:4]:
+        found = together.predict_proba(constant[:1])[0, 1]
+        assert found == pytest.approx(y.mean(), rel=1e-5)
