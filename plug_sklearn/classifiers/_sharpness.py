@@ -10,10 +10,12 @@ from torch.nn.functional import cross_entropy
 #: Factors to search.
 LEAST, MOST = 0.1, 10.0
 #: Standard deviation of the prior of the logarithm of the factor.
-PRIOR_DEVIATION = 0.5
+PRIOR_DEVIATION = 0.7
 
 
-def find_sharpness(logits: Tensor, codes: Tensor, weights: Tensor) -> float:
+def find_sharpness(
+    logits: Tensor, codes: Tensor, weights: Tensor, *, doubt_below_one: bool = True
+) -> float:
     """Find the most probable factor of logits: 1 over a temperature.
 
     It minimises the summed loss plus the penalty of a log-normal prior around 1. Of a
@@ -28,6 +30,8 @@ def find_sharpness(logits: Tensor, codes: Tensor, weights: Tensor) -> float:
         Class codes; rows of none count in nothing.
     weights : Tensor of shape (n,)
         Weights of the rows, which average 1.
+    doubt_below_one : bool, default=True
+        Whether the prior holds back factors below 1 too, which make less sure.
 
     Returns
     -------
@@ -42,8 +46,10 @@ def find_sharpness(logits: Tensor, codes: Tensor, weights: Tensor) -> float:
 
     def measure_loss(log_factor: float) -> float:
         losses = cross_entropy(logits * exp(log_factor), codes, reduction="none")
-        penalty = (log_factor / PRIOR_DEVIATION) ** 2 / 2
-        return float((losses * weights).sum()) + penalty
+        loss = float((losses * weights).sum())
+        if log_factor < 0 and not doubt_below_one:
+            return loss
+        return loss + (log_factor / PRIOR_DEVIATION) ** 2 / 2
 
     bounds = log(LEAST), log(MOST)
     with torch.inference_mode():

@@ -211,14 +211,19 @@ class ProbeNet(NeuralNetClassifier):
         return step
 
     def calibrate(self, validation: Rows | MemberRows) -> None:
-        """Scale the logits by the factor of the lowest loss on validation rows."""
+        """Scale the logits by the most probable factor on validation rows."""
         self._set_training(False)
         with torch.inference_mode():
             batches = self.get_iterator(validation)
             logits = torch.cat([take_logits(self.module_(x)) for x, _ in batches])
         codes = cast(Tensor, validation.y).flatten()
         weights = cast(Tensor, validation.weight).flatten()
-        factor = find_sharpness(logits.flatten(end_dim=-2), codes, weights)
+        # The mixture has been weighed by these rows, and is less sure of others: there
+        # is no doubt about a factor below 1.
+        is_mixed = getattr(self.module_, "mixture", None) is not None
+        factor = find_sharpness(
+            logits.flatten(end_dim=-2), codes, weights, doubt_below_one=not is_mixed
+        )
         self.module_.sharpness.factor.fill_(factor)
 
     def _set_training(self, training: bool = True) -> None:

@@ -259,18 +259,18 @@ class CapacityCurveDisplay:
             linestyle="--",
             label="ratio times training rows",
         )
-        self.limit_marks_ = [
-            axes.plot(
-                limited["target_ratio"],
-                limited["n_parameters"],
-                "s",
-                color=VERMILION,
-                markerfacecolor="white",
-                label=ADVICE[limit],
-            )[0]
-            for limit, limited in rows.groupby("width_limit")
-            if limit in ADVICE
-        ]
+        self.limit_marks_ = []
+        for limit, advice in ADVICE.items():
+            limited = rows[rows["width_limit"] == limit]
+            if len(limited):
+                self.limit_marks_ += axes.plot(
+                    limited["target_ratio"],
+                    limited["n_parameters"],
+                    "s",
+                    color=VERMILION,
+                    markerfacecolor="white",
+                    label=advice,
+                )
         axes.set(xlabel="target_ratio", ylabel="Trainable parameters")
 
 

@@ -56,12 +56,23 @@ def test_few_rows_do_not_make_it_sure_or_unsure_without_end(
     assert (found > 1) == is_told_apart
 
 
-def test_the_factor_is_the_most_probable_with_a_log_normal_prior() -> None:
-    logits, codes = LOGITS[:30] / 2, CODES[:30]
-    factors = np.geomspace(0.2, 5, 2000)
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+@pytest.mark.parametrize("doubt_below_one", [True, False])
+def test_the_factor_is_the_most_probable_with_a_log_normal_prior(
+    scale: float, doubt_below_one: bool
+) -> None:
+    logits, codes = scale * LOGITS[:30], CODES[:30]
+    factors = np.geomspace(0.1, 10, 4000)
     scaled = logits * factors[:, None, None]
     of_class = scaled[:, np.arange(30), codes]
     likelihood = (of_class - np.log(np.exp(scaled).sum(axis=2))).sum(axis=1)
-    posterior = likelihood + norm(0, 0.5).logpdf(np.log(factors))
-    found = find_sharpness(torch.tensor(logits), torch.tensor(codes), torch.ones(30))
+    doubted = np.log(factors) if doubt_below_one else np.log(factors).clip(min=0)
+    posterior = likelihood + norm(0, 0.7).logpdf(doubted)
+    found = find_sharpness(
+        torch.tensor(logits),
+        torch.tensor(codes),
+        torch.ones(30),
+        doubt_below_one=doubt_below_one,
+    )
     assert found == pytest.approx(factors[posterior.argmax()], rel=0.005)
+    assert (found < 1) == (scale > 1)
