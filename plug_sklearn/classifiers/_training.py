@@ -211,7 +211,12 @@ class ProbeNet(NeuralNetClassifier):
         return step
 
     def calibrate(self, validation: Rows | MemberRows) -> None:
-        """Scale the logits by the most probable factor on validation rows."""
+        """Scale the logits by the most probable factor on validation rows.
+
+        Where no feature varies they are those of the shares of the classes, and stay.
+        """
+        if not self.module_.standardise.scale.any():
+            return
         self._set_training(False)
         with torch.inference_mode():
             batches = self.get_iterator(validation)
