@@ -201,5 +201,5 @@ def test_silent_reading_has_no_part_in_progress_bars(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder = HFEmbeddingTransformer(llama, device="cpu").fit(TEXTS)
-    monkeypatch.setattr(_transformer, "tqdm", None)
+    monkeypatch.setattr(_transformer, "show_progress", None)
     assert len(embedder.transform(TEXTS)) == len(TEXTS)
