@@ -11,23 +11,33 @@ Stack = Literal["encoder", "decoder"]
 class Anatomy:
     """Where a model family keeps its transformer blocks and their parts.
 
-    Paths are dotted, as ``torch.nn.Module.get_submodule`` reads them; a ``*``
-    stands for every module of a list.
+    Paths are dotted, as ``torch.nn.Module.get_submodule`` reads them. A ``*`` or
+    ``?`` stands for any characters of a name, as in file names.
 
     Parameters
     ----------
     blocks : str
         Path from the model, as ``AutoModel`` builds it, to its list of blocks.
+        Several lists are joined by commas.
     attn : tuple of str, default=()
-        Paths from a block to the modules whose outputs add up to what attention
-        adds to the residual stream. A block that has none of them has no attention.
+        Paths from a block to the modules whose outputs add up to what the token
+        mixer adds to the residual stream: attention, or the linear attention, state
+        space or convolution in its place. A block that has none of them adds zeros.
+        A module whose class is named for an MLP counts as `mlp`.
     mlp : tuple of str, default=()
-        Likewise for the MLP.
-    multiplier : str, default=None
-        Attribute of the block that scales both sums before they are added.
+        Likewise for the MLP, dense or of experts.
+    others : tuple of str, default=()
+        Likewise for all else that a block adds, such as embeddings of the token for
+        each layer. It is no part, but completes the sum.
+    multiplier : str or mapping of str to str, default=None
+        Attribute of the block that scales what is added; or, by path, the attributes
+        that scale what some of the modules give.
     post_norm : bool, default=False
-        Whether a norm follows the addition, so that a block's output is not the sum
-        of its input and its parts.
+        Whether a norm or a scale follows an addition, so that a block's output is not
+        the sum of its input and its parts.
+    channels : int, default=None
+        Axis of a block's output that holds several channels of the residual stream.
+        The part ``"rs"`` is their mean.
     reason : str, default=None
         Why `attn` and `mlp` are unknown, where they are.
 
@@ -45,8 +55,10 @@ class Anatomy:
     blocks: str
     attn: tuple[str, ...] = ()
     mlp: tuple[str, ...] = ()
-    multiplier: str | None = None
+    others: tuple[str, ...] = ()
+    multiplier: str | Mapping[str, str] | None = None
     post_norm: bool = False
+    channels: int | None = None
     reason: str | None = None
 
 
@@ -68,6 +80,9 @@ _GRANITE_MOE = Anatomy(
     ("self_attn",),
     ("block_sparse_moe",),
     multiplier="residual_multiplier",
+)
+_GRANITE_HYBRID = replace(
+    _GRANITE_MOE, attn=("self_attn", "mamba"), mlp=("block_sparse_moe", "shared_mlp")
 )
 _GPT2 = Anatomy("h", ("attn",), ("mlp",))
 _OPT = Anatomy("decoder.layers", ("self_attn",), ("fc2",))
@@ -104,15 +119,15 @@ _ONE_STACK: Mapping[str, Anatomy] = {
             "qwen2_moe",
             "qwen3",
             "qwen3_moe",
-            # Layers of linear attention have no `self_attn`, and so no attention part.
-            "qwen3_5_moe_text",
-            "qwen3_5_text",
-            "qwen3_next",
             "smollm3",
             "stablelm",
             "starcoder2",
         ),
         _LLAMA,
+    ),
+    **dict.fromkeys(
+        ("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"),
+        replace(_LLAMA, attn=("self_attn", "linear_attn")),
     ),
     **dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3"), _SANDWICH),
     **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "codegen", "gpt_bigcode"), _GPT2),
@@ -146,10 +161,9 @@ _ONE_STACK: Mapping[str, Anatomy] = {
     "gpt_neox": Anatomy("layers", ("attention",), ("mlp",)),
     "granite": replace(_LLAMA, multiplier="residual_multiplier"),
     "granitemoe": _GRANITE_MOE,
-    # Layers of Mamba have no `self_attn`.
-    "granitemoehybrid": replace(_GRANITE_MOE, mlp=("block_sparse_moe", "shared_mlp")),
+    "granitemoehybrid": _GRANITE_HYBRID,
     "llama4_text": Anatomy("layers", ("self_attn",), ("feed_forward",)),
-    "mamba": Anatomy("layers"),
+    "mamba": Anatomy("layers", ("mixer",)),
     "modernbert": Anatomy("layers", ("attn",), ("mlp",)),
     "mpnet": Anatomy(
         "encoder.layer", ("attention.attn",), ("output.dense",), post_norm=True
@@ -183,7 +197,7 @@ VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {
         Variant("do_layer_norm_before", False, replace(_OPT, post_norm=True)),
     ),
     ("granitemoehybrid", None): (
-        Variant("num_local_experts", 0, replace(_GRANITE_MOE, mlp=("shared_mlp",))),
+        Variant("num_local_experts", 0, replace(_GRANITE_HYBRID, mlp=("shared_mlp",))),
     ),
     ("bloom", None): (
         Variant(

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from plug_sklearn.embedding.anatomy._anatomy import Block, Stack, first_tensor
 from plug_sklearn.embedding.passes._batches import Batch
 
+Hook = Callable[[nn.Module, Any, Any], None]
+
 
 @dataclass(frozen=True)
 class Request:
@@ -81,6 +83,8 @@ class Capture:
         self.pooled: dict[tuple[int, str], Tensor] = {}
         # A block may serve several layers (ALBERT): the layer is the count of calls.
         self.layer = 0
+        # What the modules of each part have put out so far, in the present call.
+        self.heard: dict[str, list[Tensor]] = {}
 
     @property
     def picks_tokens(self) -> bool:
@@ -94,11 +98,11 @@ class Capture:
                 self._narrow(block.mlp[0], hooks)
             for part in self.parts:
                 if part != "rs":
-                    hear = self._hear_part(part, getattr(block, part), block.multiplier)
                     for module in getattr(block, part):
+                        hear = self._hear_part(block, part)
                         hooks.callback(module.register_forward_hook(hear).remove)
             # Last, so that a block that is its own part is read before it is counted.
-            handle = block.module.register_forward_hook(self._hear_block)
+            handle = block.module.register_forward_hook(self._hear_block(block))
             hooks.callback(handle.remove)
 
     def _narrow(self, mlp: nn.Module, hooks: ExitStack) -> None:
@@ -130,29 +134,38 @@ class Capture:
         hooks.callback(mlp.register_forward_pre_hook(narrow).remove)
         hooks.callback(mlp.register_forward_hook(widen).remove)
 
-    def _hear_part(
-        self, part: str, modules: Sequence[nn.Module], multiplier: float
-    ) -> Callable[[nn.Module, Any, Any], None]:
-        heard: list[Tensor] = []
-
+    def _hear_part(self, block: Block, part: str) -> Hook:
         def hear(module: nn.Module, args: object, output: object) -> None:
             if (self.layer, part) in self.wanted:
-                heard.append(first_tensor(output))
-                if len(heard) == len(modules):
-                    self._keep(part, sum(heard[1:], heard[0]), multiplier)
-                    heard.clear()
+                states = first_tensor(output)
+                scale = block.scale_of(module)
+                heard = self.heard.setdefault(part, [])
+                heard.append(states if scale == 1 else states * scale)
+                if len(heard) == len(getattr(block, part)):
+                    self._keep(part, sum(heard[1:], heard[0]))
 
         return hear
 
-    def _hear_block(self, module: nn.Module, args: object, output: object) -> None:
-        if (self.layer, "rs") in self.wanted:
-            self._keep("rs", first_tensor(output), 1.0)
-        self.layer += 1
+    def _hear_block(self, block: Block) -> Hook:
+        def hear(module: nn.Module, args: object, output: object) -> None:
+            states = first_tensor(output)
+            if block.channels is not None:
+                states = states.mean(dim=block.channels)
+            for part in self.parts:
+                if (self.layer, part) not in self.wanted - self.pooled.keys():
+                    continue
+                heard = self.heard.get(part) or [torch.zeros_like(states)]
+                # What a block has no module for, or does not run, adds nothing.
+                self._keep(part, states if part == "rs" else sum(heard[1:], heard[0]))
+            self.heard.clear()
+            self.layer += 1
 
-    def _keep(self, part: str, states: Tensor, multiplier: float) -> None:
+        return hear
+
+    def _keep(self, part: str, states: Tensor) -> None:
         # Some modules flatten batch and tokens into one axis; here all are flattened.
         flat = states.reshape(self.shape[0] * self.shape[1], -1)
-        self.pooled[self.layer, part] = self._pool(flat) * multiplier
+        self.pooled[self.layer, part] = self._pool(flat)
         if len(self.pooled) == len(self.wanted):
             raise AllRead
 

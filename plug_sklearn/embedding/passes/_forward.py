@@ -57,9 +57,7 @@ class ForwardPass:
             # Finding the parts of an unknown family runs it with hooks.
             self.anatomy = anatomy_of(loaded.model, request.stack)
         self.blocks = find_blocks(loaded.model, self.anatomy)
-        require_parts(
-            loaded.model, self.anatomy, layers=request.layers, parts=request.parts
-        )
+        require_parts(loaded.model, self.anatomy, request.parts)
         # Those that the table does not know may treat tokens together, by a capacity.
         self.narrows = is_tabled(loaded.model, request.stack)
         pad_id = getattr(loaded.model.config.get_text_config(), "pad_token_id", None)
