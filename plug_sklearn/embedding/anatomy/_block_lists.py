@@ -123,7 +123,8 @@ def _record_passes(
 def _carries_stream(passes: Sequence[_Pass]) -> bool:
     """Tell whether modules hand states on, each to the next."""
     shape = passes[0].given.shape
-    shaped = shape[:2] == (1, N_TOKENS) or shape[1:3] == (1, N_TOKENS)
+    # Some models pad within, to a multiple of the tokens that attention looks at.
+    shaped = (shape[0] == 1 and shape[1] >= N_TOKENS) or shape[1:3] == (1, N_TOKENS)
     alike = all(one.given.shape == one.taken.shape == shape for one in passes)
     # What some families do to the stream between two blocks breaks that link only.
     linked = len(passes) == 1 or any(
@@ -135,7 +136,7 @@ def _carries_stream(passes: Sequence[_Pass]) -> bool:
 def _find_channels(states: Tensor) -> int | None:
     if states.dim() == 3:
         return None
-    return 2 if states.shape[:2] == (1, N_TOKENS) else 0
+    return 0 if states.shape[1:3] == (1, N_TOKENS) else 2
 
 
 def _join_lists(

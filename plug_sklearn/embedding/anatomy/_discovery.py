@@ -58,18 +58,18 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
         return Anatomy(path, channels=channels, reason=reason)
     blocks = resolve_modules(model, path)
     found: list[Contributions | None] = []
-    ran: list[set[str]] = []
+    ran: list[list[str]] = []
 
     def survey(trace: Trace) -> None:
         # Once a block has failed, the others need not be searched.
         found.append(find_contributions(trace) if None not in found else None)
-        ran.append({call.path for call in trace.calls})
+        ran.append([call.path for call in trace.calls])
 
     trace_blocks(model, blocks, survey)
     known = [one for one in found if one is not None]
     if not known or len(known) < len(found):
         return Anatomy(path, reason=NOTHING_ADDS_UP)
-    parts = _sort_parts(known)
+    parts = _sort_parts(known, ran)
     if parts is None or not _is_consistent(known, ran):
         return Anatomy(path, reason=NOTHING_ADDS_UP)
     scales: dict[str, str] = {}
@@ -85,22 +85,36 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     )
 
 
-def _sort_parts(found: Sequence[Contributions]) -> dict[str, list[str]] | None:
+def _sort_parts(
+    found: Sequence[Contributions], ran: Sequence[Sequence[str]]
+) -> dict[str, list[str]] | None:
     """Tell token mixers from MLPs and from what is neither; None if that is unclear."""
     parts: dict[str, list[str]] = {"attn": [], "mlp": [], "others": []}
-    for one in found:
-        kinds = {path: _name_kind(path) for path in one.paths}
-        # What a block adds last, and after mixers only, is its MLP whatever its name.
-        *before, last = kinds
-        if kinds[last] == "others" and {kinds[path] for path in before} == {"attn"}:
-            kinds[last] = "mlp"
-        for path, kind in kinds.items():
+    for one, modules in zip(found, ran, strict=True):
+        for path, kind in _name_kinds(one.paths, modules).items():
             if path not in parts[kind]:
                 parts[kind].append(path)
     names = [path for paths in parts.values() for path in paths]
     if len(set(names)) < len(names) or not parts["attn"] + parts["mlp"]:
         return None
     return parts
+
+
+def _name_kinds(paths: Paths, modules: Sequence[str]) -> dict[str, str]:
+    kinds = {path: _name_kind(path) for path in paths}
+    *before, last = paths
+    # What a block adds last, and after mixers only, is its MLP whatever its name.
+    if kinds[last] == "others" and {kinds[path] for path in before} == {"attn"}:
+        kinds[last] = "mlp"
+    start = 0
+    for path in paths:
+        place = modules.index(path)
+        # A norm may follow a mixer or an MLP and have a name that tells nothing.
+        inside = [one for one in modules[start:place] if "norm" not in one.lower()]
+        if kinds[path] == "others" and "norm" in path.lower() and inside:
+            kinds[path] = _name_kind(inside[-1])
+        start = place
+    return kinds
 
 
 def _name_kind(path: str) -> str:
@@ -110,11 +124,11 @@ def _name_kind(path: str) -> str:
     return "attn" if mixer else "mlp" if mlp else "others"
 
 
-def _is_consistent(found: Sequence[Contributions], ran: Sequence[set[str]]) -> bool:
+def _is_consistent(found: Sequence[Contributions], ran: Sequence[Sequence[str]]) -> bool:
     """Tell whether what adds in one block adds in every block that runs it."""
     paths = {path for one in found for path in one.paths}
     return all(
-        paths & modules == set(one.paths)
+        paths.intersection(modules) == set(one.paths)
         for one, modules in zip(found, ran, strict=True)
     )
 

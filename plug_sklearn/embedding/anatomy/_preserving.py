@@ -1,7 +1,7 @@
 """Run a model and leave no trace on it."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,41 +29,50 @@ def preserve_state(model: PreTrainedModel) -> Iterator[Callable[[], bool]]:
     """
     modules = list(model.modules())
     attributes = [_copy_attributes(module) for module in modules]
-    configs = {id(module.config): module.config for module in _with_config(modules)}
-    settings = [(config, copy.deepcopy(vars(config))) for config in configs.values()]
+    configs = list(_list_configs(modules))
+    settings = [_copy_containers(vars(config)) for config in configs]
 
-    def has_changed() -> bool:
-        return any(
-            not _are_equal(saved, vars(module))
-            for module, saved in zip(modules, attributes, strict=True)
-        ) or any(vars(config) != saved for config, saved in settings)
-
-    try:
-        yield has_changed
-    finally:
+    def list_changed() -> Iterator[tuple[object, dict[str, Any]]]:
         for module, saved in zip(modules, attributes, strict=True):
             if not _are_equal(saved, vars(module)):
-                _restore_attributes(module, saved)
-        for config, values in settings:
-            if vars(config) != values:
-                vars(config).clear()
-                vars(config).update(values)
+                yield module, saved
+        for config, saved in zip(configs, settings, strict=True):
+            if not _are_same(saved, vars(config)):
+                yield config, saved
+
+    try:
+        yield lambda: any(True for _ in list_changed())
+    finally:
+        for owner, saved in list(list_changed()):
+            if isinstance(owner, nn.Module):
+                _restore_attributes(owner, saved)
+            else:
+                vars(owner).clear()
+                vars(owner).update(saved)
 
 
-def _with_config(modules: list[nn.Module]) -> list[Any]:
-    return [
-        module
-        for module in modules
-        if isinstance(getattr(module, "config", None), PreTrainedConfig)
-    ]
+def _list_configs(modules: Sequence[nn.Module]) -> Iterator[PreTrainedConfig]:
+    """List the distinct configurations that modules hold, and those within them."""
+    seen: set[int] = set()
+    held = [vars(module).get("config") for module in modules]
+    while held:
+        config = held.pop()
+        if isinstance(config, PreTrainedConfig) and id(config) not in seen:
+            seen.add(id(config))
+            held += vars(config).values()
+            yield config
+
+
+def _copy_containers(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: copy.copy(value) if type(value) in (list, dict, set) else value
+        for name, value in attributes.items()
+    }
 
 
 def _copy_attributes(module: nn.Module) -> dict[str, Any]:
     """Copy what a module refers to; of containers and buffers, the contents too."""
-    saved = {
-        name: copy.copy(value) if type(value) in (list, dict, set) else value
-        for name, value in vars(module).items()
-    }
+    saved = _copy_containers(vars(module))
     saved["_buffers"] = {
         name: None if buffer is None else (buffer, buffer.clone())
         for name, buffer in module._buffers.items()

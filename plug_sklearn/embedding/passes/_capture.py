@@ -163,6 +163,10 @@ class Capture:
         return hear
 
     def _keep(self, part: str, states: Tensor) -> None:
+        n_rows, n_tokens = self.shape
+        if len(states) == n_rows and states.dim() > 2:
+            # Some models pad within, on the right.
+            states = states[:, :n_tokens]
         # Some modules flatten batch and tokens into one axis; here all are flattened.
         flat = states.reshape(self.shape[0] * self.shape[1], -1)
         self.pooled[self.layer, part] = self._pool(flat)
