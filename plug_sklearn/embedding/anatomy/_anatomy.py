@@ -143,8 +143,9 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
                 )
     discovered = _DISCOVERED.setdefault(model, {})
     if stack not in discovered:
-        text_type = _name_types(model)[-1]
-        root = next((path for path, _ in _text_models(model, text_type)), "")
+        # Stacks may be of one type, and only their names tell which is meant.
+        models = _text_models(model, _name_types(model)[-1]) if stack is None else ()
+        root = next((path for path, _ in models), "")
         discovered[stack] = discover_anatomy(model, root, stack)
     return discovered[stack]
 
