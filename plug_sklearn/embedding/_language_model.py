@@ -152,7 +152,9 @@ class LanguageModel:
         if trial.why is not None and self.verbose and trial.why not in self._told:
             self._told.add(trial.why)
             tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
-        yield from read_activations(forward, prompts, self.batch_tokens, trial.way)
+        yield from read_activations(
+            forward, prompts, self.batch_tokens, trial.way, trial.beyond
+        )
 
     def describe(self) -> dict[str, Any]:
         """Give all that changes a text's activations, as JSON, but for the model."""

@@ -124,7 +124,9 @@ def _name_kind(path: str) -> str:
     return "attn" if mixer else "mlp" if mlp else "others"
 
 
-def _is_consistent(found: Sequence[Contributions], ran: Sequence[Sequence[str]]) -> bool:
+def _is_consistent(
+    found: Sequence[Contributions], ran: Sequence[Sequence[str]]
+) -> bool:
     """Tell whether what adds in one block adds in every block that runs it."""
     paths = {path for one in found for path in one.paths}
     return all(

@@ -1,11 +1,14 @@
 """Prefixes that many prompts share, and what one pass over them leaves."""
 
+import copy
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import DynamicCache
 
 from plug_sklearn.embedding.passes._tries import fill_packs
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
@@ -44,8 +47,8 @@ class Preamble:
     ----------
     n_tokens : int
         Tokens in it.
-    cache : list of (Tensor, Tensor)
-        Keys and values of each layer, (1, n_heads, n_tokens, head_size).
+    cache : DynamicCache
+        What each layer keeps of it for one row.
     pooled : ndarray of shape (1, n_layers, n_parts, hidden_size), float32, or None
         Its pooled activations; None where none of its tokens is kept.
     n_kept : int
@@ -53,9 +56,17 @@ class Preamble:
     """
 
     n_tokens: int
-    cache: list[tuple[Tensor, Tensor]]
+    cache: DynamicCache
     pooled: States | None
     n_kept: int
+
+    def repeat_cache(self, n_rows: int) -> DynamicCache:
+        """Copy the cache for a number of rows; a pass changes its cache."""
+        repeated: DynamicCache = _repeat_attributes(self.cache, n_rows)
+        repeated.layers = [
+            _repeat_attributes(layer, n_rows) for layer in self.cache.layers
+        ]
+        return repeated
 
     def join(self, states: States, pooling: str, n_kept: Numbers) -> States:
         """Pool over the preamble as well as what follows it.
@@ -84,6 +95,25 @@ class Preamble:
         weight = weight[:, None, None, None]
         joined: States = weight * self.pooled + (1 - weight) * states
         return joined
+
+
+def _repeat_attributes(owner: Any, n_rows: int) -> Any:  # noqa: ANN401 - of many classes
+    repeated = copy.copy(owner)
+    for name, value in vars(owner).items():
+        # Keys and values are joined with later ones, and states are written to.
+        setattr(repeated, name, _repeat(value, n_rows, name in ("keys", "values")))
+    return repeated
+
+
+def _repeat(value: Any, n_rows: int, expands: bool) -> Any:  # noqa: ANN401 - as above
+    if isinstance(value, Tensor) and value.dim() > 1 and len(value) == 1:
+        shape = (n_rows, *value.shape[1:])
+        return value.expand(shape) if expands else value.expand(shape).clone()
+    if isinstance(value, dict):
+        return {key: _repeat(one, n_rows, False) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_repeat(one, n_rows, False) for one in value]
+    return value
 
 
 def find_runs(

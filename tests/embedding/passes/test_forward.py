@@ -40,13 +40,9 @@ def count_layers(name: str) -> int:
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The parts that every layer of a family has."""
-    model, stack = build_model(name)
-    blocks = find_blocks(model, anatomy_of(model, stack))
-    return (
-        "rs",
-        *(p for p in ("attn", "mlp") if all(getattr(block, p) for block in blocks)),
-    )
+    """The parts that a family has."""
+    known = anatomy_of(*build_model(name)).reason is None
+    return ("rs", "attn", "mlp") if known else ("rs",)
 
 
 def read(

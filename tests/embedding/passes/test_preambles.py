@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import DynamicCache
 
 from plug_sklearn.embedding.passes._preambles import (
     LEAST_SAVED,
@@ -127,6 +128,6 @@ def test_pooling_over_both_is_pooling_over_all(pooling: str) -> None:
         "max": lambda s: s.max(axis=0),
     }[pooling]
     before, after = pool(states[:3]), pool(states[3:])
-    preamble = Preamble(3, [], before[None, None, None], n_kept=3)
+    preamble = Preamble(3, DynamicCache(), before[None, None, None], n_kept=3)
     joined = preamble.join(after[None, None, None], pooling, np.array([4]))
     np.testing.assert_allclose(joined[0, 0, 0], pool(states), rtol=1e-5, atol=1e-6)
