@@ -193,7 +193,8 @@ def _describe_block(block: nn.Module, anatomy: Anatomy) -> Block:
                 if isinstance(name, Mapping):
                     name = name.get(path)
                 if name is not None:
-                    scales[module] = float(getattr(block, name))
+                    scale = float(getattr(block, name.removeprefix("1/")))
+                    scales[module] = 1 / scale if name.startswith("1/") else scale
     named = {part: tuple(modules) for part, modules in parts.items()}
     return Block(block, **named, scales=scales, channels=anatomy.channels)
 

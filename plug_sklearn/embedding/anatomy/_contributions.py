@@ -71,11 +71,13 @@ class _Search:
         self.sampled = drawn.to(self.end.device)
         self.sources = self._list_sources(trace.calls)
         self.stops = self._list_stops(trace.calls)
-        self.scales = {
+        numbers = {
             name: value
             for name, value in vars(trace.block).items()
             if isinstance(value, float) and value not in (0, 1)
         }
+        divisors = {f"1/{name}": 1 / value for name, value in numbers.items()}
+        self.scales = numbers | divisors
         self.norms = [
             (self._flatten(call.taken), self._flatten(call.given))
             for call in trace.calls

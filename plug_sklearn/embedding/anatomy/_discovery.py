@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 
 from transformers import PreTrainedModel
 
@@ -23,6 +24,8 @@ _MLP = re.compile("mlp|ffn|feed_?forward|fc2|moe|expert|dense_4h", re.IGNORECASE
 NOTHING_ADDS_UP = (
     "no modules were found that add up to what every block adds to the residual stream"
 )
+#: Alternative paths to try in every order.
+_MOST_ORDERED = 4
 
 Paths = tuple[str, ...]
 
@@ -69,17 +72,22 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     known = [one for one in found if one is not None]
     if not known or len(known) < len(found):
         return Anatomy(path, reason=NOTHING_ADDS_UP)
-    parts = _sort_parts(known, ran)
-    if parts is None or not _is_consistent(known, ran):
+    parts: dict[str, Paths] = {}
+    for part, paths in _sort_parts(known, ran).items():
+        joined = _join_paths(paths, known, ran)
+        if joined is None:
+            return Anatomy(path, reason=NOTHING_ADDS_UP)
+        parts[part] = joined
+    if not parts:
         return Anatomy(path, reason=NOTHING_ADDS_UP)
     scales: dict[str, str] = {}
     for one in known:
         scales |= one.scales
     return Anatomy(
         path,
-        attn=tuple(parts["attn"]),
-        mlp=tuple(parts["mlp"]),
-        others=tuple(parts["others"]),
+        attn=parts["attn"],
+        mlp=parts["mlp"],
+        others=parts["others"],
         multiplier=_join_scales(scales, parts),
         post_norm=any(one.rescaled for one in known),
     )
@@ -87,8 +95,8 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
 
 def _sort_parts(
     found: Sequence[Contributions], ran: Sequence[Sequence[str]]
-) -> dict[str, list[str]] | None:
-    """Tell token mixers from MLPs and from what is neither; None if that is unclear."""
+) -> dict[str, list[str]]:
+    """Tell token mixers, MLPs and others apart; empty where that is unclear."""
     parts: dict[str, list[str]] = {"attn": [], "mlp": [], "others": []}
     for one, modules in zip(found, ran, strict=True):
         for path, kind in _name_kinds(one.paths, modules).items():
@@ -96,7 +104,7 @@ def _sort_parts(
                 parts[kind].append(path)
     names = [path for paths in parts.values() for path in paths]
     if len(set(names)) < len(names) or not parts["attn"] + parts["mlp"]:
-        return None
+        return {}
     return parts
 
 
@@ -124,15 +132,34 @@ def _name_kind(path: str) -> str:
     return "attn" if mixer else "mlp" if mlp else "others"
 
 
-def _is_consistent(
-    found: Sequence[Contributions], ran: Sequence[Sequence[str]]
-) -> bool:
-    """Tell whether what adds in one block adds in every block that runs it."""
-    paths = {path for one in found for path in one.paths}
-    return all(
-        paths.intersection(modules) == set(one.paths)
-        for one, modules in zip(found, ran, strict=True)
-    )
+def _join_paths(
+    paths: Sequence[str], found: Sequence[Contributions], ran: Sequence[Sequence[str]]
+) -> Paths | None:
+    """Give paths that lead, in every block, to what adds there; None if none do.
+
+    In some hybrids a module adds by itself in one kind of block, and through a norm in
+    another: then the paths are alternatives.
+    """
+
+    def lead(paths: Sequence[str]) -> bool:
+        return all(
+            {path for path in paths if path in modules} <= set(one.paths)
+            for one, modules in zip(found, ran, strict=True)
+        )
+
+    def lead_first(paths: Sequence[str]) -> bool:
+        chosen = (
+            (next((path for path in paths if path in modules), None), one)
+            for one, modules in zip(found, ran, strict=True)
+        )
+        return all(path is None or path in one.paths for path, one in chosen)
+
+    if lead(paths):
+        return tuple(paths)
+    alone = all(len(set(paths) & set(one.paths)) <= 1 for one in found)
+    orders = permutations(paths) if alone and len(paths) <= _MOST_ORDERED else ()
+    best = next((order for order in orders if lead_first(order)), None)
+    return None if best is None else ("|".join(best),)
 
 
 def _join_scales(

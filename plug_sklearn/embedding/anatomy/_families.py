@@ -12,7 +12,8 @@ class Anatomy:
     """Where a model family keeps its transformer blocks and their parts.
 
     Paths are dotted, as ``torch.nn.Module.get_submodule`` reads them. A ``*`` or
-    ``?`` stands for any characters of a name, as in file names.
+    ``?`` stands for any characters of a name, as in file names. ``a|b`` is the first
+    of several paths that is there.
 
     Parameters
     ----------
@@ -31,13 +32,14 @@ class Anatomy:
         each layer. It is no part, but completes the sum.
     multiplier : str or mapping of str to str, default=None
         Attribute of the block that scales what is added; or, by path, the attributes
-        that scale what some of the modules give.
+        that scale what some of the modules give. ``"1/name"`` divides by it.
     post_norm : bool, default=False
         Whether a norm or a scale follows an addition, so that a block's output is not
         the sum of its input and its parts.
     channels : int, default=None
         Axis of a block's output that holds several channels of the residual stream.
-        The part ``"rs"`` is their mean.
+        The part ``"rs"`` is their mean; the others are what the token mixer and the
+        MLP hand to the channels, each of which takes it by a weight of its own.
     reason : str, default=None
         Why `attn` and `mlp` are unknown, where they are.
 
@@ -101,6 +103,16 @@ _T5_DECODER = Anatomy(
 _MBART_ENCODER = Anatomy("encoder.layers", ("self_attn",), ("fc2",))
 _MBART_DECODER = Anatomy("decoder.layers", ("self_attn", "encoder_attn"), ("fc2",))
 
+# Each block reads one mixture of the channels, and writes to all of them.
+_HYPER_CONNECTED = replace(_LLAMA, post_norm=True, channels=2)
+# The stream begins anew at some blocks; a convolution follows each part.
+_INKLING = Anatomy(
+    "layers",
+    ("post_attention_convolution",),
+    ("post_mlp_convolution",),
+    post_norm=True,
+)
+
 _ONE_STACK: Mapping[str, Anatomy] = {
     **dict.fromkeys(
         (
@@ -130,6 +142,10 @@ _ONE_STACK: Mapping[str, Anatomy] = {
         replace(_LLAMA, attn=("self_attn", "linear_attn")),
     ),
     **dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3"), _SANDWICH),
+    **dict.fromkeys(
+        ("deepseek_v4", "glm5_next_text", "hy_v4", "hy_v4_vl_text"), _HYPER_CONNECTED
+    ),
+    **dict.fromkeys(("inkling2_loop_text", "inkling2_text"), _INKLING),
     **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "codegen", "gpt_bigcode"), _GPT2),
     **dict.fromkeys(
         (
@@ -156,7 +172,10 @@ _ONE_STACK: Mapping[str, Anatomy] = {
     "distilbert": Anatomy(
         "transformer.layer", ("attention",), ("ffn",), post_norm=True
     ),
+    # A weight for each channel scales the stream before each addition.
+    "doge": replace(_LLAMA, post_norm=True),
     "falcon": Anatomy("h", ("self_attention",), ("mlp",)),
+    "gemma3n_text": replace(_SANDWICH, post_norm=True, channels=0),
     "glm4": Anatomy("layers", ("post_self_attn_layernorm",), ("post_mlp_layernorm",)),
     "gpt_neox": Anatomy("layers", ("attention",), ("mlp",)),
     "granite": replace(_LLAMA, multiplier="residual_multiplier"),

@@ -52,14 +52,20 @@ def resolve_modules(root: nn.Module, path: str) -> list[nn.Module]:
     path : str
         Names joined by dots; ``*`` and ``?`` stand for any characters, as in file
         names. A list of modules at the end of the path stands for its items. Several
-        paths are joined by commas.
+        paths are joined by commas; of paths joined by ``|``, the first that leads
+        somewhere counts.
 
     Returns
     -------
     list of nn.Module
         Empty where the path leads nowhere.
     """
-    return [item for one in path.split(",") for item in _resolve_path(root, one)]
+    return [item for one in path.split(",") for item in _resolve_first(root, one)]
+
+
+def _resolve_first(root: nn.Module, path: str) -> list[nn.Module]:
+    found = (_resolve_path(root, one) for one in path.split("|"))
+    return next((modules for modules in found if modules), [])
 
 
 def _resolve_path(root: nn.Module, path: str) -> list[nn.Module]:

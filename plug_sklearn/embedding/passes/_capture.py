@@ -42,6 +42,10 @@ class Request:
         return [(layer, part) for layer in self.layers for part in self.parts]
 
 
+def _convolves(module: nn.Module) -> bool:
+    return any(isinstance(one, nn.Conv1d) for one in module.modules())
+
+
 class AllRead(Exception):
     """A signal, not an error: all that was asked for is read."""
 
@@ -94,7 +98,7 @@ class Capture:
     def listen_to(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
         """Put hooks on the blocks; leaving ``hooks`` takes them off."""
         for block in blocks:
-            if self.narrows and len(block.mlp) == 1:
+            if self.narrows and len(block.mlp) == 1 and not _convolves(block.mlp[0]):
                 self._narrow(block.mlp[0], hooks)
             for part in self.parts:
                 if part != "rs":
@@ -112,13 +116,16 @@ class Capture:
         """
         narrowed: list[bool] = []
 
-        def narrow(module: nn.Module, args: tuple[Any, ...]) -> object:
-            fits = len(args) == 1 and args[0].shape[:-1] == self.shape
+        def narrow(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[Any, dict[str, Any]] | None:
+            # Some MLPs take the token ids too.
+            fits = len(args) == 1 and not kwargs and args[0].shape[:-1] == self.shape
             if self.layer < self.deepest or not fits:
                 return None
             narrowed.append(True)
             states = args[0].flatten(end_dim=1)
-            return states[self.tokens.to(states.device)][None]
+            return (states[self.tokens.to(states.device)][None],), kwargs
 
         def widen(module: nn.Module, args: object, output: object) -> object:
             if not narrowed:
@@ -131,7 +138,8 @@ class Capture:
             wide = wide.reshape(*self.shape, -1)
             return (wide, *output[1:]) if isinstance(output, tuple) else wide
 
-        hooks.callback(mlp.register_forward_pre_hook(narrow).remove)
+        handle = mlp.register_forward_pre_hook(narrow, with_kwargs=True)
+        hooks.callback(handle.remove)
         hooks.callback(mlp.register_forward_hook(widen).remove)
 
     def _hear_part(self, block: Block, part: str) -> Hook:

@@ -32,6 +32,10 @@ PREAMBLE = {
     "falcon, alibi",
     "mpt",
     *(HYBRID.keys() - {"mamba"}),
+    "falcon_h1",
+    "nemotron_h",
+    # An index of its own chooses what attention looks at.
+    "hy_v4",
 }
 #: Encoders and encoder-decoders, which see the whole text; and Mamba, whose layers in
 #: plain torch begin anew where several tokens follow a cache.
