@@ -1,6 +1,7 @@
 """Prefixes that many prompts share, and what one pass over them leaves."""
 
 import copy
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -60,6 +61,20 @@ class Preamble:
     pooled: States | None
     n_kept: int
 
+    def count_room(self, hidden_size: int) -> int:
+        """Count the tokens whose keys and values would take the cache's room.
+
+        A layer with a window keeps fewer than all tokens, one with states none; keys
+        and values that heads share are smaller than the hidden size.
+        """
+        sizes = [
+            sum(_count_numbers(value) for value in vars(layer).values())
+            for layer in self.cache.layers
+        ]
+        # Layers deeper than what is read keep nothing.
+        n_filled = max(1, sum(size > 0 for size in sizes))
+        return math.ceil(sum(sizes) / (2 * hidden_size * n_filled))
+
     def repeat_cache(self, n_rows: int) -> DynamicCache:
         """Copy the cache for a number of rows; a pass changes its cache."""
         repeated: DynamicCache = _repeat_attributes(self.cache, n_rows)
@@ -114,6 +129,14 @@ def _repeat(value: Any, n_rows: int, expands: bool) -> Any:  # noqa: ANN401 - as
     if isinstance(value, list):
         return [_repeat(one, n_rows, False) for one in value]
     return value
+
+
+def _count_numbers(value: object) -> int:
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, dict):
+        return sum(_count_numbers(one) for one in value.values())
+    return sum(map(_count_numbers, value)) if isinstance(value, list) else 0
 
 
 def find_runs(

@@ -187,7 +187,8 @@ def _read_suffixes(
         batch = pad_prompts(prompts, rows.tolist(), forward.pad_id)
         return forward.run(batch, preamble)
 
-    sizes = (preamble.n_tokens + prompts.lengths).tolist()
+    config = forward.loaded.model.config.get_text_config()
+    sizes = (preamble.count_room(config.hidden_size) + prompts.lengths).tolist()
     for rows, states in run_batches(sizes, budget, run):
         n_kept = np.array([len(prompts.kept_of(row)) for row in rows])
         yield rows, preamble.join(states, forward.request.pooling, n_kept)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
@@ -116,6 +117,25 @@ def test_texts_that_pool_the_beginning_differently_share_no_preamble() -> None:
     texts = [LONG + ending for ending in endings(5)]
     kept = [np.arange(len(ids)) >= (row % 2) for row, ids in enumerate(texts)]
     assert runs_of(texts, kept)[0].n_shared == 0
+
+
+def test_room_of_a_cache_is_counted_in_tokens_of_full_attention() -> None:
+    cache = DynamicCache()
+    cache.update(torch.zeros(1, 2, 40, 8), torch.zeros(1, 2, 40, 8), 0)
+    cache.update(torch.zeros(1, 2, 10, 8), torch.zeros(1, 2, 10, 8), 1)
+    # Two layers, of 40 and of 10 tokens, with heads half as wide as the hidden size.
+    assert Preamble(40, cache, None, 0).count_room(hidden_size=32) == 13
+
+
+def test_each_row_has_a_copy_of_the_cache() -> None:
+    cache = DynamicCache()
+    cache.update(torch.ones(1, 2, 4, 8), torch.ones(1, 2, 4, 8), 0)
+    preamble = Preamble(4, cache, None, 0)
+    copied = preamble.repeat_cache(3)
+    copied.update(torch.zeros(3, 2, 1, 8), torch.zeros(3, 2, 1, 8), 0)
+    assert copied.layers[0].keys.shape == (3, 2, 5, 8)
+    assert copied.layers[0].keys[:, :, :4].eq(1).all()
+    assert cache.layers[0].keys.shape == (1, 2, 4, 8)
 
 
 @pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
