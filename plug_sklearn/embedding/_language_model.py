@@ -149,6 +149,13 @@ class LanguageModel:
         request = Request(tuple(layers), tuple(parts), self.pooling, stack)
         forward = ForwardPass(load_model(self.source, self.weights), request)
         trial = try_ways(forward)
+        if trial.n_calls != self.geometry.n_layers:
+            raise ValueError(
+                "The 'model_name' parameter of HFEmbeddingTransformer must name a "
+                "model that runs as many blocks on a text as its configuration tells, "
+                f"{self.geometry.n_layers}. Got {self.source.name!r} instead, which "
+                f"runs {trial.n_calls}."
+            )
         if trial.why is not None and self.verbose and trial.why not in self._told:
             self._told.add(trial.why)
             tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)

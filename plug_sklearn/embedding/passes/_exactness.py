@@ -1,14 +1,16 @@
 """Which way of reading gives a model's own states, tried on a few random texts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from plug_sklearn.embedding.anatomy._preserving import preserve_state
-from plug_sklearn.embedding.anatomy._tracing import list_words
+from plug_sklearn.embedding.anatomy._tracing import list_words, run_random_tokens
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._forward import ForwardPass, States
 from plug_sklearn.embedding.passes._lengths import find_choice, find_window
@@ -52,12 +54,15 @@ class Trial:
         How texts are read that are longer than attention's window.
     changes : bool
         Whether a pass leaves the model in another state, which is then put back.
+    n_calls : int
+        Calls of a block that a text takes.
     """
 
     way: Way
     why: str | None = None
     beyond: Way = Way.PADDED
     changes: bool = False
+    n_calls: int = 0
 
 
 def try_ways(forward: ForwardPass) -> Trial:
@@ -83,6 +88,11 @@ def try_ways(forward: ForwardPass) -> Trial:
 def _try(forward: ForwardPass) -> Trial:
     model = forward.loaded.model
     family = model.config.get_text_config().model_type
+    with forward.loaded.lock:
+        n_calls = _count_calls(forward)
+    if max(forward.request.layers) >= n_calls:
+        # Said before anything is read.
+        return Trial(Way.PADDED, n_calls=n_calls)
     # What a token mixer adds shows at once where positions are wrong; deep states show
     # all.
     parts = ("rs",) if forward.anatomy.reason else ("attn", "rs")
@@ -93,9 +103,25 @@ def _try(forward: ForwardPass) -> Trial:
     with forward.loaded.lock, preserve_state(model) as has_changed:
         outcome = _compare_ways(trial, family)
         if not has_changed():
-            return outcome
+            return replace(outcome, n_calls=n_calls)
     why = f"a pass leaves {family} in a state that depends on the lengths of its texts"
-    return Trial(Way.ALIKE, why, changes=True)
+    return Trial(Way.ALIKE, why, changes=True, n_calls=n_calls)
+
+
+def _count_calls(forward: ForwardPass) -> int:
+    calls: list[nn.Module] = []
+    with ExitStack() as hooks:
+        for block in forward.blocks:
+            handle = block.module.register_forward_hook(
+                lambda module, *_: calls.append(module)
+            )
+            hooks.callback(handle.remove)
+        try:
+            run_random_tokens(forward.loaded.model)
+        # What fails here as well is told when the user's own texts are read.
+        except Exception:
+            return max(forward.request.layers) + 1
+    return len(calls)
 
 
 def _compare_ways(trial: ForwardPass, family: str) -> Trial:

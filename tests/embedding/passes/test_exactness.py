@@ -61,7 +61,15 @@ def test_each_family_takes_the_shortest_way_that_is_exact(name: str) -> None:
         assert trial.way is Way.PREAMBLE
         assert "token tries are not exact" in str(trial.why)
     else:
-        assert trial == Trial(Way.TRIES, beyond=Way.PREAMBLE)
+        assert (trial.way, trial.why) == (Way.TRIES, None)
+        assert trial.beyond is Way.PREAMBLE
+
+
+@pytest.mark.parametrize(
+    ("name", "n_calls"), [("hrm_text", 16), ("albert", 3), ("t5gemma, encoder", 5)]
+)
+def test_calls_of_blocks_are_counted(name: str, n_calls: int) -> None:
+    assert attempt(*build_model(name)).n_calls == n_calls
 
 
 def state_of(model: transformers.PreTrainedModel) -> dict[str, object]:
