@@ -125,8 +125,12 @@ def _count_calls(forward: ForwardPass) -> int:
 
 
 def _compare_ways(trial: ForwardPass, family: str) -> Trial:
-    window = find_window(trial.loaded.model.config)
-    reach = int(min(window, find_choice(trial.loaded.model.config), 64))
+    config = trial.loaded.model.config
+    limits = [find_window(config), find_choice(config), _PREAMBLE + _DEPTH]
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        limits.append(positions)
+    reach = int(min(limits))
     short, long = _draw_prompts(trial, max(reach, _LEAST_WINDOW))
     eps = float(torch.finfo(trial.loaded.model.dtype).eps)
     try:
@@ -142,17 +146,17 @@ def _compare_ways(trial: ForwardPass, family: str) -> Trial:
     bound = np.maximum(_TIMES_ROUNDING * rounding, _UNITS * eps)
     if trial.request.stack is not None:
         return Trial(Way.PADDED, f"{family} is an encoder-decoder")
-    long_padded = _read(read_padded, trial, long)
 
     def compare_preambles() -> NDArray[np.float64]:
         after = _read(read_after_preambles, trial, long, budget=16)
-        return _compare(after, long_padded)
+        return _compare(after, _read(read_padded, trial, long))
 
     def compare_tries() -> NDArray[np.float64]:
         # Packs and batches so small make the long texts' beginning a preamble.
         packed = _read(read_tries, trial, short)
         after = _read(read_tries, trial, long, budget=16, pack_nodes=2)
-        return np.maximum(_compare(packed, padded), _compare(after, long_padded))
+        after_padded = _read(read_padded, trial, long)
+        return np.maximum(_compare(packed, padded), _compare(after, after_padded))
 
     no_preambles = _refuse(compare_preambles, np.maximum(bound, _STATES_BOUND))
     beyond = Way.PREAMBLE if no_preambles is None else Way.PADDED

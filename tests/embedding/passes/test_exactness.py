@@ -65,6 +65,15 @@ def test_each_family_takes_the_shortest_way_that_is_exact(name: str) -> None:
         assert trial.beyond is Way.PREAMBLE
 
 
+def test_texts_that_are_tried_fit_in_few_positions() -> None:
+    config = FAMILIES["gpt2"].config()
+    config.n_positions = 16
+    with torch.random.fork_rng(devices=[]):
+        model = transformers.AutoModel.from_config(config)
+    shake_weights(model)
+    assert attempt(model.eval()).way is Way.TRIES
+
+
 @pytest.mark.parametrize(
     ("name", "n_calls"), [("hrm_text", 16), ("albert", 3), ("t5gemma, encoder", 5)]
 )
