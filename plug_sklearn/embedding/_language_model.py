@@ -29,7 +29,7 @@ from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 #: Part of every key in a store: raised when a release computes anything differently.
-READING = 1
+READING = 2
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,9 @@ class _Search:
             kept, scale = fits[number, :, 0].tolist()
             path = free[number]
             terms = [kept * stream, scale * self.sources[path]]
-            name = self._name_scale(scale)
+            # One scale of the whole sum comes after the addition.
+            whole = abs(scale - kept) < max(_SCALE_TOLERANCE, self.rounding)
+            name = "" if whole else self._name_scale(scale)
             # A stream that is dropped was replaced, and not added to.
             dropped = abs(kept) < _LEAST_KEPT
             if dropped or name is None or not self._is_sum(terms, stop, slack=8):

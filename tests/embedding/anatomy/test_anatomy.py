@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from _families import (
     CHANNELS,
     FAMILIES,
@@ -14,6 +15,7 @@ from _families import (
     PRE_NORM,
     build_model,
     run_tokens,
+    shake_weights,
 )
 from _toy import build_toy
 from torch import Tensor
@@ -145,6 +147,23 @@ def test_parts_of_a_family_that_no_table_knows_add_up_with_what_else_it_adds(
         assert call.attn or call.mlp
         assert call.identity_error() < 1e-5
     assert any(call.others for call in calls_of(name)) is (name == "gemma4, text")
+
+
+def test_scale_of_a_whole_block_follows_its_additions() -> None:
+    """Trained Gemma 4 scales what each block puts out; new ones do so by 1."""
+    config = FAMILIES["gemma4, text"].config()
+    with torch.random.fork_rng(devices=[]):
+        model = transformers.AutoModel.from_config(config).eval()
+    shake_weights(model)
+    for layer in model.layers:
+        layer.layer_scalar.fill_(0.25)
+    anatomy = anatomy_of(model, None)
+    assert anatomy.post_norm
+    known = anatomy_of(*build_model("gemma4, text"))
+    assert (anatomy.attn, anatomy.mlp) == (known.attn, known.mlp)
+    for call in record_calls(model, find_blocks(model, anatomy)):
+        whole = call.taken + sum(call.attn + call.mlp + call.others)
+        torch.testing.assert_close(call.given, 0.25 * whole, rtol=1e-4, atol=1e-5)
 
 
 def test_what_runs_beside_attention_belongs_to_the_token_mixer() -> None:
