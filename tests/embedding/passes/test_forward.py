@@ -19,6 +19,7 @@ from plug_sklearn.embedding.anatomy._anatomy import anatomy_of, find_blocks
 from plug_sklearn.embedding.models._models import LoadedModel
 from plug_sklearn.embedding.passes._batches import pad_prompts
 from plug_sklearn.embedding.passes._capture import Request
+from plug_sklearn.embedding.passes._exactness import try_ways
 from plug_sklearn.embedding.passes._forward import ForwardPass
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
@@ -233,8 +234,9 @@ def test_error_within_a_pass_leaves_no_hook() -> None:
 
 
 def test_every_family_is_read_as_the_table_says(tell: Callable[..., None]) -> None:
-    """Tell the table: family, parts, identity error, batch error."""
-    lines = [f"{'family':<24}{'parts':<14}{'identity error':>15}{'batch error':>13}"]
+    """Tell the table: family, parts, identity error, batch error, way."""
+    header = f"{'family':<24}{'parts':<14}{'identity error':>16}{'batch error':>12}"
+    lines = [f"{header}  way"]
     for name in FAMILIES:
         parts = parts_of(name)
         batch = batch_error(name, "mean")
@@ -243,6 +245,10 @@ def test_every_family_is_read_as_the_table_says(tell: Callable[..., None]) -> No
             error = identity_error(name)
             assert error < 1e-5
             identity = f"{error:.1e}"
-        lines.append(f"{name:<24}{' '.join(parts):<14}{identity:>16}{batch:>12.1e}")
+        model, stack = build_model(name)
+        request = Request((0,), ("rs",), "last", stack)
+        way = try_ways(ForwardPass(LoadedModel(model), request)).way.value
+        told = f"{name:<24}{' '.join(parts):<14}{identity:>16}{batch:>12.1e}  {way}"
+        lines.append(told)
     tell(*lines)
     assert HIDDEN_SIZE == read("llama", draw_prompts("llama")).shape[-1]
