@@ -113,7 +113,23 @@ _INKLING = Anatomy(
     post_norm=True,
 )
 
+#: Families whose blocks add what no module puts out, and why.
+_ONLY_STREAM: Mapping[str, Anatomy] = {
+    "beam": Anatomy("layers", reason="the depth of a layer scales what it adds"),
+    "dory": Anatomy("layers", reason="its blocks turn the stream, and add nothing"),
+    "gpt_neox_japanese": Anatomy(
+        "layers", reason="its last block adds a bias outside of any module"
+    ),
+    "mobilebert": Anatomy(
+        "encoder.layer", reason="its blocks narrow the stream and widen it again"
+    ),
+    "muse_spark_text": Anatomy(
+        "layers", reason="gates mix the stream with what a block adds"
+    ),
+}
+
 _ONE_STACK: Mapping[str, Anatomy] = {
+    **_ONLY_STREAM,
     **dict.fromkeys(
         (
             "cohere",

@@ -50,10 +50,11 @@ NORMS = {
     ),
 }
 NORMS["albert, groups"] = NORMS["albert"]
-#: Built like a family that is tested.
+#: Built like a family that is tested, or known by their residual stream alone.
 LIKE_OTHERS = {
     (family, None)
     for family in (
+        *_families._ONLY_STREAM,
         "deepseek_v4",
         "doge",
         "glm5_next_text",
