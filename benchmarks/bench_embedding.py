@@ -13,7 +13,8 @@ both sides give the same. The table goes to ``benchmarks/README.md``, the figure
 ``benchmarks/bench_embedding.json``; the exit code is 1 where a goal is missed.
 
 ``python benchmarks/bench_embedding.py --device cuda`` measures a graphics card instead,
-with a random model: it needs neither data nor peers.
+with a random model; ``--few-shot`` measures prompts that share a long beginning, with
+tiny random models. Both need neither data nor peers.
 """
 
 import argparse
@@ -33,6 +34,7 @@ import pandas as pd
 import torch
 import transformers
 from bench_card import measure_card
+from few_shot import measure_few_shot
 from numpy.typing import NDArray
 from packaged_models import package_folder, save_smollm2
 from random_llama import BILLION
@@ -379,6 +381,20 @@ def main(data: Path, peers: str) -> int:
     return int(any(row.verdict == "MISSED" for row in rows))
 
 
+def main_few_shot() -> int:
+    """Measure few-shot prompts, write their table, and say whether goals are met."""
+    warnings.filterwarnings("ignore", "HFEmbeddingTransformer has read most")
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure_few_shot(
+            Path(folder), embed, embed_padded, check_equal, alternate
+        )
+    rows = [Row(*figure) for figure in figures]
+    threads = torch.get_num_threads()
+    note = f"torch {torch.__version__}, transformers {transformers.__version__}, "
+    write_table("few_shot", rows, [f"{note}{threads} threads, float32."])
+    return int(any(row.verdict == "MISSED" for row in rows))
+
+
 def main_on_card(device: str) -> int:
     """Measure a graphics card, write its table, and say whether all goals are met."""
     rows = [Row(*row) for row in measure_card(device)]
@@ -393,7 +409,10 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path)
     parser.add_argument("--peers")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--few-shot", action="store_true")
     options = parser.parse_args()
+    if options.few_shot:
+        sys.exit(main_few_shot())
     if options.device != "cpu":
         sys.exit(main_on_card(options.device))
     if options.data is None or options.peers is None:

@@ -1,4 +1,4 @@
-"""A Llama of random weights and a tokenizer of a word a token: nothing to fetch."""
+"""Models of random weights and a tokenizer of a word a token: nothing to fetch."""
 
 from pathlib import Path
 
@@ -27,7 +27,13 @@ N_WORDS = 5_000
 
 
 def save_random_llama(folder: str | Path, shape: dict[str, int]) -> str:
-    """Save a model of random weights and its tokenizer; gives the folder."""
+    """Save a Llama of random weights and its tokenizer; gives the folder."""
+    config = transformers.LlamaConfig(vocab_size=N_WORDS, **shape)
+    return save_random_model(folder, config)
+
+
+def save_random_model(folder: str | Path, config: transformers.PreTrainedConfig) -> str:
+    """Save a model of random weights and a tokenizer; gives the folder."""
     words = {f"w{n}": n for n in range(N_WORDS)}
     backend = Tokenizer(models.WordLevel(words, unk_token="w0"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -35,7 +41,6 @@ def save_random_llama(folder: str | Path, shape: dict[str, int]) -> str:
         tokenizer_object=backend, unk_token="w0"
     )
     tokenizer.save_pretrained(folder)
-    config = transformers.LlamaConfig(vocab_size=N_WORDS, **shape)
     transformers.AutoModel.from_config(config).save_pretrained(folder)
     return str(folder)
 

@@ -31,7 +31,7 @@ from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 #: Part of every key in a store: raised when a release computes anything differently.
-READING = 1
+READING = 2
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,19 @@ class LanguageModel:
         require_weights(loaded, stack, self.source.name)
         forward = ForwardPass(loaded, request)
         trial = try_ways(forward)
+        if trial.n_calls != self.geometry.n_layers:
+            raise ValueError(
+                "The 'model_name' parameter of HFEmbeddingTransformer must name a "
+                "model that runs as many blocks on a text as its configuration tells, "
+                f"{self.geometry.n_layers}. Got {self.source.name!r} instead, which "
+                f"runs {trial.n_calls}."
+            )
         if trial.why is not None and self.verbose and trial.why not in self._told:
             self._told.add(trial.why)
             tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
-        yield from read_activations(forward, prompts, self.batch_tokens, trial.way)
+        yield from read_activations(
+            forward, prompts, self.batch_tokens, trial.way, trial.beyond
+        )
 
     def describe(self) -> dict[str, Any]:
         """Give all that changes a text's activations, as JSON, but for the model."""

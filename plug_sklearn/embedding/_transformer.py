@@ -43,7 +43,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     """Texts → activations of a Hugging Face language model.
 
     Reads, for each text, what the blocks of a model put out while it reads the text:
-    the residual stream after a block, and what attention and the MLP add to it. Every
+    the residual stream after a block, and what its token mixer and its MLP add. Every
     family of models gives the raw states, before the final norm, pooled over the
     text's tokens on the model's device.
 
@@ -58,12 +58,16 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         ``~``, as in ``adapter`` and ``store``. The files must hold all weights of the
         blocks and of what comes before them; heads and poolers may be missing.
     layers : "all", int or sequence of int, default="all"
-        Blocks to read, counted from 0; negative ones count from the end.
+        Blocks to read, counted from 0 in the order in which they run; negative ones
+        count from the end. A block that runs several times is as many layers.
     parts : sequence of str, default=("rs",)
-        Any of ``"rs"``, the residual stream after the block; ``"attn"`` and
-        ``"mlp"``, what attention and the MLP add to it. For pre-norm families,
-        ``rs[l] == rs[l-1] + attn[l] + mlp[l]``. All three come in this order, by
-        which :class:`LayerAggregator` knows their names.
+        Any of ``"rs"``, the residual stream after the block; ``"attn"``, what the
+        token mixer adds to it (attention, or the linear attention, state space or
+        convolution in its place); and ``"mlp"``, what the MLP adds. For pre-norm
+        families, ``rs[l] == rs[l-1] + attn[l] + mlp[l]``; a block without a mixer or
+        without an MLP gives zeros for it. Where the stream has several channels,
+        ``"rs"`` is their mean. All three come in this order, by which
+        :class:`LayerAggregator` knows their names.
     pooling : {"last", "first", "mean", "max"}, default="last"
         How a text's tokens become one vector.
     token_filter : {None, "special", "non_text"}, default=None

@@ -81,6 +81,31 @@ _QWEN3_NEXT = {
 }
 
 
+_MLA = {key: _DEEPSEEK[key] for key in _DEEPSEEK if key.endswith(("rank", "head_dim"))}
+_T5_GEMMA = {**_IDS, **_GROUPED, "sliding_window": 4}
+_NEMOTRON_H = {
+    **_GROUPED,
+    "layers_block_type": ["mamba", "moe", "attention", "mlp"],
+    "ssm_state_size": 8,
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 8,
+    "n_groups": 1,
+    "chunk_size": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "moe_shared_expert_intermediate_size": 24,
+}
+_FALCON_H1 = {
+    **_GROUPED,
+    "mamba_d_ssm": 64,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_d_state": 8,
+    "mamba_chunk_size": 4,
+}
+
+
 @dataclass(frozen=True)
 class Family:
     """A configuration of a tiny model, and the stack of it that is meant."""
@@ -285,6 +310,16 @@ POST_NORM: dict[str, Family] = {
     "xlm_roberta": _of(hf.XLMRobertaConfig, _SIZES),
 }
 
+
+def _t5_gemma() -> hf.T5GemmaConfig:
+    """Stacks of 5 and of 3 layers; a decoder that names its first token only."""
+    return hf.T5GemmaConfig(
+        encoder={**_T5_GEMMA, "num_hidden_layers": 5},
+        decoder={**_T5_GEMMA, "num_hidden_layers": 3, "bos_token_id": 1},
+        **_IDS,
+    )
+
+
 #: Some layers, or all, have no attention.
 HYBRID: dict[str, Family] = {
     "granitemoehybrid": _of(hf.GraniteMoeHybridConfig, _GRANITE_HYBRID, _LOCAL_EXPERTS),
@@ -303,7 +338,70 @@ HYBRID: dict[str, Family] = {
     "qwen3_next": _of(hf.Qwen3NextConfig, _GROUPED, _EXPERTS, _QWEN3_NEXT),
 }
 
-FAMILIES: dict[str, Family] = {**PRE_NORM, **POST_NORM, **HYBRID}
+#: Families that the table does not know: what they add is found by running them.
+FOUND: dict[str, Family] = {
+    "falcon_h1": _of(hf.FalconH1Config, _FALCON_H1),
+    "gemma4, text": _of(
+        hf.Gemma4TextConfig,
+        _GROUPED,
+        global_head_dim=8,
+        sliding_window=4,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=VOCABULARY_SIZE,
+        num_kv_shared_layers=0,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+    ),
+    "hrm_text": _of(
+        hf.HrmTextConfig, _SIZES, head_dim=8, num_hidden_layers=2, prefix_lm=False
+    ),
+    "longcat_flash": _of(
+        hf.LongcatFlashConfig,
+        _SIZES,
+        _MLA,
+        head_dim=8,
+        num_hidden_layers=6,
+        num_key_value_heads=4,
+        ffn_hidden_size=48,
+        expert_ffn_hidden_size=24,
+        n_routed_experts=4,
+        zero_expert_num=2,
+        moe_topk=2,
+    ),
+    "nemotron_h": _of(hf.NemotronHConfig, _NEMOTRON_H),
+    "t5gemma, decoder": Family(_t5_gemma, "decoder"),
+    "t5gemma, encoder": Family(_t5_gemma, "encoder"),
+}
+
+#: The residual stream has several channels.
+CHANNELS: dict[str, Family] = {
+    "gemma3n, text": _of(
+        hf.Gemma3nTextConfig,
+        _GROUPED,
+        sliding_window=4,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=VOCABULARY_SIZE,
+        num_kv_shared_layers=0,
+        laurel_rank=4,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        activation_sparsity_pattern=[0.0] * 3,
+    ),
+    "hy_v4": _of(
+        hf.HYV4Config,
+        _SIZES,
+        _DEEPSEEK,
+        index_topk=64,
+        index_n_heads=2,
+        index_head_dim=16,
+    ),
+}
+
+FAMILIES: dict[str, Family] = {
+    **PRE_NORM,
+    **POST_NORM,
+    **HYBRID,
+    **FOUND,
+    **CHANNELS,
+}
 
 #: Configurations whose parts no hook can hear.
 DEAF: dict[str, Family] = {

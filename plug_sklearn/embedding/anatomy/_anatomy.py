@@ -1,7 +1,7 @@
 """Find the transformer blocks of a model, and what adds to their residual stream."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -9,7 +9,11 @@ from transformers import PreTrainedModel
 
 from plug_sklearn.embedding.anatomy._discovery import discover_anatomy
 from plug_sklearn.embedding.anatomy._families import FAMILIES, VARIANTS, Anatomy, Stack
-from plug_sklearn.embedding.anatomy._modules import first_tensor, resolve_modules
+from plug_sklearn.embedding.anatomy._modules import (
+    first_tensor,
+    is_mlp,
+    resolve_modules,
+)
 
 __all__ = [
     "Anatomy",
@@ -21,6 +25,9 @@ __all__ = [
     "register_anatomy",
     "require_parts",
 ]
+
+#: What a block adds to the residual stream, by fields of Anatomy and Block.
+PARTS = ("attn", "mlp", "others")
 
 _REGISTERED: dict[tuple[str, Stack | None], Anatomy] = {}
 
@@ -38,17 +45,26 @@ class Block:
     ----------
     module : nn.Module
         The block. Its output is the residual stream.
-    attn, mlp : tuple of nn.Module
-        Modules whose outputs, summed and times `multiplier`, are what attention and
-        the MLP add to the residual stream. Empty where the block has no such part.
-    multiplier : float
-        Scale of both contributions.
+    attn, mlp, others : tuple of nn.Module
+        Modules whose outputs, each times its scale, are what the token mixer, the MLP
+        and all else add to the residual stream. Empty where the block has no such
+        part.
+    scales : dict of nn.Module to float
+        Scales of the modules whose scale may not be 1.
+    channels : int or None
+        Axis of the output that holds channels of the stream, if there are several.
     """
 
     module: nn.Module
     attn: tuple[nn.Module, ...]
     mlp: tuple[nn.Module, ...]
-    multiplier: float
+    others: tuple[nn.Module, ...] = ()
+    scales: Mapping[nn.Module, float] = field(default_factory=dict)
+    channels: int | None = None
+
+    def scale_of(self, module: nn.Module) -> float:
+        """Give the factor between what a module puts out and what it adds."""
+        return self.scales.get(module, 1.0)
 
 
 def register_anatomy(
@@ -83,7 +99,7 @@ def register_anatomy(
     ...     "my_model", Anatomy("layers", attn=("mixer",), mlp=("feed_forward",))
     ... )
     """
-    for part in ("attn", "mlp"):
+    for part in PARTS:
         paths = getattr(anatomy, part)
         if not isinstance(paths, tuple):
             raise TypeError(
@@ -127,8 +143,9 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
                 )
     discovered = _DISCOVERED.setdefault(model, {})
     if stack not in discovered:
-        text_type = _name_types(model)[-1]
-        root = next((path for path, _ in _text_models(model, text_type)), "")
+        # Stacks may be of one type, and only their names tell which is meant.
+        models = _text_models(model, _name_types(model)[-1]) if stack is None else ()
+        root = next((path for path, _ in models), "")
         discovered[stack] = discover_anatomy(model, root, stack)
     return discovered[stack]
 
@@ -158,28 +175,38 @@ def find_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[Block]:
         as in ALBERT, is listed once.
     """
     return [
-        Block(
-            module=module,
-            attn=tuple(
-                m for path in anatomy.attn for m in resolve_modules(module, path)
-            ),
-            mlp=tuple(m for path in anatomy.mlp for m in resolve_modules(module, path)),
-            multiplier=float(getattr(module, anatomy.multiplier))
-            if anatomy.multiplier
-            else 1.0,
-        )
+        _describe_block(module, anatomy)
         for module in resolve_modules(model, anatomy.blocks)
     ]
+
+
+def _describe_block(block: nn.Module, anatomy: Anatomy) -> Block:
+    parts: dict[str, list[nn.Module]] = {part: [] for part in PARTS}
+    scales: dict[nn.Module, float] = {}
+    for part in PARTS:
+        for path in getattr(anatomy, part):
+            for module in resolve_modules(block, path):
+                # Hybrids may have a mixer or an MLP under one name.
+                own = "mlp" if part == "attn" and is_mlp(module) else part
+                parts[own].append(module)
+                name = anatomy.multiplier
+                if isinstance(name, Mapping):
+                    name = name.get(path)
+                if name is not None:
+                    scale = float(getattr(block, name.removeprefix("1/")))
+                    scales[module] = 1 / scale if name.startswith("1/") else scale
+    named = {part: tuple(modules) for part, modules in parts.items()}
+    return Block(block, **named, scales=scales, channels=anatomy.channels)
 
 
 def require_parts(
     model: PreTrainedModel,
     anatomy: Anatomy,
-    *,
-    layers: Sequence[int],
     parts: Sequence[str],
 ) -> None:
-    """Make sure that the layers asked for have the parts asked for.
+    """Make sure that the parts asked for are known.
+
+    A part that only some layers lack is zeros there.
 
     Parameters
     ----------
@@ -187,33 +214,29 @@ def require_parts(
         The model that `anatomy` describes.
     anatomy : Anatomy
         What `anatomy_of` returned for it.
-    layers : sequence of int
-        Layers, counted from 0.
     parts : sequence of {"rs", "attn", "mlp"}
         Parts.
 
     Raises
     ------
     ValueError
-        If a layer lacks a part, or the family is unknown and its parts were not found.
+        If the family is unknown and its parts were not found, or what was registered
+        for it does not name them.
     """
-    blocks = find_blocks(model, anatomy)
     for part in parts:
         if part == "rs":
             continue
         if anatomy.reason is not None:
             raise ValueError(_explain_unknown(model, anatomy, part))
-        # Layers beyond the list of distinct blocks share the last one's anatomy.
-        missing = [
-            layer
-            for layer in layers
-            if not getattr(blocks[min(layer, len(blocks) - 1)], part)
-        ]
-        if missing:
+        registered = {model_type for model_type, _ in _REGISTERED}
+        blocks = find_blocks(model, anatomy)
+        if not registered.isdisjoint(_name_types(model)) and not any(
+            getattr(block, part) for block in blocks
+        ):
             raise ValueError(
                 "The 'parts' parameter of HFEmbeddingTransformer must be parts that "
-                f"every layer asked for has. Got {part!r} instead, which "
-                f"{model.config.model_type} does not have in layers {missing}."
+                f"the anatomy registered for {model.config.model_type!r} names. "
+                f"Got {part!r} instead, which it does not name."
             )
 
 
@@ -269,9 +292,10 @@ def _place_anatomy(
         if blocks and all(
             # Some blocks may lack a part, but not all of them.
             any(resolve_modules(block, path) for block in blocks)
-            for path in anatomy.attn + anatomy.mlp
+            for path in anatomy.attn + anatomy.mlp + anatomy.others
         ):
-            path = f"{root}.{anatomy.blocks}" if root else anatomy.blocks
+            paths = anatomy.blocks.split(",")
+            path = ",".join(f"{root}.{path}" if root else path for path in paths)
             return replace(anatomy, blocks=path)
     return None
 

@@ -1,29 +1,40 @@
 """Find the blocks and parts of an unknown family, and prove them on random tokens."""
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import combinations, product
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 
-from torch import nn
 from transformers import PreTrainedModel
 
+from plug_sklearn.embedding.anatomy._block_lists import find_block_lists
+from plug_sklearn.embedding.anatomy._contributions import (
+    Contributions,
+    find_contributions,
+)
 from plug_sklearn.embedding.anatomy._families import Anatomy, Stack
 from plug_sklearn.embedding.anatomy._modules import resolve_modules
-from plug_sklearn.embedding.anatomy._tracing import N_TOKENS, Trace, trace_blocks
+from plug_sklearn.embedding.anatomy._tracing import Trace, trace_blocks
 
-# Linear attention mixes tokens as a state space does: it gives no attention part.
-_ATTENTION = re.compile("(?<!linear_)(attn|attention)", re.IGNORECASE)
-_MLP = re.compile("mlp|ffn|feed_?forward|fc2|moe", re.IGNORECASE)
+#: What a token mixer has in its path, and what an MLP has.
+_MIXER = re.compile(
+    "attn|attention|mixer|mamba|ssm|conv|rnn|recurrent|temporal|delta|fourier",
+    re.IGNORECASE,
+)
+_MLP = re.compile("mlp|ffn|feed_?forward|fc2|moe|expert|dense_4h", re.IGNORECASE)
+NOTHING_ADDS_UP = (
+    "no modules were found that add up to what every block adds to the residual stream"
+)
+#: Alternative paths to try in every order.
+_MOST_ORDERED = 4
 
 Paths = tuple[str, ...]
 
 
 def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> Anatomy:
-    """Find a model's blocks by their size, and their parts by what adds up.
+    """Find a model's blocks by running it, and their parts by what adds up.
 
-    The parts are modules A and M for which ``block output == block input + A + M``
-    holds in every block on random tokens, A having attention in its name. A block
-    without A may add something else instead, such as linear attention.
+    The residual stream of every block is followed from its input to its output, on
+    random tokens. What adds to it is a token mixer or an MLP by its name or its class.
 
     Parameters
     ----------
@@ -44,108 +55,118 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     ValueError
         If there is no list of modules, or they don't carry a residual stream.
     """
-    path = _find_block_path(model, root, stack)
+    path, channels = find_block_lists(model, root, stack)
+    if channels is not None:
+        reason = "its residual stream has several channels, which every block mixes"
+        return Anatomy(path, channels=channels, reason=reason)
     blocks = resolve_modules(model, path)
-    last: list[Trace] = []
-    links: list[bool] = []
-    parts: list[tuple[Paths, Paths]] = []
+    found: list[Contributions | None] = []
+    ran: list[list[str]] = []
 
     def survey(trace: Trace) -> None:
-        links.extend(trace.follows(before) for before in last)
-        last[:] = [trace]
-        if not parts:
-            parts.extend(_find_parts(trace))
+        # Once a block has failed, the others need not be searched.
+        found.append(find_contributions(trace) if None not in found else None)
+        ran.append([call.path for call in trace.calls])
 
     trace_blocks(model, blocks, survey)
-    _check_stream(model, path, last, links)
-    holds: list[bool] = []
-    if parts:
-        trace_blocks(
-            model, blocks, lambda trace: holds.append(_parts_hold(trace, *parts[0]))
-        )
-    if holds and all(holds):
-        return Anatomy(path, *parts[0])
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return Anatomy(path, reason=NOTHING_ADDS_UP)
+    parts: dict[str, Paths] = {}
+    for part, paths in _sort_parts(known, ran).items():
+        joined = _join_paths(paths, known, ran)
+        if joined is None:
+            return Anatomy(path, reason=NOTHING_ADDS_UP)
+        parts[part] = joined
+    if not parts:
+        return Anatomy(path, reason=NOTHING_ADDS_UP)
+    scales: dict[str, str] = {}
+    for one in known:
+        scales |= one.scales
     return Anatomy(
         path,
-        reason="no modules were found that add up to what every block adds to the "
-        "residual stream",
+        attn=parts["attn"],
+        mlp=parts["mlp"],
+        others=parts["others"],
+        multiplier=_join_scales(scales, parts),
+        post_norm=any(one.rescaled for one in known),
     )
 
 
-def _find_block_path(model: PreTrainedModel, root: str, stack: Stack | None) -> str:
-    lists: list[tuple[str, nn.ModuleList]] = [
-        (path, modules)
-        for path, modules in model.get_submodule(root).named_modules(prefix=root)
-        if isinstance(modules, nn.ModuleList)
-        and (stack is None or stack in path.split("."))
-    ]
-    if not lists:
-        raise ValueError(
-            "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
-            f"with a list of blocks. Got {type(model).__name__} instead; if it has "
-            "one of another kind, tell where with register_anatomy."
+def _sort_parts(
+    found: Sequence[Contributions], ran: Sequence[Sequence[str]]
+) -> dict[str, list[str]]:
+    """Tell token mixers, MLPs and others apart; empty where that is unclear."""
+    parts: dict[str, list[str]] = {"attn": [], "mlp": [], "others": []}
+    for one, modules in zip(found, ran, strict=True):
+        for path, kind in _name_kinds(one.paths, modules).items():
+            if path not in parts[kind]:
+                parts[kind].append(path)
+    names = [path for paths in parts.values() for path in paths]
+    if len(set(names)) < len(names) or not parts["attn"] + parts["mlp"]:
+        return {}
+    return parts
+
+
+def _name_kinds(paths: Paths, modules: Sequence[str]) -> dict[str, str]:
+    kinds = {path: _name_kind(path) for path in paths}
+    *before, last = paths
+    # What a block adds last, and after mixers only, is its MLP whatever its name.
+    if kinds[last] == "others" and {kinds[path] for path in before} == {"attn"}:
+        kinds[last] = "mlp"
+    start = 0
+    for path in paths:
+        place = modules.index(path)
+        # A norm may follow a mixer or an MLP and have a name that tells nothing.
+        inside = [one for one in modules[start:place] if "norm" not in one.lower()]
+        if kinds[path] == "others" and "norm" in path.lower() and inside:
+            kinds[path] = _name_kind(inside[-1])
+        start = place
+    return kinds
+
+
+def _name_kind(path: str) -> str:
+    mixer, mlp = _MIXER.search(path), _MLP.search(path)
+    if mixer and mlp:
+        return "attn" if mixer.start() < mlp.start() else "mlp"
+    return "attn" if mixer else "mlp" if mlp else "others"
+
+
+def _join_paths(
+    paths: Sequence[str], found: Sequence[Contributions], ran: Sequence[Sequence[str]]
+) -> Paths | None:
+    """Give paths that lead, in every block, to what adds there; None if none do.
+
+    In some hybrids a module adds by itself in one kind of block, and through a norm in
+    another: then the paths are alternatives.
+    """
+
+    def lead(paths: Sequence[str]) -> bool:
+        return all(
+            {path for path in paths if path in modules} <= set(one.paths)
+            for one, modules in zip(found, ran, strict=True)
         )
-    # Blocks hold nearly all of a stack's weights, and a list within them holds fewer.
-    return max(lists, key=_count_weights)[0]
 
-
-def _count_weights(item: tuple[str, nn.ModuleList]) -> int:
-    return sum(weight.numel() for weight in item[1].parameters())
-
-
-def _check_stream(
-    model: PreTrainedModel, path: str, last: Sequence[Trace], links: Sequence[bool]
-) -> None:
-    shape = tuple(last[0].given.shape) if last else ()
-    # What some families do to the stream between two blocks breaks that link only.
-    linked = any(links) or not links
-    if not linked or len(shape) != 3 or shape[:2] != (1, N_TOKENS):
-        raise ValueError(
-            "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
-            "whose blocks hand on states of shape (texts, tokens, hidden size). Got "
-            f"{type(model).__name__} instead, whose modules in {path!r} do not; if its "
-            "blocks are elsewhere, tell where with register_anatomy."
+    def lead_first(paths: Sequence[str]) -> bool:
+        chosen = (
+            (next((path for path in paths if path in modules), None), one)
+            for one, modules in zip(found, ran, strict=True)
         )
+        return all(path is None or path in one.paths for path, one in chosen)
+
+    if lead(paths):
+        return tuple(paths)
+    alone = all(len(set(paths) & set(one.paths)) <= 1 for one in found)
+    orders = permutations(paths) if alone and len(paths) <= _MOST_ORDERED else ()
+    best = next((order for order in orders if lead_first(order)), None)
+    return None if best is None else ("|".join(best),)
 
 
-def _find_parts(trace: Trace) -> Iterator[tuple[Paths, Paths]]:
-    """Yield the modules nearest to the block whose outputs are its parts."""
-    attention = [path for path in trace.outputs if _ATTENTION.search(path)]
-    others = [
-        path for path in trace.outputs if path not in attention or _MLP.search(path)
-    ]
-    choices = product(_one_or_two(attention), _one_or_two(others))
-    for attn, mlp in sorted(choices, key=_rank_choice):
-        sums = trace.take(attn), trace.take(mlp)
-        if (
-            trace.adds_up(sums[0] + sums[1])
-            # A module that adds nothing to speak of proves nothing either.
-            and not trace.adds_up(sums[0])
-            and not trace.adds_up(sums[1])
-        ):
-            yield attn, mlp
-            return
-
-
-def _one_or_two(paths: Sequence[str]) -> list[Paths]:
-    return [(path,) for path in paths] + list(combinations(paths, 2))
-
-
-def _rank_choice(choice: tuple[Paths, Paths]) -> tuple[int, bool, int, int]:
-    """Rank fewer modules first, then those named for an MLP, then nearer ones."""
-    paths = choice[0] + choice[1]
-    return (
-        len(paths),
-        not all(_MLP.search(path) for path in choice[1]),
-        sum(path.count(".") for path in paths),
-        sum(map(len, paths)),
-    )
-
-
-def _parts_hold(trace: Trace, attn: Paths, mlp: Paths) -> bool:
-    known = trace.take(attn + mlp)
-    if trace.adds_up(known):
-        return True
-    return not trace.take(attn) and any(
-        trace.adds_up([*known, other]) for other in trace.outputs.values()
-    )
+def _join_scales(
+    scales: Mapping[str, str], parts: Mapping[str, Sequence[str]]
+) -> str | dict[str, str] | None:
+    """Give the one attribute that scales all, or those that scale some, by path."""
+    paths = {path for part in parts.values() for path in part}
+    if scales.keys() == paths and len(set(scales.values())) == 1:
+        return next(iter(scales.values()))
+    return dict(scales) or None

@@ -11,23 +11,35 @@ Stack = Literal["encoder", "decoder"]
 class Anatomy:
     """Where a model family keeps its transformer blocks and their parts.
 
-    Paths are dotted, as ``torch.nn.Module.get_submodule`` reads them; a ``*``
-    stands for every module of a list.
+    Paths are dotted, as ``torch.nn.Module.get_submodule`` reads them. A ``*`` or
+    ``?`` stands for any characters of a name, as in file names. ``a|b`` is the first
+    of several paths that is there.
 
     Parameters
     ----------
     blocks : str
         Path from the model, as ``AutoModel`` builds it, to its list of blocks.
+        Several lists are joined by commas.
     attn : tuple of str, default=()
-        Paths from a block to the modules whose outputs add up to what attention
-        adds to the residual stream. A block that has none of them has no attention.
+        Paths from a block to the modules whose outputs add up to what the token
+        mixer adds to the residual stream: attention, or the linear attention, state
+        space or convolution in its place. A block that has none of them adds zeros.
+        A module whose class is named for an MLP counts as `mlp`.
     mlp : tuple of str, default=()
-        Likewise for the MLP.
-    multiplier : str, default=None
-        Attribute of the block that scales both sums before they are added.
+        Likewise for the MLP, dense or of experts.
+    others : tuple of str, default=()
+        Likewise for all else that a block adds, such as embeddings of the token for
+        each layer. It is no part, but completes the sum.
+    multiplier : str or mapping of str to str, default=None
+        Attribute of the block that scales what is added; or, by path, the attributes
+        that scale what some of the modules give. ``"1/name"`` divides by it.
     post_norm : bool, default=False
-        Whether a norm follows the addition, so that a block's output is not the sum
-        of its input and its parts.
+        Whether a norm or a scale follows an addition, so that a block's output is not
+        the sum of its input and its parts.
+    channels : int, default=None
+        Axis of a block's output that holds several channels of the residual stream.
+        The part ``"rs"`` is their mean; the others are what the token mixer and the
+        MLP hand to the channels, each of which takes it by a weight of its own.
     reason : str, default=None
         Why `attn` and `mlp` are unknown, where they are.
 
@@ -45,8 +57,10 @@ class Anatomy:
     blocks: str
     attn: tuple[str, ...] = ()
     mlp: tuple[str, ...] = ()
-    multiplier: str | None = None
+    others: tuple[str, ...] = ()
+    multiplier: str | Mapping[str, str] | None = None
     post_norm: bool = False
+    channels: int | None = None
     reason: str | None = None
 
 
@@ -69,6 +83,9 @@ _GRANITE_MOE = Anatomy(
     ("block_sparse_moe",),
     multiplier="residual_multiplier",
 )
+_GRANITE_HYBRID = replace(
+    _GRANITE_MOE, attn=("self_attn", "mamba"), mlp=("block_sparse_moe", "shared_mlp")
+)
 _GPT2 = Anatomy("h", ("attn",), ("mlp",))
 _OPT = Anatomy("decoder.layers", ("self_attn",), ("fc2",))
 _BLOOM = Anatomy("h", ("self_attention.dense",), ("mlp.dense_4h_to_h",))
@@ -86,7 +103,33 @@ _T5_DECODER = Anatomy(
 _MBART_ENCODER = Anatomy("encoder.layers", ("self_attn",), ("fc2",))
 _MBART_DECODER = Anatomy("decoder.layers", ("self_attn", "encoder_attn"), ("fc2",))
 
+# Each block reads one mixture of the channels, and writes to all of them.
+_HYPER_CONNECTED = replace(_LLAMA, post_norm=True, channels=2)
+# The stream begins anew at some blocks; a convolution follows each part.
+_INKLING = Anatomy(
+    "layers",
+    ("post_attention_convolution",),
+    ("post_mlp_convolution",),
+    post_norm=True,
+)
+
+#: Families whose blocks add what no module puts out, and why.
+_ONLY_STREAM: Mapping[str, Anatomy] = {
+    "beam": Anatomy("layers", reason="the depth of a layer scales what it adds"),
+    "dory": Anatomy("layers", reason="its blocks turn the stream, and add nothing"),
+    "gpt_neox_japanese": Anatomy(
+        "layers", reason="its last block adds a bias outside of any module"
+    ),
+    "mobilebert": Anatomy(
+        "encoder.layer", reason="its blocks narrow the stream and widen it again"
+    ),
+    "muse_spark_text": Anatomy(
+        "layers", reason="gates mix the stream with what a block adds"
+    ),
+}
+
 _ONE_STACK: Mapping[str, Anatomy] = {
+    **_ONLY_STREAM,
     **dict.fromkeys(
         (
             "cohere",
@@ -104,17 +147,21 @@ _ONE_STACK: Mapping[str, Anatomy] = {
             "qwen2_moe",
             "qwen3",
             "qwen3_moe",
-            # Layers of linear attention have no `self_attn`, and so no attention part.
-            "qwen3_5_moe_text",
-            "qwen3_5_text",
-            "qwen3_next",
             "smollm3",
             "stablelm",
             "starcoder2",
         ),
         _LLAMA,
     ),
+    **dict.fromkeys(
+        ("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"),
+        replace(_LLAMA, attn=("self_attn", "linear_attn")),
+    ),
     **dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3"), _SANDWICH),
+    **dict.fromkeys(
+        ("deepseek_v4", "glm5_next_text", "hy_v4", "hy_v4_vl_text"), _HYPER_CONNECTED
+    ),
+    **dict.fromkeys(("inkling2_loop_text", "inkling2_text"), _INKLING),
     **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "codegen", "gpt_bigcode"), _GPT2),
     **dict.fromkeys(
         (
@@ -141,15 +188,17 @@ _ONE_STACK: Mapping[str, Anatomy] = {
     "distilbert": Anatomy(
         "transformer.layer", ("attention",), ("ffn",), post_norm=True
     ),
+    # A weight for each channel scales the stream before each addition.
+    "doge": replace(_LLAMA, post_norm=True),
     "falcon": Anatomy("h", ("self_attention",), ("mlp",)),
+    "gemma3n_text": replace(_SANDWICH, post_norm=True, channels=0),
     "glm4": Anatomy("layers", ("post_self_attn_layernorm",), ("post_mlp_layernorm",)),
     "gpt_neox": Anatomy("layers", ("attention",), ("mlp",)),
     "granite": replace(_LLAMA, multiplier="residual_multiplier"),
     "granitemoe": _GRANITE_MOE,
-    # Layers of Mamba have no `self_attn`.
-    "granitemoehybrid": replace(_GRANITE_MOE, mlp=("block_sparse_moe", "shared_mlp")),
+    "granitemoehybrid": _GRANITE_HYBRID,
     "llama4_text": Anatomy("layers", ("self_attn",), ("feed_forward",)),
-    "mamba": Anatomy("layers"),
+    "mamba": Anatomy("layers", ("mixer",)),
     "modernbert": Anatomy("layers", ("attn",), ("mlp",)),
     "mpnet": Anatomy(
         "encoder.layer", ("attention.attn",), ("output.dense",), post_norm=True
@@ -183,7 +232,7 @@ VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {
         Variant("do_layer_norm_before", False, replace(_OPT, post_norm=True)),
     ),
     ("granitemoehybrid", None): (
-        Variant("num_local_experts", 0, replace(_GRANITE_MOE, mlp=("shared_mlp",))),
+        Variant("num_local_experts", 0, replace(_GRANITE_HYBRID, mlp=("shared_mlp",))),
     ),
     ("bloom", None): (
         Variant(
@@ -198,44 +247,3 @@ VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {
         ),
     ),
 }
-
-#: Causal families in which a token's states follow from token ids, position ids and a
-#: 4-D attention mask alone, so that token tries are exact. A window is no hindrance,
-#: but for GPT-Neo's, which is counted in places and not in positions.
-PACKABLE = frozenset(
-    {
-        "codegen",
-        "cohere",
-        "cohere2",
-        "deepseek_v3",
-        "falcon",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "glm4",
-        "gpt2",
-        "gpt_bigcode",
-        "gpt_neox",
-        "gpt_oss",
-        "gptj",
-        "granite",
-        "granitemoe",
-        "llama",
-        "llama4_text",
-        "mistral",
-        "mixtral",
-        "olmo",
-        "olmo2",
-        "olmo3",
-        "opt",
-        "phi",
-        "phi3",
-        "qwen2",
-        "qwen2_moe",
-        "qwen3",
-        "qwen3_moe",
-        "smollm3",
-        "stablelm",
-        "starcoder2",
-    }
-)

@@ -1,9 +1,20 @@
 """Reach the modules of a model by path, and the tensors they take and return."""
 
+import re
+from fnmatch import fnmatchcase
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
+
+#: How the name of a class of MLPs, dense or of experts, ends.
+_MLP_CLASS = re.compile("(mlp|moe|moeblock|feedforward|ffn|experts?)$", re.IGNORECASE)
+
+
+def is_mlp(module: nn.Module) -> bool:
+    """Tell whether a module is an MLP by the name of its class."""
+    return bool(_MLP_CLASS.search(type(module).__name__))
 
 
 def first_tensor(output: object) -> Tensor:
@@ -41,21 +52,33 @@ def resolve_modules(root: nn.Module, path: str) -> list[nn.Module]:
     root : nn.Module
         Where the path begins.
     path : str
-        Names joined by dots. A ``*`` stands for every child, and a list of modules at
-        the end of the path for its items.
+        Names joined by dots; ``*`` and ``?`` stand for any characters, as in file
+        names. A list of modules at the end of the path stands for its items. Several
+        paths are joined by commas; of paths joined by ``|``, the first that leads
+        somewhere counts.
 
     Returns
     -------
     list of nn.Module
         Empty where the path leads nowhere.
     """
+    return [item for one in path.split(",") for item in _resolve_first(root, one)]
+
+
+def _resolve_first(root: nn.Module, path: str) -> list[nn.Module]:
+    found = (_resolve_path(root, one) for one in path.split("|"))
+    return next((modules for modules in found if modules), [])
+
+
+def _resolve_path(root: nn.Module, path: str) -> list[nn.Module]:
     modules = [root]
     for name in path.split("."):
-        found: list[nn.Module | None] = []
-        for module in modules:
-            children = dict(module.named_children())
-            found += children.values() if name == "*" else [children.get(name)]
-        modules = [module for module in found if module is not None]
+        modules = [
+            child
+            for module in modules
+            for child_name, child in module._modules.items()
+            if child is not None and fnmatchcase(child_name, name)
+        ]
     return [
         item
         for module in modules

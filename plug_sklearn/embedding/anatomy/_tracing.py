@@ -1,8 +1,10 @@
 """Run random tokens through a model and record what each block computes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +13,32 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from plug_sklearn.embedding.anatomy._modules import find_input_device, first_tensor
+from plug_sklearn.embedding.anatomy._preserving import preserve_state
 
 #: Tokens in the text that is run.
 N_TOKENS = 8
-# Sums of a few terms in the model's own precision are off by a few units of rounding.
-_ROUNDING_UNITS = 8
+
+
+@dataclass
+class Call:
+    """One call of a module within a block.
+
+    Attributes
+    ----------
+    path : str
+        Where the module is in the block.
+    name : str
+        The module's class.
+    taken : Tensor of shape (texts, tokens, hidden), or None
+        Its first input, where that is as large as the block's.
+    given : Tensor of shape (texts, tokens, hidden), or None
+        Its first output, likewise.
+    """
+
+    path: str
+    name: str
+    taken: Tensor | None
+    given: Tensor | None = None
 
 
 @dataclass
@@ -24,34 +47,22 @@ class Trace:
 
     Attributes
     ----------
+    block : nn.Module
+        The block.
     taken, given : Tensor of shape (texts, tokens, hidden)
-        The residual stream before and after the block.
-    outputs : dict of str to Tensor of shape (texts, tokens, hidden)
-        Output of each module inside that ran once and is as large, by path.
+        The residual stream before and after it.
+    calls : list of Call
+        The modules inside that ran once, in the order in which they began.
     """
 
+    block: nn.Module
     taken: Tensor
     given: Tensor
-    outputs: dict[str, Tensor]
-
-    def adds_up(self, added: Iterable[Tensor]) -> bool:
-        """Tell whether the block's output is its input plus these, but for rounding."""
-        dtype = self.given.dtype
-        terms = [
-            tensor.to(torch.promote_types(dtype, torch.float32))
-            for tensor in (self.taken, *added)
-        ]
-        error = (self.given - sum(terms)).abs()
-        size = sum(term.abs() for term in terms)
-        return bool((error <= _ROUNDING_UNITS * torch.finfo(dtype).eps * size).all())
+    calls: list[Call]
 
     def follows(self, before: "Trace") -> bool:
         """Tell whether this block took what the block before it gave."""
         return torch.equal(self.taken, before.given.to(self.taken.device))
-
-    def take(self, paths: Sequence[str]) -> list[Tensor]:
-        """List the outputs at those of the paths that are in this block."""
-        return [self.outputs[path] for path in paths if path in self.outputs]
 
 
 def trace_blocks(
@@ -77,8 +88,18 @@ def trace_blocks(
     """
     handles = [handle for block in blocks for handle in _watch_block(block, judge)]
     try:
-        with _evaluating(model), torch.no_grad():
-            model(**_draw_tokens(model))
+        with explain_failure(model):
+            run_random_tokens(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def explain_failure(model: PreTrainedModel) -> Iterator[None]:
+    """Turn what a model raises on random tokens into an error that says so."""
+    try:
+        yield
     # The code of a family that nobody here knows may raise anything.
     except Exception as error:
         raise ValueError(
@@ -87,48 +108,82 @@ def trace_blocks(
             "random ones; if only its parts can't be traced, tell where they are with "
             "register_anatomy."
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def run_random_tokens(model: PreTrainedModel) -> None:
+    """Run a few random tokens through a model, and leave no trace on it."""
+    with preserve_state(model), _evaluating(model), torch.no_grad():
+        model(**_draw_tokens(model))
 
 
 def _watch_block(
     block: nn.Module, judge: Callable[[Trace], None]
 ) -> list[RemovableHandle]:
-    taken: list[Tensor] = []
-    outputs: dict[str, list[Tensor]] = {}
+    watch = _Watch(judge)
+    handles = [block.register_forward_pre_hook(watch.begin, with_kwargs=True)]
+    for path, module in block.named_modules():
+        # Dropout does nothing here: what it is given is named elsewhere.
+        if path and not isinstance(module, nn.Dropout | nn.Identity):
+            open_call = partial(watch.open_call, path)
+            close_call = partial(watch.close_call, path)
+            handles += [
+                module.register_forward_pre_hook(open_call, with_kwargs=True),
+                module.register_forward_hook(close_call),
+            ]
+    return [*handles, block.register_forward_hook(watch.end)]
 
-    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        outputs.clear()
-        taken[:] = [first_tensor(args or tuple(kwargs.values())).clone()]
 
-    def end(_: nn.Module, __: object, output: object) -> None:
+class _Watch:
+    """Keeps what one block and the modules in it take and give, call by call."""
+
+    def __init__(self, judge: Callable[[Trace], None]) -> None:
+        self.judge = judge
+        self.taken: Tensor | None = None
+        self.calls: list[Call] = []
+
+    def begin(
+        self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.calls = []
+        self.taken = first_tensor(args or tuple(kwargs.values())).detach().clone()
+
+    def end(self, block: nn.Module, args: object, output: object) -> None:
+        if self.taken is None:
+            return
+        counts = Counter(call.path for call in self.calls)
         # A module called twice, such as a shared dropout, has no one output.
-        once = {path: calls[0] for path, calls in outputs.items() if len(calls) == 1}
-        judge(Trace(taken.pop(), first_tensor(output).clone(), once))
+        once = [call for call in self.calls if counts[call.path] == 1]
+        given = first_tensor(output).detach().clone()
+        self.judge(Trace(block, self.taken, given, once))
+        self.taken = None
 
-    def keep(path: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(_: nn.Module, __: object, output: object) -> None:
-            with suppress(TypeError):
-                tensor = first_tensor(output)
-                # Blocks may share a module, and this call be another block's.
-                if taken and tensor.numel() == taken[0].numel():
-                    # Copied, because some families add to it in place.
-                    copy = tensor.clone().reshape(taken[0].shape)
-                    outputs.setdefault(path, []).append(copy)
+    def open_call(
+        self,
+        path: str,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        # Blocks may share a module, and this call be another block's.
+        if self.taken is not None:
+            taken = self._keep(args or tuple(kwargs.values()))
+            self.calls.append(Call(path, type(module).__name__, taken))
 
-        return hook
+    def close_call(
+        self, path: str, module: nn.Module, args: object, output: object
+    ) -> None:
+        if self.taken is not None:
+            own = (call for call in reversed(self.calls) if call.path == path)
+            next(own).given = self._keep(output)
 
-    return [
-        block.register_forward_pre_hook(begin, with_kwargs=True),
-        *(
-            module.register_forward_hook(keep(path))
-            for path, module in block.named_modules()
-            # Dropout does nothing here: what it is given is named elsewhere.
-            if path and not isinstance(module, nn.Dropout | nn.Identity)
-        ),
-        block.register_forward_hook(end),
-    ]
+    def _keep(self, value: object) -> Tensor | None:
+        with suppress(TypeError):
+            tensor = first_tensor(value)
+            taken = self.taken
+            if taken is not None and tensor.numel() == taken.numel():
+                # Copied, because some families add to it in place.
+                return tensor.detach().clone().reshape(taken.shape)
+        return None
 
 
 def list_words(model: PreTrainedModel) -> list[int]:

@@ -1,6 +1,8 @@
 """What a configuration alone says of a model: layers, widths and limits."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedConfig
 
@@ -23,6 +25,29 @@ _NUMBERED_AFTER_PADDING = frozenset(
     }
 )
 
+# Families that run other blocks than `num_hidden_layers` of their configuration, each
+# once: how many calls of a block a text takes.
+_CALLS: Mapping[str, Callable[[Any], int]] = {
+    # A layer of ALBERT may be several blocks, each with attention and an MLP.
+    "albert": lambda config: config.num_hidden_layers * config.inner_group_num,
+    "dory": lambda config: (
+        config.n_input_layers
+        + config.n_recurrent_layers * config.n_recurrent_loops
+        + config.n_output_layers
+    ),
+    "inkling2_loop_text": lambda config: (
+        config.num_hidden_layers
+        + (config.loop_layer_index_end - config.loop_layer_index_start)
+        * (config.loop_num_passes - 1)
+    ),
+    # A block holds two attentions, which its configuration counts as layers.
+    "longcat_flash": lambda config: config.num_layers,
+    # Its layers of cross-attention run for images only.
+    "mllama_text_model": lambda config: (
+        config.num_hidden_layers - len(set(config.cross_attention_layers))
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -33,7 +58,7 @@ class Geometry:
     stack : "encoder", "decoder" or None
         The stack of an encoder-decoder model; None where there is only one.
     n_layers, hidden_size : int
-        Blocks in the stack, and units in the residual stream.
+        Calls of a block of the stack for one text, and units in the residual stream.
     max_tokens : int or None
         The longest prompt; None where positions have no limit.
     start_id : int or None
@@ -68,7 +93,6 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
         If a stack is named and the model has only one, or a decoder has no token to
         start with.
     """
-    text = config.get_text_config()
     if config.is_encoder_decoder:
         chosen: Stack | None = "decoder" if stack == "decoder" else "encoder"
     elif stack == "auto":
@@ -79,23 +103,43 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
             f"{config.model_type!r}, which is no encoder-decoder model. "
             f"Got {stack!r} instead."
         )
+    text = _config_of_stack(config, chosen)
     max_tokens = getattr(text, "max_position_embeddings", None)
     if max_tokens is not None and max_tokens < 1:
         # XLNet's way of saying that there is no limit.
         max_tokens = None
     if max_tokens is not None and config.model_type in _NUMBERED_AFTER_PADDING:
         max_tokens -= text.pad_token_id + 1
-    # A layer of ALBERT may be several blocks, each with attention and an MLP.
-    n_layers = text.num_hidden_layers * getattr(text, "inner_group_num", 1)
+    count = _CALLS.get(text.model_type)
+    n_layers = text.num_hidden_layers if count is None else count(text)
     start_id = None
     if chosen == "decoder":
         for name in ("num_decoder_layers", "decoder_layers"):
             n_layers = getattr(text, name, n_layers)
-        start_id = getattr(text, "decoder_start_token_id", None)
+        start_id = _find_start(text, config)
         if start_id is None:
             raise ValueError(
                 "The 'stack' parameter of HFEmbeddingTransformer must be 'encoder' for "
-                f"{config.model_type!r} without a decoder_start_token_id in its "
-                "configuration. Got 'decoder' instead."
+                f"{config.model_type!r} without a decoder_start_token_id or a "
+                "bos_token_id in its configuration. Got 'decoder' instead."
             )
     return Geometry(chosen, n_layers, text.hidden_size, max_tokens, start_id)
+
+
+def _config_of_stack(config: PreTrainedConfig, stack: Stack | None) -> PreTrainedConfig:
+    """Give the configuration of a stack, which some models have within their own."""
+    own = getattr(config, stack or "", None)
+    if not isinstance(own, PreTrainedConfig):
+        own = config
+    text: PreTrainedConfig = own.get_text_config()
+    return text
+
+
+def _find_start(*configs: PreTrainedConfig) -> int | None:
+    """Find the token that a decoder begins with; many name their first token only."""
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for config in configs:
+            token = getattr(config, name, None)
+            if token is not None:
+                return int(token)
+    return None

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from plug_sklearn.embedding.anatomy._anatomy import Block, Stack, first_tensor
 from plug_sklearn.embedding.passes._batches import Batch
 
+Hook = Callable[[nn.Module, Any, Any], None]
+
 
 @dataclass(frozen=True)
 class Request:
@@ -38,6 +40,10 @@ class Request:
     def slots(self) -> list[tuple[int, str]]:
         """Every (layer, part) asked for, in the order of axes 1 and 2."""
         return [(layer, part) for layer in self.layers for part in self.parts]
+
+
+def _convolves(module: nn.Module) -> bool:
+    return any(isinstance(one, nn.Conv1d) for one in module.modules())
 
 
 class AllRead(Exception):
@@ -81,6 +87,8 @@ class Capture:
         self.pooled: dict[tuple[int, str], Tensor] = {}
         # A block may serve several layers (ALBERT): the layer is the count of calls.
         self.layer = 0
+        # What the modules of each part have put out so far, in the present call.
+        self.heard: dict[str, list[Tensor]] = {}
 
     @property
     def picks_tokens(self) -> bool:
@@ -90,15 +98,15 @@ class Capture:
     def listen_to(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
         """Put hooks on the blocks; leaving ``hooks`` takes them off."""
         for block in blocks:
-            if self.narrows and len(block.mlp) == 1:
+            if self.narrows and len(block.mlp) == 1 and not _convolves(block.mlp[0]):
                 self._narrow(block.mlp[0], hooks)
             for part in self.parts:
                 if part != "rs":
-                    hear = self._hear_part(part, getattr(block, part), block.multiplier)
                     for module in getattr(block, part):
+                        hear = self._hear_part(block, part)
                         hooks.callback(module.register_forward_hook(hear).remove)
             # Last, so that a block that is its own part is read before it is counted.
-            handle = block.module.register_forward_hook(self._hear_block)
+            handle = block.module.register_forward_hook(self._hear_block(block))
             hooks.callback(handle.remove)
 
     def _narrow(self, mlp: nn.Module, hooks: ExitStack) -> None:
@@ -108,13 +116,16 @@ class Capture:
         """
         narrowed: list[bool] = []
 
-        def narrow(module: nn.Module, args: tuple[Any, ...]) -> object:
-            fits = len(args) == 1 and args[0].shape[:-1] == self.shape
+        def narrow(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[Any, dict[str, Any]] | None:
+            # Some MLPs take the token ids too.
+            fits = len(args) == 1 and not kwargs and args[0].shape[:-1] == self.shape
             if self.layer < self.deepest or not fits:
                 return None
             narrowed.append(True)
             states = args[0].flatten(end_dim=1)
-            return states[self.tokens.to(states.device)][None]
+            return (states[self.tokens.to(states.device)][None],), kwargs
 
         def widen(module: nn.Module, args: object, output: object) -> object:
             if not narrowed:
@@ -127,32 +138,46 @@ class Capture:
             wide = wide.reshape(*self.shape, -1)
             return (wide, *output[1:]) if isinstance(output, tuple) else wide
 
-        hooks.callback(mlp.register_forward_pre_hook(narrow).remove)
+        handle = mlp.register_forward_pre_hook(narrow, with_kwargs=True)
+        hooks.callback(handle.remove)
         hooks.callback(mlp.register_forward_hook(widen).remove)
 
-    def _hear_part(
-        self, part: str, modules: Sequence[nn.Module], multiplier: float
-    ) -> Callable[[nn.Module, Any, Any], None]:
-        heard: list[Tensor] = []
-
+    def _hear_part(self, block: Block, part: str) -> Hook:
         def hear(module: nn.Module, args: object, output: object) -> None:
             if (self.layer, part) in self.wanted:
-                heard.append(first_tensor(output))
-                if len(heard) == len(modules):
-                    self._keep(part, sum(heard[1:], heard[0]), multiplier)
-                    heard.clear()
+                states = first_tensor(output)
+                scale = block.scale_of(module)
+                heard = self.heard.setdefault(part, [])
+                heard.append(states if scale == 1 else states * scale)
+                if len(heard) == len(getattr(block, part)):
+                    self._keep(part, sum(heard[1:], heard[0]))
 
         return hear
 
-    def _hear_block(self, module: nn.Module, args: object, output: object) -> None:
-        if (self.layer, "rs") in self.wanted:
-            self._keep("rs", first_tensor(output), 1.0)
-        self.layer += 1
+    def _hear_block(self, block: Block) -> Hook:
+        def hear(module: nn.Module, args: object, output: object) -> None:
+            states = first_tensor(output)
+            if block.channels is not None:
+                states = states.mean(dim=block.channels)
+            for part in self.parts:
+                if (self.layer, part) not in self.wanted - self.pooled.keys():
+                    continue
+                heard = self.heard.get(part) or [torch.zeros_like(states)]
+                # What a block has no module for, or does not run, adds nothing.
+                self._keep(part, states if part == "rs" else sum(heard[1:], heard[0]))
+            self.heard.clear()
+            self.layer += 1
 
-    def _keep(self, part: str, states: Tensor, multiplier: float) -> None:
+        return hear
+
+    def _keep(self, part: str, states: Tensor) -> None:
+        n_rows, n_tokens = self.shape
+        if len(states) == n_rows and states.dim() > 2:
+            # Some models pad within, on the right.
+            states = states[:, :n_tokens]
         # Some modules flatten batch and tokens into one axis; here all are flattened.
         flat = states.reshape(self.shape[0] * self.shape[1], -1)
-        self.pooled[self.layer, part] = self._pool(flat) * multiplier
+        self.pooled[self.layer, part] = self._pool(flat)
         if len(self.pooled) == len(self.wanted):
             raise AllRead
 

@@ -1,20 +1,23 @@
 """Which way of reading gives a model's own states, tried on a few random texts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from plug_sklearn.embedding.anatomy._families import PACKABLE
-from plug_sklearn.embedding.anatomy._tracing import list_words
+from plug_sklearn.embedding.anatomy._preserving import preserve_state
+from plug_sklearn.embedding.anatomy._tracing import list_words, run_random_tokens
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._forward import ForwardPass, States
+from plug_sklearn.embedding.passes._lengths import find_choice, find_window
 from plug_sklearn.embedding.passes._reading import (
     Read,
     Way,
-    find_window,
+    read_after_preambles,
     read_padded,
     read_tries,
 )
@@ -28,9 +31,13 @@ _TIMES_ROUNDING = 8
 _UNITS = 4
 _PADDED_UNITS = 8
 _LEAST_BOUND = 1e-4
+# States that run forward are summed in other chunks after a preamble than without it.
+_STATES_BOUND = 1e-5
 
-#: Tokens of the preamble that is tried.
-_PREAMBLE = 32
+#: Tokens of the longest short text and of the preamble that are tried, at most,
+_DEPTH, _PREAMBLE = 9, 32
+#: and the least window that some of them fit in.
+_LEAST_WINDOW = 4
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,19 @@ class Trial:
         How its texts are read.
     why : str or None
         Why not in token tries; None where they are.
+    beyond : Way
+        How texts are read that are longer than attention's window.
+    changes : bool
+        Whether a pass leaves the model in another state, which is then put back.
+    n_calls : int
+        Calls of a block that a text takes.
     """
 
     way: Way
     why: str | None = None
+    beyond: Way = Way.PADDED
+    changes: bool = False
+    n_calls: int = 0
 
 
 def try_ways(forward: ForwardPass) -> Trial:
@@ -72,14 +88,51 @@ def try_ways(forward: ForwardPass) -> Trial:
 def _try(forward: ForwardPass) -> Trial:
     model = forward.loaded.model
     family = model.config.get_text_config().model_type
-    # What attention adds shows at once where positions are wrong; deep states show all.
-    has_attn = all(block.attn for block in forward.blocks)
-    parts = ("attn", "rs") if has_attn else ("rs",)
-    layers = tuple(sorted({0, len(forward.blocks) - 1}))
-    request = Request(layers, parts, "mean", forward.request.stack)
-    trial = ForwardPass(forward.loaded, request)
-    short, long = _draw_prompts(trial)
-    eps = float(torch.finfo(model.dtype).eps)
+    with forward.loaded.lock:
+        n_calls = _count_calls(forward)
+    if max(forward.request.layers) >= n_calls:
+        # Said before anything is read.
+        return Trial(Way.PADDED, n_calls=n_calls)
+    # What a token mixer adds shows at once where positions are wrong; deep states show
+    # all.
+    parts = ("rs",) if forward.anatomy.reason else ("attn", "rs")
+    layers = tuple(sorted({0, max(forward.request.layers)}))
+    trial = ForwardPass(
+        forward.loaded, Request(layers, parts, "mean", forward.request.stack)
+    )
+    with forward.loaded.lock, preserve_state(model) as has_changed:
+        outcome = _compare_ways(trial, family)
+        if not has_changed():
+            return replace(outcome, n_calls=n_calls)
+    why = f"a pass leaves {family} in a state that depends on the lengths of its texts"
+    return Trial(Way.ALIKE, why, changes=True, n_calls=n_calls)
+
+
+def _count_calls(forward: ForwardPass) -> int:
+    calls: list[nn.Module] = []
+    with ExitStack() as hooks:
+        for block in forward.blocks:
+            handle = block.module.register_forward_hook(
+                lambda module, *_: calls.append(module)
+            )
+            hooks.callback(handle.remove)
+        try:
+            run_random_tokens(forward.loaded.model)
+        # What fails here as well is told when the user's own texts are read.
+        except Exception:
+            return max(forward.request.layers) + 1
+    return len(calls)
+
+
+def _compare_ways(trial: ForwardPass, family: str) -> Trial:
+    config = trial.loaded.model.config
+    limits = [find_window(config), find_choice(config), _PREAMBLE + _DEPTH]
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        limits.append(positions)
+    reach = int(min(limits))
+    short, long = _draw_prompts(trial, max(reach, _LEAST_WINDOW))
+    eps = float(torch.finfo(trial.loaded.model.dtype).eps)
     try:
         alone = _read(read_padded, trial, short, budget=1)
         padded = _read(read_padded, trial, short)
@@ -90,48 +143,76 @@ def _try(forward: ForwardPass) -> Trial:
     if rounding.max() > max(_LEAST_BOUND, _PADDED_UNITS * eps):
         why = f"padding changes the states of {family} by {rounding.max():.1e}"
         return Trial(Way.ALIKE, why)
-    refusal = _refuse_tries(trial, family)
-    if refusal is not None:
-        return Trial(Way.PADDED, refusal)
-    try:
+    bound = np.maximum(_TIMES_ROUNDING * rounding, _UNITS * eps)
+    if trial.request.stack is not None:
+        return Trial(Way.PADDED, f"{family} is an encoder-decoder")
+
+    def compare_preambles() -> NDArray[np.float64]:
+        after = _read(read_after_preambles, trial, long, budget=16)
+        return _compare(after, _read(read_padded, trial, long))
+
+    def compare_tries() -> NDArray[np.float64]:
         # Packs and batches so small make the long texts' beginning a preamble.
         packed = _read(read_tries, trial, short)
-        after = _read(read_tries, trial, long, budget=512, pack_nodes=2)
-        long_padded = _read(read_padded, trial, long)
+        after = _read(read_tries, trial, long, budget=16, pack_nodes=2)
+        after_padded = _read(read_padded, trial, long)
+        return np.maximum(_compare(packed, padded), _compare(after, after_padded))
+
+    no_preambles = _refuse(compare_preambles, np.maximum(bound, _STATES_BOUND))
+    beyond = Way.PREAMBLE if no_preambles is None else Way.PADDED
+    no_tries = _refuse(compare_tries, bound)
+    if reach < _LEAST_WINDOW:
+        no_tries = "its attention sees too few tokens back"
+    if no_tries is None:
+        return Trial(Way.TRIES, beyond=beyond)
+    why = f"token tries are not exact for {family}: {no_tries}"
+    if no_preambles is not None:
+        why += f"; nor are preambles: {no_preambles}"
+    return Trial(beyond, why)
+
+
+def _refuse(
+    compare: Callable[[], NDArray[np.float64]], bound: NDArray[np.float64]
+) -> str | None:
+    """Say why a way is not exact; None where it is."""
+    try:
+        difference = compare()
     # A model's code may refuse a 4-D mask, position ids or a cache in any way.
     except Exception as error:
-        return Trial(Way.PADDED, f"{family} refuses token tries: {error!r}")
-    bound = np.maximum(_TIMES_ROUNDING * rounding, _UNITS * eps)
-    difference = np.maximum(_compare(packed, padded), _compare(after, long_padded))
+        return f"they raise {error!r}"
     if (difference > bound).any():
-        worst = float(difference.max())
-        why = f"token tries differ from padded batches by {worst:.1e} for {family}"
-        return Trial(Way.PADDED, why)
-    return Trial(Way.TRIES)
-
-
-def _refuse_tries(trial: ForwardPass, family: str) -> str | None:
-    if family not in PACKABLE:
-        return f"token tries are not known to be exact for {family}"
-    if find_window(trial.loaded.model.config) <= _PREAMBLE:
-        return f"{family} sees too few tokens back"
+        return f"they differ from padded batches by {float(difference.max()):.1e}"
     return None
 
 
-def _draw_prompts(trial: ForwardPass) -> tuple[TokenizedPrompts, TokenizedPrompts]:
-    """Draw random short texts that share prefixes, and longer ones with a preamble."""
+def _draw_prompts(
+    trial: ForwardPass, reach: int
+) -> tuple[TokenizedPrompts, TokenizedPrompts]:
+    """Draw random short texts that share prefixes, and longer ones with a preamble.
+
+    None is longer than `reach`.
+    """
     generator = np.random.default_rng(0)
     words = np.array(list_words(trial.loaded.model))
-    drawn = words[generator.integers(len(words), size=80)]
-    stem, beginning, rest = drawn[:4], drawn[4:7], drawn[7:]
+    drawn = words[generator.integers(len(words), size=96)]
+    depth = min(_DEPTH, reach)
+    n_stem = max(1, depth // 2)
+    stem, beginning, rest = drawn[:n_stem], drawn[8 : 7 + n_stem], drawn[16:]
+    ends = sorted({1, (depth - n_stem) // 2, depth - n_stem} - {0})
     short = [
         stem,
-        *(np.concatenate([stem, rest[n : 2 * n]]) for n in (1, 3, 5)),
-        *(np.concatenate([beginning, rest[n : 2 * n]]) for n in (2, 4)),
-        rest[20:28],
+        *(np.concatenate([stem, rest[n : 2 * n]]) for n in ends),
+        *(np.concatenate([beginning, rest[n : 2 * n]]) for n in ends[1:]),
+        rest[20 : 20 + depth - 1],
     ]
-    preamble, ends = rest[:_PREAMBLE], rest[_PREAMBLE:]
-    long = [np.concatenate([preamble, ends[n : n + 3]]) for n in (0, 3, 6)]
+    n_shared = min(_PREAMBLE, reach - 3)
+    preamble, suffixes = rest[:n_shared], rest[40:]
+    n_ends = min(3, reach - n_shared)
+    # Of several lengths, so that rows after the preamble are padded.
+    long = [
+        np.concatenate([preamble, suffixes[3 * n : 3 * n + max(1, n_ends - n)]])
+        for n in range(3)
+    ]
     return TokenizedPrompts.join(short), TokenizedPrompts.join(long)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from plug_sklearn.embedding.anatomy._anatomy import (
     anatomy_of,
@@ -16,6 +16,7 @@ from plug_sklearn.embedding.anatomy._anatomy import (
     is_tabled,
     require_parts,
 )
+from plug_sklearn.embedding.anatomy._preserving import preserve_state
 from plug_sklearn.embedding.models._models import LoadedModel
 from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
 from plug_sklearn.embedding.passes._capture import AllRead, Capture, Request
@@ -57,9 +58,7 @@ class ForwardPass:
             # Finding the parts of an unknown family runs it with hooks.
             self.anatomy = anatomy_of(loaded.model, request.stack)
         self.blocks = find_blocks(loaded.model, self.anatomy)
-        require_parts(
-            loaded.model, self.anatomy, layers=request.layers, parts=request.parts
-        )
+        require_parts(loaded.model, self.anatomy, request.parts)
         # Those that the table does not know may treat tokens together, by a capacity.
         self.narrows = is_tabled(loaded.model, request.stack)
         pad_id = getattr(loaded.model.config.get_text_config(), "pad_token_id", None)
@@ -86,30 +85,65 @@ class ForwardPass:
         FloatingPointError
             If a state overflowed its dtype or is not a number.
         """
-        cache = None
-        if preamble is not None:
-            n_rows = len(batch.ids)
-            cache = DynamicCache(
-                [
-                    (keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1))
-                    for keys, values in preamble.cache
-                ]
-            )
-        return self._read(batch, cache, preamble.n_tokens if preamble else 0)
+        if preamble is None:
+            return self._read(batch)
+        cache = preamble.repeat_cache(len(batch.ids))
+        return self._read(batch, cache, preamble.n_tokens)
 
-    def run_preamble(self, prompts: TokenizedPrompts) -> Preamble:
-        """Run the one prompt that is the beginning of many, and keep what they need."""
+    def run_preamble(
+        self, prompts: TokenizedPrompts, *, own_cache: bool = False
+    ) -> Preamble:
+        """Run the one prompt that is the beginning of many, and keep what they need.
+
+        Parameters
+        ----------
+        prompts : TokenizedPrompts
+            The one prompt.
+        own_cache : bool, default=False
+            Whether each layer keeps what its kind needs, as in generation: states, or
+            the keys and values of a window. Else all keep all keys and values.
+
+        Returns
+        -------
+        Preamble
+            With its pooled activations, and a cache for one row.
+        """
         kept = prompts.kept_of(0)
         # Something must be read for the pass to end after the deepest layer.
         read = prompts if len(kept) else TokenizedPrompts.join([prompts.ids])
-        cache = DynamicCache()
-        pooled = self._read(pad_prompts(read, [0], self.pad_id), cache)
+        batch = pad_prompts(read, [0], self.pad_id)
+        if own_cache:
+            pooled, cache = self._read_with_cache(batch)
+        else:
+            cache = DynamicCache()
+            pooled = self._read(batch, cache)
         return Preamble(
             n_tokens=len(prompts.ids),
-            cache=[(layer.keys, layer.values) for layer in cache.layers],  # type: ignore[misc,union-attr]  # only DynamicLayers, and those are filled
+            cache=cache,
             pooled=pooled if len(kept) else None,
             n_kept=len(kept),
         )
+
+    def _read_with_cache(self, batch: Batch) -> tuple[States, DynamicCache]:
+        """Read a batch, and give the cache that the model makes for it."""
+        caches: list[Any] = []
+
+        def keep(_: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            taken = (*args, *kwargs.values())
+            caches.extend(value for value in taken if isinstance(value, Cache))
+
+        hooks = [
+            block.module.register_forward_pre_hook(keep, with_kwargs=True)
+            for block in self.blocks
+        ]
+        try:
+            pooled = self._read(batch, keeps_cache=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not caches:
+            raise TypeError("The model's blocks must take a cache. Got none instead.")
+        return pooled, caches[0]
 
     @property
     def _cache_name(self) -> str:
@@ -118,13 +152,23 @@ class ForwardPass:
         return "cache" if "cache" in known else "past_key_values"
 
     def _read(
-        self, batch: Batch, cache: DynamicCache | None, n_before: int = 0
+        self,
+        batch: Batch,
+        cache: DynamicCache | None = None,
+        n_before: int = 0,
+        *,
+        keeps_cache: bool = False,
     ) -> States:
         inputs = self._name_inputs(batch, n_before)
         if cache is not None:
-            inputs |= {self._cache_name: cache, "use_cache": True}
+            inputs |= {self._cache_name: cache}
+        if cache is not None or keeps_cache:
+            inputs |= {"use_cache": True}
         capture = Capture(self.request, batch, narrows=self.narrows)
         with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
+            trial = self.loaded.trials.get(self.request.stack)
+            if trial is not None and trial.changes:
+                hooks.enter_context(preserve_state(self.loaded.model))
             capture.listen_to(self.blocks, hooks)
             try:
                 self.loaded.model(**inputs)
@@ -142,6 +186,10 @@ class ForwardPass:
                 "attention_mask": self._weigh(batch.mask, n_before),
                 "position_ids": positions,
             }
+        if n_before:
+            # No row sees its own padding, which is on the right, and models differ in
+            # how they would have a mask over what the cache holds.
+            return {"input_ids": ids}
         mask = torch.from_numpy(batch.mask).to(device, torch.int64)
         if self.request.stack != "decoder":
             return {"input_ids": ids, "attention_mask": mask}

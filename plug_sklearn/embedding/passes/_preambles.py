@@ -1,11 +1,15 @@
 """Prefixes that many prompts share, and what one pass over them leaves."""
 
+import copy
+import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import DynamicCache
 
 from plug_sklearn.embedding.passes._tries import fill_packs
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
@@ -44,8 +48,8 @@ class Preamble:
     ----------
     n_tokens : int
         Tokens in it.
-    cache : list of (Tensor, Tensor)
-        Keys and values of each layer, (1, n_heads, n_tokens, head_size).
+    cache : DynamicCache
+        What each layer keeps of it for one row.
     pooled : ndarray of shape (1, n_layers, n_parts, hidden_size), float32, or None
         Its pooled activations; None where none of its tokens is kept.
     n_kept : int
@@ -53,9 +57,31 @@ class Preamble:
     """
 
     n_tokens: int
-    cache: list[tuple[Tensor, Tensor]]
+    cache: DynamicCache
     pooled: States | None
     n_kept: int
+
+    def count_room(self, hidden_size: int) -> int:
+        """Count the tokens whose keys and values would take the cache's room.
+
+        A layer with a window keeps fewer than all tokens, one with states none; keys
+        and values that heads share are smaller than the hidden size.
+        """
+        sizes = [
+            sum(_count_numbers(value) for value in vars(layer).values())
+            for layer in self.cache.layers
+        ]
+        # Layers deeper than what is read keep nothing.
+        n_filled = max(1, sum(size > 0 for size in sizes))
+        return math.ceil(sum(sizes) / (2 * hidden_size * n_filled))
+
+    def repeat_cache(self, n_rows: int) -> DynamicCache:
+        """Copy the cache for a number of rows; a pass changes its cache."""
+        repeated: DynamicCache = _repeat_attributes(self.cache, n_rows)
+        repeated.layers = [
+            _repeat_attributes(layer, n_rows) for layer in self.cache.layers
+        ]
+        return repeated
 
     def join(self, states: States, pooling: str, n_kept: Numbers) -> States:
         """Pool over the preamble as well as what follows it.
@@ -84,6 +110,33 @@ class Preamble:
         weight = weight[:, None, None, None]
         joined: States = weight * self.pooled + (1 - weight) * states
         return joined
+
+
+def _repeat_attributes(owner: Any, n_rows: int) -> Any:  # noqa: ANN401 - of many classes
+    repeated = copy.copy(owner)
+    for name, value in vars(owner).items():
+        # Keys and values are joined with later ones, and states are written to.
+        setattr(repeated, name, _repeat(value, n_rows, name in ("keys", "values")))
+    return repeated
+
+
+def _repeat(value: Any, n_rows: int, expands: bool) -> Any:  # noqa: ANN401 - as above
+    if isinstance(value, Tensor) and value.dim() > 1 and len(value) == 1:
+        shape = (n_rows, *value.shape[1:])
+        return value.expand(shape) if expands else value.expand(shape).clone()
+    if isinstance(value, dict):
+        return {key: _repeat(one, n_rows, False) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_repeat(one, n_rows, False) for one in value]
+    return value
+
+
+def _count_numbers(value: object) -> int:
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, dict):
+        return sum(_count_numbers(one) for one in value.values())
+    return sum(map(_count_numbers, value)) if isinstance(value, list) else 0
 
 
 def find_runs(

@@ -5,10 +5,14 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedConfig
 
 from plug_sklearn.embedding.passes._batches import pad_prompts, pad_tries, run_batches
 from plug_sklearn.embedding.passes._forward import ForwardPass, States
+from plug_sklearn.embedding.passes._lengths import (
+    find_choice,
+    find_wall,
+    find_window,
+)
 from plug_sklearn.embedding.passes._preambles import Preamble, find_runs, pack_after
 from plug_sklearn.embedding.passes._tries import (
     Pack,
@@ -27,15 +31,24 @@ Read = Iterator[tuple[Numbers, States]]
 
 
 class Way(Enum):
-    """How texts are read: token tries, padded batches, or batches of equal length."""
+    """How texts are read, the shortest way first.
+
+    Token tries; rows after a preamble that they share; padded batches; or batches of
+    texts of equal length.
+    """
 
     TRIES = "tries"
+    PREAMBLE = "preamble"
     PADDED = "padded"
     ALIKE = "alike"
 
 
 def read_activations(
-    forward: ForwardPass, prompts: TokenizedPrompts, budget: int, way: Way
+    forward: ForwardPass,
+    prompts: TokenizedPrompts,
+    budget: int,
+    way: Way,
+    beyond: Way = Way.PADDED,
 ) -> Read:
     """Read the activations of prompts, batch by batch.
 
@@ -49,6 +62,9 @@ def read_activations(
         Tokens in one batch, padding included.
     way : Way
         The shortest way that is exact for this model.
+    beyond : Way, default=Way.PADDED
+        The shortest way for texts longer than attention's window, where `way` is token
+        tries: in a trie a token sees all its ancestors.
 
     Yields
     ------
@@ -58,21 +74,25 @@ def read_activations(
         Their activations.
     """
     lengths, numbers = prompts.lengths, np.arange(len(prompts))
-    if way is Way.ALIKE:
-        for length in np.unique(lengths):
-            yield from read_padded(forward, prompts, numbers[lengths == length], budget)
-        return
     config = forward.loaded.model.config
-    # Beyond the wall, rotary factors are others for all texts of a pass.
-    wall = find_wall(config)
-    short = numbers[lengths <= wall]
-    if way is Way.TRIES:
-        # In a trie a token sees all its ancestors, also those before its window.
-        fits = lengths[short] <= find_window(config)
-        yield from read_tries(forward, prompts, short[fits], budget)
-        short = short[~fits]
-    yield from read_padded(forward, prompts, short, budget)
-    yield from read_padded(forward, prompts, numbers[lengths > wall], budget)
+    if way is not Way.ALIKE:
+        fits = lengths <= find_choice(config)
+        # Beyond the wall, rotary factors are others for all texts of a pass.
+        wall = find_wall(config)
+        short = numbers[fits & (lengths <= wall)]
+        if way is Way.TRIES:
+            windowed = lengths[short] > find_window(config)
+            yield from read_tries(forward, prompts, short[~windowed], budget)
+            short, way = short[windowed], beyond
+        read = read_after_preambles if way is Way.PREAMBLE else read_padded
+        yield from read(forward, prompts, short, budget)
+        yield from read_padded(
+            forward, prompts, numbers[fits & (lengths > wall)], budget
+        )
+        numbers = numbers[~fits]
+    for length in np.unique(lengths[numbers]):
+        alike = numbers[lengths[numbers] == length]
+        yield from read_padded(forward, prompts, alike, budget)
 
 
 def read_padded(
@@ -100,10 +120,14 @@ def read_tries(
 ) -> Read:
     """Read some prompts in packs of token tries, each distinct prefix once a pack.
 
-    A prefix that many prompts share runs once, and the packs attend to it.
+    A prefix that many prompts share runs once, and the packs attend to it. With what
+    it begins with, no pack is longer than attention's window, which some families
+    count in places of the row.
     """
     if len(numbers) == 0:
         return
+    window = find_window(forward.loaded.model.config)
+    pack_nodes = int(min(pack_nodes, window))
     chosen = prompts.take(numbers)
     order, shared = sort_prompts(chosen)
     for run in find_runs(chosen, order, shared, pack_nodes, budget):
@@ -116,6 +140,7 @@ def read_tries(
         if beginning is not None:
             preamble = forward.run_preamble(beginning)
             capacity = pack_after(run.n_shared, pack_nodes)
+            capacity = int(min(capacity, window - run.n_shared))
         packs = fill_packs(suffixes.lengths, common, capacity)
         if preamble is None:
             # A trie of one prompt is a row like any other, without a mask of its own.
@@ -126,6 +151,47 @@ def read_tries(
             forward, suffixes, common, packs, preamble, budget
         ):
             yield numbers[members[places]], states
+
+
+def read_after_preambles(
+    forward: ForwardPass, prompts: TokenizedPrompts, numbers: Numbers, budget: int
+) -> Read:
+    """Read some prompts in rows; what many begin with runs once, and its cache serves.
+
+    This is exact for windows, and for layers whose states run forward, such as linear
+    attention: a cache holds all that later tokens need of earlier ones.
+    """
+    if len(numbers) == 0:
+        return
+    chosen = prompts.take(numbers)
+    order, shared = sort_prompts(chosen)
+    # A row is a pack of one prompt.
+    for run in find_runs(chosen, order, shared, 1, budget):
+        members = order[run.places]
+        beginning = chosen.head(members[0], run.n_shared)
+        if beginning is None:
+            yield from read_padded(forward, prompts, numbers[members], budget)
+            continue
+        preamble = forward.run_preamble(beginning, own_cache=True)
+        suffixes = chosen.take(members, skip=run.n_shared)
+        for rows, states in _read_suffixes(forward, suffixes, preamble, budget):
+            yield numbers[members[rows]], states
+
+
+def _read_suffixes(
+    forward: ForwardPass, prompts: TokenizedPrompts, preamble: Preamble, budget: int
+) -> Read:
+    """Read rows that come after one preamble."""
+
+    def run(rows: NDArray[np.intp]) -> States:
+        batch = pad_prompts(prompts, rows.tolist(), forward.pad_id)
+        return forward.run(batch, preamble)
+
+    config = forward.loaded.model.config.get_text_config()
+    sizes = (preamble.count_room(config.hidden_size) + prompts.lengths).tolist()
+    for rows, states in run_batches(sizes, budget, run):
+        n_kept = np.array([len(prompts.kept_of(row)) for row in rows])
+        yield rows, preamble.join(states, forward.request.pooling, n_kept)
 
 
 def _read_packs(
@@ -158,24 +224,3 @@ def _read_packs(
             n_kept = np.array([len(prompts.kept_of(place)) for place in places])
             states = preamble.join(states, forward.request.pooling, n_kept)
         yield places, states
-
-
-def find_window(config: PreTrainedConfig) -> float:
-    """Find how many tokens back a model's attention reaches; infinity for all."""
-    text = config.get_text_config()
-    names = ("sliding_window", "attention_chunk_size", "window_size")
-    windows = [getattr(text, name, None) for name in names]
-    return min((window for window in windows if window), default=np.inf)
-
-
-def find_wall(config: PreTrainedConfig) -> float:
-    """Find the length from which on a pass uses other rotary factors; else infinity."""
-    text = config.get_text_config()
-    rope = getattr(text, "rope_parameters", None) or {}
-    # Some families have rotary parameters for each kind of layer.
-    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
-    if not any(kind.get("rope_type") == "longrope" for kind in kinds):
-        return np.inf
-    name = "original_max_position_embeddings"
-    walls = [kind.get(name) for kind in kinds] + [getattr(text, name, None)]
-    return min((wall for wall in walls if wall), default=np.inf)

@@ -1,14 +1,12 @@
 import pytest
 import torch
-from _families import HYBRID, POST_NORM, PRE_NORM, build_model
+from _families import CHANNELS, FAMILIES, build_model
 from _toy import build_toy
+from test_anatomy import record_calls
 
 from plug_sklearn.embedding.anatomy import _anatomy
-from plug_sklearn.embedding.anatomy._anatomy import Anatomy, anatomy_of
+from plug_sklearn.embedding.anatomy._anatomy import Anatomy, anatomy_of, find_blocks
 from plug_sklearn.embedding.anatomy._discovery import discover_anatomy
-
-#: Their blocks scale what is added, which no module's output shows.
-SCALED = {"granite", "granitemoe", "granitemoehybrid", "granitemoehybrid, dense"}
 
 
 @pytest.fixture
@@ -22,26 +20,22 @@ def empty_table(known: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_anatomy, "VARIANTS", {})
 
 
-def by_name(names: set[str]) -> pytest.MarkDecorator:
-    cases = [pytest.param(name, name, id=name) for name in sorted(names)]
-    return pytest.mark.parametrize(("name", "known"), cases, indirect=["known"])
-
-
 @pytest.mark.usefixtures("empty_table")
-@by_name((PRE_NORM.keys() | HYBRID.keys()) - SCALED - {"mamba"})
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [(n, n) for n in sorted(FAMILIES.keys() - CHANNELS.keys())],
+    indirect=["known"],
+)
 def test_parts_found_are_those_of_the_table(name: str, known: Anatomy) -> None:
-    assert anatomy_of(*build_model(name)) == known
-
-
-@pytest.mark.usefixtures("empty_table")
-@by_name(POST_NORM.keys() | SCALED | {"mamba"})
-def test_blocks_are_found_where_parts_do_not_add_up(name: str, known: Anatomy) -> None:
-    found = anatomy_of(*build_model(name))
-    # The one group of layers of ALBERT returns what its one layer does.
-    assert found.blocks == known.blocks.removesuffix(".*.albert_layers")
-    assert (found.attn, found.mlp) == ((), ())
-    assert found.reason is not None
-    assert found.reason.startswith("no modules were found that add up")
+    model, stack = build_model(name)
+    found = anatomy_of(model, stack)
+    assert (found.post_norm, found.reason) == (known.post_norm, None)
+    both = [record_calls(model, find_blocks(model, one)) for one in (found, known)]
+    for call, expected in zip(*both, strict=True):
+        assert torch.equal(call.given, expected.given)
+        for part in ("attn", "mlp", "others"):
+            tensors = [sum(getattr(one, part)) for one in (call, expected)]
+            assert torch.equal(*map(torch.as_tensor, tensors))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

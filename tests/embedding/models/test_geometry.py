@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from _families import FAMILIES, HIDDEN_SIZE, build_model
+from _families import FAMILIES, HIDDEN_SIZE, build_model, run_tokens
 
 from plug_sklearn.embedding.anatomy._anatomy import anatomy_of, find_blocks
 from plug_sklearn.embedding.models._geometry import read_geometry
@@ -19,9 +19,57 @@ def test_configuration_tells_what_the_model_has(name: str) -> None:
     geometry = read_geometry(model.config, stack or "auto")
     assert geometry.stack == stack
     assert geometry.hidden_size == HIDDEN_SIZE
-    # One block of ALBERT serves several layers.
-    if "albert" not in name:
-        assert geometry.n_layers == len(find_blocks(model, anatomy_of(model, stack)))
+    calls: list[int] = []
+    handles = [
+        block.module.register_forward_hook(lambda *_: calls.append(1))
+        for block in find_blocks(model, anatomy_of(model, stack))
+    ]
+    run_tokens(model)
+    for handle in handles:
+        handle.remove()
+    assert geometry.n_layers == len(calls)
+
+
+def test_stacks_of_other_sizes_are_each_measured_by_their_own_configuration() -> None:
+    shared = {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 99}
+    config = transformers.T5GemmaConfig(
+        encoder={**shared, "num_hidden_layers": 5, "hidden_size": 32},
+        decoder={
+            **shared,
+            "num_hidden_layers": 3,
+            "hidden_size": 48,
+            "bos_token_id": 7,
+        },
+        vocab_size=99,
+    )
+    encoder = read_geometry(config, "encoder")
+    assert (encoder.n_layers, encoder.hidden_size, encoder.start_id) == (5, 32, None)
+    decoder = read_geometry(config, "decoder")
+    assert (decoder.n_layers, decoder.hidden_size, decoder.start_id) == (3, 48, 7)
+
+
+@pytest.mark.parametrize(
+    ("config", "n_calls"),
+    [
+        (transformers.LongcatFlashConfig(num_layers=5), 5),
+        (transformers.HrmTextConfig(num_hidden_layers=2, H_cycles=2, L_cycles=3), 16),
+        (
+            transformers.DoryConfig(
+                num_hidden_layers=6,
+                n_input_layers=2,
+                n_recurrent_layers=3,
+                n_output_layers=1,
+                n_recurrent_loops=4,
+            ),
+            15,
+        ),
+    ],
+    ids=lambda value: getattr(value, "model_type", value),
+)
+def test_layers_are_counted_by_their_calls(
+    config: transformers.PreTrainedConfig, n_calls: int
+) -> None:
+    assert read_geometry(config, "auto").n_layers == n_calls
 
 
 @pytest.mark.parametrize("name", ["roberta", "xlm_roberta", "mpnet", "camembert"])

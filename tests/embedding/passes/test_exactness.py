@@ -5,9 +5,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from _families import FAMILIES, build_model, shake_weights
+from _families import (
+    FAMILIES,
+    HYBRID,
+    POST_NORM,
+    build_model,
+    run_tokens,
+    shake_weights,
+)
 
-from plug_sklearn.embedding.anatomy._families import PACKABLE
 from plug_sklearn.embedding.models._models import LoadedModel
 from plug_sklearn.embedding.passes import _exactness, _reading
 from plug_sklearn.embedding.passes._batches import Batch
@@ -15,20 +21,30 @@ from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._exactness import Trial, try_ways
 from plug_sklearn.embedding.passes._forward import ForwardPass
 from plug_sklearn.embedding.passes._preambles import Preamble
-from plug_sklearn.embedding.passes._reading import Way
+from plug_sklearn.embedding.passes._reading import Way, read_activations
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
-#: Their tiny configurations look only a few tokens back.
-NARROW = {
-    "cohere2",
-    "gemma2",
-    "gemma3, multimodal",
-    "gemma3, text",
-    "gpt_oss",
-    "mistral",
-    "olmo3",
+#: Causal families whose attention is biased by places in the row, or whose states run
+#: forward: what texts begin with alike runs once, but no trie is exact.
+PREAMBLE = {
+    "bloom",
+    "bloom, late residual",
+    "falcon, alibi",
+    "mpt",
+    *(HYBRID.keys() - {"mamba"}),
+    "falcon_h1",
+    "nemotron_h",
+    # An index of its own chooses what attention looks at.
+    "hy_v4",
 }
-REFUSING = {"falcon, alibi"}
+#: Encoders and encoder-decoders, which see the whole text; and Mamba, whose layers in
+#: plain torch begin anew where several tokens follow a cache.
+PADDED = {
+    "mamba",
+    "modernbert",
+    *(POST_NORM.keys() - {"bloom, late residual", "opt, post-norm"}),
+    *(name for name, family in FAMILIES.items() if family.stack is not None),
+}
 
 
 def attempt(model: transformers.PreTrainedModel, stack: str | None = None) -> Trial:
@@ -36,47 +52,111 @@ def attempt(model: transformers.PreTrainedModel, stack: str | None = None) -> Tr
     return try_ways(ForwardPass(LoadedModel(model), request))
 
 
-def widen_window(name: str) -> transformers.PreTrainedModel:
-    """Build a family's tiny model with a window that all its positions fit in."""
-    config = FAMILIES[name].config()
-    config.get_text_config().sliding_window = 64
-    model = transformers.AutoModel.from_config(config)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_takes_the_shortest_way_that_is_exact(name: str) -> None:
+    trial = attempt(*build_model(name))
+    if name in PADDED:
+        assert trial.way is Way.PADDED
+    elif name in PREAMBLE:
+        assert trial.way is Way.PREAMBLE
+        assert "token tries are not exact" in str(trial.why)
+    else:
+        assert (trial.way, trial.why) == (Way.TRIES, None)
+        assert trial.beyond is Way.PREAMBLE
+
+
+def test_texts_that_are_tried_fit_in_few_positions() -> None:
+    config = FAMILIES["gpt2"].config()
+    config.n_positions = 16
+    with torch.random.fork_rng(devices=[]):
+        model = transformers.AutoModel.from_config(config)
+    shake_weights(model)
+    assert attempt(model.eval()).way is Way.TRIES
+
+
+@pytest.mark.parametrize(
+    ("name", "n_calls"), [("hrm_text", 16), ("albert", 3), ("t5gemma, encoder", 5)]
+)
+def test_calls_of_blocks_are_counted(name: str, n_calls: int) -> None:
+    assert attempt(*build_model(name)).n_calls == n_calls
+
+
+def state_of(model: transformers.PreTrainedModel) -> dict[str, object]:
+    """Describe all of a model that a pass could change: modules, buffers, settings."""
+    described: dict[str, object] = {"config": model.config.to_json_string()}
+    for path, module in model.named_modules():
+        described[path] = type(module).__name__, sorted(vars(module))
+        for name, value in vars(module).items():
+            if isinstance(value, bool | int | float | str):
+                described[f"{path}.{name}"] = value
+    for path, tensor in [*model.named_buffers(), *model.named_parameters()]:
+        described[path] = tensor.tolist()
+    return described
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_trial_leaves_no_trace_on_the_model(name: str) -> None:
+    model, stack = build_model(name)
+    before, output = state_of(model), run_tokens(model)[0]
+    attempt(model, stack)
+    assert state_of(model) == before
+    assert torch.equal(run_tokens(model)[0], output)
+
+
+def build_big_bird() -> transformers.PreTrainedModel:
+    config = transformers.BigBirdConfig(
+        vocab_size=99,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        block_size=2,
+        num_random_blocks=1,
+        attention_type="block_sparse",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.AutoModel.from_config(config)
     shake_weights(model)
     return model.eval()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_each_family_takes_its_path(name: str) -> None:
-    model, stack = build_model(name)
-    trial = attempt(model, stack)
-    family = model.config.get_text_config().model_type
-    if family not in PACKABLE:
-        why = f"token tries are not known to be exact for {family}"
-        assert trial == Trial(Way.PADDED, why)
-    elif name in NARROW:
-        assert trial == Trial(Way.PADDED, f"{family} sees too few tokens back")
-    elif name in REFUSING:
-        assert trial.way is Way.PADDED
-        assert f"{family} refuses token tries" in str(trial.why)
-    else:
-        assert trial == Trial(Way.TRIES)
-
-
-@pytest.mark.parametrize("name", sorted(NARROW))
-def test_wider_window_takes_tries(name: str) -> None:
-    assert attempt(widen_window(name)) == Trial(Way.TRIES)
-
-
-@pytest.mark.parametrize("name", ["bert", "mpt", "bloom", "mamba", "qwen3_next"])
-def test_family_that_is_listed_wrongly_is_found_out(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    model, _ = build_model(name)
-    family = model.config.model_type
-    monkeypatch.setattr(_exactness, "PACKABLE", PACKABLE | {family})
+def test_the_trial_leaves_the_sparse_attention_of_big_bird() -> None:
+    """Texts as short as those that are tried switch it to full attention for good."""
+    model = build_big_bird()
+    before = state_of(model)
     trial = attempt(model)
-    assert trial.way is Way.PADDED
-    assert family in str(trial.why)
+    assert state_of(model) == before
+    assert trial.way is Way.ALIKE
+    assert trial.changes
+
+
+def test_big_bird_reads_each_text_as_a_fresh_model_does() -> None:
+    generator = np.random.default_rng(0)
+    texts = [generator.integers(3, 95, n) for n in (5, 60, 9, 60, 40, 5)]
+    expected = []
+    for ids in texts:
+        fresh = build_big_bird()
+        states: list[torch.Tensor] = []
+        fresh.encoder.layer[1].register_forward_hook(
+            lambda _, __, output, states=states: states.append(output)
+        )
+        with torch.no_grad():
+            fresh(torch.tensor(ids)[None])
+        (output,) = states
+        states = output[0] if isinstance(output, tuple) else output
+        expected.append(states[0, len(ids) - 1].numpy())
+    forward = ForwardPass(LoadedModel(build_big_bird()), Request((1,), ("rs",), "last"))
+    trial = try_ways(forward)
+    batches = read_activations(
+        forward, TokenizedPrompts.join(texts), 4096, trial.way, trial.beyond
+    )
+    for numbers, found in batches:
+        for number, states in zip(numbers, found, strict=True):
+            np.testing.assert_allclose(
+                states[0, 0], expected[number], rtol=1e-4, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -93,13 +173,13 @@ def test_wrong_positions_are_found_out(
 
     monkeypatch.setattr(_reading, "pad_tries", misplace)
     model = copy.deepcopy(build_model("llama")[0]).to(dtype)
-    assert attempt(model).way is Way.PADDED
+    assert attempt(model).way is Way.PREAMBLE
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tries_are_taken_in_half_precision_too(dtype: torch.dtype) -> None:
     model = copy.deepcopy(build_model("llama")[0]).to(dtype)
-    assert attempt(model) == Trial(Way.TRIES)
+    assert attempt(model).way is Way.TRIES
 
 
 def test_model_that_padding_changes_is_read_in_equal_lengths() -> None:
@@ -123,14 +203,17 @@ def test_preamble_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = []
     run_preamble = ForwardPass.run_preamble
 
-    def spy(forward: ForwardPass, prompts: TokenizedPrompts) -> Preamble:
-        preamble = run_preamble(forward, prompts)
+    def spy(
+        forward: ForwardPass, prompts: TokenizedPrompts, *, own_cache: bool = False
+    ) -> Preamble:
+        preamble = run_preamble(forward, prompts, own_cache=own_cache)
         lengths.append(preamble.n_tokens)
         return preamble
 
     monkeypatch.setattr(ForwardPass, "run_preamble", spy)
     attempt(build_model("llama")[0])
-    assert lengths == [_exactness._PREAMBLE]
+    # Once before rows, and once before tries.
+    assert lengths == [_exactness._PREAMBLE] * 2
 
 
 def test_model_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import DynamicCache
 
 from plug_sklearn.embedding.passes._preambles import (
     LEAST_SAVED,
@@ -117,6 +119,25 @@ def test_texts_that_pool_the_beginning_differently_share_no_preamble() -> None:
     assert runs_of(texts, kept)[0].n_shared == 0
 
 
+def test_room_of_a_cache_is_counted_in_tokens_of_full_attention() -> None:
+    cache = DynamicCache()
+    cache.update(torch.zeros(1, 2, 40, 8), torch.zeros(1, 2, 40, 8), 0)
+    cache.update(torch.zeros(1, 2, 10, 8), torch.zeros(1, 2, 10, 8), 1)
+    # Two layers, of 40 and of 10 tokens, with heads half as wide as the hidden size.
+    assert Preamble(40, cache, None, 0).count_room(hidden_size=32) == 13
+
+
+def test_each_row_has_a_copy_of_the_cache() -> None:
+    cache = DynamicCache()
+    cache.update(torch.ones(1, 2, 4, 8), torch.ones(1, 2, 4, 8), 0)
+    preamble = Preamble(4, cache, None, 0)
+    copied = preamble.repeat_cache(3)
+    copied.update(torch.zeros(3, 2, 1, 8), torch.zeros(3, 2, 1, 8), 0)
+    assert copied.layers[0].keys.shape == (3, 2, 5, 8)
+    assert copied.layers[0].keys[:, :, :4].eq(1).all()
+    assert cache.layers[0].keys.shape == (1, 2, 4, 8)
+
+
 @pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
 def test_pooling_over_both_is_pooling_over_all(pooling: str) -> None:
     states = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
@@ -127,6 +148,6 @@ def test_pooling_over_both_is_pooling_over_all(pooling: str) -> None:
         "max": lambda s: s.max(axis=0),
     }[pooling]
     before, after = pool(states[:3]), pool(states[3:])
-    preamble = Preamble(3, [], before[None, None, None], n_kept=3)
+    preamble = Preamble(3, DynamicCache(), before[None, None, None], n_kept=3)
     joined = preamble.join(after[None, None, None], pooling, np.array([4]))
     np.testing.assert_allclose(joined[0, 0, 0], pool(states), rtol=1e-5, atol=1e-6)

@@ -4,23 +4,22 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from _families import FAMILIES, build_model, shake_weights
+from _families import FAMILIES, HYBRID, PRE_NORM, build_model, shake_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.anatomy._families import PACKABLE
 from plug_sklearn.embedding.models._models import LoadedModel
 from plug_sklearn.embedding.passes import _reading
 from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._forward import ForwardPass
+from plug_sklearn.embedding.passes._lengths import find_wall, find_window
 from plug_sklearn.embedding.passes._preambles import Preamble
 from plug_sklearn.embedding.passes._reading import (
     Way,
-    find_wall,
-    find_window,
     read_activations,
+    read_after_preambles,
     read_padded,
     read_tries,
 )
@@ -70,12 +69,13 @@ def difference(
 BRANCHING = [[5, 6, 7], [5, 6, 8, 9], [5, 6], [10, 11], [5, 12, 13, 14, 15], [10], [16]]
 PREAMBLE = range(3, 35)
 WITH_PREAMBLE = [[*PREAMBLE, n, n + 1] for n in range(50, 60)]
-PACKED = [
+PACKED = sorted(
     name
-    for name in FAMILIES
-    if build_model(name)[0].config.get_text_config().model_type in PACKABLE
-    and name != "falcon, alibi"
-]
+    for name, family in PRE_NORM.items()
+    if family.stack is None
+    and name not in ("bloom", "falcon, alibi", "modernbert", "mpt")
+)
+PRECEDED = sorted({*PACKED, "bloom", "falcon, alibi", "mpt", *HYBRID} - {"mamba"})
 
 
 @pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
@@ -85,6 +85,42 @@ def test_tries_give_what_padded_batches_give(name: str, pooling: str) -> None:
     texts = [ids for ids in BRANCHING if len(ids) <= window]
     prompts = join(texts, keep_first=False)
     assert difference(name, prompts, pooling, pack_nodes=8) < 2e-6
+
+
+@pytest.mark.parametrize("name", PRECEDED)
+def test_rows_after_a_preamble_give_what_padded_batches_give(name: str) -> None:
+    """Also where the preamble is longer than the window, as those of 4 tokens are."""
+    texts = [*BRANCHING, *([*PREAMBLE, *range(50, 51 + n)] for n in (0, 3, 1, 2, 5))]
+    prompts = join(texts, keep_first=False)
+    forward = make_forward(name, "mean")
+    found = in_order(read_after_preambles(forward, prompts, np.arange(len(texts)), 64))
+    expected = in_order(read_padded(forward, prompts, np.arange(len(texts)), 1))
+    assert relative_error(found, expected) < 5e-6
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3_next"])
+@pytest.mark.parametrize("pooling", ["last", "first", "max"])
+def test_rows_after_a_preamble_are_pooled_with_it(name: str, pooling: str) -> None:
+    prompts = join(WITH_PREAMBLE)
+    forward, everything = make_forward(name, pooling), np.arange(len(WITH_PREAMBLE))
+    found = in_order(read_after_preambles(forward, prompts, everything, 64))
+    expected = in_order(read_padded(forward, prompts, everything, 64))
+    assert relative_error(found, expected) < 5e-6
+
+
+def test_a_shared_beginning_runs_once() -> None:
+    forward, shapes = make_forward("qwen3_next"), []
+    read = forward._read
+
+    def spy(batch: Batch, *arguments: object, **options: object) -> object:
+        shapes.append(batch.ids.shape)
+        return read(batch, *arguments, **options)
+
+    forward._read = spy
+    everything = np.arange(len(WITH_PREAMBLE))
+    prompts = join(WITH_PREAMBLE)
+    list(read_after_preambles(forward, prompts, everything, budget=4096))
+    assert shapes == [(1, len(PREAMBLE)), (len(WITH_PREAMBLE), 2)]
 
 
 @pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
@@ -131,7 +167,7 @@ def test_any_texts_in_any_packs_give_the_same(
     assert difference("qwen3", join(texts), pooling, pack_nodes, budget=30) < 2e-6
 
 
-def test_texts_longer_than_the_window_are_padded(
+def test_texts_longer_than_the_window_take_no_trie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     paths = {"read_tries": set(), "read_padded": set()}

@@ -1,0 +1,189 @@
+"""How each text model type of transformers is read, tried on tiny random models.
+
+Run it from a clone::
+
+    python benchmarks/families.py [MODEL_TYPE ...]
+
+Each row of the table, ``benchmarks/families.md``, tells the parts that are given, the
+error of the identity (what a block adds is the sum of its parts), the error of a batch
+against single texts, and the way texts are read. Figures are kept in
+``benchmarks/families.json``: with model types given, only those are tried again. The
+exit code is 1 where an error is larger than rounding.
+"""
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tiny_models import build_config, build_model
+from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+from plug_sklearn.embedding.anatomy._anatomy import Block, find_blocks
+from plug_sklearn.embedding.models._geometry import read_geometry
+from plug_sklearn.embedding.models._models import LoadedModel
+from plug_sklearn.embedding.passes._capture import Request
+from plug_sklearn.embedding.passes._exactness import try_ways
+from plug_sklearn.embedding.passes._forward import ForwardPass
+from plug_sklearn.embedding.passes._reading import read_activations, read_padded
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+
+HERE = Path(__file__).parent
+LARGEST_ERROR = 1e-5
+Figures = dict[str, Any]
+
+
+def draw_prompts(start: int | None) -> TokenizedPrompts:
+    """Draw texts that share beginnings, of 3 to 66 tokens."""
+    generator = np.random.default_rng(2)
+    texts = [generator.integers(5, 90, n) for n in (3, 9)]
+    for n_shared, ends in ((6, (7, 3, 1)), (60, (3, 6, 2))):
+        stem = generator.integers(5, 90, n_shared)
+        texts += [np.concatenate([stem, generator.integers(5, 90, n)]) for n in ends]
+    first = [] if start is None else [start]
+    return TokenizedPrompts.join([np.array([*first, *text]) for text in texts])
+
+
+def try_family(model_type: str, stack: str | None) -> Figures:
+    """Try one stack of one model type."""
+    model = build_model(model_type)
+    geometry = read_geometry(model.config, stack or "auto")
+    loaded, layers = LoadedModel(model), tuple(range(geometry.n_layers))
+    rs = ForwardPass(loaded, Request(layers, ("rs",), "mean", stack))
+    parts = ("rs",) if rs.anatomy.reason else ("rs", "attn", "mlp")
+    forward = ForwardPass(loaded, Request(layers, parts, "mean", stack))
+    trial = try_ways(forward)
+    prompts = draw_prompts(geometry.start_id)
+    alone = in_order(read_padded(forward, prompts, np.arange(len(prompts)), 1))
+    batches = read_activations(forward, prompts, 4096, trial.way, trial.beyond)
+    error = np.linalg.norm(in_order(batches) - alone) / np.linalg.norm(alone)
+    identity = None
+    if len(parts) > 1 and not rs.anatomy.post_norm:
+        identity = measure_identity(forward, prompts)
+    return {
+        "parts": parts,
+        "reason": rs.anatomy.reason,
+        "identity": identity,
+        "batch": float(error),
+        "way": trial.way.value,
+        "why": trial.why,
+    }
+
+
+def in_order(batches: Any) -> np.ndarray:  # noqa: ANN401 - an iterator of pairs
+    """Join batches in the order of their texts."""
+    numbers, states = zip(*batches, strict=True)
+    return np.concatenate(states)[np.argsort(np.concatenate(numbers))]
+
+
+def measure_identity(forward: ForwardPass, prompts: TokenizedPrompts) -> float:
+    """Measure, by plain hooks, what a block adds beyond its parts and others."""
+    errors: list[float] = []
+    handles = []
+    for block in find_blocks(forward.loaded.model, forward.anatomy):
+        handles += hook_block(block, errors)
+    list(read_padded(forward, prompts, np.arange(1), 1))
+    for handle in handles:
+        handle.remove()
+    return max(errors)
+
+
+def hook_block(block: Block, errors: list[float]) -> list[Any]:
+    """Put hooks on a block that note how far each call is from the identity."""
+    rest: list[Tensor] = []
+
+    def first(value: Any) -> Tensor:  # noqa: ANN401 - modules return what they like
+        return value if isinstance(value, Tensor) else value[0]
+
+    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rest[:] = [-first(args or tuple(kwargs.values()))]
+
+    def add(module: nn.Module, _: object, output: object) -> None:
+        states = first(output).reshape(rest[0].shape)
+        rest[0] = rest[0] - states * block.scale_of(module)
+
+    def end(_: nn.Module, __: object, output: object) -> None:
+        states = first(output)
+        errors.append(float((rest[0] + states).norm() / states.norm()))
+
+    return [
+        block.module.register_forward_pre_hook(begin, with_kwargs=True),
+        *(
+            module.register_forward_hook(add)
+            for module in (*block.attn, *block.mlp, *block.others)
+        ),
+        # Before the pass ends at what is read last.
+        block.module.register_forward_hook(end, prepend=True),
+    ]
+
+
+def try_all(model_types: list[str], figures: dict[str, Figures]) -> None:
+    """Try model types, and keep the figures of those that read texts."""
+    for model_type in model_types:
+        try:
+            two = build_config(model_type).is_encoder_decoder
+            runs_on_text(model_type)
+        # Most model types read images or sounds, and some have no tiny model here.
+        except Exception:
+            continue
+        for stack in ("encoder", "decoder") if two else (None,):
+            name = f"{model_type}, {stack}" if stack else model_type
+            try:
+                figures[name] = try_family(model_type, stack)
+            except Exception as error:
+                figures[name] = {"refused": str(error)}
+
+
+def runs_on_text(model_type: str) -> None:
+    """Raise if a model does not run on token ids alone."""
+    model = build_model(model_type)
+    ids = torch.arange(5, 12)[None]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    with torch.no_grad():
+        model(**inputs)
+
+
+def write_table(figures: dict[str, Figures]) -> int:
+    """Write the table; give how many families are off by more than rounding."""
+    read = {name: row for name, row in figures.items() if "way" in row}
+    ways = [row["way"] for row in read.values()]
+    lines = [
+        "# Families of transformers",
+        "",
+        f"{len(read)} stacks are read: "
+        + ", ".join(f"{ways.count(way)} {way}" for way in sorted(set(ways)))
+        + ".",
+        "",
+        "| family | parts | identity error | batch error | way |",
+        "|---|---|---:|---:|---|",
+    ]
+    wrong = 0
+    for name, row in sorted(read.items()):
+        identity = row["identity"]
+        shown = "no identity" if identity is None else f"{identity:.1e}"
+        parts = " ".join(row["parts"]) + (f": {row['reason']}" if row["reason"] else "")
+        lines.append(
+            f"| {name} | {parts} | {shown} | {row['batch']:.1e} | {row['way']} |"
+        )
+        wrong += max(identity or 0, row["batch"]) > LARGEST_ERROR
+    refused = sorted(figures.keys() - read.keys())
+    lines += ["", "Refused, with an error that says why: " + ", ".join(refused) + "."]
+    (HERE / "families.md").write_text("\n".join(lines) + "\n")
+    return wrong
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.CRITICAL)
+    path = HERE / "families.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    try_all(sys.argv[1:] or sorted(MODEL_MAPPING_NAMES), kept)
+    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    sys.exit(int(write_table(kept) > 0))

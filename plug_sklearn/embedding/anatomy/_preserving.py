@@ -1,0 +1,122 @@
+"""Run a model and leave no trace on it."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+@contextmanager
+def preserve_state(model: PreTrainedModel) -> Iterator[Callable[[], bool]]:
+    """Put a model back, afterwards, into the state that it has now.
+
+    A pass may change a model for good: BigBird replaces its sparse attention when a
+    text is short, and some rotary embeddings are rescaled when one is long.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Its weights are not copied: no pass changes them in place.
+
+    Yields
+    ------
+    callable
+        Tells whether anything has changed so far.
+    """
+    modules = list(model.modules())
+    attributes = [_copy_attributes(module) for module in modules]
+    configs = list(_list_configs(modules))
+    settings = [_copy_containers(vars(config)) for config in configs]
+
+    def list_changed() -> Iterator[tuple[object, dict[str, Any]]]:
+        for module, saved in zip(modules, attributes, strict=True):
+            if not _are_equal(saved, vars(module)):
+                yield module, saved
+        for config, saved in zip(configs, settings, strict=True):
+            if not _are_same(saved, vars(config)):
+                yield config, saved
+
+    try:
+        yield lambda: any(True for _ in list_changed())
+    finally:
+        for owner, saved in list(list_changed()):
+            if isinstance(owner, nn.Module):
+                _restore_attributes(owner, saved)
+            else:
+                vars(owner).clear()
+                vars(owner).update(saved)
+
+
+def _list_configs(modules: Sequence[nn.Module]) -> Iterator[PreTrainedConfig]:
+    """List the distinct configurations that modules hold, and those within them."""
+    seen: set[int] = set()
+    held = [vars(module).get("config") for module in modules]
+    while held:
+        config = held.pop()
+        if isinstance(config, PreTrainedConfig) and id(config) not in seen:
+            seen.add(id(config))
+            held += vars(config).values()
+            yield config
+
+
+def _copy_containers(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: copy.copy(value) if type(value) in (list, dict, set) else value
+        for name, value in attributes.items()
+    }
+
+
+def _copy_attributes(module: nn.Module) -> dict[str, Any]:
+    """Copy what a module refers to; of containers and buffers, the contents too."""
+    saved = _copy_containers(vars(module))
+    saved["_buffers"] = {
+        name: None if buffer is None else (buffer, buffer.clone())
+        for name, buffer in module._buffers.items()
+    }
+    return saved
+
+
+def _are_equal(saved: dict[str, Any], now: dict[str, Any]) -> bool:
+    if saved.keys() != now.keys() or saved["_buffers"].keys() != now["_buffers"].keys():
+        return False
+    return all(
+        _are_same(saved[name], value)
+        for name, value in now.items()
+        if name != "_buffers"
+    ) and all(
+        entry is buffer is None
+        or (entry is not None and entry[0] is buffer and entry[1].equal(buffer))
+        for entry, buffer in zip(
+            saved["_buffers"].values(), now["_buffers"].values(), strict=True
+        )
+    )
+
+
+def _are_same(saved: object, now: object) -> bool:
+    """Tell whether an attribute is what it was: the same object, with its contents."""
+    if type(saved) is not type(now):
+        return False
+    if isinstance(saved, dict) and isinstance(now, dict):
+        return list(saved) == list(now) and all(
+            _are_same(saved[key], now[key]) for key in saved
+        )
+    if isinstance(saved, list) and isinstance(now, list):
+        return len(saved) == len(now) and all(map(_are_same, saved, now))
+    if isinstance(saved, bool | int | float | str | set | tuple | torch.dtype):
+        return bool(saved is now or saved == now)
+    return saved is now
+
+
+def _restore_attributes(module: nn.Module, saved: dict[str, Any]) -> None:
+    attributes = vars(module)
+    buffers = {}
+    for name, entry in saved["_buffers"].items():
+        if entry is not None and not entry[0].equal(entry[1]):
+            entry[0].copy_(entry[1])
+        buffers[name] = None if entry is None else entry[0]
+    attributes.clear()
+    attributes.update({**saved, "_buffers": buffers})
