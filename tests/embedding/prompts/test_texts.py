@@ -1,5 +1,5 @@
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ class ArrowColumn:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[object]:
         return iter([Scalar(value=value) for value in self.values])
 
     def to_pylist(self) -> list[object]:
@@ -68,7 +68,7 @@ class ArrowTable:
 class RowTable(ArrowTable):
     """One that also iterates over its rows, as a ``Dataset`` of datasets does."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[object]:
         return iter([{"text": "x"}] * len(self))
 
 
