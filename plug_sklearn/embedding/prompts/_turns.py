@@ -1,5 +1,6 @@
 """What a chat template writes around a user's message, rendered once."""
 
+import os.path
 import re
 from dataclasses import dataclass
 
@@ -78,6 +79,16 @@ def render_turn(tokenizer: PreTrainedTokenizerBase) -> ChatTurn:
         if _is_stripped(character, end, after):
             right += character
     return ChatTurn(start, end, left, right)
+
+
+def describe_difference(before: ChatTurn, now: ChatTurn) -> str:
+    """Show where two turns differ first, in a few words."""
+    if (before.start, before.end) == (now.start, now.end):
+        return "it strips the ends of messages otherwise"
+    then, found = before.start + before.end, now.start + now.end
+    place = len(os.path.commonprefix([then, found]))  # noqa: RUF071 - of characters
+    shown = slice(max(0, place - 20), place + 20)
+    return f"then {then[shown]!r}, now {found[shown]!r}"
 
 
 def is_fixed(tokenizer: PreTrainedTokenizerBase) -> bool:
