@@ -129,9 +129,8 @@ class LanguageModel:
 
         Nothing is said of a template that writes something else each time.
         """
-        fitted = self.turn if self.fitted_turn else None
-        key = (tell_state(self.source), fitted)
-        if fitted is None or key in _TOLD:
+        fitted = self.fitted_turn
+        if fitted is None or (key := (tell_state(self.source), fitted)) in _TOLD:
             return
         try:
             tokenizer = load_tokenizer(self.source)

@@ -5,23 +5,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from plug_sklearn.embedding.anatomy._families import Stack
-
-# Families that number positions from the padding token's id + 1 on, which takes that
-# many places from their table of positions.
-_NUMBERED_AFTER_PADDING = frozenset(
-    {
-        "camembert",
-        "data2vec-text",
-        "ibert",
-        "longformer",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "xmod",
-    }
-)
+from plug_sklearn.embedding.models._limits import find_limit
 
 
 @dataclass(frozen=True)
@@ -79,12 +63,6 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
             f"{config.model_type!r}, which is no encoder-decoder model. "
             f"Got {stack!r} instead."
         )
-    max_tokens = getattr(text, "max_position_embeddings", None)
-    if max_tokens is not None and max_tokens < 1:
-        # XLNet's way of saying that there is no limit.
-        max_tokens = None
-    if max_tokens is not None and config.model_type in _NUMBERED_AFTER_PADDING:
-        max_tokens -= text.pad_token_id + 1
     # A layer of ALBERT may be several blocks, each with attention and an MLP.
     n_layers = text.num_hidden_layers * getattr(text, "inner_group_num", 1)
     start_id = None
@@ -98,4 +76,5 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
                 f"{config.model_type!r} without a decoder_start_token_id in its "
                 "configuration. Got 'decoder' instead."
             )
+    max_tokens = find_limit(config, chosen)
     return Geometry(chosen, n_layers, text.hidden_size, max_tokens, start_id)

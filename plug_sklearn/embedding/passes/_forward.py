@@ -16,10 +16,15 @@ from plug_sklearn.embedding.anatomy._anatomy import (
     is_tabled,
     require_parts,
 )
+from plug_sklearn.embedding.models._limits import find_row_multiple
 from plug_sklearn.embedding.models._models import LoadedModel
 from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
 from plug_sklearn.embedding.passes._capture import AllRead, Capture, Request
 from plug_sklearn.embedding.passes._preambles import Preamble
+from plug_sklearn.embedding.passes._rotary import (
+    list_dynamic_modules,
+    reset_rotary_factors,
+)
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 States = NDArray[np.float32]
@@ -43,6 +48,8 @@ class ForwardPass:
         Where the model keeps its parts.
     pad_id : int
         The token that fills rows.
+    row_multiple : int
+        What the length of rows is to be a multiple of.
 
     Raises
     ------
@@ -62,9 +69,15 @@ class ForwardPass:
         )
         # Those that the table does not know may treat tokens together, by a capacity.
         self.narrows = is_tabled(loaded.model, request.stack)
-        pad_id = getattr(loaded.model.config.get_text_config(), "pad_token_id", None)
-        # Some configurations say -1; what fills rows is masked, whatever it is.
-        self.pad_id = pad_id if isinstance(pad_id, int) and pad_id >= 0 else 0
+        config = loaded.model.config
+        pad_id = getattr(config.get_text_config(), "pad_token_id", None)
+        n_rows = loaded.model.get_input_embeddings().weight.shape[0]
+        # Some configurations say -1, or name a token that the model has no row for;
+        # what fills rows is masked, whatever it is.
+        fits = isinstance(pad_id, int) and 0 <= pad_id < n_rows
+        self.pad_id = pad_id if fits else 0
+        self.row_multiple = find_row_multiple(config, request.stack)
+        self.dynamic_modules = list_dynamic_modules(loaded.model)
 
     def run(self, batch: Batch, preamble: Preamble | None = None) -> States:
         """Read the activations of one batch.
@@ -125,6 +138,8 @@ class ForwardPass:
             inputs |= {self._cache_name: cache, "use_cache": True}
         capture = Capture(self.request, batch, narrows=self.narrows)
         with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
+            for module in self.dynamic_modules:
+                reset_rotary_factors(module)
             capture.listen_to(self.blocks, hooks)
             try:
                 self.loaded.model(**inputs)

@@ -7,6 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
+from plug_sklearn.embedding.models._limits import (
+    find_dynamic_start,
+    list_rope_parameters,
+)
 from plug_sklearn.embedding.passes._batches import pad_prompts, pad_tries, run_batches
 from plug_sklearn.embedding.passes._forward import ForwardPass, States
 from plug_sklearn.embedding.passes._preambles import Preamble, find_runs, pack_after
@@ -58,11 +62,12 @@ def read_activations(
         Their activations.
     """
     lengths, numbers = prompts.lengths, np.arange(len(prompts))
-    if way is Way.ALIKE:
-        for length in np.unique(lengths):
-            yield from read_padded(forward, prompts, numbers[lengths == length], budget)
-        return
     config = forward.loaded.model.config
+    # With dynamic scaling, rotary factors depend on the longest row of a pass.
+    alike = lengths > (0 if way is Way.ALIKE else find_dynamic_start(config))
+    for length in np.unique(lengths[alike]):
+        yield from read_padded(forward, prompts, numbers[lengths == length], budget)
+    numbers, lengths = numbers[~alike], lengths[~alike]
     # Beyond the wall, rotary factors are others for all texts of a pass.
     wall = find_wall(config)
     short = numbers[lengths <= wall]
@@ -85,7 +90,9 @@ def read_padded(
         prompts.lengths[numbers].tolist(),
         budget,
         lambda rows: forward.run(
-            pad_prompts(prompts, numbers[rows].tolist(), forward.pad_id)
+            pad_prompts(
+                prompts, numbers[rows].tolist(), forward.pad_id, forward.row_multiple
+            )
         ),
     ):
         yield numbers[rows], states
@@ -171,10 +178,8 @@ def find_window(config: PreTrainedConfig) -> float:
 def find_wall(config: PreTrainedConfig) -> float:
     """Find the length from which on a pass uses other rotary factors; else infinity."""
     text = config.get_text_config()
-    rope = getattr(text, "rope_parameters", None) or {}
-    # Some families have rotary parameters for each kind of layer.
-    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
-    if not any(kind.get("rope_type") == "longrope" for kind in kinds):
+    kinds = list_rope_parameters(config)
+    if not any(kind["rope_type"] == "longrope" for kind in kinds):
         return np.inf
     name = "original_max_position_embeddings"
     walls = [kind.get(name) for kind in kinds] + [getattr(text, name, None)]
