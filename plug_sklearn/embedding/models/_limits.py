@@ -94,7 +94,7 @@ def find_row_multiple(config: PreTrainedConfig, stack: Stack | None) -> int:
     if stack == "decoder":
         return 1
     if isinstance(window, list | tuple):
-        return max(window)
+        return int(max(window))
     if getattr(text, "attention_type", None) == "block_sparse":
         return int(text.block_size)
     return window if isinstance(window, int) else 1
@@ -104,7 +104,8 @@ def list_rope_parameters(config: PreTrainedConfig) -> list[dict[str, Any]]:
     """List the rotary parameters of each kind of layer; one empty dict for none."""
     text = config.get_text_config()
     names = ("rope_parameters", "rope_scaling")
-    rope = next((r for name in names if (r := getattr(text, name, None))), {})
+    found = [getattr(text, name, None) for name in names]
+    rope: dict[str, Any] = next((r for r in found if isinstance(r, dict)), {})
     kinds = [kind for kind in rope.values() if isinstance(kind, dict)]
     return [
         {"rope_type": kind.get("type"), **kind} for kind in (kinds if kinds else [rope])

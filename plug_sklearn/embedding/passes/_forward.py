@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from plug_sklearn.embedding.anatomy._anatomy import (
     anatomy_of,
@@ -69,14 +69,8 @@ class ForwardPass:
         )
         # Those that the table does not know may treat tokens together, by a capacity.
         self.narrows = is_tabled(loaded.model, request.stack)
-        config = loaded.model.config
-        pad_id = getattr(config.get_text_config(), "pad_token_id", None)
-        n_rows = loaded.model.get_input_embeddings().weight.shape[0]
-        # Some configurations say -1, or name a token that the model has no row for;
-        # what fills rows is masked, whatever it is.
-        fits = isinstance(pad_id, int) and 0 <= pad_id < n_rows
-        self.pad_id = pad_id if fits else 0
-        self.row_multiple = find_row_multiple(config, request.stack)
+        self.pad_id = _choose_pad_id(loaded.model)
+        self.row_multiple = find_row_multiple(loaded.model.config, request.stack)
         self.dynamic_modules = list_dynamic_modules(loaded.model)
 
     def run(self, batch: Batch, preamble: Preamble | None = None) -> States:
@@ -193,3 +187,15 @@ class ForwardPass:
             )
         n_layers, n_parts = len(self.request.layers), len(self.request.parts)
         return activations.reshape(len(activations), n_layers, n_parts, -1)
+
+
+def _choose_pad_id(model: PreTrainedModel) -> int:
+    """Choose the token that fills rows, which is masked, whatever it is.
+
+    Some configurations say -1, or name a token that the embedding has no row for.
+    """
+    pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
+    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]  # Module attributes are a union to mypy
+    if isinstance(pad_id, int) and 0 <= pad_id < len(weight):
+        return pad_id
+    return 0
