@@ -134,11 +134,12 @@ class LanguageModel:
             return
         try:
             tokenizer = load_tokenizer(self.source)
-        except OSError:
-            # What is stored can be read without the model.
+            now, again = render_turn(tokenizer), render_turn(tokenizer)
+        except (OSError, ValueError, ImportError):
+            # Texts can be read as in fit without the template, and stored ones without
+            # the tokenizer.
             return
-        now = render_turn(tokenizer)
-        if now == fitted or now != render_turn(tokenizer):
+        if now == fitted or now != again:
             return
         warn_user(
             f"The chat template of {self.source.name!r} does not write what it wrote "

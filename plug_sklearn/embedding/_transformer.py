@@ -250,7 +250,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
 
         Parameters
         ----------
-        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+        X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
             Strings, one text a row.
         y : None
             Ignored.
@@ -289,7 +290,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
 
         Parameters
         ----------
-        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+        X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
             Strings, one text a row. Equal texts are computed once.
 
         Returns
@@ -324,7 +326,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
 
         Parameters
         ----------
-        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+        X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
             Strings, one text a row.
 
         Returns
@@ -542,7 +545,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
 
 @contextmanager
 def _naming_positions(positions: Mapping[str, int]) -> Iterator[None]:
-    """Let errors about one text name its position in X."""
+    """Let an error about one text name its position in X."""
     try:
         yield
     except RefusedTextError as error:

@@ -172,6 +172,16 @@ def test_stored_texts_are_read_with_the_date_of_fit(
         assert len(store) == len(TEXTS)
 
 
+def test_stored_texts_need_no_tokenizer(
+    dated: str, clock: Clock, tmp_path: Path
+) -> None:
+    embedder = fit(dated, store=tmp_path / "store")
+    expected = embedder.transform(TEXTS)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (Path(dated) / name).unlink()
+    assert_array_equal(embedder.transform(TEXTS), expected)
+
+
 def test_chat_template_asked_for_after_fit_is_rendered_anew(
     dated: str, clock: Clock
 ) -> None:

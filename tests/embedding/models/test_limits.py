@@ -1,8 +1,6 @@
 """Prompts as long as the limit, and what the model itself does with them."""
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,20 +222,3 @@ def test_texts_up_to_the_limit_are_read_as_each_alone(
     for texts, rows in ((TEXTS, [0, 1, 2, 3]), (TEXTS[::-1], [3, 2, 1, 0])):
         found = embedder.transform(texts)[:, 0, 0]
         assert_allclose(found, np.array(expected)[rows], rtol=1e-4, atol=1e-4)
-
-
-def test_dynamic_scaling_does_not_depend_on_what_was_read_before(
-    save_model: Save, byte_tokenizer: Callable[..., object], tmp_path: Path
-) -> None:
-    config = hf.LlamaConfig(**LLAMA, rope_parameters=DYNAMIC)
-    folder = save_model(config, byte_tokenizer())
-    fresh = tmp_path / "same"
-    shutil.copytree(folder, fresh)
-    texts = ["x" * 24, "x" * 30, "x" * 60]
-    embedder = HFEmbeddingTransformer(folder, device="cpu").fit(texts)
-    together = embedder.transform(texts)
-    after = np.concatenate([embedder.transform([text]) for text in texts[::-1]])[::-1]
-    other = HFEmbeddingTransformer(str(fresh), device="cpu").fit(texts)
-    first = np.concatenate([other.transform([text]) for text in texts])
-    assert_allclose(together, first, rtol=1e-5, atol=1e-5)
-    assert_allclose(after, first, rtol=1e-5, atol=1e-5)
