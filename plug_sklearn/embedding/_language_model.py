@@ -1,7 +1,7 @@
 """One language model and how it reads texts: distinct texts → activations."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from plug_sklearn._provenance import ProvenanceWarning
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.anatomy._families import Stack
 from plug_sklearn.embedding.models._geometry import Geometry, read_geometry
 from plug_sklearn.embedding.models._identity import warn_of_change
@@ -22,16 +24,31 @@ from plug_sklearn.embedding.models._models import (
     load_config,
     load_model,
     load_tokenizer,
+    tell_state,
 )
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._exactness import try_ways
 from plug_sklearn.embedding.passes._forward import ForwardPass
 from plug_sklearn.embedding.passes._reading import read_activations
+from plug_sklearn.embedding.prompts._earlier import makes_earlier_prompts
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts._turns import (
+    ChatTurn,
+    describe_difference,
+    render_turn,
+)
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
+
+#: Settings that earlier releases did not put into a store's key, and their value where
+#: it is always the same.
+LITERAL_READING = 2
+ADDED_SETTINGS = frozenset({"turn", "literal_reading"})
+
+# Models and turns of which a change has been told in this process.
+_TOLD: set[tuple[Hashable, ChatTurn]] = set()
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,8 @@ class LanguageModel:
         The stack that was read then, for where its configuration is not at hand.
     fitted_sizes : tuple of int or None
         Layers and hidden size then.
+    fitted_turn : ChatTurn or None
+        What the chat template wrote around a message then; None renders it anew.
     """
 
     source: ModelSource
@@ -70,6 +89,7 @@ class LanguageModel:
     origin: str | None = None
     fitted_stack: Stack | None = None
     fitted_sizes: tuple[int, int] | None = None
+    fitted_turn: ChatTurn | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
@@ -94,8 +114,43 @@ class LanguageModel:
         if not self._readers:
             geometry, tokenizer = self.geometry, load_tokenizer(self.source)
             limit, start = geometry.max_tokens, geometry.start_id
-            self._readers.append(PromptReader(tokenizer, self.prompts, limit, start))
+            self._readers.append(
+                PromptReader(tokenizer, self.prompts, limit, start, self.fitted_turn)
+            )
         return self._readers[0]
+
+    @property
+    def turn(self) -> ChatTurn | None:
+        """What stands around each message; None without a chat template."""
+        if not self.prompts.chat_template:
+            return None
+        return self.fitted_turn or self.prompt_reader.frame.turn
+
+    def warn_of_other_turn(self) -> None:
+        """Warn, once in a process, if the chat template writes something else by now.
+
+        Nothing is said of a template that writes something else each time.
+        """
+        fitted = self.fitted_turn
+        if fitted is None or (key := (tell_state(self.source), fitted)) in _TOLD:
+            return
+        try:
+            tokenizer = load_tokenizer(self.source)
+            now, again = render_turn(tokenizer), render_turn(tokenizer)
+        except (OSError, ValueError, ImportError):
+            # Texts can be read as in fit without the template, and stored ones without
+            # the tokenizer.
+            return
+        if now == fitted or now != again:
+            return
+        warn_user(
+            f"The chat template of {self.source.name!r} does not write what it wrote "
+            "when HFEmbeddingTransformer was fitted: "
+            f"{describe_difference(fitted, now)}. Texts are read as in 'fit'; fit "
+            "again to use what the template writes now.",
+            ProvenanceWarning,
+        )
+        _TOLD.add(key)
 
     def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were cut or lost all tokens."""
@@ -169,8 +224,8 @@ class LanguageModel:
 
     def describe(self) -> dict[str, Any]:
         """Give all that changes a text's activations, as JSON, but for the model."""
-        weights = self.weights
-        return {
+        weights, turn = self.weights, self.turn
+        settings = {
             "reading": READING,
             "dtype": str(weights.dtype).removeprefix("torch."),
             "attn_implementation": weights.attn_implementation,
@@ -182,6 +237,15 @@ class LanguageModel:
             "stack": self._find_stack(),
             **asdict(self.prompts),
         }
+        if turn is not None:
+            settings["turn"] = asdict(turn)
+        if self.prompts.special_tokens == "literal":
+            settings["literal_reading"] = LITERAL_READING
+        return settings
+
+    def makes_earlier_prompts(self) -> bool:
+        """Tell whether releases without ``ADDED_SETTINGS`` made the same prompts."""
+        return makes_earlier_prompts(self.prompt_reader)
 
     def _find_stack(self) -> Stack | None:
         try:

@@ -1,7 +1,8 @@
 """Text → activations, as a scikit-learn transformer."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from numbers import Integral
 from os.path import expanduser
 from pathlib import Path
@@ -28,10 +29,13 @@ from plug_sklearn.embedding.models._models import (
     WeightOptions,
     find_commit,
     load_config,
+    load_tokenizer,
 )
 from plug_sklearn.embedding.prompts._frames import SLOT
 from plug_sklearn.embedding.prompts._prompts import PromptOptions
+from plug_sklearn.embedding.prompts._refusals import RefusedTextError
 from plug_sklearn.embedding.prompts._texts import read_texts
+from plug_sklearn.embedding.prompts._turns import ChatTurn, render_turn
 
 PARTS = ("rs", "attn", "mlp")
 OWNER = "HFEmbeddingTransformer"
@@ -47,9 +51,9 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     family of models gives the raw states, before the final norm, pooled over the
     text's tokens on the model's device.
 
-    ``fit`` reads only the model's configuration. The weights load on the first
-    ``transform``; one process holds one copy of a model, however many clones ask for
-    it, and a pickle holds none.
+    ``fit`` reads only the model's configuration, and its tokenizer for a chat
+    template. The weights load on the first ``transform``; one process holds one copy
+    of a model, however many clones ask for it, and a pickle holds none.
 
     Parameters
     ----------
@@ -81,11 +85,13 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         A string that holds ``{text}``, which each text replaces.
     chat_template : bool, default=False
         Whether to wrap each text (in its ``prompt_template``) as a user turn with the
-        tokenizer's own chat template.
+        tokenizer's own chat template. The template is rendered once, in ``fit``; if it
+        writes today's date, ``transform`` and copies of this estimator keep that date,
+        and a warning tells when the template has come to write something else.
     special_tokens : {"parse", "literal"}, default="parse"
         ``"parse"``: text that spells a special token becomes it, as ready-made
         prompts need. ``"literal"``: text from strangers cannot; the template's still
-        do.
+        do, and the tokens around a text are the same for every text.
     stack : {"auto", "encoder", "decoder"}, default="auto"
         Which stack of an encoder-decoder model; ``"auto"`` is its encoder. The
         decoder reads its start token and then the text, the encoder the text.
@@ -258,7 +264,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
 
         Parameters
         ----------
-        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+        X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
             Strings, one text a row.
         y : None
             Ignored.
@@ -286,6 +293,10 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         self.model_revision_ = find_commit(self._source)
         self._origin: str | None = None
         self._stack = geometry.stack
+        self._turn: dict[str, str] | None = None
+        if self.chat_template:
+            # Once for all texts: a template may write today's date.
+            self._turn = asdict(render_turn(load_tokenizer(self._source)))
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as for fit
@@ -293,7 +304,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
 
         Parameters
         ----------
-        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+        X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
             Strings, one text a row. Equal texts are computed once.
 
         Returns
@@ -317,7 +329,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
         activations = np.empty((len(texts), *shape), dtype=np.float32)
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
-        self._fill(distinct, activations, rows)
+        with _naming_positions(first_rows):
+            self._fill(distinct, activations, rows)
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
         return activations
@@ -327,7 +340,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
 
         Parameters
         ----------
-        X : list, tuple, 1-D array, Series, datasets column or one-column frame
+        X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
             Strings, one text a row.
 
         Returns
@@ -338,9 +352,14 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         """
         check_is_fitted(self)
         self._check_parameters()
-        reader = self._describe_model().prompt_reader
-        prompts = reader.read(read_texts(X, OWNER))
+        texts = read_texts(X, OWNER)
+        model = self._describe_model()
+        reader = model.prompt_reader
+        first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
+        with _naming_positions(first_rows):
+            prompts = reader.read(texts)
         reader.tell_changes()
+        model.warn_of_other_turn()
         chosen = {"last": slice(-1, None), "first": slice(0, 1)}.get(self.pooling)
         return [
             tokens[chosen] if chosen else tokens
@@ -511,7 +530,14 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
             origin=self._origin,
             fitted_stack=self._stack,
             fitted_sizes=(self.n_model_layers_, self.hidden_size_),
+            fitted_turn=self._find_turn(),
         )
+
+    def _find_turn(self) -> ChatTurn | None:
+        """Give what the chat template wrote in ``fit``, if it was asked for then."""
+        # Pickles of earlier releases do not have it.
+        turn: dict[str, str] | None = getattr(self, "_turn", None)
+        return ChatTurn(**turn) if turn and self.chat_template else None
 
     def _fill(
         self,
@@ -544,3 +570,13 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
                 report=report,
             )
         model.tell_changes()
+        model.warn_of_other_turn()
+
+
+@contextmanager
+def _naming_positions(positions: Mapping[str, int]) -> Iterator[None]:
+    """Let an error about one text name its position in X."""
+    try:
+        yield
+    except RefusedTextError as error:
+        raise error.at(positions[error.text]) from None

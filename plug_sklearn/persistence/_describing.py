@@ -1,6 +1,7 @@
 """Fitted estimators → records and tensors."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,9 @@ def _describe_embedder(embedder: Any) -> Described:  # noqa: ANN401 - as above
         "origin": embedder._find_origin(),
         "stack": embedder._stack,
     }
+    turn = embedder._find_turn()
+    if turn is not None:
+        record["turn"] = asdict(turn)
     return record, {}
 
 

@@ -187,6 +187,7 @@ def _restore_embedder(
     embedder.model_revision_ = record.model_revision
     embedder._origin = record.origin
     embedder._stack = record.stack
+    embedder._turn = None if record.turn is None else record.turn.model_dump()
     return embedder
 
 

@@ -110,6 +110,15 @@ class AggregatorRecord(Record):
     output: Output | None
 
 
+class TurnRecord(Record):
+    """What a chat template wrote around a message in ``fit``."""
+
+    start: str
+    end: str
+    stripped_left: str
+    stripped_right: str
+
+
 class EmbedderRecord(Record):
     """A fitted :class:`~plug_sklearn.HFEmbeddingTransformer`: no weights."""
 
@@ -122,6 +131,8 @@ class EmbedderRecord(Record):
     model_revision: str | None
     origin: str | None
     stack: Literal["encoder", "decoder"] | None
+    # Only written with a chat template: other files are as they ever were.
+    turn: TurnRecord | None = None
 
 
 class ScalerRecord(Record):

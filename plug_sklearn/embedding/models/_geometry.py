@@ -7,23 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from plug_sklearn.embedding.anatomy._families import Stack
-
-# Families that number positions from the padding token's id + 1 on, which takes that
-# many places from their table of positions.
-_NUMBERED_AFTER_PADDING = frozenset(
-    {
-        "camembert",
-        "data2vec-text",
-        "ibert",
-        "longformer",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "xmod",
-    }
-)
+from plug_sklearn.embedding.models._limits import find_limit
 
 # Families that run other blocks than `num_hidden_layers` of their configuration, each
 # once: how many calls of a block a text takes.
@@ -104,12 +88,6 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
             f"Got {stack!r} instead."
         )
     text = _config_of_stack(config, chosen)
-    max_tokens = getattr(text, "max_position_embeddings", None)
-    if max_tokens is not None and max_tokens < 1:
-        # XLNet's way of saying that there is no limit.
-        max_tokens = None
-    if max_tokens is not None and config.model_type in _NUMBERED_AFTER_PADDING:
-        max_tokens -= text.pad_token_id + 1
     count = _CALLS.get(text.model_type)
     n_layers = text.num_hidden_layers if count is None else count(text)
     start_id = None
@@ -123,6 +101,7 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
                 f"{config.model_type!r} without a decoder_start_token_id or a "
                 "bos_token_id in its configuration. Got 'decoder' instead."
             )
+    max_tokens = find_limit(text, chosen)
     return Geometry(chosen, n_layers, text.hidden_size, max_tokens, start_id)
 
 

@@ -48,11 +48,15 @@ class Batch:
 
 
 def pad_prompts(
-    prompts: TokenizedPrompts, numbers: Sequence[int], pad_id: int
+    prompts: TokenizedPrompts,
+    numbers: Sequence[int],
+    pad_id: int,
+    row_multiple: int = 1,
 ) -> Batch:
-    """Make a batch with a row for each prompt."""
+    """Make a batch with a row for each prompt, as long as a multiple of some number."""
     all_ids = [prompts.ids_of(number) for number in numbers]
-    shape = (len(all_ids), max(len(ids) for ids in all_ids))
+    longest = max(len(ids) for ids in all_ids)
+    shape = (len(all_ids), longest + -longest % row_multiple)
     padded = np.full(shape, pad_id, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)
     pooled = []

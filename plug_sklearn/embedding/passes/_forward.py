@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from plug_sklearn.embedding.anatomy._anatomy import (
     anatomy_of,
@@ -17,10 +17,15 @@ from plug_sklearn.embedding.anatomy._anatomy import (
     require_parts,
 )
 from plug_sklearn.embedding.anatomy._preserving import preserve_state
+from plug_sklearn.embedding.models._limits import find_row_multiple
 from plug_sklearn.embedding.models._models import LoadedModel
 from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
 from plug_sklearn.embedding.passes._capture import AllRead, Capture, Request
 from plug_sklearn.embedding.passes._preambles import Preamble
+from plug_sklearn.embedding.passes._rotary import (
+    list_dynamic_modules,
+    reset_rotary_factors,
+)
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 States = NDArray[np.float32]
@@ -44,6 +49,8 @@ class ForwardPass:
         Where the model keeps its parts.
     pad_id : int
         The token that fills rows.
+    row_multiple : int
+        What the length of rows is to be a multiple of.
 
     Raises
     ------
@@ -61,9 +68,9 @@ class ForwardPass:
         require_parts(loaded.model, self.anatomy, request.parts)
         # Those that the table does not know may treat tokens together, by a capacity.
         self.narrows = is_tabled(loaded.model, request.stack)
-        pad_id = getattr(loaded.model.config.get_text_config(), "pad_token_id", None)
-        # Some configurations say -1; what fills rows is masked, whatever it is.
-        self.pad_id = pad_id if isinstance(pad_id, int) and pad_id >= 0 else 0
+        self.pad_id = _choose_pad_id(loaded.model)
+        self.row_multiple = find_row_multiple(loaded.model.config, request.stack)
+        self.dynamic_modules = list_dynamic_modules(loaded.model)
 
     def run(self, batch: Batch, preamble: Preamble | None = None) -> States:
         """Read the activations of one batch.
@@ -169,6 +176,8 @@ class ForwardPass:
             trial = self.loaded.trials.get(self.request.stack)
             if trial is not None and trial.changes:
                 hooks.enter_context(preserve_state(self.loaded.model))
+            for module in self.dynamic_modules:
+                reset_rotary_factors(module)
             capture.listen_to(self.blocks, hooks)
             try:
                 self.loaded.model(**inputs)
@@ -226,3 +235,15 @@ class ForwardPass:
             )
         n_layers, n_parts = len(self.request.layers), len(self.request.parts)
         return activations.reshape(len(activations), n_layers, n_parts, -1)
+
+
+def _choose_pad_id(model: PreTrainedModel) -> int:
+    """Choose the token that fills rows, which is masked, whatever it is.
+
+    Some configurations say -1, or name a token that the embedding has no row for.
+    """
+    pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
+    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]  # Module attributes are a union to mypy
+    if isinstance(pad_id, int) and 0 <= pad_id < len(weight):
+        return pad_id
+    return 0

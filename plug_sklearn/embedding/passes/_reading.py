@@ -105,7 +105,9 @@ def read_padded(
         prompts.lengths[numbers].tolist(),
         budget,
         lambda rows: forward.run(
-            pad_prompts(prompts, numbers[rows].tolist(), forward.pad_id)
+            pad_prompts(
+                prompts, numbers[rows].tolist(), forward.pad_id, forward.row_multiple
+            )
         ),
     ):
         yield numbers[rows], states

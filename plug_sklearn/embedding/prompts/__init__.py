@@ -2,11 +2,14 @@
 
 ``_texts``
     The containers of texts that users pass.
-``_prompts``, with ``_frames``, ``_special`` and ``_cutting``
-    Texts → prompts; what stands around a text; special tokens, and text that spells
-    them; texts that are too long.
-``_notices``
-    What was done to texts, told once.
+``_prompts``, with ``_turns``, ``_frames``, ``_special``, ``_literal`` and ``_cutting``
+    Texts → prompts: what a chat template writes around a message; what stands around a
+    text; special tokens; text that spells them and does not mean them; texts that are
+    too long.
+``_earlier``
+    Whether prompts are what earlier releases made of the same texts.
+``_notices``, ``_refusals``
+    What was done to texts, told once; texts that cannot be read.
 ``_tokenized``
     Prompts as flat arrays of token ids.
 """

@@ -10,10 +10,13 @@ from transformers import PreTrainedTokenizerBase
 
 from plug_sklearn._forks import make_lock
 from plug_sklearn.embedding.prompts._cutting import make_cutter
-from plug_sklearn.embedding.prompts._frames import SLOT, frame_texts
+from plug_sklearn.embedding.prompts._frames import SLOT, PromptFrame
+from plug_sklearn.embedding.prompts._literal import LiteralEncoder
 from plug_sklearn.embedding.prompts._notices import Notices
+from plug_sklearn.embedding.prompts._refusals import RefusedTextError
 from plug_sklearn.embedding.prompts._special import SpecialTokens
 from plug_sklearn.embedding.prompts._tokenized import Ids, TokenizedPrompts
+from plug_sklearn.embedding.prompts._turns import ChatTurn, render_turn
 
 #: Texts tokenized in one call: a fast tokenizer keeps kilobytes for each.
 CHUNK = 1024
@@ -48,6 +51,9 @@ class PromptReader:
         The longest prompt that the model takes, in tokens; None where it has no limit.
     start_id : int or None
         The token that a decoder stack reads before the text.
+    turn : ChatTurn, default=None
+        What the chat template writes around a message; None renders it now. Only used
+        with ``chat_template``.
     """
 
     def __init__(
@@ -56,15 +62,26 @@ class PromptReader:
         options: PromptOptions,
         model_limit: int | None,
         start_id: int | None = None,
+        turn: ChatTurn | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.options = options
         self.start = [] if start_id is None else [start_id]
         self.limit = self._decide_limit(model_limit)
-        self.frame = frame_texts(
-            tokenizer, options.prompt_template, options.chat_template
-        )
+        if options.chat_template:
+            turn = turn or render_turn(tokenizer)
+        else:
+            turn = ChatTurn()
+        self.frame = PromptFrame(options.prompt_template or SLOT, turn)
+        # A chat template spells the beginning-of-text token itself.
+        self.adds_special = not options.chat_template
         self.special = SpecialTokens(tokenizer)
+        self.literal: LiteralEncoder | None = None
+        if options.special_tokens == "literal":
+            with _TOKENIZING:
+                self.literal = LiteralEncoder(
+                    tokenizer, self.special, self.frame, self.adds_special
+                )
         self.eos_id = self._find_eos_id()
         self.notices = Notices()
 
@@ -77,8 +94,11 @@ class PromptReader:
 
         Raises
         ------
+        RefusedTextError
+            If a text has no token at all, or a character that is a special token by
+            itself where special tokens are read literally.
         ValueError
-            If a text has no token at all, or the limit leaves no room for text.
+            If the limit leaves no room for text.
         """
         self.notices.n_read += len(texts)
         tokenized: list[Ids] = []
@@ -89,9 +109,11 @@ class PromptReader:
         n_start = len(self.start)
         empty = [row for row, ids in enumerate(tokenized) if len(ids) == n_start]
         if empty:
-            raise ValueError(
+            text = texts[empty[0]]
+            raise RefusedTextError(
+                text,
                 "X given to HFEmbeddingTransformer must hold texts of at least one "
-                f"token. Got {texts[empty[0]]!r} instead."
+                f"token. Got {text!r} instead",
             )
         return self._choose_positions(tokenized)
 
@@ -112,28 +134,23 @@ class PromptReader:
         ]
 
     def _tokenize(self, texts: Sequence[str]) -> list[Ids]:
-        prompts = [self.frame.fill(text) for text in texts]
-        # A chat template spells the beginning-of-text token itself.
-        adds_special = not self.options.chat_template
-        tokenized = self.tokenizer(
-            prompts, add_special_tokens=adds_special, verbose=False
-        )["input_ids"]
-        if self.options.special_tokens == "literal":
-            n_own = self.special.count(self._tokenize_frame())
-            for row, text in enumerate(texts):
-                if self.special.count(tokenized[row]) > n_own:
-                    pieces = self.frame.split(text)
-                    tokenized[row] = self.special.encode_literally(pieces, adds_special)
+        if self.literal is not None:
+            tokenized = self.literal.encode(texts)
+        else:
+            tokenized = self._tokenize_whole([self.frame.fill(text) for text in texts])
         return [np.array([*self.start, *ids], dtype=np.int32) for ids in tokenized]
+
+    def _tokenize_whole(self, prompts: Sequence[str]) -> list[list[int]]:
+        tokenized: list[list[int]] = self.tokenizer(
+            list(prompts), add_special_tokens=self.adds_special, verbose=False
+        )["input_ids"]
+        return tokenized
 
     def _tokenize_frame(self) -> list[int]:
         """Tokenize what stands around every text, and the tokenizer's own tokens."""
-        ids: list[int] = self.tokenizer(
-            self.frame.fill(""),
-            add_special_tokens=not self.options.chat_template,
-            verbose=False,
-        )["input_ids"]
-        return ids
+        if self.literal is not None:
+            return [token_id for ids in self.literal.fixed_ids for token_id in ids]
+        return self._tokenize_whole([self.frame.fill("")])[0]
 
     def _cut(self, texts: Sequence[str], tokenized: list[Ids]) -> list[Ids]:
         """Cut the texts of long prompts, and leave what stands around them."""
@@ -150,8 +167,7 @@ class PromptReader:
             room, ids = (limit - n_frame) // n_slots, tokenized[row]
             text = texts[row]
             # What is read literally is as many tokens as its spelling.
-            literal = self.options.special_tokens == "literal"
-            pieces = self.special.cut_spellings(text) if literal else [text]
+            pieces = self.literal.cut_spellings(text) if self.literal else [text]
             keep = make_cutter(self.tokenizer, pieces, self.options.truncation_side)
             # Tokens merge otherwise where a text was cut: a few may be too many still.
             while len(ids) > limit and room > 0:

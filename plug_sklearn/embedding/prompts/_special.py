@@ -1,9 +1,8 @@
-"""A tokenizer's special tokens, and text that spells them without meaning them."""
+"""A tokenizer's special tokens, and where a string spells them."""
 
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,8 @@ class SpecialTokens:
         )
         # Added tokens that are not special, such as <think>, steer models as well.
         self.id_of = named | {token.content: i for i, token in added.items()}
+        self._left_stripping = [t.content for t in added.values() if t.lstrip]
+        self._right_stripping = [t.content for t in added.values() if t.rstrip]
         special = {i for i, token in added.items() if token.special}
         self.ids: NDArray[np.int64] = np.array(
             sorted(special | set(named.values())), dtype=np.int64
@@ -36,7 +37,8 @@ class SpecialTokens:
         self.steering: NDArray[np.int64] = np.array(sorted(steering), dtype=np.int64)
 
     @cached_property
-    def _spelling(self) -> re.Pattern[str]:
+    def spelling(self) -> re.Pattern[str]:
+        """What finds each spelling of a special or added token in a string."""
         # The longest first, where one token's spelling begins another's. Some
         # tokenizers lower the case before they look.
         spellings = sorted(self.id_of, key=len, reverse=True)
@@ -56,77 +58,17 @@ class SpecialTokens:
         """Count the special and added tokens among token ids."""
         return int(np.isin(ids, self.steering).sum())
 
-    def encode_literally(
-        self, pieces: list[tuple[str, bool]], adds_special: bool
-    ) -> list[int]:
-        """Tokenize a prompt so that its text cannot spell a special token.
+    def strips_right_of(self, fixed: str) -> bool:
+        """Tell whether a string ends in a token that strips what is after it."""
+        before = fixed.rstrip()
+        return any(before.endswith(spelling) for spelling in self._right_stripping)
 
-        Parameters
-        ----------
-        pieces : list of (str, bool)
-            The prompt in pieces, each with whether it is the text's own. The other
-            pieces are the template's, whose special tokens stay special.
-        adds_special : bool
-            Whether the tokenizer's own tokens go around the prompt.
+    def strips_left_of(self, fixed: str) -> bool:
+        """Tell whether a string begins with a token that strips what is before it."""
+        after = fixed.lstrip()
+        return any(after.startswith(spelling) for spelling in self._left_stripping)
 
-        Returns
-        -------
-        list of int
-            Token ids.
-
-        Raises
-        ------
-        ValueError
-            If a character of the text is a special token by itself.
-        """
-        ids: list[int] = []
-        run = ""  # what lies between two special tokens is tokenized in one go
-        for piece, is_text in pieces:
-            parts = [piece] if is_text else self._spelling.split(piece)
-            for part in parts:
-                if not is_text and part in self.id_of:
-                    ids += [*self._encode_plainly(run), self.id_of[part]]
-                    run = ""
-                else:
-                    run += part
-        ids += self._encode_plainly(run)
-        before, after = self.added if adds_special else ([], [])
-        return [*before, *ids, *after]
-
-    def cut_spellings(self, run: str) -> list[str]:
-        """Cut a text into pieces none of which holds a special token.
-
-        Raises
-        ------
-        ValueError
-            If a character of the text is a special token by itself.
-        """
-        return self._cut_and_encode(run)[0]
-
-    def _encode_plainly(self, run: str) -> list[int]:
-        return self._cut_and_encode(run)[1]
-
-    def _cut_and_encode(self, run: str) -> tuple[list[str], list[int]]:
-        # A spelling cut after its first character is not found as a token.
-        cuts = [match.start() + 1 for match in self._spelling.finditer(run)]
-        pieces = [run[start:end] for start, end in pairwise([0, *cuts, len(run)])]
-        ids = self._encode_pieces(pieces)
-        if self.count(ids):
-            # Spellings that overlap, or that the tokenizer normalizes to one.
-            pieces = list(run)
-            ids = self._encode_pieces(pieces)
-        if self.count(ids):
-            raise ValueError(
-                "X given to HFEmbeddingTransformer(special_tokens='literal') holds a "
-                f"character that is a special token of this model, in {run!r}."
-            )
-        return pieces, ids
-
-    def _encode_pieces(self, pieces: Sequence[str]) -> list[int]:
-        # Of the many pieces of a hostile text, few differ.
-        distinct = [piece for piece in dict.fromkeys(pieces) if piece]
-        if not distinct:
-            return []
-        encoded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)
-        ids = dict(zip(distinct, encoded["input_ids"], strict=True))
-        return [token_id for piece in pieces if piece for token_id in ids[piece]]
+    def find_context(self, fixed: str) -> str:
+        """Give the end of a string from its last special token on, or all of it."""
+        matches = list(self.spelling.finditer(fixed))
+        return fixed[matches[-1].start() :] if matches else fixed

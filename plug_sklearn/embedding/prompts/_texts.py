@@ -13,9 +13,10 @@ def read_texts(X: Any, owner: str) -> list[str]:  # noqa: ANN401 - any container
 
     Parameters
     ----------
-    X : list, tuple, 1-D array, pandas or polars Series, datasets column or \
+    X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-        Strings, one text a row.
+        Strings, one text a row. A frame is one of pandas or polars, a ``Dataset`` of
+        datasets, or a table or record batch of pyarrow.
     owner : str
         Name of the estimator, for messages.
 
@@ -60,18 +61,33 @@ def _check_characters(text: str, position: int, owner: str) -> None:
 
 
 def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as above
+    shape = getattr(X, "shape", None)
+    if isinstance(shape, tuple) and len(shape) != 1:
+        return _list_rows(_take_only_column(X, shape, owner))
     is_text = isinstance(X, (str, bytes))
     has_rows = hasattr(X, "__iter__") and hasattr(X, "__len__")
     if is_text or isinstance(X, (dict, set)) or not has_rows:
         raise TypeError(f"X given to {owner} must be {EXPECTED}. Got {X!r} instead.")
-    shape = getattr(X, "shape", None)
-    rows: Iterable[object] = X
-    if shape is None or len(shape) == 1:
-        return rows
-    if len(shape) == 2 and shape[1] == 1:
-        rows = X.iloc[:, 0] if hasattr(X, "iloc") else X[:, 0]
-        return rows
-    raise ValueError(
-        f"X given to {owner} must be {EXPECTED}. Got a {type(X).__name__} of shape "
-        f"{tuple(shape)} instead; select the column of texts first."
+    return _list_rows(X)
+
+
+def _take_only_column(X: Any, shape: tuple[int, ...], owner: str) -> Any:  # noqa: ANN401 - as above
+    if len(shape) != 2 or shape[1] != 1:
+        raise ValueError(
+            f"X given to {owner} must be {EXPECTED}. Got a {type(X).__name__} of shape "
+            f"{shape} instead; select the column of texts first."
+        )
+    if hasattr(X, "iloc"):
+        return X.iloc[:, 0]
+    if hasattr(X, "column_names"):
+        # Tables of pyarrow and datasets are indexed by the name of a column.
+        return X[X.column_names[0]]
+    return X[:, 0]
+
+
+def _list_rows(column: Any) -> Iterable[object]:  # noqa: ANN401 - as above
+    # Iterating over a pyarrow array gives its scalars, which are no strings.
+    rows: Iterable[object] = (
+        column.to_pylist() if hasattr(column, "to_pylist") else column
     )
+    return rows

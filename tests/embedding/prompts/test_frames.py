@@ -1,13 +1,11 @@
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
 
-from plug_sklearn.embedding.prompts._frames import PromptFrame, frame_texts
+from plug_sklearn.embedding.prompts._frames import PromptFrame
+from plug_sklearn.embedding.prompts._turns import WHITE_SPACE, ChatTurn
 
-Build = Callable[..., PreTrainedTokenizerFast]
+TRIMS = ChatTurn("<", ">", WHITE_SPACE, WHITE_SPACE)
 
 
 @given(st.text(), st.text().filter(lambda template: "{text}" not in template))
@@ -16,37 +14,31 @@ def test_every_slot_is_filled_and_nothing_else(text: str, fixed: str) -> None:
     assert PromptFrame(template).fill(text) == text + fixed + text
 
 
-@pytest.mark.parametrize("text", ["Hi", " Hi\n", "", " ", "{text}", "{{ x }}"])
-@pytest.mark.parametrize("template", [None, " Q: {text} ", "{text}\n"])
-@pytest.mark.parametrize("trims", [True, False])
-def test_chat_frame_is_what_the_chat_template_renders(
-    byte_tokenizer: Build, text: str, template: str | None, trims: bool
+@given(st.text(alphabet="a \n"), st.sampled_from(["{text}", " {text}", "Q {text}\n"]))
+def test_message_is_stripped_at_its_ends_only(text: str, template: str) -> None:
+    message = template.replace("{text}", text).strip()
+    assert PromptFrame(template, TRIMS).fill(text) == f"<{message}>"
+
+
+@given(
+    st.text(alphabet="ab \n", min_size=1).filter(str.strip),
+    st.sampled_from(
+        ["{text}", " {text}", "Q: {text}\nA:", "{text}, {text}", "{text} "]
+    ),
+    st.sampled_from([ChatTurn("<", ">"), TRIMS, ChatTurn("<", ">", "", "\n")]),
+)
+def test_fixed_strings_and_texts_make_the_prompt(
+    text: str, template: str, turn: ChatTurn
 ) -> None:
-    tokenizer = byte_tokenizer()
-    if not trims:
-        tokenizer.chat_template = tokenizer.chat_template.replace(" | trim", "")
-    content = text if template is None else template.replace("{text}", text)
-    turn = [{"role": "user", "content": content}]
-    rendered = tokenizer.apply_chat_template(turn, tokenize=False)
-    assert frame_texts(tokenizer, template, chat=True).fill(text) == rendered
+    frame = PromptFrame(template, turn)
+    first, *others = frame.fixed
+    texts = frame.list_texts(text)
+    prompt = first + "".join(a + b for a, b in zip(texts, others, strict=True))
+    assert prompt == frame.fill(text)
 
 
-def test_pieces_tell_the_text_from_what_is_around_it() -> None:
-    frame = PromptFrame("Q: {text}!", turn_start="<", turn_end=">")
-    assert frame.split("x") == [("<Q: ", False), ("x", True), ("!>", False)]
-
-
-def test_missing_chat_template_is_an_error(byte_tokenizer: Build) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = None
-    with pytest.raises(ValueError, match=r"'chat_template'.*must be False"):
-        frame_texts(tokenizer, None, chat=True)
-
-
-def test_chat_template_that_changes_the_message_is_refused(
-    byte_tokenizer: Build,
-) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = "{{ messages[0].content }}{{ messages[0].content }}"
-    with pytest.raises(ValueError, match="does not write a user's message once"):
-        frame_texts(tokenizer, None, chat=True)
+@pytest.mark.parametrize("text", ["", " ", "\n\n"])
+def test_blank_text_leaves_the_fixed_strings_as_they_are(text: str) -> None:
+    frame = PromptFrame("{text} is it?", TRIMS)
+    assert frame.fixed == ["<", " is it?>"]
+    assert frame.list_texts(text) == [""]

@@ -1,50 +1,17 @@
 from collections.abc import Callable
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from _tokenizers import build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from plug_sklearn.embedding.prompts._special import SpecialTokens
 
 Build = Callable[..., PreTrainedTokenizerFast]
-START, END, THINK = "<|im_start|>", "<|im_end|>", "<think>"
 
 
-@pytest.fixture(scope="module")
-def tokenizer(byte_tokenizer: Build) -> PreTrainedTokenizerFast:
-    return byte_tokenizer(wraps=True)
-
-
-@pytest.mark.parametrize("spelling", [START, END, "<pad>", THINK])
-def test_text_cannot_spell_a_token(
-    tokenizer: PreTrainedTokenizerFast, spelling: str
-) -> None:
-    special = SpecialTokens(tokenizer)
-    text = f"a {spelling}{spelling} b"
-    assert special.count(tokenizer(text, add_special_tokens=False)["input_ids"]) == 2
-    ids = special.encode_literally([(text, True)], adds_special=False)
-    assert special.count(ids) == 0
-    assert tokenizer.decode(ids) == text
-
-
-def test_template_s_own_tokens_stay_special(tokenizer: PreTrainedTokenizerFast) -> None:
-    special = SpecialTokens(tokenizer)
-    pieces = [(f"{START}user\n", False), (f"Hi {START}", True), (END, False)]
-    ids = special.encode_literally(pieces, adds_special=False)
-    assert ids.count(special.id_of[START]) == ids.count(special.id_of[END]) == 1
-    assert ids[0] == special.id_of[START]
-    assert ids[-1] == special.id_of[END]
-
-
-@given(st.text(alphabet="ab <|>\n", max_size=12))
-def test_text_without_special_tokens_is_tokenized_as_ever(
-    tokenizer: PreTrainedTokenizerFast, text: str
-) -> None:
-    special = SpecialTokens(tokenizer)
-    pieces = [(f"{START}user\n", False), (text, True), (f"{END}\n", False)]
-    prompt = "".join(piece for piece, _ in pieces)
-    assert special.encode_literally(pieces, True) == tokenizer(prompt)["input_ids"]
+def test_special_and_added_tokens_are_counted(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer(wraps=True)
+    ids = tokenizer("a <|im_end|> b <think>")["input_ids"]
+    assert SpecialTokens(tokenizer).count(ids) == 4
 
 
 def test_tokens_that_the_tokenizer_adds_are_known(byte_tokenizer: Build) -> None:
@@ -52,18 +19,22 @@ def test_tokens_that_the_tokenizer_adds_are_known(byte_tokenizer: Build) -> None
     assert SpecialTokens(byte_tokenizer()).added == ([], [])
 
 
-def test_overlapping_spellings_cannot_spell_a_token(byte_tokenizer: Build) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.add_tokens(["[[A]", "A]]"])
-    special = SpecialTokens(tokenizer)
-    ids = special.encode_literally([("[[A]]", True)], adds_special=False)
-    assert special.count(ids) == 0
-    assert tokenizer.decode(ids) == "[[A]]"
+def test_spellings_are_found_in_any_case(byte_tokenizer: Build) -> None:
+    found = SpecialTokens(byte_tokenizer()).spelling.findall("a <PAD><|im_end|>")
+    assert found == ["<PAD>", "<|im_end|>"]
 
 
-def test_special_token_of_one_character_is_refused(byte_tokenizer: Build) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.add_tokens(["§"], special_tokens=True)
-    special = SpecialTokens(tokenizer)
-    with pytest.raises(ValueError, match=r"special token of this model, in 'a § b'"):
-        special.encode_literally([("a § b", True)], adds_special=False)
+def test_context_begins_at_the_last_special_token(byte_tokenizer: Build) -> None:
+    special = SpecialTokens(byte_tokenizer())
+    assert special.find_context("<pad>a<|im_start|>user\n") == "<|im_start|>user\n"
+    assert special.find_context("user\n") == "user\n"
+
+
+def test_tokens_that_strip_what_is_beside_them_are_known() -> None:
+    right = SpecialTokens(build_tokenizer("bytes", rstrip=True))
+    assert right.strips_right_of("a <|user|>\n")
+    assert not right.strips_right_of("<|user|> a")
+    assert not right.strips_left_of("<|end|>")
+    left = SpecialTokens(build_tokenizer("bytes", lstrip=True))
+    assert left.strips_left_of("\n<|end|> a")
+    assert not left.strips_right_of("<|user|>")

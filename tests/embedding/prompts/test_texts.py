@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,3 +25,89 @@ def test_numpy_strings_become_plain_ones() -> None:
 def test_what_is_no_collection_of_rows_is_refused(X: object) -> None:
     with pytest.raises(TypeError, match="X given to Estimator must be a list, tuple"):
         read_texts(X, "Estimator")
+
+
+class Scalar(SimpleNamespace):
+    """An item of a column that is no string, as pyarrow's scalars are."""
+
+
+class ArrowColumn:
+    """A 1-D array whose items are scalars until it is made a list, as in pyarrow."""
+
+    def __init__(self, values: list[object]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[object]:
+        return iter([Scalar(value=value) for value in self.values])
+
+    def to_pylist(self) -> list[object]:
+        return self.values
+
+
+class ArrowTable:
+    """A table that is indexed by the names of its columns, as in pyarrow."""
+
+    def __init__(self, column: type, **columns: list[object]) -> None:
+        self.columns = {name: column(values) for name, values in columns.items()}
+        self.column_names = list(columns)
+        self.shape = (len(next(iter(columns.values()))), len(columns))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, name: str) -> object:
+        return self.columns[name]
+
+    def to_pylist(self) -> list[dict[str, object]]:
+        raise AssertionError("gives rows as dictionaries")
+
+
+class RowTable(ArrowTable):
+    """One that also iterates over its rows, as a ``Dataset`` of datasets does."""
+
+    def __iter__(self) -> Iterator[object]:
+        return iter([{"text": "x"}] * len(self))
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        ArrowColumn(["a", "b"]),
+        ArrowTable(ArrowColumn, text=["a", "b"]),
+        RowTable(list, text=["a", "b"]),
+        RowTable(np.array, text=["a", "b"]),
+    ],
+)
+def test_columnar_containers_give_their_strings(X: object) -> None:
+    assert read_texts(X, "Estimator") == ["a", "b"]
+
+
+def test_missing_value_of_a_columnar_array_is_named_by_its_position() -> None:
+    with pytest.raises(TypeError, match=r"Got None .NoneType. at position 1"):
+        read_texts(ArrowTable(ArrowColumn, text=["a", None]), "Estimator")
+
+
+def test_table_of_several_columns_is_refused_by_its_shape() -> None:
+    table = ArrowTable(list, text=["a"], label=["b"])
+    with pytest.raises(ValueError, match=r"ArrowTable of shape \(1, 2\)"):
+        read_texts(table, "Estimator")
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view"])
+def test_containers_of_pyarrow_give_their_strings(kind: str) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    array = pa.array(["a", "b"], getattr(pa, kind)())
+    table = pa.table({"text": array})
+    for X in (array, table, table["text"], table.to_batches()[0]):
+        assert read_texts(X, "Estimator") == ["a", "b"]
+
+
+def test_containers_of_datasets_give_their_strings() -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    table = datasets.Dataset(pa.table({"text": ["a", "b"]}), fingerprint="a-table")
+    for X in (table, table["text"], table.with_format("arrow")):
+        assert read_texts(X, "Estimator") == ["a", "b"]

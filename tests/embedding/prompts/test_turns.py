@@ -1,0 +1,129 @@
+import datetime
+from collections.abc import Callable
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
+
+from plug_sklearn.embedding.prompts._frames import PromptFrame
+from plug_sklearn.embedding.prompts._turns import ChatTurn, is_fixed, render_turn
+
+Build = Callable[..., PreTrainedTokenizerFast]
+CONTENTS = [
+    "{{ message.content }}",
+    "{{ message.content | trim }}",
+    "{{ message.content.strip() }}",
+    "{{ message.content.rstrip() }}",
+    "{{ message.content.lstrip() }}",
+    "{{ message.content.strip('\\n') }}",
+    "{{ message.content.rstrip(' ') }}",
+]
+AROUND = ["<|im_start|>user\n{}<|im_end|>\n", "[INST] {} [/INST]", "\n\n{}\t\n", "{}"]
+
+
+def build_template(content: str, around: str) -> str:
+    before, after = around.split("{}")
+    # The environment of chat templates eats a line break after a block.
+    return (
+        "{% for message in messages %}"
+        f"{{{{ {before!r} }}}}{content}{{{{ {after!r} }}}}"
+        "{% endfor %}"
+    )
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize(
+    "text", ["Hi", " Hi\n", "\n Hi \n", "\tHi\r\n ", "", " ", "{{ x }}"]
+)
+@pytest.mark.parametrize("template", [None, " Q: {text} ", "{text}\n"])
+def test_filled_frame_is_what_the_chat_template_renders(
+    byte_tokenizer: Build, content: str, around: str, text: str, template: str | None
+) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = build_template(content, around)
+    message = text if template is None else template.replace("{text}", text)
+    turn = [{"role": "user", "content": message}]
+    rendered = tokenizer.apply_chat_template(turn, tokenize=False)
+    frame = PromptFrame(template or "{text}", render_turn(tokenizer))
+    assert frame.fill(text) == rendered
+
+
+def test_each_end_is_stripped_by_itself(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "<{{ messages[0].content.rstrip() }}>"
+    assert render_turn(tokenizer) == ChatTurn("<", ">", "", " \t\n\r")
+
+
+def test_missing_chat_template_is_an_error(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match=r"'chat_template'.*must be False"):
+        render_turn(tokenizer)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0].content }}{{ messages[0].content }}",
+        "{{ messages[0].content | upper }}",
+        "no message",
+        "{{ messages[0].content | replace('\\n', ' ') }}",
+    ],
+)
+def test_chat_template_that_changes_the_message_is_refused(
+    byte_tokenizer: Build, template: str
+) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match="does not write a user's message once"):
+        render_turn(tokenizer)
+
+
+def test_clock_that_goes_on_while_a_turn_is_rendered_changes_nothing(
+    byte_tokenizer: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(60))
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
+            return cls(2024, 7, 26, 12, 0, next(seconds))
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{{ strftime_now('%S') }} {{ messages[0].content | trim }}!"
+    )
+    assert render_turn(tokenizer) == ChatTurn("00 ", "!", " \t\n\r", " \t\n\r")
+
+
+@pytest.mark.parametrize(
+    ("template", "fixed"),
+    [
+        ("<{{ messages[0].content }}>", True),
+        ("On a random day: {{ messages[0].content }}", False),
+        ("{{ strftime_now('%d') }}: {{ messages[0].content }}", False),
+        ("{{ [1, 2] | random }}: {{ messages[0].content }}", False),
+        ("{{ lipsum(1) }}: {{ messages[0].content }}", False),
+    ],
+)
+def test_template_that_may_write_something_else_each_time_is_known(
+    byte_tokenizer: Build, template: str, fixed: bool
+) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    assert is_fixed(tokenizer) is fixed
+
+
+def test_tokenizer_that_renders_by_its_own_code_may_write_anything(
+    byte_tokenizer: Build,
+) -> None:
+    class Own(PreTrainedTokenizerFast):
+        def apply_chat_template(self, *args: object, **options: object) -> str:
+            return "?"
+
+    tokenizer = byte_tokenizer()
+    assert is_fixed(tokenizer)
+    tokenizer.__class__ = Own
+    assert not is_fixed(tokenizer)
