@@ -72,11 +72,11 @@ EMBEDDER: dict[str, Any] = {
 TEXTS = ["Paris is in France.", "Gold is a gas."]
 
 
-def fit_aggregator(**parameters: Any) -> LayerAggregator:
+def fit_aggregator(**parameters: object) -> LayerAggregator:
     return LayerAggregator(**parameters).fit(X)
 
 
-def fit_scaler(**parameters: Any) -> StandardScaler:
+def fit_scaler(**parameters: object) -> StandardScaler:
     return StandardScaler(**parameters).fit(X.reshape(60, -1))
 
 
@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Callable[..., BaseEstimator], dict[str, Any]]] = {
 }
 
 
-def to_numpy(value: Any, number: type[np.integer[Any]], real: type[Any]) -> Any:
+def to_numpy(value: object, number: type[np.integer[Any]], real: type[Any]) -> object:
     """Give a value as it comes out of an array."""
     if isinstance(value, dict):
         return {np.str_(k): to_numpy(item, number, real) for k, item in value.items()}
