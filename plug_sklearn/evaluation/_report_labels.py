@@ -1,0 +1,71 @@
+"""Labels as a report is given them → an array and its classes, or an error."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import type_of_target
+
+
+def read_labels(
+    X: Any,  # noqa: ANN401 - whatever an estimator takes
+    y: ArrayLike,
+    groups: ArrayLike | None,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read labels, and check that they are those of classes, one for each row.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, ...)
+        Rows.
+    y : array-like of shape (n_samples,)
+        Their labels.
+    groups : array-like of shape (n_samples,) or None
+        Their groups.
+
+    Returns
+    -------
+    y : ndarray of shape (n_samples,)
+        The labels.
+    classes : ndarray of shape (n_classes,)
+        Those that there are, sorted.
+
+    Raises
+    ------
+    ValueError
+        If they are anything else.
+    """
+    labels = column_or_1d(y)
+    check_consistent_length(X, labels, groups)
+    for name, given in (("y", labels), ("groups", groups)):
+        _refuse_missing(name, given)
+    try:
+        classes = np.unique(labels)
+        kind = type_of_target(labels, input_name="y")
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise ValueError(
+            "The 'y' parameter of cross_validation_report must be labels of one type. "
+            f"Got {kinds} instead."
+        ) from None
+    if kind not in ("binary", "multiclass") or len(classes) < 2:
+        raise ValueError(
+            "The 'y' parameter of cross_validation_report must be labels of two "
+            f"classes or more. Got {kind} values instead, such as "
+            f"{classes[:5].tolist()}."
+        )
+    return labels, classes
+
+
+def _refuse_missing(name: str, given: ArrayLike | None) -> None:
+    missing: list[int] = []
+    if given is not None:
+        missing = np.flatnonzero(pd.isna(np.asarray(given))).tolist()
+    if missing:
+        found = f"{len(missing)} missing, at rows {missing[:5]}"
+        raise ValueError(
+            f"The {name!r} parameter of cross_validation_report must have a value for "
+            f"each row. Got {found}{'' if len(missing) <= 5 else ' and others'}."
+        )
