@@ -14,6 +14,7 @@ from torch import nn
 import plug_sklearn
 from plug_sklearn.classifiers._cnn_network import CNNNetwork
 from plug_sklearn.classifiers._networks import MLPNetwork
+from plug_sklearn.embedding.models._adapters import require_safetensors_here
 from plug_sklearn.persistence._labels import read_labels
 from plug_sklearn.persistence._parameters import read_parameters
 from plug_sklearn.persistence._schema import (
@@ -177,6 +178,8 @@ def _restore_embedder(
 ) -> BaseEstimator:
     kind = plug_sklearn.HFEmbeddingTransformer
     embedder: Any = read_parameters(kind, record.parameters, device=device)
+    if embedder.adapter is not None:
+        require_safetensors_here(embedder.adapter)
     _check_positions("layers", record.layers, record.n_model_layers)
     if len(set(record.parts)) < len(record.parts):
         raise ValueError(f"its parts must differ: {record.parts}")

@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 from plug_sklearn._extras import require_extra
 from plug_sklearn._forks import make_lock
 from plug_sklearn.embedding.models._absence import explain_absence
+from plug_sklearn.embedding.models._adapters import require_safetensors
 from plug_sklearn.embedding.models._bars import hide_loading_bars
 from plug_sklearn.embedding.models._gguf import convert_gguf
 
@@ -285,6 +286,9 @@ def _load_adapted(
     require_extra("adapters", "The 'adapter' parameter of HFEmbeddingTransformer")
     import peft
 
+    # As for the model's own weights: a user may ask for pickles in model_kwargs.
+    if arguments.get("use_safetensors", True):
+        require_safetensors(adapter)
     adapter_config = peft.PeftConfig.from_pretrained(adapter)
     class_name = _ADAPTED_CLASSES.get(str(adapter_config.task_type), "AutoModel")
     whole = getattr(transformers, class_name).from_pretrained(name, **arguments)

@@ -46,7 +46,7 @@ def test_store_opens_where_another_process_adds_to_it_meanwhile(
     with started(grow_when_told, tmp_path) as (_, pipe):
         assert pipe.recv() == "ready"
 
-        def open_and_let_grow(*args: Any, **kwargs: Any) -> lmdb.Environment:
+        def open_and_let_grow(*args: Any, **kwargs: Any) -> lmdb.Environment:  # noqa: ANN401 - lmdb.open's
             environment = open_file(*args, **kwargs)
             pipe.send(True)
             assert pipe.recv() == "written"
@@ -90,7 +90,7 @@ def test_growing_store_is_opened_and_read_by_many_processes(tmp_path: Path) -> N
         key = write(store, range(200))
     with ExitStack() as stack:
 
-        def start(*work: Any) -> Connection:
+        def start(*work: Any) -> Connection:  # noqa: ANN401 - a function and what it takes
             return stack.enter_context(started(*work))[1]
 
         writers = [start(grow_until_told, tmp_path, n * 10**5) for n in (1, 2)]
