@@ -46,8 +46,7 @@ def holds_single(X: Any) -> bool:  # noqa: ANN401 - as above
     # A frame has a dtype for each column, and numpy finds the one for all.
     dtype = np.asarray(X[:0]).dtype if hasattr(X, "columns") else None
     dtype = getattr(X, "dtype", None) if dtype is None else dtype
-    is_known = isinstance(dtype, np.dtype)
-    return is_known and dtype.kind == "f" and dtype.itemsize <= 4
+    return isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize <= 4
 
 
 def _is_tensor(X: Any) -> bool:  # noqa: ANN401 - as above
