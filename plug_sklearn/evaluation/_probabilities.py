@@ -221,7 +221,9 @@ def _may_learn_to(estimator: Any) -> bool:  # noqa: ANN401 - as above
     kind = type(estimator)
     if hasattr(estimator, "predict_proba"):
         return True
-    if not (is_classifier(estimator) and hasattr(kind, "predict_proba")):
+    if not (isinstance(estimator, BaseEstimator) and is_classifier(estimator)):
+        return False
+    if not hasattr(kind, "predict_proba"):
         return False
     # The parameters of scikit-learn's own tell it, unless they hold another estimator.
     held = {"estimator", "estimators", "steps"} & set(kind._get_param_names())

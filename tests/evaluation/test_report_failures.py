@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from _readable import GROUPS, X, Y
 from numpy.testing import assert_allclose
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -227,6 +228,34 @@ def test_estimator_known_to_predict_none_is_not_fitted(
         monkeypatch.setattr(kind, "fit", Unfit.fit)
     with pytest.raises(ValueError, match="must predict probabilities"):
         cross_validation_report(estimator, FEATURES, Y)
+
+
+@pytest.mark.parametrize("thing", ["text", None, np.ones(3)])
+def test_what_is_no_classifier_is_refused(thing: object) -> None:
+    with pytest.raises(ValueError, match="must predict probabilities"):
+        cross_validation_report(thing, FEATURES, Y)
+
+
+def test_scorers_are_given_the_metadata_that_they_ask_for() -> None:
+    weights = np.where(np.arange(120) % 3, 0.1, 1.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+        probe = LogisticRegression().set_fit_request(sample_weight=True)
+        for scoring, name in ((scorer, "score"), ({"hits": scorer}, "hits")):
+            report = cross_validation_report(
+                probe,
+                FEATURES,
+                Y,
+                cv=2,
+                scoring=scoring,
+                params={"sample_weight": weights},
+            )
+            for fold, test in enumerate(([*range(60)], [*range(60, 120)])):
+                fitted = report.estimators[fold]
+                expected = accuracy_score(
+                    Y[test], fitted.predict(FEATURES[test]), sample_weight=weights[test]
+                )
+                assert_allclose(report.scores.loc[fold, name], expected)
 
 
 MISSING = np.where(np.arange(len(Y)) == 7, None, NAMES[Y])
