@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, column_or_1d
-from sklearn.utils.multiclass import type_of_target
 
 
 def read_labels(
@@ -43,18 +42,18 @@ def read_labels(
         _refuse_missing(name, given)
     try:
         classes = np.unique(labels)
-        kind = type_of_target(labels, input_name="y")
     except TypeError:
         kinds = sorted({type(label).__name__ for label in labels})
         raise ValueError(
             "The 'y' parameter of cross_validation_report must be labels of one type. "
             f"Got {kinds} instead."
         ) from None
-    if kind not in ("binary", "multiclass") or len(classes) < 2:
+    is_continuous = classes.dtype.kind == "f" and (classes != np.floor(classes)).any()
+    if is_continuous or len(classes) < 2:
+        what = "continuous values" if is_continuous else "one class"
         raise ValueError(
             "The 'y' parameter of cross_validation_report must be labels of two "
-            f"classes or more. Got {kind} values instead, such as "
-            f"{classes[:5].tolist()}."
+            f"classes or more. Got {what} instead: {classes[:5].tolist()}."
         )
     return labels, classes
 
