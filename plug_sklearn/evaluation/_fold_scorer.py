@@ -1,4 +1,4 @@
-"""Fitted classifiers → their scores on a fold, where what fails costs only itself."""
+"""Fitted classifiers → their scores on a fold; a score that fails becomes NaN."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,7 +40,7 @@ class FoldScorer:
     ) -> None:
         self.classes = classes
         self.names = list(scoring) if isinstance(scoring, Mapping) else None
-        # It predicts once for all scores.
+        # This one calls predict_proba once for all scores.
         self.scorer: Callable[..., Any] = check_scoring(
             estimator, scoring=scoring, raise_exc=False
         )
@@ -56,7 +56,7 @@ class FoldScorer:
         y: NDArray[Any],
         **params: Any,  # noqa: ANN401 - metadata of any kind
     ) -> dict[str, float]:
-        """Score; the result is empty if a callable fails before it names its scores."""
+        """Give scores by name; none if a callable, whose names are unknown, fails."""
         if not hasattr(fitted, "predict_proba"):
             # The report refuses it, and says why.
             return dict.fromkeys(self.names or [], NAN)
@@ -67,7 +67,8 @@ class FoldScorer:
             if self.names is None:
                 _warn_of_failure("scoring", repr(error))
                 return {}
-            # One that asks for what the classifier has not costs scikit-learn all.
+            # If one scorer needs a method that the classifier lacks, scikit-learn's
+            # joint scorer gives no score at all.
             found = {
                 name: _try_to_score(scorer, fitted, X, y)
                 for name, scorer in self.scorers.items()
@@ -97,7 +98,7 @@ class PaddedClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
 
     def fit(self, X: object, y: object) -> Self:
-        """Do nothing: it is fitted."""
+        """Do nothing: the classifier is fitted already."""
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: ANN401 - what it takes
@@ -155,7 +156,7 @@ def _read_number(name: str, score: Any) -> float:  # noqa: ANN401 - what a score
     if not isinstance(score, str) and np.ndim(score) == 0:
         with suppress(TypeError, ValueError):
             return float(score)
-    # scikit-learn gives the traceback of a score that fails, whose last line tells why.
+    # In place of a score that fails, scikit-learn gives a traceback.
     reason = score.strip().rpartition("\n")[2] if isinstance(score, str) else score
     _warn_of_failure(f"the score {name!r}", f"{reason}")
     return NAN

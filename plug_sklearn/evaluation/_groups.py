@@ -18,8 +18,8 @@ def name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estimat
         One whose ``fit`` has the argument ``groups``; a search, such as
         ``GridSearchCV``, or ``RFECV``, whose own splitter uses groups; or a pipeline of
         such steps.
-        Steps behind a resampler of imbalanced-learn take none, since they are given
-        other rows.
+        Steps after a resampler of imbalanced-learn get no groups, since the resampler
+        changes the rows.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estimat
         own = ["groups"] if _uses_groups(estimator.cv) else []
         if isinstance(estimator, RFECV):
             return own
-        # "groups" itself goes to the splitter, and not to what is searched over.
+        # A search passes "groups" to its splitter, and other names to its estimator.
         inner = name_group_arguments(estimator.estimator)
         return own + [name for name in inner if name != "groups"]
     takes_groups = hasattr(estimator, "fit") and has_fit_parameter(estimator, "groups")

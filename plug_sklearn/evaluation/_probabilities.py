@@ -178,7 +178,7 @@ def require_probabilities(
     ValueError
         If it does not.
     """
-    if not _may_learn_to(estimator):
+    if not _may_predict_probabilities(estimator):
         refuse_without_probabilities(estimator, owner)
 
 
@@ -211,7 +211,7 @@ def refuse_without_probabilities(
     )
 
 
-def _may_learn_to(estimator: Any) -> bool:  # noqa: ANN401 - as above
+def _may_predict_probabilities(estimator: Any) -> bool:  # noqa: ANN401 - as above
     """Tell whether a classifier predicts probabilities, or may once it is fitted.
 
     A stack of classifiers may, since it makes its last one in ``fit``.
@@ -225,6 +225,6 @@ def _may_learn_to(estimator: Any) -> bool:  # noqa: ANN401 - as above
         return False
     if not hasattr(kind, "predict_proba"):
         return False
-    # The parameters of scikit-learn's own tell it, unless they hold another estimator.
+    # For scikit-learn's own classes the parameters decide, unless one is an estimator.
     held = {"estimator", "estimators", "steps"} & set(kind._get_param_names())
     return bool(held) or not kind.__module__.startswith("sklearn.")

@@ -58,8 +58,8 @@ def score_each_fold(
         If a score is undefined in a fold.
     """
     tables, estimators = [], []
-    # Some estimators show only once they are fitted that they predict no probabilities.
-    # One fit is then lost, not all.
+    # For some estimators only a fitted one shows whether it predicts probabilities. The
+    # first fold is then fitted alone, so that a refusal costs one fit and not all.
     is_sure = hasattr(estimator, "predict_proba")
     chunks = [folds] if is_sure else [folds[:1], folds[1:]]
     with warnings.catch_warnings(), refuse_failed_fits(OWNER):
@@ -71,7 +71,7 @@ def score_each_fold(
                 X,
                 y,
                 chunk,
-                scoring=score_nothing if scorer.names is None else scorer,
+                scoring=_score_nothing if scorer.names is None else scorer,
                 fit_params=fit_params,
                 n_jobs=n_jobs,
             )
@@ -89,8 +89,8 @@ def score_each_fold(
     return scores, estimators
 
 
-def score_nothing(estimator: object, X: object, y: object) -> float:
-    """Score 0, where scores come later."""
+def _score_nothing(estimator: object, X: object, y: object) -> float:
+    """Give 0 to cross_validate, where the scores are computed afterwards."""
     return 0.0
 
 
@@ -103,7 +103,7 @@ def _score_by_callable(
     scorer: FoldScorer,
     n_jobs: int | None,
 ) -> pd.DataFrame:
-    """Score by a callable that may fail in a fold before it names its scores."""
+    """Score with a callable, whose names of scores are known only from its results."""
     found = Parallel(n_jobs=n_jobs)(
         delayed(_score_and_time)(
             scorer, fitted, _safe_indexing(X, test), _safe_indexing(y, test)

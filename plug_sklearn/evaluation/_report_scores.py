@@ -172,7 +172,7 @@ def score_overall(
     pooled = PooledClassifier(scorer.classes, probabilities)
     there = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     with warnings.catch_warnings():
-        # A scorer may need more than the probabilities; that is documented.
+        # Scorers that need more than probabilities fail here, and "pooled" is NaN.
         warnings.simplefilter("ignore")
         found = scorer(pooled, there, y[there]) if len(there) else {}
     overall = scores[list_scores(scores)].agg(["mean", "std"]).T

@@ -201,7 +201,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         X = to_array(X)
         dtypes: list[type] = [np.float64, np.float32]
         if holds_single(X):
-            # It keeps float32 of any byte order, and holds all values of float16.
+            # This keeps float32 of any byte order, and turns float16 into float32.
             dtypes.reverse()
         activations: NDArray[np.floating] = validate_data(
             self, X, reset=reset, allow_nd=True, dtype=dtypes

@@ -22,9 +22,9 @@ def to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
     """
     if _is_tensor(X):
         tensor = X.detach().cpu()
-        # numpy has no bfloat16, nor any 8-bit float.
-        has_none = tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4
-        return (tensor.float() if has_none else tensor).numpy()
+        # numpy has no bfloat16 and no 8-bit floats.
+        is_short = tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4
+        return (tensor.float() if is_short else tensor).numpy()
     if isinstance(X, list | tuple):
         return np.asarray([to_array(item) if _is_tensor(item) else item for item in X])
     return X
@@ -43,13 +43,13 @@ def holds_single(X: Any) -> bool:  # noqa: ANN401 - as above
     bool
         False where its dtype is not known.
     """
-    # A frame has a dtype for each column, and numpy finds the one for all.
+    # The columns of a frame have dtypes of their own; numpy finds a common one.
     dtype = np.asarray(X[:0]).dtype if hasattr(X, "columns") else None
     dtype = getattr(X, "dtype", None) if dtype is None else dtype
     return isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize <= 4
 
 
 def _is_tensor(X: Any) -> bool:  # noqa: ANN401 - as above
-    # Reading torch takes seconds; who has a tensor has read it.
+    # Importing torch takes seconds. Whoever passes a tensor has imported it.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(X, torch.Tensor)

@@ -61,9 +61,9 @@ def open_archive(stream: BinaryIO, keys: tuple[str, ...]) -> ZipFile:
     n_bytes = stream.seek(0, 2)
     archive = ZipFile(stream)
     members = {info.filename: info.file_size for info in archive.infolist()}
-    # Of other methods, zipfile unpacks without a bound, and numpy writes none of them.
+    # zipfile reads other methods without a bound on memory. numpy writes none of them.
     if {info.compress_type for info in archive.infolist()} - _METHODS:
-        raise ValueError("it is compressed as numpy compresses none")
+        raise ValueError("it is compressed by a method that numpy does not use")
     if {f"{key}.npy" for key in keys} - set(members):
         raise ValueError(f"it must hold {', '.join(keys)}")
     # zipfile reads no more of a member than this, whatever the member holds.

@@ -41,7 +41,7 @@ def require_safetensors(adapter: str) -> None:
 
 
 def require_safetensors_here(adapter: str) -> None:
-    """Make sure of the same, if the adapter is a local folder; ask no hub.
+    """Make sure that a local adapter holds safetensors; never contacts the hub.
 
     Parameters
     ----------
