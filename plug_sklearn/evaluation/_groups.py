@@ -1,9 +1,9 @@
 """Which arguments of an estimator's ``fit`` take the groups of the rows."""
 
+import sys
 from inspect import signature
 from typing import Any
 
-from sklearn.feature_selection import RFECV
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
@@ -33,15 +33,22 @@ def name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estimat
             if hasattr(part, "fit_resample"):
                 break
         return names
-    if isinstance(estimator, BaseSearchCV | RFECV):
+    is_search = isinstance(estimator, BaseSearchCV)
+    if is_search or _is_rfecv(estimator):
         own = ["groups"] if _uses_groups(estimator.cv) else []
-        if isinstance(estimator, RFECV):
+        if not is_search:
             return own
         # A search passes "groups" to its splitter, and other names to its estimator.
         inner = name_group_arguments(estimator.estimator)
         return own + [name for name in inner if name != "groups"]
     takes_groups = hasattr(estimator, "fit") and has_fit_parameter(estimator, "groups")
     return ["groups"] if takes_groups else []
+
+
+def _is_rfecv(estimator: Any) -> bool:  # noqa: ANN401 - as above
+    # Whoever passes an RFECV has imported its module; others need not.
+    module = sys.modules.get("sklearn.feature_selection")
+    return module is not None and isinstance(estimator, module.RFECV)
 
 
 def _uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it

@@ -3,10 +3,6 @@
 import json
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from transformers.utils.hub import cached_file
-
 _SAFE, _PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 
 
@@ -28,6 +24,11 @@ def require_safetensors(adapter: str) -> None:
     if Path(adapter).is_dir():
         require_safetensors_here(adapter)
         return
+    # Loading an artifact needs neither of these, and both take long to import.
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from transformers.utils.hub import cached_file
+
     try:
         cached_file(adapter, _SAFE)
     except OSError as error:

@@ -85,10 +85,9 @@ def test_pickle_in_an_adapter_that_another_mixes_is_refused(
 def test_adapter_of_the_hub_is_refused_if_only_its_pickle_is_cached(
     cached: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_adapters, "cached_file", _find_nothing)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", _find_nothing)
     monkeypatch.setattr(
-        _adapters,
-        "try_to_load_from_cache",
+        "huggingface_hub.try_to_load_from_cache",
         lambda _, name: str(tmp_path / name) if name in cached else None,
     )
     with pytest.raises(ValueError if cached else OSError, match="adapter"):
