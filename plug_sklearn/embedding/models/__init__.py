@@ -2,7 +2,7 @@
 
 ``_models``
     Load, keep and share models, their tokenizers and configurations.
-``_adapters``
+``_adapter_weights``
     Whether the weights of a PEFT adapter are safetensors.
 ``_geometry``
     What a configuration alone tells: layers, widths, limits.

@@ -18,7 +18,7 @@ from transformers.utils.hub import cached_file
 from plug_sklearn._extras import require_extra
 from plug_sklearn._forks import make_lock
 from plug_sklearn.embedding.models._absence import explain_absence
-from plug_sklearn.embedding.models._adapters import require_safetensors
+from plug_sklearn.embedding.models._adapter_weights import require_safetensors
 from plug_sklearn.embedding.models._bars import hide_loading_bars
 from plug_sklearn.embedding.models._gguf import convert_gguf
 

@@ -9,7 +9,7 @@ import transformers
 from numpy.testing import assert_allclose
 
 from plug_sklearn import HFEmbeddingTransformer, load_artifacts, save_artifacts
-from plug_sklearn.embedding.models import _adapters
+from plug_sklearn.embedding.models import _adapter_weights
 
 TEXTS = ["Paris is in France.", "Gold is a gas."]
 REFUSED = r"'adapter' parameter of HFEmbeddingTransformer must .* safetensors"
@@ -78,7 +78,7 @@ def test_pickle_in_an_adapter_that_another_mixes_is_refused(
     make_adapter(llama, whole, pickled=False)
     (whole / "adapter_config.json").write_text(f'{{"adapters": {{"0": "{mixed}"}}}}')
     with pytest.raises(ValueError, match=r"Got '.*mixed' instead"):
-        _adapters.require_safetensors(str(whole))
+        _adapter_weights.require_safetensors(str(whole))
 
 
 @pytest.mark.parametrize("cached", [["adapter_model.bin"], []])
@@ -91,7 +91,7 @@ def test_adapter_of_the_hub_is_refused_if_only_its_pickle_is_cached(
         lambda _, name: str(tmp_path / name) if name in cached else None,
     )
     with pytest.raises(ValueError if cached else OSError, match="adapter"):
-        _adapters.require_safetensors("someone/adapter")
+        _adapter_weights.require_safetensors("someone/adapter")
 
 
 def _find_nothing(name: str, file: str) -> str:
