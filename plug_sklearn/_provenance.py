@@ -23,14 +23,20 @@ def list_versions() -> dict[str, str]:
     dict of str
         By name. Builds of one version, such as torch's for CUDA, are the same.
     """
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package).partition("+")[0]
-        except PackageNotFoundError:
-            # A copy that was never installed has no version.
-            continue
-    return found
+    found = {package: find_version(package) for package in PACKAGES}
+    return {
+        package: number.partition("+")[0]
+        for package, number in found.items()
+        if number is not None
+    }
+
+
+def find_version(package: str) -> str | None:
+    """Find the version of a package; None for a copy that was never installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class RecordsVersions:

@@ -13,9 +13,9 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import check_cv, cross_validate
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import _num_samples, has_fit_parameter
+from sklearn.utils.validation import _num_samples
 
+from plug_sklearn.evaluation._groups import name_group_arguments
 from plug_sklearn.evaluation._tables import TIMES, Scoring
 
 Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -68,8 +68,8 @@ def collect_fit_params(
     Parameters
     ----------
     estimator : estimator
-        Such as one that holds out validation rows by group, or a pipeline that ends in
-        one.
+        Such as one that holds out validation rows by group, a search whose splitter
+        uses groups, or a pipeline of such steps.
     params : dict or None
         What the user gives to ``fit``, which goes first.
     groups : array-like of shape (n_samples,) or None
@@ -83,18 +83,11 @@ def collect_fit_params(
     given = dict(params or {})
     if groups is not None and not sklearn.get_config()["enable_metadata_routing"]:
         given.update(
-            (name, groups) for name in _name_groups(estimator) if name not in given
+            (name, groups)
+            for name in name_group_arguments(estimator)
+            if name not in given
         )
     return given
-
-
-def _name_groups(estimator: Any) -> list[str]:  # noqa: ANN401 - estimators of any kind
-    """Name the argument of ``fit`` that takes groups, if there is one."""
-    if isinstance(estimator, Pipeline):
-        step, last = estimator.steps[-1]
-        return [f"{step}__{name}" for name in _name_groups(last)]
-    takes_groups = hasattr(estimator, "fit") and has_fit_parameter(estimator, "groups")
-    return ["groups"] if takes_groups else []
 
 
 def score_folds(

@@ -75,8 +75,9 @@ def layer_sweep(
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the estimator's own.
     groups : array-like of shape (n_samples,), default=None
-        Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too,
-        such as :class:`PlugMLPClassifier`, alone or at the end of a pipeline.
+        Groups for ``cv``. They also reach the ``fit`` of an estimator that takes them,
+        such as :class:`PlugMLPClassifier`, and the splitter of a search that uses them,
+        such as ``GridSearchCV(cv=GroupKFold())``, alone or in a pipeline.
     params : dict, default=None
         More arguments of the estimator's ``fit``; those of the length of ``X`` are
         split with it.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 #: How far from 1 the probabilities of a row may add up to: bfloat16 rounds to 0.4%.
@@ -163,7 +164,29 @@ def require_probabilities(
     estimator: Any,  # noqa: ANN401 - what is no classifier is refused
     owner: str,
 ) -> None:
-    """Make sure that an estimator predicts probabilities.
+    """Make sure that an estimator predicts probabilities, or may once it is fitted.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Any.
+    owner : str
+        Name of the function, for messages.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    if not _may_predict_probabilities(estimator):
+        refuse_without_probabilities(estimator, owner)
+
+
+def refuse_without_probabilities(
+    estimator: Any,  # noqa: ANN401 - what is no classifier is refused
+    owner: str,
+) -> None:
+    """Refuse an estimator that does not predict probabilities as it is.
 
     Parameters
     ----------
@@ -186,3 +209,22 @@ def require_probabilities(
         f"The 'estimator' parameter of {owner} must predict probabilities. Got "
         f"{type(estimator).__name__} instead{hint}."
     )
+
+
+def _may_predict_probabilities(estimator: Any) -> bool:  # noqa: ANN401 - as above
+    """Tell whether a classifier predicts probabilities, or may once it is fitted.
+
+    A stack of classifiers may, since it makes its last one in ``fit``.
+    """
+    if isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    kind = type(estimator)
+    if hasattr(estimator, "predict_proba"):
+        return True
+    if not (isinstance(estimator, BaseEstimator) and is_classifier(estimator)):
+        return False
+    if not hasattr(kind, "predict_proba"):
+        return False
+    # For scikit-learn's own classes the parameters decide, unless one is an estimator.
+    held = {"estimator", "estimators", "steps"} & set(kind._get_param_names())
+    return bool(held) or not kind.__module__.startswith("sklearn.")

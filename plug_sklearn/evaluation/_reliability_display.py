@@ -16,7 +16,7 @@ from plug_sklearn.evaluation._drawing import (
     finish_axes,
     make_axes,
 )
-from plug_sklearn.evaluation._probabilities import require_probabilities
+from plug_sklearn.evaluation._probabilities import refuse_without_probabilities
 from plug_sklearn.evaluation._styles import style_line
 from plug_sklearn.evaluation._tables import check_table
 
@@ -267,7 +267,7 @@ class ReliabilityDisplay(CalibrationDisplay):
         """
         caller = f"{cls.__name__}.from_estimator"
         check_axes(ax, 1, caller)
-        require_probabilities(estimator, caller)
+        refuse_without_probabilities(estimator, caller)
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),

@@ -6,23 +6,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import column_or_1d
 
-from plug_sklearn.evaluation._calibration import brier_score, expected_calibration_error
+from plug_sklearn.evaluation._fold_scorer import FoldScorer
 from plug_sklearn.evaluation._folds import collect_fit_params, split_folds
 from plug_sklearn.evaluation._probabilities import require_probabilities
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
+from plug_sklearn.evaluation._report_fits import OWNER, score_each_fold
+from plug_sklearn.evaluation._report_labels import read_labels
 from plug_sklearn.evaluation._report_predictions import (
     name_columns,
     predict_out_of_fold,
 )
 from plug_sklearn.evaluation._report_scores import (
-    choose_default_scorers,
-    score_each_fold,
+    measure_calibration,
+    resolve_scoring,
     score_overall,
 )
 from plug_sklearn.evaluation._tables import Scoring
@@ -46,7 +46,8 @@ class CrossValidationReport:
     overall : DataFrame
         A row a score. Columns: ``mean`` and ``std`` over the folds where it is defined,
         and ``pooled``, the score of all out-of-fold probabilities together: NaN where
-        it takes decisions, or the rows of ``X``.
+        it takes decisions, or the rows of ``X``. A class that a fold did not train on
+        has the probability 0 there, in all scores.
     calibration : dict of float
         ``expected_calibration_error`` and ``brier_score`` of all out-of-fold
         probabilities together.
@@ -104,8 +105,9 @@ def cross_validation_report(
         Folds, as in :func:`~sklearn.model_selection.cross_validate`, such as
         :class:`~sklearn.model_selection.LeaveOneGroupOut`.
     groups : array-like of shape (n_samples,), default=None
-        Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too,
-        such as :class:`PlugMLPClassifier`, alone or at the end of a pipeline.
+        Groups for ``cv``. They also reach the ``fit`` of an estimator that takes them,
+        such as :class:`PlugMLPClassifier`, and the splitter of a search that uses them,
+        such as ``GridSearchCV(cv=GroupKFold())``, alone or in a pipeline.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: accuracy, area under the ROC curve (each class against the rest, averaged,
@@ -137,13 +139,16 @@ def cross_validation_report(
     NotADirectoryError
         If ``out_dir`` is a file.
     ValueError
-        If the estimator does not predict probabilities, or cannot be fitted on a fold.
+        If the estimator does not predict probabilities, or cannot be fitted on a fold;
+        or if labels are missing, not those of classes, or not as many as rows.
 
     Warns
     -----
     UserWarning
         If a score is undefined in a fold, as the area under the ROC curve is of one
-        class: it is NaN there, and left out of means.
+        class, or a scorer fails: it is NaN there, and left out of means. If an
+        estimator fails to predict: its probabilities are NaN, and left out of pooled
+        scores and calibration. If a file cannot be written or a picture drawn.
 
     See Also
     --------
@@ -172,16 +177,15 @@ def cross_validation_report(
     roc_auc  0.87  0.12    0.88
     """
     start = perf_counter()
-    require_probabilities(estimator, "cross_validation_report")
-    folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
-    truth = column_or_1d(y)
-    classes = np.unique(truth)
-    if scoring is None:
-        scoring = choose_default_scorers(classes)
+    require_probabilities(estimator, OWNER)
+    truth, classes = read_labels(X, y, groups)
+    scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
     folds = split_folds(estimator, X, truth, cv, groups)
     fit_params = collect_fit_params(estimator, params, groups)
+    # Last of all checks, since it may make a folder.
+    folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
     scores, estimators = score_each_fold(
-        estimator, X, truth, folds, scoring, fit_params, n_jobs
+        estimator, X, truth, folds, scorer, fit_params, n_jobs
     )
     predictions = predict_out_of_fold(
         estimators, X, truth, groups, folds, classes, n_jobs
@@ -191,11 +195,8 @@ def cross_validation_report(
     report = CrossValidationReport(
         predictions=predictions,
         scores=scores,
-        overall=score_overall(scores, classes, probabilities, labels, scoring),
-        calibration={
-            metric.__name__: metric(labels, probabilities, labels=classes)
-            for metric in (expected_calibration_error, brier_score)
-        },
+        overall=score_overall(scores, probabilities, labels, scorer),
+        calibration=measure_calibration(labels, probabilities, classes),
         history=training_history(estimators) if _have_history(estimators) else None,
         n_samples=len(truth),
         classes=classes,
@@ -205,7 +206,7 @@ def cross_validation_report(
     )
     if folder is not None:
         write_report(
-            report, folder, estimator, X, truth, folds, scoring, fit_params, n_jobs
+            report, folder, estimator, X, truth, folds, scorer, fit_params, n_jobs
         )
     return report
 

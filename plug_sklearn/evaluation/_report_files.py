@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import platform
+import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,12 @@ from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
 from sklearn.model_selection import LearningCurveDisplay, learning_curve
 
 from plug_sklearn._extras import require_extra
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._drawing import WIDTH, finish_axes
+from plug_sklearn.evaluation._fold_scorer import FoldScorer
 from plug_sklearn.evaluation._folds import Folds
-from plug_sklearn.evaluation._tables import Scoring, list_scores
+from plug_sklearn.evaluation._report_summary import summarise_report
+from plug_sklearn.evaluation._tables import list_scores
 from plug_sklearn.evaluation._training_curves import (
     TRAINING,
     VALIDATION,
@@ -36,8 +39,6 @@ if TYPE_CHECKING:
     from plug_sklearn.evaluation._report import CrossValidationReport
 
 PREDICTIONS, CURVE, SUMMARY = "predictions.csv", "learning_curve.png", "summary.json"
-FORMAT_VERSION = 1
-PACKAGES = ("plug_sklearn", "scikit-learn", "numpy", "torch")
 #: Of the rows of a fold: what an estimator without epochs is fitted on for its curve.
 TRAIN_SIZES = (0.25, 0.5, 1.0)
 
@@ -80,7 +81,9 @@ def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
             f"the file {folder} instead."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    # Where nothing may be written, this fails, before anything is computed.
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
 
 
 def write_report(
@@ -90,7 +93,7 @@ def write_report(
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     y: NDArray[Any],
     folds: Folds,
-    scoring: Scoring,
+    scorer: FoldScorer,
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
 ) -> None:
@@ -102,71 +105,62 @@ def write_report(
         What to write.
     folder : Path
         Where to.
-    estimator, X, y, folds, scoring, fit_params, n_jobs : as it was made
+    estimator, X, y, folds, scorer, fit_params, n_jobs : as it was made
         What it was made from, for the curve of an estimator without epochs.
     """
     (folder / SUMMARY).unlink(missing_ok=True)
-    index = report.predictions.index
-    report.predictions.to_csv(
-        folder / PREDICTIONS, index_label=None if any(index.names) else "index"
-    )
-    if report.history is not None:
-        figure = _draw_history(report.history, report.estimators)
-    else:
-        first = list_scores(report.scores)[0]
-        figure = _draw_sizes(estimator, X, y, folds, scoring, first, fit_params, n_jobs)
-    figure.savefig(folder / CURVE)
-    summary = json.dumps(summarise_report(report), indent=2, allow_nan=False)
-    (folder / SUMMARY).write_text(summary + "\n", encoding="utf-8")
+    with _warning_of(PREDICTIONS):
+        label = name_index(report.predictions)
+        report.predictions.to_csv(folder / PREDICTIONS, index_label=label)
+    with _warning_of(CURVE):
+        if report.history is not None:
+            figure = _draw_history(report.history, report.estimators)
+        else:
+            name = list_scores(report.scores)[0]
+            figure = _draw_sizes(
+                estimator, X, y, folds, scorer, name, fit_params, n_jobs
+            )
+        figure.savefig(folder / CURVE)
+    with _warning_of(SUMMARY):
+        summary = json.dumps(summarise_report(report), indent=2, allow_nan=False)
+        (folder / SUMMARY).write_text(summary + "\n", encoding="utf-8")
 
 
-def summarise_report(report: CrossValidationReport) -> dict[str, Any]:
-    """Summarise a report in what JSON can hold.
+def name_index(table: pd.DataFrame) -> str | list[str]:
+    """Name the levels of a table's index, by names that no column has.
 
     Parameters
     ----------
-    report : CrossValidationReport
-        What to summarise.
+    table : DataFrame
+        Of any index.
 
     Returns
     -------
-    dict
-        By the keys that :func:`cross_validation_report` documents.
+    str or list of str
+        One for each level: its own; or ``"index"``, or ``"level_0"``, ``"level_1"``
+        and so on for several, where it has none; with ``"_"`` added as long as a column
+        or a level before it has that name.
     """
-    predictions = report.predictions
-    summary: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "estimator": report.description,
-        "n_samples": report.n_samples,
-        "n_folds": len(report.scores),
-        "n_groups": predictions["group"].nunique() if "group" in predictions else None,
-        "classes": report.classes.tolist(),
-        "scores": {
-            name: {
-                **report.overall.loc[name].to_dict(),
-                "by_fold": report.scores[name].tolist(),
-            }
-            for name in list_scores(report.scores)
-        },
-        **report.calibration,
-        "wall_time": report.wall_time,
-        "fit_time": float(report.scores["fit_time"].sum()),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
-    }
-    plain: dict[str, Any] = _replace_nan(summary)
-    return plain
+    several = table.index.nlevels > 1
+    names: list[str] = []
+    for number, own in enumerate(table.index.names):
+        name = (f"level_{number}" if several else "index") if own is None else str(own)
+        while name in names or name in table.columns:
+            name += "_"
+        names.append(name)
+    return names if several else names[0]
 
 
-def _replace_nan(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    if isinstance(value, dict):
-        return {key: _replace_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_replace_nan(item) for item in value]
-    is_undefined = isinstance(value, float) and not math.isfinite(value)
-    return None if is_undefined else value
+@contextmanager
+def _warning_of(file: str) -> Iterator[None]:
+    """Warn of a file that cannot be made, in place of an error that loses the rest."""
+    try:
+        yield
+    except Exception as error:
+        warn_user(
+            f"cross_validation_report cannot write {file}: {error!r}. What it returns "
+            "is whole."
+        )
 
 
 def _draw_history(history: pd.DataFrame, estimators: list[Any]) -> Figure:
@@ -183,7 +177,7 @@ def _draw_sizes(
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     y: NDArray[Any],
     folds: Folds,
-    scoring: Scoring,
+    scorer: FoldScorer,
     name: str,
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
@@ -197,7 +191,7 @@ def _draw_sizes(
             X,
             y,
             cv=folds,
-            scoring=_choose_first(scoring, name),
+            scoring=partial(_score_one, scorer, name),
             train_sizes=np.array(TRAIN_SIZES),
             shuffle=True,
             random_state=0,
@@ -229,23 +223,14 @@ def _draw_sizes(
     return figure
 
 
-def _choose_first(scoring: Scoring, name: str) -> Any:  # noqa: ANN401 - a scorer
-    if isinstance(scoring, Mapping):
-        return scoring[name]
-    if callable(scoring):
-        return partial(_score_one, scoring, name)
-    return name
-
-
 def _score_one(
-    scorer: Callable[..., Any],
+    scorer: FoldScorer,
     name: str,
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     y: NDArray[Any],
 ) -> float:
-    found = scorer(estimator, X, y)
-    return float(found[name] if isinstance(found, Mapping) else found)
+    return scorer(estimator, X, y).get(name, math.nan)
 
 
 def _make_figure(height: float) -> Figure:

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 
+from plug_sklearn._warnings import warn_user
+from plug_sklearn.evaluation._fold_scorer import predict_all_classes
 from plug_sklearn.evaluation._folds import Folds
 
 
@@ -40,11 +42,17 @@ def predict_out_of_fold(
     -------
     DataFrame
         A row for each row in each fold that tests it, in the order of ``X``, as
-        :class:`CrossValidationReport` describes it.
+        :class:`CrossValidationReport` describes it. Probabilities are NaN in a fold
+        whose estimator fails to predict.
+
+    Warns
+    -----
+    UserWarning
+        If an estimator fails to predict.
     """
     probabilities = np.vstack(
         Parallel(n_jobs=n_jobs)(
-            delayed(_predict)(fitted, _safe_indexing(X, test), classes)
+            delayed(_predict)(fitted, _safe_indexing(X, test), len(test), classes)
             for fitted, (_, test) in zip(estimators, folds, strict=True)
         )
     )
@@ -58,7 +66,8 @@ def predict_out_of_fold(
     if groups is not None:
         table["group"] = np.asarray(groups)[rows]
     table["label"] = y[rows]
-    table["predicted"] = classes[probabilities.argmax(axis=1)]
+    predicted = pd.Series(classes[probabilities.argmax(axis=1)], index=table.index)
+    table["predicted"] = predicted.where(np.isfinite(probabilities).all(axis=1))
     table[name_columns(classes)] = probabilities
     return table.iloc[np.argsort(rows, kind="stable")]
 
@@ -82,10 +91,14 @@ def name_columns(classes: NDArray[Any]) -> list[str]:
 def _predict(
     fitted: Any,  # noqa: ANN401 - a classifier of any kind
     X: Any,  # noqa: ANN401 - whatever it takes
+    n_rows: int,
     classes: NDArray[Any],
 ) -> NDArray[np.float64]:
-    found = fitted.predict_proba(X)
-    # A class that a fold does not train on has no column there.
-    probabilities = np.zeros((len(found), len(classes)))
-    probabilities[:, np.searchsorted(classes, fitted.classes_)] = found
-    return probabilities
+    try:
+        return predict_all_classes(fitted, X, classes)
+    except Exception as error:
+        warn_user(
+            "In cross_validation_report, an estimator cannot predict the test rows of "
+            f"its fold, whose probabilities are NaN: {error!r}"
+        )
+        return np.full((n_rows, len(classes)), np.nan)

@@ -1,4 +1,4 @@
-"""Predictions of all folds → the scores of a report."""
+"""Scorers of a report, and its scores of all folds together."""
 
 import warnings
 from collections.abc import Mapping
@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import check_scoring, log_loss, make_scorer, roc_auc_score
+from sklearn.metrics import log_loss, make_scorer, roc_auc_score
 
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.evaluation._calibration import brier_score
-from plug_sklearn.evaluation._folds import Folds, refuse_failed_fits, score_folds
+from plug_sklearn.evaluation._calibration import brier_score, expected_calibration_error
+from plug_sklearn.evaluation._fold_scorer import FoldScorer
 from plug_sklearn.evaluation._tables import Scoring, list_scores
+
+#: scikit-learn's scorers of these names fail where a fold tests only some classes.
+LOSSES = {"neg_log_loss": log_loss, "neg_brier_score": brier_score}
 
 
 def choose_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
@@ -35,14 +37,13 @@ def choose_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
         Name → scorer.
     """
     rank = "roc_auc" if len(classes) == 2 else "roc_auc_ovr"
-    losses = {"neg_log_loss": log_loss, "neg_brier_score": brier_score}
-    metrics = {rank: measure_auc, **losses}
+    metrics = {rank: measure_auc, **LOSSES}
     return {
         "accuracy": "accuracy",
         **{
             name: make_scorer(
                 metric,
-                greater_is_better=name not in losses,
+                greater_is_better=name not in LOSSES,
                 response_method="predict_proba",
                 labels=classes,
             )
@@ -109,74 +110,46 @@ class PooledClassifier(ClassifierMixin, BaseEstimator):
         return labels
 
 
-def score_each_fold(
-    estimator: BaseEstimator,
-    X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: NDArray[Any],
-    folds: Folds,
-    scoring: Scoring,
-    fit_params: Mapping[str, Any],
-    n_jobs: int | None,
-) -> tuple[pd.DataFrame, list[Any]]:
-    """Fit an estimator on each fold, score it, and count the rows.
+def resolve_scoring(scoring: Scoring | None, classes: NDArray[Any]) -> Any:  # noqa: ANN401 - as below
+    """Turn a ``scoring`` parameter into scorers by name where the names are known.
 
     Parameters
     ----------
-    estimator, X, y, folds, scoring, fit_params, n_jobs : see below
-        As in :func:`score_folds`.
+    scoring : str, callable, sequence of str, dict or None
+        As :func:`cross_validation_report` takes it.
+    classes : ndarray of shape (n_classes,)
+        All labels.
 
     Returns
     -------
-    scores : DataFrame
-        A row a fold, as :class:`CrossValidationReport` describes it.
-    estimators : list
-        The fitted estimators.
-
-    Raises
-    ------
-    ValueError
-        If the estimator cannot be fitted on a fold.
-
-    Warns
-    -----
-    UserWarning
-        If a score is undefined in a fold.
+    dict or callable
+        Name → scorer; or a callable that returns a number or a dict of numbers. Log
+        loss and Brier score know all classes.
     """
-    with warnings.catch_warnings(), refuse_failed_fits("cross_validation_report"):
-        # One warning of ours says it for all folds.
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        scores, estimators = score_folds(
-            estimator,
-            X,
-            y,
-            folds,
-            scoring=scoring,
-            fit_params=fit_params,
-            n_jobs=n_jobs,
-        )
-    _warn_of_undefined(scores)
-    scores["n_train"], scores["n_test"] = (
-        [len(rows) for rows in side] for side in zip(*folds, strict=True)
-    )
-    return scores, estimators
-
-
-def _warn_of_undefined(scores: pd.DataFrame) -> None:
-    for name in list_scores(scores):
-        folds = scores.loc[scores[name].isna(), "fold"].tolist()
-        if folds:
-            warn_user(
-                f"The score {name!r} is undefined in folds {folds}, whose test rows "
-                "may be of one class. Means leave them out."
-            )
+    defaults = choose_default_scorers(classes)
+    if scoring is None:
+        return defaults
+    if callable(scoring):
+        # A scorer that make_scorer made gives one number.
+        return {"score": scoring} if hasattr(scoring, "_score_func") else scoring
+    names = [scoring] if isinstance(scoring, str) else scoring
+    if not isinstance(names, Mapping):
+        # scikit-learn says what is wrong with a sequence of other things.
+        if not all(isinstance(name, str) for name in names):
+            return scoring
+        names = {name: name for name in names}
+    losses = {name: defaults[name] for name in LOSSES}
+    return {
+        name: losses.get(scorer, scorer) if isinstance(scorer, str) else scorer
+        for name, scorer in names.items()
+    }
 
 
 def score_overall(
     scores: pd.DataFrame,
-    classes: NDArray[Any],
     probabilities: NDArray[np.float64],
     y: NDArray[Any],
-    scoring: Scoring,
+    scorer: FoldScorer,
 ) -> pd.DataFrame:
     """Score all folds together.
 
@@ -184,13 +157,11 @@ def score_overall(
     ----------
     scores : DataFrame
         Scores by fold.
-    classes : ndarray of shape (n_classes,)
-        Labels, in the order of the columns.
     probabilities : ndarray of shape (n_predictions, n_classes)
-        Of the test rows of all folds.
+        Of the test rows of all folds; NaN where there are none.
     y : ndarray of shape (n_predictions,)
         Their labels.
-    scoring : str, callable, sequence of str or dict
+    scorer : FoldScorer
         What was scored.
 
     Returns
@@ -198,13 +169,45 @@ def score_overall(
     DataFrame
         A row a score: ``mean`` and ``std`` over folds, and ``pooled``.
     """
-    names = list_scores(scores)
-    pooled = PooledClassifier(classes, probabilities)
-    several = [scoring] if isinstance(scoring, str) else scoring
-    scorer = check_scoring(pooled, scoring=several, raise_exc=False)
-    found = scorer(pooled, np.arange(len(y)), y)
-    found = found if isinstance(found, dict) else dict.fromkeys(names, found)
-    overall = scores[names].agg(["mean", "std"]).T
-    # A scorer that fails gives its traceback in place of a number.
-    overall["pooled"] = pd.to_numeric(pd.Series(found), errors="coerce")
+    pooled = PooledClassifier(scorer.classes, probabilities)
+    there = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
+    with warnings.catch_warnings():
+        # Scorers that need more than probabilities fail here, and "pooled" is NaN.
+        warnings.simplefilter("ignore")
+        found = scorer(pooled, there, y[there]) if len(there) else {}
+    overall = scores[list_scores(scores)].agg(["mean", "std"]).T
+    overall["pooled"] = pd.Series(found, dtype=np.float64)
     return overall
+
+
+def measure_calibration(
+    y: NDArray[Any], probabilities: NDArray[np.float64], classes: NDArray[Any]
+) -> dict[str, float]:
+    """Measure how well probabilities are calibrated.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_predictions,)
+        True labels.
+    probabilities : ndarray of shape (n_predictions, n_classes)
+        NaN where there are none.
+    classes : ndarray of shape (n_classes,)
+        Labels, in the order of the columns.
+
+    Returns
+    -------
+    dict of float
+        By the name of the measure; NaN, with a warning, if these are no probabilities.
+    """
+    there = np.isfinite(probabilities).all(axis=1)
+    measured = {}
+    for metric in (expected_calibration_error, brier_score):
+        try:
+            value = metric(y[there], probabilities[there], labels=classes)
+        except ValueError as error:
+            warn_user(
+                f"The {metric.__name__} of cross_validation_report is NaN: {error}"
+            )
+            value = float("nan")
+        measured[metric.__name__] = value
+    return measured

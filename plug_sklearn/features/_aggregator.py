@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 
 from plug_sklearn._positions import resolve_positions
 from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn.features._arrays import holds_single, to_array
 
 OWNER = "LayerAggregator"
 
@@ -86,7 +87,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
 
         Parameters
         ----------
-        X : array of shape (n_samples, n_layers, n_parts, hidden_size)
+        X : array or tensor of shape (n_samples, n_layers, n_parts, hidden_size)
             Activations. Three axes are read as (n_samples, n_layers, hidden_size), two
             as (n_samples, hidden_size).
         y : None
@@ -125,7 +126,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
 
         Returns
         -------
-        ndarray of float32 or float64, as ``X``
+        ndarray of float32 or float64
+            As ``X``; half precision becomes float32, and integers float64.
             (n_samples, n_layers * n_parts * hidden_size) with ``"concat"``,
             (n_samples, n_parts * hidden_size) with ``"mean"`` and ``"max"``,
             (n_samples, n_layers, n_parts, hidden_size) with ``"stack"``.
@@ -196,9 +198,10 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         return tags
 
     def _read_activations(self, X: ArrayLike, *, reset: bool) -> NDArray[np.floating]:
+        X = to_array(X)
         dtypes: list[type] = [np.float64, np.float32]
-        if getattr(X, "dtype", None) == np.float16:
-            # Twice the size holds all its values; four times would only cost memory.
+        if holds_single(X):
+            # This keeps float32 of any byte order, and turns float16 into float32.
             dtypes.reverse()
         activations: NDArray[np.floating] = validate_data(
             self, X, reset=reset, allow_nd=True, dtype=dtypes

@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Sequence
+from math import prod
+from operator import index
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
+from zipfile import ZipFile
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike, NDArray
 
+from plug_sklearn.features._npz_members import open_archive, read_header, read_member
+
 _KEYS = ("data", "columns", "parts", "layers", "hidden_size")
-_MAGIC = b"PK\x03\x04"
 
 
 class NpzFeatures(NamedTuple):
@@ -59,8 +62,9 @@ def load_npz_features(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is of another kind or damaged; or has pickled ids, and
-        ``allow_pickle`` is False.
+        If the file is of another kind or damaged; has pickled ids, and
+        ``allow_pickle`` is False; or would unpack to more than 64 MiB and 200 times its
+        own size.
 
     See Also
     --------
@@ -84,9 +88,8 @@ def load_npz_features(
     """
     path = Path(path)
     try:
-        # Of a damaged file, numpy leaves the one that it opens itself open.
-        with path.open("rb") as stream, _open(stream) as found:
-            return _read(found, path, allow_pickle)
+        with path.open("rb") as stream, open_archive(stream, _KEYS) as archive:
+            return _read(archive, allow_pickle)
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged bytes raise what zipfile, zlib and numpy do
@@ -125,7 +128,8 @@ def save_npz_features(
     Raises
     ------
     ValueError
-        If there are not as many ids, layers and parts as the axes are long.
+        If there are not as many ids, layers and parts as the axes are long, or layers
+        are no integers.
 
     See Also
     --------
@@ -144,6 +148,7 @@ def save_npz_features(
     'features.npz'
     """
     path = Path(path)
+    numbers = _read_layers(layers)
     if path.suffix != ".npz":
         path = path.with_name(f"{path.name}.npz")
     values = np.asarray(activations, dtype=np.float32)
@@ -164,7 +169,7 @@ def save_npz_features(
                 data=by_part.T,
                 columns=names.astype(str),
                 parts=np.array([str(part) for part in parts]),
-                layers=np.asarray(layers, dtype=np.int64),
+                layers=numbers,
                 hidden_size=np.array([values.shape[3]], dtype=np.int64),
             )
         written.replace(path)
@@ -174,35 +179,29 @@ def save_npz_features(
     return path
 
 
-def _open(stream: BinaryIO) -> NpzFile:
-    # What is no archive, numpy takes for a pickle, and says how to run it.
-    if stream.read(len(_MAGIC)) != _MAGIC:
-        raise ValueError("it is no npz file")
-    stream.seek(0)
-    found = np.load(stream, allow_pickle=False)
-    assert isinstance(found, NpzFile)
-    return found
-
-
-def _read(found: NpzFile, path: Path, allow_pickle: bool) -> NpzFeatures:
-    if set(_KEYS) - set(found.files):
-        raise ValueError(f"it must hold {', '.join(_KEYS)}")
-    layers, parts, size = found["layers"], found["parts"], found["hidden_size"]
-    axes_named = layers.ndim == parts.ndim == size.ndim == 1 and len(size) == 1
-    kinds = layers.dtype.kind + parts.dtype.kind + size.dtype.kind
-    if not axes_named or kinds not in ("iUi", "uUu", "iUu", "uUi"):
-        raise ValueError("its layers, parts and hidden_size must be lists of names")
-    data = found["data"]
-    if data.dtype != np.float32 or data.ndim != 2:
-        raise ValueError(f"its data must be a matrix of float32, not {data.dtype}")
-    ids = _read_ids(found, path, allow_pickle)
-    shape = (len(parts), len(layers), int(size[0]))
-    if data.shape != (shape[0] * shape[1] * shape[2], len(ids)) or ids.ndim != 1:
+def _read_layers(layers: Sequence[int]) -> NDArray[np.int64]:
+    try:
+        return np.array([index(layer) for layer in layers], dtype=np.int64)
+    except (TypeError, OverflowError):
         raise ValueError(
-            f"its data must have a row for each of {shape} parts, layers and units, "
-            f"and a column for each of {len(ids)} ids. Got {data.shape} instead"
+            "The 'layers' parameter of save_npz_features must be a sequence of "
+            f"integers. Got {layers!r} instead."
+        ) from None
+
+
+def _read(archive: ZipFile, allow_pickle: bool) -> NpzFeatures:
+    axes, (n_rows, n_ids) = _check_headers(archive, allow_pickle)
+    shape = (*axes, int(read_member(archive, "hidden_size")[0]))
+    if shape[2] < 0 or n_rows != prod(shape):
+        raise ValueError(
+            f"its data must have a row for each of {shape} parts, layers and units. "
+            f"Got {n_rows} rows instead"
         )
-    by_part = data.T.reshape(len(ids), *shape)
+    layers, parts = read_member(archive, "layers"), read_member(archive, "parts")
+    ids = read_member(archive, "columns", allow_pickle=allow_pickle)
+    if ids.shape != (n_ids,):
+        raise ValueError(f"its columns must be {n_ids} ids. Got {ids.shape} instead")
+    by_part = read_member(archive, "data").T.reshape(n_ids, *shape)
     return NpzFeatures(
         np.ascontiguousarray(by_part.transpose(0, 2, 1, 3)),
         ids,
@@ -211,20 +210,35 @@ def _read(found: NpzFile, path: Path, allow_pickle: bool) -> NpzFeatures:
     )
 
 
-def _read_ids(
-    found: NpzFile, path: Path, allow_pickle: bool
-) -> NDArray[np.object_] | NDArray[np.str_]:
-    try:
-        return found["columns"]
-    except ValueError as error:
-        # numpy's own, where an array is a pickle and it may not read one.
-        if "allow_pickle" not in str(error):
-            raise
-    if not allow_pickle:
+def _check_headers(
+    archive: ZipFile, allow_pickle: bool
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Check what all arrays are before any is read.
+
+    Gives the numbers of parts and layers, and the shape of the data.
+    """
+    headers = {key: read_header(archive, key) for key in _KEYS}
+    names = [headers[key] for key in ("layers", "parts", "hidden_size")]
+    kinds = "".join(header.dtype.kind for header in names)
+    axes_named = all(len(header.shape) == 1 for header in names)
+    if (
+        not axes_named
+        or kinds not in ("iUi", "uUu", "iUu", "uUi")
+        or names[2].shape != (1,)
+    ):
+        raise ValueError("its layers, parts and hidden_size must be lists of names")
+    data, ids = headers["data"], headers["columns"]
+    if data.dtype != np.float32 or len(data.shape) != 2:
+        raise ValueError(f"its data must be a matrix of float32, not {data.dtype}")
+    if ids.shape != data.shape[1:]:
+        raise ValueError(
+            "its data must have a column for each id. Got data of the shape "
+            f"{data.shape} and ids of the shape {ids.shape} instead"
+        )
+    if ids.dtype.hasobject and not allow_pickle:
         raise ValueError(
             "its ids are a pickle, which can run code. If you trust where the file "
             "comes from, say allow_pickle=True"
         )
-    with np.load(path, allow_pickle=True) as trusted:
-        ids: NDArray[np.object_] = trusted["columns"]
-        return ids
+    n_layers, n_parts = names[0].shape[0], names[1].shape[0]
+    return (n_parts, n_layers), (data.shape[0], data.shape[1])

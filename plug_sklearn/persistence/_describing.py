@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import plug_sklearn
 from plug_sklearn.persistence._labels import describe_labels
-from plug_sklearn.persistence._parameters import describe_parameters
+from plug_sklearn.persistence._parameters import describe_parameters, to_plain
 from plug_sklearn.persistence._tensors import Arrays
 
 Described = tuple[dict[str, Any], Arrays]
@@ -69,7 +69,8 @@ def _describe_one(estimator: BaseEstimator) -> Described:
     check_is_fitted(estimator)
     record, tensors = describe(estimator)
     parameters = describe_parameters(estimator)
-    return {"kind": kind, "parameters": parameters, **record}, tensors
+    # What was learnt follows parameters, which may be numpy scalars.
+    return {"kind": kind, "parameters": parameters, **to_plain(record)}, tensors
 
 
 def _describe_classifier(classifier: Any) -> Described:  # noqa: ANN401 - either

@@ -61,7 +61,7 @@ def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
         if name == "class_weight" and isinstance(value, Mapping):
             value = [list(pair) for pair in value.items()]
         try:
-            plain[name] = _to_plain(value)
+            plain[name] = to_plain(value)
         except TypeError:
             raise ValueError(
                 f"The {name!r} parameter of {type(estimator).__name__} must be a plain "
@@ -114,7 +114,24 @@ def read_parameters(
     return estimator
 
 
-def _to_plain(value: Any) -> Any:  # noqa: ANN401 - whatever a parameter is
+def to_plain(value: Any) -> Any:  # noqa: ANN401 - whatever a parameter is
+    """Turn a value into None, bool, int, float, str, or lists and dicts of them.
+
+    Parameters
+    ----------
+    value : object
+        Such a value, a numpy scalar, an array, a sequence, a mapping or a path.
+
+    Returns
+    -------
+    object
+        Equal to the value, as JSON can hold it.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else, or holds a number that is not finite.
+    """
     if value is None or isinstance(value, bool | np.bool_):
         return None if value is None else bool(value)
     if isinstance(value, Integral):
@@ -124,11 +141,11 @@ def _to_plain(value: Any) -> Any:  # noqa: ANN401 - whatever a parameter is
     if isinstance(value, str | Path):
         return str(value)
     if isinstance(value, list | tuple | range):
-        return [_to_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if isinstance(value, np.ndarray):
-        return _to_plain(value.tolist())
+        return to_plain(value.tolist())
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {str(key): _to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     raise TypeError
 
 

@@ -219,9 +219,15 @@ def _read_state(weights: Path) -> dict[str, Tensor]:
 
 
 def _check_sums(weights: Path) -> None:
-    """Refuse a file with a changed byte, which torch reads as it is."""
+    """Refuse a file with a changed byte, or one that unpacks to more than it is.
+
+    torch writes members as they are, and reads compressed ones too.
+    """
     if zipfile.is_zipfile(weights):
         with zipfile.ZipFile(weights) as members:
+            unpacked = sum(info.file_size for info in members.infolist())
+            if unpacked > weights.stat().st_size:
+                raise ValueError(f"it would unpack to {unpacked} bytes")
             changed = members.testzip()
         if changed is not None:
             raise ValueError(f"the checksum of {changed} differs")

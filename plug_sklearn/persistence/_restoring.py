@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 import plug_sklearn
 from plug_sklearn.classifiers._cnn_network import CNNNetwork
 from plug_sklearn.classifiers._networks import MLPNetwork
+from plug_sklearn.embedding.models._adapter_weights import require_safetensors
 from plug_sklearn.persistence._labels import read_labels
 from plug_sklearn.persistence._parameters import read_parameters
 from plug_sklearn.persistence._schema import (
@@ -177,6 +179,11 @@ def _restore_embedder(
 ) -> BaseEstimator:
     kind = plug_sklearn.HFEmbeddingTransformer
     embedder: Any = read_parameters(kind, record.parameters, device=device)
+    if embedder.adapter is not None:
+        # Of an adapter on the hub, this is checked once its files are here.
+        folder = Path(embedder.adapter).expanduser()
+        if folder.is_dir():
+            require_safetensors(str(folder), str(embedder.adapter))
     _check_positions("layers", record.layers, record.n_model_layers)
     if len(set(record.parts)) < len(record.parts):
         raise ValueError(f"its parts must differ: {record.parts}")

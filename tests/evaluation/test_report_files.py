@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 from pathlib import Path
@@ -165,3 +166,39 @@ def test_without_matplotlib_nothing_is_fitted_for_files(tmp_path: Path) -> None:
     with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
         cross_validation_report(Unfit(), FEATURES, Y, out_dir=tmp_path)
     cross_validation_report(PROBE, FEATURES, Y)
+
+
+@pytest.mark.parametrize(
+    ("index", "names"),
+    [
+        (pd.MultiIndex.from_arrays([GROUPS, np.arange(120)]), ["level_0", "level_1"]),
+        (
+            pd.MultiIndex.from_arrays([GROUPS, np.arange(120)], names=["who", None]),
+            ["who", "level_1"],
+        ),
+        (
+            pd.MultiIndex.from_arrays([GROUPS, GROUPS + Y], names=["fold", "fold"]),
+            ["fold_", "fold__"],
+        ),
+        (pd.Index(np.arange(120), name="label"), ["label_"]),
+        (pd.Index(np.arange(120), name="proba_1"), ["proba_1_"]),
+        (pd.Index(np.arange(120), name="index"), ["index"]),
+        (pd.Index(np.arange(120), name=0), ["0"]),
+        (pd.Index(np.arange(120), name=""), [""]),
+        (pd.date_range("2020", periods=120), ["index"]),
+    ],
+)
+def test_table_of_predictions_names_each_column_once(
+    index: pd.Index, names: list[str], tmp_path: Path
+) -> None:
+    frame = pd.DataFrame(FEATURES, index=index).add_prefix("unit_")
+    report = cross_validation_report(PROBE, frame, Y, cv=2, out_dir=tmp_path)
+    assert report.predictions.index.equals(index)
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == [*names, *report.predictions.columns]
+    assert len(rows) == 120
+    levels = [index.get_level_values(n) for n in range(index.nlevels)]
+    for row, *expected in zip(rows, *levels, strict=True):
+        assert row[: len(names)] == [str(value).split(" ")[0] for value in expected]
+        assert len(row) == len(header)

@@ -3,7 +3,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -92,6 +94,54 @@ def test_half_precision_becomes_single() -> None:
     features = LayerAggregator().fit_transform(halves)
     assert features.dtype == np.float32
     assert_array_equal(features, halves.reshape(len(halves), -1))
+
+
+@pytest.mark.parametrize("method", ["concat", "mean", "max", "stack"])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(">f4", "f4"), ("<f4", "f4"), (">f8", "f8"), (">f2", "f4"), (">i4", "f8")],
+)
+def test_byte_order_changes_no_dtype(dtype: str, expected: str, method: str) -> None:
+    given_ = (8 * ACTIVATIONS).astype(dtype)
+    features = LayerAggregator(method=method).fit_transform(given_)
+    native = given_.astype(given_.dtype.newbyteorder("="))
+    assert features.dtype == np.dtype(expected)
+    assert features.dtype.isnative
+    assert_array_equal(features, LayerAggregator(method=method).fit_transform(native))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float32, np.float32),
+        (torch.float64, np.float64),
+        (torch.float16, np.float32),
+        (torch.bfloat16, np.float32),
+        (torch.int64, np.float64),
+    ],
+)
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_tensors_are_read_as_arrays_of_their_dtype(
+    dtype: torch.dtype, expected: type[np.floating], is_listed: bool
+) -> None:
+    tensor = (8 * torch.from_numpy(ACTIVATIONS)).to(dtype)
+    tensor.requires_grad_(dtype.is_floating_point)
+    features = LayerAggregator([2], [0, 1]).fit_transform(
+        list(tensor) if is_listed else tensor
+    )
+    assert features.dtype == expected
+    plain = np.array(tensor[:, 2, :2].detach().reshape(5, -1).tolist())
+    assert_array_equal(features, plain)
+
+
+def test_dtype_of_other_array_likes_is_kept() -> None:
+    singles = ACTIVATIONS[:, 0, 0].astype(np.float32)
+    polars_frame = pl.DataFrame(singles, schema=["a", "b"])
+    for X in (list(singles), pd.DataFrame(singles), polars_frame, tuple(singles)):
+        features = LayerAggregator().fit_transform(X)
+        assert features.dtype == np.float32
+        assert_array_equal(features, singles)
+    assert LayerAggregator().fit_transform(singles.tolist()).dtype == np.float64
 
 
 @pytest.mark.parametrize("method", ["concat", "mean", "max"])

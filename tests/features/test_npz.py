@@ -121,3 +121,22 @@ def test_a_file_of_another_kind_is_told_as_such(
 def test_missing_file_is_a_file_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_npz_features(tmp_path / "features.npz")
+
+
+@pytest.mark.parametrize("layers", [[3.7, 7], [3.0, 7], ["3", 7], [2**70, 7], [None]])
+def test_layers_that_are_no_integers_are_refused(
+    layers: list[object], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"'layers' parameter .* integers\. Got \["):
+        save_npz_features(
+            tmp_path / "features", ACTIVATIONS, layers=layers, parts=["rs", "attn"]
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_layers_of_numpy_are_taken(tmp_path: Path) -> None:
+    for layers in (np.array([3, 7]), [np.int8(3), np.uint16(7)]):
+        path = save_npz_features(
+            tmp_path / "features", ACTIVATIONS, layers=layers, parts=("rs", "attn")
+        )
+        assert load_npz_features(path).layers == (3, 7)

@@ -263,3 +263,17 @@ def test_pingkit_s_weights_with_bytes_cut_or_flipped(
     if loaded is not None:
         # A byte that says nothing of what is in the file, such as a time.
         assert np.array_equal(loaded.predict_proba(samples), expected)
+
+
+def test_pingkit_s_weights_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "probe"
+    write(path, PlainMLP(25, 16, 16), MLP)
+    weights = path.with_suffix(".pt")
+    with zipfile.ZipFile(weights) as found:
+        members = {name: found.read(name) for name in found.namelist()}
+    members["archive/more"] = bytes(2**24)
+    with zipfile.ZipFile(weights, "w", zipfile.ZIP_DEFLATED) as changed:
+        for name, content in members.items():
+            changed.writestr(name, content)
+    with pytest.raises(ValueError, match=r"probe\.pt cannot .* unpack to \d+ bytes"):
+        load_artifacts(path)

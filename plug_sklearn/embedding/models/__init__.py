@@ -2,6 +2,8 @@
 
 ``_models``
     Load, keep and share models, their tokenizers and configurations.
+``_adapter_weights``
+    Whether the weights of a PEFT adapter are safetensors.
 ``_geometry``
     What a configuration alone tells: layers, widths, limits.
 ``_missing``

@@ -11,6 +11,7 @@ from transformers.utils.hub import cached_file
 
 from plug_sklearn._extras import require_extra
 from plug_sklearn.embedding.models._absence import explain_absence
+from plug_sklearn.embedding.models._adapter_weights import require_safetensors
 from plug_sklearn.embedding.models._shelf import Shelf
 
 if TYPE_CHECKING:
@@ -93,10 +94,14 @@ def read_adapter(adapter: "ModelSource") -> tuple[Any, dict[str, Tensor]]:
     OSError
         If it cannot be fetched from the hub.
     ValueError
-        If files are missing, or the adapter puts vectors before each text.
+        If files are missing, the weights are a pickle that the user has not trusted,
+        or the adapter puts vectors before each text.
     """
     peft = import_peft()
     folder = _fetch(adapter)
+    # As for the model's own weights: a user may ask for pickles in model_kwargs.
+    if adapter.model_kwargs.get("use_safetensors", True):
+        require_safetensors(folder, adapter.name)
     config = peft.PeftConfig.from_pretrained(folder)
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise ValueError(

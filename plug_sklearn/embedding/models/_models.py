@@ -114,7 +114,8 @@ class ModelSource:
         if name == self.name:
             # An adapter in the model's own repository.
             return replace(self, parameter="adapter")
-        fetching = {k: v for k, v in self.model_kwargs.items() if k in FETCHING}
+        kept = FETCHING | {"use_safetensors"}
+        fetching = {k: v for k, v in self.model_kwargs.items() if k in kept}
         return ModelSource(name, model_kwargs=fetching, parameter="adapter")
 
     @property

@@ -7,12 +7,13 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
-from plug_sklearn.embedding.store._environments import Environment, Transaction
+from plug_sklearn.embedding.store._environments import Environment
 from plug_sklearn.embedding.store._holdings import (
     KEY_SIZE,
     delete_some,
     measure_extents,
 )
+from plug_sklearn.embedding.store._mapping import Transaction
 
 _PREFIX = b"settings:"
 _DELETED_AT_ONCE = 10_000

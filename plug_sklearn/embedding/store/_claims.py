@@ -7,8 +7,9 @@ when the prompt is written, when it is released, or when the process ends.
 import time
 from collections.abc import Callable, Iterable
 
-from plug_sklearn.embedding.store._environments import Environment, Transaction
+from plug_sklearn.embedding.store._environments import Environment
 from plug_sklearn.embedding.store._failures import StoreError
+from plug_sklearn.embedding.store._mapping import Transaction
 from plug_sklearn.embedding.store._presence import Presence
 
 _PREFIX = b"claim:"

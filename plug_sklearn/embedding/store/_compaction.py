@@ -4,8 +4,9 @@ from pathlib import Path
 
 import lmdb
 
-from plug_sklearn.embedding.store._environments import Environment, Transaction
+from plug_sklearn.embedding.store._environments import Environment
 from plug_sklearn.embedding.store._holdings import merge_records
+from plug_sklearn.embedding.store._mapping import Transaction
 
 _SPARE_MAP_SIZE = 2**26
 #: Bytes in one transaction.

@@ -9,22 +9,22 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 from weakref import WeakSet
 
 import lmdb
 
-from plug_sklearn.embedding.store._failures import (
-    StoreError,
-    explain_errors,
-    is_forbidden,
-)
+from plug_sklearn.embedding.store._failures import StoreError, explain_errors
 from plug_sklearn.embedding.store._formats import FORMAT_KEY, read_format, write_format
+from plug_sklearn.embedding.store._mapping import (
+    Transaction,
+    begin_transaction,
+    double_map,
+    map_file,
+)
 from plug_sklearn.embedding.store._presence import Presence
 
 Value = TypeVar("Value")
-#: Values come as views of the memory map, and end with the transaction.
-Transaction: TypeAlias = "lmdb.Transaction[memoryview]"
 
 _DATA = "data.mdb"
 #: Address space, not disk; doubled when the data outgrow it.
@@ -103,10 +103,7 @@ class Environment:
                 except lmdb.MapFullError:
                     if not write:
                         raise
-                    environment.set_mapsize(2 * environment.info()["map_size"])
-                except lmdb.MapResizedError:
-                    # Another process made the file larger; 0 is its size.
-                    environment.set_mapsize(0)
+                    double_map(environment)
 
     @contextlib.contextmanager
     def _begin(
@@ -116,7 +113,7 @@ class Environment:
             if write:
                 held.enter_context(self.presence.as_writer())
             with self.presence.at_gate():
-                transaction = environment.begin(write=write, buffers=True)
+                transaction = begin_transaction(environment, write=write)
             yield held.enter_context(transaction)
 
     @contextlib.contextmanager
@@ -186,7 +183,9 @@ class Environment:
             try:
                 # Its lock comes first: no one then replaces the file meanwhile.
                 with self.presence.at_gate():
-                    self._lmdb = _map_file(self.folder, readonly=self.readonly)
+                    self._lmdb = map_file(
+                        self.data_path, _FIRST_MAP_SIZE, readonly=self.readonly
+                    )
                 self._identity = _identify(self.data_path)
                 self._check_length(self._lmdb)
                 self._check_format(self._lmdb)
@@ -230,32 +229,6 @@ class Environment:
 def _copy_entry(transaction: Transaction, key: bytes) -> bytes | None:
     value = transaction.get(key)
     return None if value is None else bytes(value)
-
-
-def _map_file(folder: Path, *, readonly: bool) -> lmdb.Environment:
-    def map_file(*, lock: bool) -> lmdb.Environment:
-        return lmdb.open(
-            str(folder),
-            map_size=_FIRST_MAP_SIZE,
-            readonly=readonly,
-            lock=lock,
-            # A power cut may lose the last transaction, and nothing else.
-            metasync=False,
-            mode=0o666,
-            max_readers=1024,
-        )
-
-    try:
-        environment = map_file(lock=True)
-    except lmdb.Error as error:
-        if not (readonly and is_forbidden(error)):
-            raise
-        # A folder that one may only read has no place for readers' locks.
-        return map_file(lock=False)
-    if not readonly:
-        # Killed readers would keep pages from being used again.
-        environment.reader_check()
-    return environment
 
 
 def _measure(environment: lmdb.Environment) -> int:

@@ -13,7 +13,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.store._environments import Transaction
+from plug_sklearn.embedding.store._mapping import Transaction
 from plug_sklearn.embedding.store._records import (
     Layout,
     RecordReader,

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from plug_sklearn.embedding.store import _catalog, _claims, _holdings
 from plug_sklearn.embedding.store._catalog import StoredModel
 from plug_sklearn.embedding.store._compaction import compact_file
-from plug_sklearn.embedding.store._environments import Environment, Transaction
+from plug_sklearn.embedding.store._environments import Environment
 from plug_sklearn.embedding.store._failures import StoreError, explain_errors
+from plug_sklearn.embedding.store._mapping import Transaction
 from plug_sklearn.embedding.store._records import (
     DTYPES,
     MOST_LAYERS,

@@ -1,0 +1,151 @@
+"""Groups reach every step that needs them, and no other."""
+
+from typing import Any, Self
+
+import numpy as np
+import pytest
+from _readable import GROUPS, X, Y
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.feature_selection import RFECV
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    LeaveOneGroupOut,
+    RandomizedSearchCV,
+)
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from plug_sklearn import PlugMLPClassifier, compare_probes, cross_validation_report
+
+FEATURES = X[:, 1, 0].astype(np.float64)
+GRID = {"C": [0.001, 1.0]}
+QUICK: dict[str, Any] = {"max_epochs": 2, "random_state": 0, "device": "cpu"}
+
+
+class PlainGroupSplitter:
+    """Splits by group, and knows nothing of metadata routing."""
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Any:  # noqa: ANN401
+        yield from GroupKFold(2).split(X, y, groups)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: ANN401
+        return 2
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        GridSearchCV(LogisticRegression(), GRID, cv=GroupKFold(2)),
+        RandomizedSearchCV(
+            LogisticRegression(), GRID, n_iter=2, random_state=0, cv=LeaveOneGroupOut()
+        ),
+        GridSearchCV(LogisticRegression(), GRID, cv=PlainGroupSplitter()),
+        RFECV(LogisticRegression(), cv=GroupKFold(2)),
+    ],
+)
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_splitter_of_a_search_is_given_the_training_rows_groups(
+    search: BaseEstimator, is_piped: bool
+) -> None:
+    estimator = make_pipeline(StandardScaler(), search) if is_piped else search
+    report = cross_validation_report(
+        estimator, FEATURES, Y, cv=GroupKFold(3), groups=GROUPS, scoring="roc_auc"
+    )
+    columns = ["proba_0", "proba_1"]
+    for fold, (train, test) in enumerate(GroupKFold(3).split(FEATURES, Y, GROUPS)):
+        scaler = StandardScaler().fit(FEATURES[train])
+        scale = scaler.transform if is_piped else np.asarray
+        alone = clone(search).fit(
+            scale(FEATURES[train]), Y[train], groups=GROUPS[train]
+        )
+        found = report.predictions.loc[report.predictions["fold"] == fold, columns]
+        assert_allclose(found, alone.predict_proba(scale(FEATURES[test])))
+
+
+def test_splitter_that_ignores_groups_is_given_none() -> None:
+    # It would warn of them.
+    search = GridSearchCV(LogisticRegression(), GRID, cv=2)
+    for estimator in (search, RFECV(LogisticRegression(), cv=2)):
+        report = cross_validation_report(
+            estimator, FEATURES, Y, cv=GroupKFold(2), groups=GROUPS, scoring="roc_auc"
+        )
+        assert report.scores["roc_auc"].notna().all()
+
+
+def test_probe_in_a_pipeline_of_a_search_is_given_groups_too() -> None:
+    pipe = make_pipeline(StandardScaler(), Recorder())
+    search = GridSearchCV(pipe, {"recorder__C": [1.0]}, cv=GroupKFold(2))
+    report = cross_validation_report(
+        search, FEATURES, Y, cv=GroupKFold(2), groups=GROUPS, scoring="roc_auc"
+    )
+    for fitted, (train, _) in zip(
+        report.estimators, GroupKFold(2).split(FEATURES, Y, GROUPS), strict=True
+    ):
+        best = fitted.best_estimator_[-1]
+        np.testing.assert_array_equal(best.groups_, GROUPS[train])
+
+
+class Recorder(LogisticRegression):
+    """Keeps the groups that it is given."""
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:  # noqa: ANN401
+        self.groups_ = groups
+        if groups is not None:
+            assert len(groups) == len(X)
+        return super().fit(X, y)
+
+
+class EverySecondRow(BaseEstimator):
+    """A resampler as imbalanced-learn has them: fit_resample, and no transform."""
+
+    def fit_resample(self, X: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any]:
+        keep = np.sort(np.r_[0 : len(X) : 4, 1 : len(X) : 4])
+        return X[keep], y[keep]
+
+
+class ResamplingPipeline(Pipeline):
+    """Resamples in ``fit`` alone, as imbalanced-learn's pipeline does."""
+
+    def fit(self, X: Any, y: Any, **params: Any) -> Self:  # noqa: ANN401
+        last, given = self.steps[-1][0], {}
+        for name, value in params.items():
+            step, argument = name.split("__")
+            assert step == last
+            given[argument] = value
+        X, y = self.steps[0][1].fit_resample(X, y)
+        self.steps[-1][1].fit(X, y, **given)
+        return self
+
+    def predict_proba(self, X: Any) -> Any:  # noqa: ANN401
+        return self.steps[-1][1].predict_proba(X)
+
+    def predict(self, X: Any) -> Any:  # noqa: ANN401
+        return self.steps[-1][1].predict(X)
+
+
+@pytest.mark.parametrize("last", [Recorder(), PlugMLPClassifier(**QUICK)])
+def test_probe_behind_a_resampler_is_given_none(last: BaseEstimator) -> None:
+    pipe = ResamplingPipeline([("resampler", EverySecondRow()), ("probe", last)])
+    report = cross_validation_report(
+        pipe, FEATURES, Y, cv=GroupKFold(2), groups=GROUPS, scoring="accuracy"
+    )
+    assert report.scores["accuracy"].notna().all()
+    assert getattr(report.estimators[0].steps[-1][1], "groups_", None) is None
+
+
+def test_comparison_gives_groups_to_inner_searches() -> None:
+    search = GridSearchCV(LogisticRegression(), GRID, cv=GroupKFold(2))
+    table = compare_probes(
+        search,
+        LogisticRegression(),
+        FEATURES,
+        Y,
+        cv=GroupKFold(3),
+        groups=GROUPS,
+        scoring="roc_auc",
+    )
+    assert table.notna().all(axis=None)
