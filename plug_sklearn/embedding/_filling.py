@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import joblib
 import numpy as np
@@ -10,9 +9,8 @@ from numpy.typing import NDArray
 
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._jobs import PIECES_A_WORKER, compute_in_jobs
-from plug_sklearn.embedding._language_model import ADDED_SETTINGS, LanguageModel
+from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding.models._adapter_files import find_adapter
-from plug_sklearn.embedding.models._adapters import ADAPTING
 from plug_sklearn.embedding.models._identity import identify_model
 from plug_sklearn.embedding.store._recall import Recall, note_repetition
 from plug_sklearn.embedding.store._store import ActivationStore
@@ -74,23 +72,10 @@ def fill_rows(
         adapter = find_adapter(model.source, model.weights.adapter)
         if adapter is not None:
             settings["adapter"] = identify_model(adapter, opened.path)
-            settings["adapting"] = ADAPTING
         name = identify_model(model.source, opened.path)
-        key = _find_key(opened, model, name, settings)
+        key = opened.register(name, **settings)
         recall = Recall(opened, key, layers, parts, compute, chunk)
         recall.fill(texts, out, rows, report)
-
-
-def _find_key(
-    store: ActivationStore, model: LanguageModel, name: str, settings: dict[str, Any]
-) -> bytes:
-    """Find the store's key of a model: an earlier release's where it means the same."""
-    earlier = {k: v for k, v in settings.items() if k not in ADDED_SETTINGS}
-    if earlier != settings:
-        key = store.find(name, **earlier)
-        if key is not None and model.makes_earlier_prompts():
-            return key
-    return store.register(name, **settings)
 
 
 def _hint_at_store(model: LanguageModel, texts: Sequence[str]) -> None:

@@ -30,7 +30,6 @@ from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._exactness import try_ways
 from plug_sklearn.embedding.passes._forward import ForwardPass
 from plug_sklearn.embedding.passes._reading import read_activations
-from plug_sklearn.embedding.prompts._earlier import makes_earlier_prompts
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 from plug_sklearn.embedding.prompts._turns import (
@@ -41,11 +40,6 @@ from plug_sklearn.embedding.prompts._turns import (
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
-
-#: Settings that earlier releases did not put into a store's key, and their value where
-#: it is always the same.
-LITERAL_READING = 2
-ADDED_SETTINGS = frozenset({"turn", "literal_reading"})
 
 # Models and turns of which a change has been told in this process.
 _TOLD: set[tuple[Hashable, ChatTurn]] = set()
@@ -239,13 +233,7 @@ class LanguageModel:
         }
         if turn is not None:
             settings["turn"] = asdict(turn)
-        if self.prompts.special_tokens == "literal":
-            settings["literal_reading"] = LITERAL_READING
         return settings
-
-    def makes_earlier_prompts(self) -> bool:
-        """Tell whether releases without ``ADDED_SETTINGS`` made the same prompts."""
-        return makes_earlier_prompts(self.prompt_reader)
 
     def _find_stack(self) -> Stack | None:
         try:

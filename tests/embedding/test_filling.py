@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import peft
 import pytest
@@ -20,9 +19,7 @@ from sklearn.pipeline import make_pipeline
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import release_models
 from plug_sklearn.embedding._language_model import LanguageModel
-from plug_sklearn.embedding.models._identity import identify_model
 from plug_sklearn.embedding.store import _recall
-from plug_sklearn.embedding.store._recall import digest_text
 from plug_sklearn.embedding.store._store import ActivationStore
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
@@ -237,75 +234,3 @@ def test_subfolder_is_part_of_the_key(llama: str, bert: str, tmp_path: Path) -> 
         inner = {"subfolder": name}
         found = embed(str(tmp_path / "models"), tmp_path / "store", model_kwargs=inner)
         assert_array_equal(found, embed(folder, None))
-
-
-def store_as_earlier(folder: str, store: Path, **parameters: object) -> np.ndarray:
-    """Write random numbers into a store under the key that release 0.1.0 gave."""
-    embedder = HFEmbeddingTransformer(folder, device="cpu", **parameters).fit(TEXTS)
-    model = embedder._describe_model()
-    states = np.random.default_rng(0).normal(size=(len(TEXTS), 3, 1, 16))
-    states = states.astype(np.float32)
-    with ActivationStore(store) as opened:
-        key = opened.register(
-            identify_model(model.source, opened.path),
-            reading=1,
-            dtype="float32",
-            attn_implementation=None,
-            quantization=None,
-            model_kwargs=joblib.hash({}),
-            pooling="last",
-            stack=None,
-            prompt_template=parameters.get("prompt_template"),
-            chat_template=parameters.get("chat_template", False),
-            special_tokens=parameters.get("special_tokens", "parse"),
-            token_filter=None,
-            eos_token=None,
-            max_length=None,
-            truncation_side="left",
-        )
-        digests = [digest_text(text) for text in TEXTS]
-        opened.write(key, digests, [0, 1, 2], ["rs"], states)
-    return states
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {},
-        {"prompt_template": "Is {text} true?"},
-        {"chat_template": True},
-        {"special_tokens": "literal"},
-    ],
-)
-def test_store_of_an_earlier_release_is_read_where_it_means_the_same(
-    llama: str, tmp_path: Path, computed: list[Any], parameters: dict[str, Any]
-) -> None:
-    expected = store_as_earlier(llama, tmp_path, **parameters)
-    assert_array_equal(embed(llama, tmp_path, **parameters), expected)
-    assert not computed
-
-
-@pytest.mark.parametrize(
-    ("template", "parameters"),
-    [
-        ("{{ strftime_now('%Y') }} {{ messages[0].content }}", {}),
-        ("user: {{ messages[0].content.rstrip() }}", {}),
-        ("[INST] {{ messages[0].content | trim }} [/INST]", {}),
-        ("user: {{ messages[0].content }}", {"special_tokens": "literal"}),
-    ],
-)
-def test_store_of_an_earlier_release_is_not_read_where_it_may_mean_something_else(
-    llama: str,
-    tmp_path: Path,
-    computed: list[Any],
-    template: str,
-    parameters: dict[str, Any],
-) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(llama, folder)
-    (folder / "chat_template.jinja").write_text(template)
-    parameters = {"chat_template": True, **parameters}
-    store_as_earlier(str(folder), tmp_path / "store", **parameters)
-    found = embed(str(folder), tmp_path / "store", **parameters)
-    assert len(computed) == len(TEXTS)
-    assert_allclose(found, embed(str(folder), None, **parameters), rtol=1e-5, atol=1e-5)

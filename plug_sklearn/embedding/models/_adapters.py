@@ -30,9 +30,6 @@ from plug_sklearn.embedding.models._wholes import (
 if TYPE_CHECKING:
     from plug_sklearn.embedding.models._models import ModelSource
 
-#: Part of a store's key: raised when a release applies any adapter differently.
-ADAPTING = 2
-
 #: Parameters that all adapted modules share, and that are stored once.
 _SHARED = ("vblora_vector_bank", "tinylora_v", "unilora_theta_d")
 #: What tells PEFT that a model's weights are quantized.

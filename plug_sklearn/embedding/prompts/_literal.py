@@ -137,11 +137,6 @@ class LiteralEncoder:
             fixed_ids[slot] = fixed_ids[slot] if ids is None else ids
         return fixed_ids
 
-    def reads_alike_anywhere(self) -> bool:
-        """Tell whether strings have the same tokens inside a text and alone."""
-        strings = ["a", "<", "|a", " a", "\n", "1"]
-        return self._encode_inside(strings) == self._encode(strings)
-
     def _strip(self, slot: int, text: str) -> str:
         """Give what is tokenized for a slot, as special tokens beside it strip it."""
         run = self._spaces[slot] + text

@@ -1,7 +1,6 @@
 """What a chat template writes around a user's message, rendered once."""
 
 import os.path
-import re
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -14,9 +13,6 @@ _REPEATED = 3
 # private use area, so that no template spells it; a template that changes white space
 # inside a message changes this one.
 _MESSAGE = "\ue000a user's\n\n \tmessage\ue001"
-
-# All by which a template can write something else each time.
-_CHANGING = re.compile(r"strftime_now|\brandom\b|\blipsum\b")
 
 
 @dataclass(frozen=True)
@@ -89,18 +85,6 @@ def describe_difference(before: ChatTurn, now: ChatTurn) -> str:
     place = len(os.path.commonprefix([then, found]))  # noqa: RUF071 - of characters
     shown = slice(max(0, place - 20), place + 20)
     return f"then {then[shown]!r}, now {found[shown]!r}"
-
-
-def is_fixed(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Tell whether a chat template writes the same at any time.
-
-    Its text is searched for what reads the clock or draws at random; what a tokenizer
-    renders by code of its own is not known.
-    """
-    own = type(tokenizer).apply_chat_template
-    if own is not PreTrainedTokenizerBase.apply_chat_template:
-        return False
-    return _CHANGING.search(tokenizer.get_chat_template()) is None
 
 
 def _render_around(

@@ -157,30 +157,6 @@ class ActivationStore:
             _catalog.add_settings(self._open(), key, text)
         return key
 
-    def find(self, model: str, **settings: Any) -> bytes | None:  # noqa: ANN401 - any JSON
-        """Give the key of a model and its settings if they were registered here.
-
-        Parameters
-        ----------
-        model, **settings : str and object
-            As for ``register``.
-
-        Returns
-        -------
-        bytes or None
-            16 bytes; None if they were not.
-
-        Raises
-        ------
-        TypeError
-            If JSON cannot hold a setting.
-        """
-        key, _ = _catalog.describe_settings(model, settings)
-        known = self._open().read(
-            lambda transaction: _catalog.knows_settings(transaction, key)
-        )
-        return key if known else None
-
     def read_into(
         self,
         settings: bytes,

@@ -221,7 +221,8 @@ def test_embeddings_that_are_offloaded_are_read(llama: str, tmp_path: Path) -> N
     places = {"layers": "cpu", "norm": "cpu", "rotary_emb": "cpu"}
     for device_map in ({"": "disk"}, {**places, "embed_tokens": "disk"}):
         offloaded = {"device_map": device_map, "offload_folder": tmp_path / "offload"}
-        assert_allclose(embed(llama, model_kwargs=offloaded), expected, rtol=1e-6)
+        found = embed(llama, model_kwargs=offloaded)
+        assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gguf_file_is_named_to_the_loader(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from plug_sklearn.embedding.prompts._frames import PromptFrame
-from plug_sklearn.embedding.prompts._turns import ChatTurn, is_fixed, render_turn
+from plug_sklearn.embedding.prompts._turns import ChatTurn, render_turn
 
 Build = Callable[..., PreTrainedTokenizerFast]
 CONTENTS = [
@@ -96,34 +96,3 @@ def test_clock_that_goes_on_while_a_turn_is_rendered_changes_nothing(
         "{{ strftime_now('%S') }} {{ messages[0].content | trim }}!"
     )
     assert render_turn(tokenizer) == ChatTurn("00 ", "!", " \t\n\r", " \t\n\r")
-
-
-@pytest.mark.parametrize(
-    ("template", "fixed"),
-    [
-        ("<{{ messages[0].content }}>", True),
-        ("On a random day: {{ messages[0].content }}", False),
-        ("{{ strftime_now('%d') }}: {{ messages[0].content }}", False),
-        ("{{ [1, 2] | random }}: {{ messages[0].content }}", False),
-        ("{{ lipsum(1) }}: {{ messages[0].content }}", False),
-    ],
-)
-def test_template_that_may_write_something_else_each_time_is_known(
-    byte_tokenizer: Build, template: str, fixed: bool
-) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = template
-    assert is_fixed(tokenizer) is fixed
-
-
-def test_tokenizer_that_renders_by_its_own_code_may_write_anything(
-    byte_tokenizer: Build,
-) -> None:
-    class Own(PreTrainedTokenizerFast):
-        def apply_chat_template(self, *args: object, **options: object) -> str:
-            return "?"
-
-    tokenizer = byte_tokenizer()
-    assert is_fixed(tokenizer)
-    tokenizer.__class__ = Own
-    assert not is_fixed(tokenizer)

@@ -403,17 +403,3 @@ def test_unknown_dtype_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'dtype' .* Got 'int8' instead"):
         ActivationStore(tmp_path / "store", dtype="int8")
     assert not (tmp_path / "store").exists()
-
-
-@pytest.mark.parametrize("readonly", [False, True])
-def test_settings_are_found_where_they_were_registered(
-    tmp_path: Path, readonly: bool
-) -> None:
-    with ActivationStore(tmp_path) as store:
-        key = store.register("model", pooling="last")
-    with ActivationStore(tmp_path, readonly=readonly) as store:
-        assert store.find("model", pooling="last") == key
-        assert store.find("model", pooling="mean") is None
-        assert store.find("other", pooling="last") is None
-        with pytest.raises(TypeError, match="'settings' parameter"):
-            store.find("model", pooling={1})
