@@ -49,7 +49,8 @@ def run_line(
     command of the line began; and how many seconds that took.
     """
     # The shell writes each command before it runs it, which tells when the last began.
-    traced = {**make_environment(home), "PS4": "+ "}
+    # Unbuffered, so that a line counts when it is printed.
+    traced = {**make_environment(home), "PS4": "+ ", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         ["bash", "-euxo", "pipefail", "-c", command],
         cwd=place,
