@@ -146,6 +146,17 @@ class LanguageModel:
         )
         _TOLD.add(key)
 
+    def list_empty(self, texts: Sequence[str]) -> list[str]:
+        """List the texts that have no token; none where no tokenizer is at hand.
+
+        What a store holds needs none, and has tokens.
+        """
+        try:
+            reader = self.prompt_reader
+        except OSError:
+            return []
+        return reader.list_empty(texts)
+
     def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were cut or lost all tokens."""
         # What is read from a store alone needs no tokenizer.

@@ -33,7 +33,10 @@ from plug_sklearn.embedding.models._models import (
 )
 from plug_sklearn.embedding.prompts._frames import SLOT
 from plug_sklearn.embedding.prompts._prompts import PromptOptions
-from plug_sklearn.embedding.prompts._refusals import RefusedTextError
+from plug_sklearn.embedding.prompts._refusals import (
+    RefusedTextError,
+    refuse_empty_texts,
+)
 from plug_sklearn.embedding.prompts._texts import read_texts
 from plug_sklearn.embedding.prompts._turns import ChatTurn, render_turn
 
@@ -329,8 +332,10 @@ one-column frame
         shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
         activations = np.empty((len(texts), *shape), dtype=np.float32)
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
+        model = self._describe_model()
         with _naming_positions(first_rows):
-            self._fill(distinct, activations, rows)
+            refuse_empty_texts(texts, model.list_empty)
+            self._fill(model, distinct, activations, rows)
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
         return activations
@@ -357,6 +362,7 @@ one-column frame
         reader = model.prompt_reader
         first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
         with _naming_positions(first_rows):
+            refuse_empty_texts(texts, model.list_empty)
             prompts = reader.read(texts)
         reader.tell_changes()
         model.warn_of_other_turn()
@@ -541,12 +547,12 @@ one-column frame
 
     def _fill(
         self,
+        model: LanguageModel,
         texts: Sequence[str],
         activations: NDArray[np.float32],
         rows: NDArray[np.int64],
     ) -> None:
         """Put the activations of distinct texts into their rows."""
-        model = self._describe_model()
         chooses = self.device == "auto" and "device_map" not in (
             self.model_kwargs or {}
         )

@@ -117,6 +117,13 @@ class PromptReader:
             )
         return self._choose_positions(tokenized)
 
+    def list_empty(self, texts: Sequence[str]) -> list[str]:
+        """List the texts that have no token at all."""
+        with _TOKENIZING:
+            tokenized = self._tokenize(texts)
+        pairs = zip(texts, tokenized, strict=True)
+        return [text for text, ids in pairs if len(ids) == len(self.start)]
+
     def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were changed."""
         self.notices.tell(
