@@ -28,7 +28,9 @@ def test_artifacts_of_every_format_give_the_probabilities_of_then(
     assert loaded.classes_.tolist() == expected["classes"]
     # Other machines and releases of torch round the last places otherwise.
     np.testing.assert_allclose(
-        loaded.predict_proba(samples), expected["probabilities"], rtol=1e-9
+        loaded.predict_proba(samples),
+        expected["probabilities"],
+        rtol=1e-7,  # a float's last places
     )
 
 
