@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-ROUNDS = 9
+ROUNDS = 5
 GOAL = 1.15
 BASE = "import torch, sklearn.pipeline, skorch"
 PROBE = "from plug_sklearn import PlugMLPClassifier"
