@@ -34,7 +34,8 @@ QUICK = ("none", "gguf", "plots")
 NAMED = {
     # The user imports skops, and Python answers before this package could.
     "skops": "No module named 'skops'",
-    "examples": "plug_sklearn[gguf]",
+    # It stands for two others, and the first that is missing is named.
+    "examples": "plug_sklearn[plots]",
 }
 TORCH = "torch==2.13.0"
 
