@@ -304,7 +304,7 @@ def test_cross_validation_takes_texts(llama: str) -> None:
         ([["a", "b"]], TypeError, r"Got \['a', 'b'\] .list. at position 0"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), ValueError, r"shape \(1, 2\)"),
         (np.zeros((2, 3, 4)), ValueError, r"shape \(2, 3, 4\)"),
-        (["a", ""], ValueError, "at least one token. Got .. instead"),
+        (["a", ""], ValueError, "at least one token. Got 1 of 2 texts"),
     ],
 )
 def test_bad_texts_are_refused_by_name(
