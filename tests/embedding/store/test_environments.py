@@ -199,6 +199,9 @@ def become_nobody() -> None:
 
 
 def use_without_rights(pipe: Connection, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as other, ActivationStore(other) as store:
+        # lmdb imports the rest of itself on first use, from where nobody may not read.
+        len(store)
     become_nobody()
     with ActivationStore(path, readonly=True) as store:
         pipe.send(holds_right(store, store.register("model"), range(10)))
