@@ -83,7 +83,7 @@ class MicroBatcher:
         """
         if self._is_closed:
             raise Closed
-        if self._count_waiting() + len(texts) > self.most_waiting and self._waiting:
+        if self.count_waiting() + len(texts) > self.most_waiting and self._waiting:
             raise Full
         request = Request(texts)
         self._waiting.append(request)
@@ -111,7 +111,7 @@ class MicroBatcher:
             await self._arrival.wait()
         loop = asyncio.get_running_loop()
         end = loop.time() + self.wait
-        while self._count_waiting() < self.most_texts and not self._is_closed:
+        while self.count_waiting() < self.most_texts and not self._is_closed:
             self._arrival.clear()
             try:
                 await asyncio.wait_for(self._arrival.wait(), end - loop.time())
@@ -119,7 +119,8 @@ class MicroBatcher:
                 break
         return True
 
-    def _count_waiting(self) -> int:
+    def count_waiting(self) -> int:
+        """Count the texts that no batch has taken yet."""
         return sum(len(request.texts) for request in self._waiting)
 
     def _take_batch(self) -> list[Request]:

@@ -240,25 +240,32 @@ class Gate:
     def __init__(self) -> None:
         self.entered, self.passes = threading.Event(), threading.Event()
         self.passes.set()
+        self.n_texts = 0
 
     def __call__(self, texts: list[str]) -> list[tuple[int, list[float]]]:
+        self.n_texts += len(texts)
         self.entered.set()
         assert self.passes.wait(SECONDS)
         return [(len(text), [0.0, 1.0]) for text in texts]
 
 
+def wait_until_asked(client: Client, app: Any, gate: Gate, n_texts: int) -> None:  # noqa: ANN401 - FastAPI's
+    """Wait until so many texts are computed or in the queue, and no other request."""
+    while gate.n_texts + app.state.batcher.count_waiting() < n_texts:
+        client.ask("GET", "/health")
+
+
 def test_shutdown_answers_what_was_asked(serve: ModuleType) -> None:
     gate = Gate()
+    app = serve.make_app(gate, [0, 1], serve.Limits())
     with ThreadPoolExecutor(3) as threads:
-        with served(serve.make_app(gate, [0, 1], serve.Limits())) as (client, server):
+        with served(app) as (client, server):
             client.ask("GET", "/health")
             gate.passes.clear()
             gate.entered.clear()
             asked = [threads.submit(client.predict, ["a" * n]) for n in (1, 2, 3)]
             assert gate.entered.wait(SECONDS)
-            # The others are in a queue, of the service or of its connections.
-            while len(server.server_state.tasks) < 3:
-                client.ask("GET", "/health")
+            wait_until_asked(client, app, gate, n_texts=3)
             server.should_exit = True
             gate.passes.set()
             answers = [answer.result(SECONDS) for answer in asked]
@@ -270,19 +277,15 @@ def test_shutdown_answers_what_was_asked(serve: ModuleType) -> None:
 
 def test_more_than_may_wait_is_told_to_come_again(serve: ModuleType) -> None:
     gate = Gate()
-    limits = serve.Limits(waiting_texts=2)
-    with (
-        ThreadPoolExecutor(4) as threads,
-        served(serve.make_app(gate, [0, 1], limits)) as (client, server),
-    ):
+    app = serve.make_app(gate, [0, 1], serve.Limits(waiting_texts=2))
+    with ThreadPoolExecutor(4) as threads, served(app) as (client, _):
         client.ask("GET", "/health")
         gate.passes.clear()
         gate.entered.clear()
         first = threads.submit(client.predict, ["a"])
         assert gate.entered.wait(SECONDS)
         second = threads.submit(client.predict, ["b", "c"])
-        while len(server.server_state.tasks) < 2:
-            client.ask("GET", "/health")
+        wait_until_asked(client, app, gate, n_texts=3)
         status, content = client.predict(["d"])
         gate.passes.set()
         assert (status, "ask again" in content["detail"]) == (503, True)
