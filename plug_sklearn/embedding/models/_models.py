@@ -202,6 +202,8 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
     """Load a model's configuration, and nothing else."""
 
     def load() -> PreTrainedConfig:
+        if source.model_kwargs.get("gguf_file") is not None:
+            require_extra("gguf", "A 'gguf_file' in the 'model_kwargs' parameter")
         name, arguments = source.loading_arguments()
         given = source.model_kwargs.get("config")
         if isinstance(given, PreTrainedConfig):

@@ -10,7 +10,7 @@ import transformers
 from _adapted import read_blocks, train_adapter
 from numpy.testing import assert_allclose
 
-from plug_sklearn import HFEmbeddingTransformer
+from plug_sklearn import HFEmbeddingTransformer, _extras
 from plug_sklearn.embedding import release_models
 from plug_sklearn.embedding.models import _gguf
 
@@ -191,3 +191,15 @@ def test_adapter_of_a_causal_model_is_applied(
     expected = read_blocks(adapted, blocks, folder, TEXTS)
     assert_allclose(embed(llama_gguf, adapter), expected, rtol=1e-4, atol=1e-4)
     assert not np.allclose(embed(llama_gguf), expected, atol=0.1)
+
+
+@pytest.mark.parametrize("named_in", ["model_name", "model_kwargs"])
+def test_a_missing_extra_is_named_however_the_file_is(
+    llama_gguf: Path, cache: Path, named_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_extras, "find_spec", lambda name: None)
+    kwargs = {"gguf_file": llama_gguf.name} if named_in == "model_kwargs" else None
+    name = llama_gguf.parent if kwargs else llama_gguf
+    embedder = HFEmbeddingTransformer(name, model_kwargs=kwargs, device="cpu")
+    with pytest.raises(ImportError, match=r"pip install 'plug_sklearn\[gguf\]'"):
+        embedder.fit(TEXTS)

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import release_models
-from plug_sklearn.embedding.models import _models
+from plug_sklearn.embedding.models import _gguf, _models
 from plug_sklearn.embedding.models._models import (
     MODELS_KEPT,
     ModelSource,
@@ -225,7 +225,10 @@ def test_embeddings_that_are_offloaded_are_read(llama: str, tmp_path: Path) -> N
         assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gguf_file_is_named_to_the_loader(tmp_path: Path) -> None:
+def test_gguf_file_is_named_to_the_loader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gguf, "LARGEST", -1)
     (tmp_path / "model.GGUF").touch()
     name, arguments = ModelSource(str(tmp_path / "model.GGUF")).loading_arguments()
     assert name == str(tmp_path)
