@@ -55,10 +55,12 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     ValueError
         If there is no list of modules, or they don't carry a residual stream.
     """
-    path, channels = find_block_lists(model, root, stack)
-    if channels is not None:
+    lists = find_block_lists(model, root, stack)
+    path, axis = lists.paths, lists.token_axis
+    if lists.channels is not None:
         reason = "its residual stream has several channels, which every block mixes"
-        return Anatomy(path, channels=channels, reason=reason)
+        return Anatomy(path, channels=lists.channels, reason=reason)
+    unknown = Anatomy(path, token_axis=axis, reason=NOTHING_ADDS_UP)
     blocks = resolve_modules(model, path)
     found: list[Contributions | None] = []
     ran: list[list[str]] = []
@@ -71,15 +73,15 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     trace_blocks(model, blocks, survey)
     known = [one for one in found if one is not None]
     if not known or len(known) < len(found):
-        return Anatomy(path, reason=NOTHING_ADDS_UP)
+        return unknown
     parts: dict[str, Paths] = {}
     for part, paths in _sort_parts(known, ran).items():
         joined = _join_paths(paths, known, ran)
         if joined is None:
-            return Anatomy(path, reason=NOTHING_ADDS_UP)
+            return unknown
         parts[part] = joined
     if not parts:
-        return Anatomy(path, reason=NOTHING_ADDS_UP)
+        return unknown
     scales: dict[str, str] = {}
     for one in known:
         scales |= one.scales
@@ -90,6 +92,7 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
         others=parts["others"],
         multiplier=_join_scales(scales, parts),
         post_norm=any(one.rescaled for one in known),
+        token_axis=axis,
     )
 
 
