@@ -1,5 +1,6 @@
 """Find the transformer blocks of a model, and what adds to their residual stream."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
@@ -74,7 +75,8 @@ class Block:
         """Give the residual stream in the block's output, (texts, tokens, units)."""
         states = first_tensor(output)
         if self.channels == -1:
-            states = states.unflatten(-1, (-1, self.width or states.shape[-1]))
+            width = self.width or states.shape[-1]
+            states = states.reshape(*states.shape[:-1], -1, width)
             return states.mean(dim=-2)
         if self.channels is not None:
             return states.mean(dim=self.channels)
@@ -340,15 +342,17 @@ def _place_anatomy(
 
 def _move_paths(anatomy: Anatomy, prefix: str) -> Anatomy:
     """Give an anatomy whose paths begin further up, at the model."""
-    parts = {
-        part: tuple(
-            f"/{prefix}{path[1:]}" if path.startswith("/") else path
-            for path in getattr(anatomy, part)
-        )
-        for part in PARTS
-    }
-    blocks = ",".join(f"{prefix}{path}" for path in anatomy.blocks.split(","))
-    return replace(anatomy, blocks=blocks, **parts)
+
+    def move(paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(re.sub("^/", f"/{prefix}", path) for path in paths)
+
+    return replace(
+        anatomy,
+        blocks=",".join(f"{prefix}{path}" for path in anatomy.blocks.split(",")),
+        attn=move(anatomy.attn),
+        mlp=move(anatomy.mlp),
+        others=move(anatomy.others),
+    )
 
 
 def _text_models(

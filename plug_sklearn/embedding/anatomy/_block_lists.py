@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from plug_sklearn.embedding.anatomy._families import Stack
+from plug_sklearn.embedding.anatomy._families import Anatomy, Stack
 from plug_sklearn.embedding.anatomy._modules import first_tensor
 from plug_sklearn.embedding.anatomy._tracing import (
     N_TOKENS,
@@ -29,26 +29,7 @@ class _Pass:
         return self.taken.shape == before.given.shape and self.taken.equal(before.given)
 
 
-@dataclass(frozen=True)
-class BlockLists:
-    """The lists of blocks of a model, and how the blocks lay out their output.
-
-    Attributes
-    ----------
-    paths : str
-        Paths of the lists, joined by commas.
-    channels, token_axis : int or None
-        As in :class:`Anatomy`.
-    """
-
-    paths: str
-    channels: int | None
-    token_axis: int
-
-
-def find_block_lists(
-    model: PreTrainedModel, root: str, stack: Stack | None
-) -> BlockLists:
+def find_block_lists(model: PreTrainedModel, root: str, stack: Stack | None) -> Anatomy:
     """Find the lists of modules that carry the residual stream of random tokens.
 
     Parameters
@@ -62,8 +43,8 @@ def find_block_lists(
 
     Returns
     -------
-    BlockLists
-        The lists, and the layout of the blocks' outputs.
+    Anatomy
+        The lists, and the layout of the blocks' outputs; no parts.
 
     Raises
     ------
@@ -94,7 +75,11 @@ def find_block_lists(
             joined = _join_lists(path, passes, lists)
             states = own[0].given
             channels = _find_channels(states, model.config.get_text_config())
-            return BlockLists(",".join(joined), channels, _find_token_axis(states))
+            return Anatomy(
+                ",".join(joined),
+                channels=channels,
+                token_axis=_find_token_axis(states),
+            )
     largest = max(lists, key=lambda path: _count_weights(lists[path]))
     raise ValueError(
         "The 'model_name' parameter of HFEmbeddingTransformer must name a model "

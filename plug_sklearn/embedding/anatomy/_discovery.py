@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 from transformers import PreTrainedModel
@@ -56,12 +57,11 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
         If there is no list of modules, or they don't carry a residual stream.
     """
     lists = find_block_lists(model, root, stack)
-    path, axis = lists.paths, lists.token_axis
     if lists.channels is not None:
         reason = "its residual stream has several channels, which every block mixes"
-        return Anatomy(path, channels=lists.channels, reason=reason)
-    unknown = Anatomy(path, token_axis=axis, reason=NOTHING_ADDS_UP)
-    blocks = resolve_modules(model, path)
+        return replace(lists, reason=reason)
+    unknown = replace(lists, reason=NOTHING_ADDS_UP)
+    blocks = resolve_modules(model, lists.blocks)
     found: list[Contributions | None] = []
     ran: list[list[str]] = []
 
@@ -85,14 +85,13 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     scales: dict[str, str] = {}
     for one in known:
         scales |= one.scales
-    return Anatomy(
-        path,
+    return replace(
+        lists,
         attn=parts["attn"],
         mlp=parts["mlp"],
         others=parts["others"],
         multiplier=_join_scales(scales, parts),
         post_norm=any(one.rescaled for one in known),
-        token_axis=axis,
     )
 
 
