@@ -68,7 +68,7 @@ def try_family(model_type: str, stack: str | None) -> Figures:
     if len(parts) > 1 and not rs.anatomy.post_norm:
         identity = measure_identity(forward, prompts)
     return {
-        "parts": parts,
+        "parts": list(parts),
         "reason": rs.anatomy.reason,
         "identity": identity,
         "batch": float(error),
@@ -131,7 +131,7 @@ def try_type(model_type: str) -> dict[str, Figures]:
         runs_on_text(model_type)
     # Most model types read images or sounds, and some have no tiny model here.
     except Exception as error:
-        return {model_type: {"no text": f"{type(error).__name__}: {error}"[:200]}}
+        return {model_type: {"no text": type(error).__name__}}
     rows = {}
     for stack in ("encoder", "decoder") if two else (None,):
         name = f"{model_type}, {stack}" if stack else model_type
@@ -177,8 +177,11 @@ def write_table(figures: dict[str, Figures]) -> int:
             f"| {name} | {parts} | {shown} | {row['batch']:.1e} | {row['way']} |"
         )
         wrong += max(identity or 0, row["batch"]) > LARGEST_ERROR
-    refused = sorted(figures.keys() - read.keys())
-    lines += ["", "Refused, with an error that says why: " + ", ".join(refused) + "."]
+    lines += ["", "Refused:", ""]
+    for name, row in sorted(figures.items()):
+        if "refused" in row:
+            # What the user may do about it follows a semicolon.
+            lines.append(f"- {name}: {row['refused'].split(';')[0].strip()}")
     (HERE / "families.md").write_text("\n".join(lines) + "\n")
     return wrong
 

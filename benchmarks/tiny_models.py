@@ -145,6 +145,19 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "xlm": _XLM,
     "xmod": {"default_language": "en_XX"},
+    "zamba": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+    },
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "mamba_headdim": 16,
+        "n_mamba_heads": 4,
+        "num_mem_blocks": 1,
+    },
     "zaya": {"num_experts_per_tok": 1},
 }
 
@@ -186,6 +199,8 @@ def shrink_settings(config_class: type[PreTrainedConfig]) -> dict[str, Any]:
     if "kv_lora_rank" in settings and "num_key_value_heads" in settings:
         settings["num_key_value_heads"] = 4
     settings["pad_token_id"] = 0
+    if default.is_encoder_decoder:
+        settings.setdefault("decoder_start_token_id", 0)
     settings |= SPECIAL.get(config_class.model_type, {})
     # A setting of one layer only is as large as the tiny model's layers are not.
     settings.pop("per_layer_config", None)
@@ -207,7 +222,11 @@ def build_model(model_type: str) -> PreTrainedModel:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+            noise = 0.2 * torch.randn(weight.shape, generator=generator)
+            # A learned scale begins as a constant. Dory divides its scales by theirs:
+            # much noise would make attention so sharp that rounding decides.
+            constant = weight.min() == weight.max() != 0
+            weight += noise * weight.abs() if constant else noise
     for one in (model.config, model.config.get_text_config()):
         one.use_cache = False
     return model.eval()
