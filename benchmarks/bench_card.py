@@ -6,7 +6,7 @@ in bfloat16, all 16 layers and 3 parts.
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 
@@ -17,8 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import _language_model
-from plug_sklearn.embedding.passes._exactness import Trial
-from plug_sklearn.embedding.passes._reading import Way
+from plug_sklearn.embedding.passes import Strategy, choose_strategy
 
 PARTS = ("rs", "attn", "mlp")
 #: Rows of the padded pass that is compared.
@@ -128,10 +127,11 @@ def measure_card(
         asked = draw_texts(np.full(n_texts, 16), seed=3)
         template = preamble + " {text}"
         ours = card.time(lambda: card.embed(asked, prompt_template=template))
-        try_ways = _language_model.try_ways
-        _language_model.try_ways = lambda forward: Trial(Way.PADDED)
+        _language_model.choose_strategy = lambda forward: replace(
+            choose_strategy(forward), strategy=Strategy.PADDED
+        )
         theirs = card.time(lambda: card.embed(asked, prompt_template=template))
-        _language_model.try_ways = try_ways
+        _language_model.choose_strategy = choose_strategy
         rows.append(
             (
                 f"{n_texts} questions behind one 400-token few-shot prompt",

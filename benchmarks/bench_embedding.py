@@ -24,7 +24,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -41,9 +41,7 @@ from random_llama import BILLION
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import _language_model
-from plug_sklearn.embedding.passes._exactness import Trial
-from plug_sklearn.embedding.passes._reading import Way
-from plug_sklearn.embedding.passes._tries import sort_prompts
+from plug_sklearn.embedding.passes import Strategy, choose_strategy, sort_prompts
 
 HERE = Path(__file__).parent
 PARTS = ("rs", "attn", "mlp")
@@ -105,11 +103,12 @@ class PaddedPath:
     """Makes the embedder take padded batches, as it does where tries are not exact."""
 
     def __enter__(self) -> None:
-        self.try_ways = _language_model.try_ways
-        _language_model.try_ways = lambda forward: Trial(Way.PADDED)
+        _language_model.choose_strategy = lambda forward: replace(
+            choose_strategy(forward), strategy=Strategy.PADDED
+        )
 
     def __exit__(self, *error: object) -> None:
-        _language_model.try_ways = self.try_ways
+        _language_model.choose_strategy = choose_strategy
 
 
 def embed(

@@ -249,7 +249,7 @@ def fill_store(
     embedder: HFEmbeddingTransformer, store: str, texts: Sequence[str]
 ) -> None:
     """Put random activations of all layers in a store: the model would take minutes."""
-    from plug_sklearn.embedding.models._identity import identify_model
+    from plug_sklearn.embedding.models import identify_model
     from plug_sklearn.embedding.store._recall import digest_text
 
     model = embedder._describe_model()

@@ -26,13 +26,15 @@ from tiny_models import build_config, build_model
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-from plug_sklearn.embedding.anatomy._anatomy import Block, find_blocks
-from plug_sklearn.embedding.models._geometry import read_geometry
-from plug_sklearn.embedding.models._models import LoadedModel
-from plug_sklearn.embedding.passes._capture import Request
-from plug_sklearn.embedding.passes._exactness import try_ways
-from plug_sklearn.embedding.passes._forward import ForwardPass
-from plug_sklearn.embedding.passes._reading import read_activations, read_padded
+from plug_sklearn.embedding.anatomy import Block, find_blocks
+from plug_sklearn.embedding.models import LoadedModel, read_geometry
+from plug_sklearn.embedding.passes import (
+    ForwardPass,
+    Request,
+    choose_strategy,
+    read_activations,
+    read_padded,
+)
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 HERE = Path(__file__).parent
@@ -59,10 +61,12 @@ def try_family(model_type: str, stack: str | None) -> Figures:
     rs = ForwardPass(loaded, Request(layers, ("rs",), "mean", stack))
     parts = ("rs",) if rs.anatomy.reason else ("rs", "attn", "mlp")
     forward = ForwardPass(loaded, Request(layers, parts, "mean", stack))
-    trial = try_ways(forward)
+    trial = choose_strategy(forward)
     prompts = draw_prompts(geometry.start_id)
     alone = in_order(read_padded(forward, prompts, np.arange(len(prompts)), 1))
-    batches = read_activations(forward, prompts, 4096, trial.way, trial.beyond)
+    batches = read_activations(
+        forward, prompts, 4096, trial.strategy, trial.beyond_window
+    )
     error = np.linalg.norm(in_order(batches) - alone) / np.linalg.norm(alone)
     identity = None
     if len(parts) > 1 and not rs.anatomy.post_norm:
@@ -72,7 +76,7 @@ def try_family(model_type: str, stack: str | None) -> Figures:
         "reason": rs.anatomy.reason,
         "identity": identity,
         "batch": float(error),
-        "way": trial.way.value,
+        "way": trial.strategy.value,
         "why": trial.why,
     }
 

@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
 from plug_sklearn._forks import make_lock
-from plug_sklearn.embedding.models import _models
+from plug_sklearn.embedding.models import _loading
 from plug_sklearn.embedding.store import _recall
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
@@ -160,7 +160,7 @@ def test_children_forked_while_threads_predict_do_so_too(pipe: Pipeline) -> None
     def answer() -> tuple[np.ndarray, int]:
         hooks = sum(
             len(module._forward_hooks) + len(module._forward_pre_hooks)
-            for loaded in _models._MODELS.kept.values()
+            for loaded in _loading._MODELS.items.values()
             for module in loaded.model.modules()
         )
         return pipe.predict_proba(TEXTS), hooks

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import release_models
-from plug_sklearn.embedding.models import _models
+from plug_sklearn.embedding.models import ModelSource, _loading, load_tokenizer
 
 ALL_PARTS = ("rs", "attn", "mlp")
 TEXTS = [
@@ -91,10 +91,10 @@ def test_gguf_model_s_last_state_says_paris(smollm2: str) -> None:
     states = embed(smollm2, ["The capital of France is"], layers=-1)
     (loaded,) = (
         loaded
-        for (key, loaded) in _models._MODELS.kept.items()
+        for (key, loaded) in _loading._MODELS.items.items()
         if key[0][0].name == smollm2
     )
-    tokenizer = _models.load_tokenizer(_models.ModelSource(smollm2))
+    tokenizer = load_tokenizer(ModelSource(smollm2))
     with torch.inference_mode():
         normed = loaded.model.norm(torch.from_numpy(states[0, 0, 0]))
         # SmolLM2 ties its output to its input embeddings.
@@ -206,9 +206,9 @@ def test_grid_searches_over_either_step_s_layers_agree_and_load_once(
 ) -> None:
     release_models()
     loads = []
-    load = _models._load_backbone
+    load = _loading._load_backbone
     monkeypatch.setattr(
-        _models, "_load_backbone", lambda *args: loads.append(args) or load(*args)
+        _loading, "_load_backbone", lambda *args: loads.append(args) or load(*args)
     )
     metals, gases = (
         ("gold", "iron", "zinc", "tin"),

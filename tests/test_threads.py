@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
 from plug_sklearn.embedding import _transformer, release_models
-from plug_sklearn.embedding.models import _models
+from plug_sklearn.embedding.models import _loading
 from plug_sklearn.embedding.store import _recall
 
 N_THREADS = 8
@@ -86,7 +86,7 @@ def measure_memory() -> tuple[int, int]:
 
 def count_hooks(model: str) -> int:
     (loaded,) = (
-        kept for key, kept in _models._MODELS.kept.items() if key[0][0].name == model
+        kept for key, kept in _loading._MODELS.items.items() if key[0][0].name == model
     )
     return sum(
         len(module._forward_hooks) + len(module._forward_pre_hooks)
@@ -145,9 +145,9 @@ def test_threads_that_come_first_load_one_model(
     expected = embedder.transform(TEXTS[:1])
     release_models()
     loads = []
-    load = _models._load_backbone
+    load = _loading._load_backbone
     monkeypatch.setattr(
-        _models, "_load_backbone", lambda *args: loads.append(args) or load(*args)
+        _loading, "_load_backbone", lambda *args: loads.append(args) or load(*args)
     )
     barrier = Barrier(N_THREADS)
 

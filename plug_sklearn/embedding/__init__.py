@@ -19,8 +19,8 @@
 """
 
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
-from plug_sklearn.embedding.anatomy._anatomy import Anatomy, register_anatomy
-from plug_sklearn.embedding.models._models import release_models
+from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
+from plug_sklearn.embedding.models import release_models
 from plug_sklearn.embedding.store._catalog import StoredModel
 from plug_sklearn.embedding.store._failures import StoreError
 from plug_sklearn.embedding.store._store import ActivationStore

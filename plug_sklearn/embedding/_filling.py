@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._jobs import PIECES_A_WORKER, compute_in_jobs
 from plug_sklearn.embedding._language_model import LanguageModel
-from plug_sklearn.embedding.models._adapter_files import find_adapter
-from plug_sklearn.embedding.models._identity import identify_model
+from plug_sklearn.embedding.models import find_adapter, identify_model
 from plug_sklearn.embedding.store._recall import Recall, note_repetition
 from plug_sklearn.embedding.store._store import ActivationStore
 

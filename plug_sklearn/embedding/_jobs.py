@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn.embedding._language_model import LanguageModel
-from plug_sklearn.embedding.passes._forward import NonFiniteStatesError
-from plug_sklearn.embedding.passes._tries import sort_prompts
+from plug_sklearn.embedding.passes import NonFiniteStatesError, sort_prompts
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 Numbers = NDArray[np.int64]

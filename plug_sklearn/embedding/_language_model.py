@@ -13,23 +13,27 @@ from tqdm.auto import tqdm
 
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.embedding.anatomy._families import Stack
-from plug_sklearn.embedding.models._geometry import Geometry, read_geometry
-from plug_sklearn.embedding.models._identity import warn_of_change
-from plug_sklearn.embedding.models._missing import require_weights
-from plug_sklearn.embedding.models._models import (
+from plug_sklearn.embedding.anatomy import Stack
+from plug_sklearn.embedding.models import (
     FETCHING,
+    Geometry,
     ModelSource,
     WeightOptions,
+    file_state,
     load_config,
     load_model,
     load_tokenizer,
-    tell_state,
+    read_geometry,
+    require_weights,
+    warn_of_change,
 )
-from plug_sklearn.embedding.passes._capture import Request
-from plug_sklearn.embedding.passes._exactness import try_ways
-from plug_sklearn.embedding.passes._forward import ForwardPass, NonFiniteStatesError
-from plug_sklearn.embedding.passes._reading import read_activations
+from plug_sklearn.embedding.passes import (
+    ForwardPass,
+    NonFiniteStatesError,
+    Request,
+    choose_strategy,
+    read_activations,
+)
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 from plug_sklearn.embedding.prompts._turns import (
@@ -126,7 +130,7 @@ class LanguageModel:
         Nothing is said of a template that writes something else each time.
         """
         fitted = self.fitted_turn
-        if fitted is None or (key := (tell_state(self.source), fitted)) in _TOLD:
+        if fitted is None or (key := (file_state(self.source), fitted)) in _TOLD:
             return
         try:
             tokenizer = load_tokenizer(self.source)
@@ -215,7 +219,7 @@ class LanguageModel:
         loaded = load_model(self.source, self.weights)
         require_weights(loaded, stack, self.source.name)
         forward = ForwardPass(loaded, request)
-        trial = try_ways(forward)
+        trial = choose_strategy(forward)
         if trial.n_calls != self.geometry.n_layers:
             raise ValueError(
                 "The 'model_name' parameter of HFEmbeddingTransformer must name a "
@@ -227,7 +231,7 @@ class LanguageModel:
             self._told.add(trial.why)
             tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
         yield from read_activations(
-            forward, prompts, self.batch_tokens, trial.way, trial.beyond
+            forward, prompts, self.batch_tokens, trial.strategy, trial.beyond_window
         )
 
     def describe(self) -> dict[str, Any]:

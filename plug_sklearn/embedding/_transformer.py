@@ -22,16 +22,16 @@ from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.embedding._filling import fill_rows
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
-from plug_sklearn.embedding.models._geometry import read_geometry
-from plug_sklearn.embedding.models._identity import find_origin
-from plug_sklearn.embedding.models._models import (
+from plug_sklearn.embedding.models import (
     ModelSource,
     WeightOptions,
     find_commit,
+    find_origin,
     load_config,
     load_tokenizer,
+    read_geometry,
 )
-from plug_sklearn.embedding.passes._forward import NonFiniteStatesError
+from plug_sklearn.embedding.passes import NonFiniteStatesError
 from plug_sklearn.embedding.prompts._frames import SLOT
 from plug_sklearn.embedding.prompts._prompts import PromptOptions
 from plug_sklearn.embedding.prompts._refusals import (

@@ -15,7 +15,7 @@ from torch import nn
 import plug_sklearn
 from plug_sklearn.classifiers._cnn_network import CNNNetwork
 from plug_sklearn.classifiers._networks import MLPNetwork
-from plug_sklearn.embedding.models._adapter_weights import require_safetensors
+from plug_sklearn.embedding.models import require_safetensors
 from plug_sklearn.persistence._labels import read_labels
 from plug_sklearn.persistence._parameters import read_parameters
 from plug_sklearn.persistence._schema import (

@@ -2,10 +2,39 @@
 
 ``_families``
     The table of families.
-``_anatomy``
-    :class:`Anatomy`, a model's own, and :func:`register_anatomy`.
-``_discovery``, with ``_block_lists``, ``_contributions``, ``_tracing`` and ``_modules``
-    How an unknown family's is found: by running it on a few random tokens.
-``_preserving``
-    How a model is run without a trace of it.
+``_anatomy``, with ``_modules``
+    A model's own anatomy and blocks; :func:`register_anatomy`.
+``_discovery``, with ``_tracing`` and ``_contributions``
+    How those of an unknown family are found: by running it on a few random tokens.
+``_model_state``
+    How a model's state is restored after a pass.
 """
+
+from plug_sklearn.embedding.anatomy._anatomy import (
+    Block,
+    anatomy_of,
+    find_blocks,
+    is_tabled,
+    register_anatomy,
+    require_parts,
+)
+from plug_sklearn.embedding.anatomy._families import Anatomy, Stack
+from plug_sklearn.embedding.anatomy._model_state import restore_state
+from plug_sklearn.embedding.anatomy._modules import find_input_device, first_tensor
+from plug_sklearn.embedding.anatomy._tracing import list_words, run_random_tokens
+
+__all__ = [
+    "Anatomy",
+    "Block",
+    "Stack",
+    "anatomy_of",
+    "find_blocks",
+    "find_input_device",
+    "first_tensor",
+    "is_tabled",
+    "list_words",
+    "register_anatomy",
+    "require_parts",
+    "restore_state",
+    "run_random_tokens",
+]

@@ -9,23 +9,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from plug_sklearn.embedding.anatomy._discovery import discover_anatomy
-from plug_sklearn.embedding.anatomy._families import FAMILIES, VARIANTS, Anatomy, Stack
+from plug_sklearn.embedding.anatomy._families import (
+    FAMILIES,
+    VARIANTS,
+    Anatomy,
+    Stack,
+)
 from plug_sklearn.embedding.anatomy._modules import (
     first_tensor,
     is_mlp,
     resolve_modules,
 )
-
-__all__ = [
-    "Anatomy",
-    "Block",
-    "Stack",
-    "anatomy_of",
-    "find_blocks",
-    "first_tensor",
-    "register_anatomy",
-    "require_parts",
-]
 
 #: What a block adds to the residual stream, by fields of Anatomy and Block.
 PARTS = ("attn", "mlp", "others")
@@ -132,19 +126,11 @@ def register_anatomy(
 
 
 def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
-    """Say where a model keeps its blocks, attention and MLP.
+    """Find where a model keeps its blocks, attention and MLP.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        A model as ``AutoModel`` builds it.
-    stack : {"encoder", "decoder"} or None
-        The stack of an encoder-decoder; None for a model that has one stack.
-
-    Returns
-    -------
-    Anatomy
-        With paths from `model`, also where the text model is inside a larger one.
+    An anatomy that the user registered goes before the package's table; families that
+    neither knows are found by running them. Paths begin at `model`, also where the text
+    model is inside a larger one.
 
     Raises
     ------
@@ -173,7 +159,7 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
 
 
 def is_tabled(model: PreTrainedModel, stack: Stack | None) -> bool:
-    """Tell whether a model's anatomy is the package's own, and not found or told."""
+    """Tell whether a model's anatomy is in the package's own table."""
     return any(
         (model_type, stack) in FAMILIES and (model_type, stack) not in _REGISTERED
         for model_type in _name_types(model)
@@ -181,20 +167,9 @@ def is_tabled(model: PreTrainedModel, stack: Stack | None) -> bool:
 
 
 def find_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[Block]:
-    """List the distinct blocks of a model with the modules that are their parts.
+    """List the blocks of a model with their parts, in the order of the layers.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        The model that `anatomy` describes.
-    anatomy : Anatomy
-        What `anatomy_of` returned for it.
-
-    Returns
-    -------
-    list of Block
-        In the order of the model's layers. A block that serves several layers,
-        as in ALBERT, is listed once.
+    A block that serves several layers, as in ALBERT, is listed once.
     """
     return [
         _describe_block(model, module, number, anatomy)
@@ -246,15 +221,6 @@ def require_parts(
     """Make sure that the parts asked for are known.
 
     A part that only some layers lack is zeros there.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        The model that `anatomy` describes.
-    anatomy : Anatomy
-        What `anatomy_of` returned for it.
-    parts : sequence of {"rs", "attn", "mlp"}
-        Parts.
 
     Raises
     ------

@@ -18,17 +18,9 @@ def is_mlp(module: nn.Module) -> bool:
 
 
 def first_tensor(output: object) -> Tensor:
-    """Return a module's output tensor: itself, or the first of several outputs.
+    """Give the tensor that a module returned: the output, or the first of several.
 
-    Parameters
-    ----------
-    output : Tensor, tuple, list or ModelOutput
-        What the module returned.
-
-    Returns
-    -------
-    Tensor
-        Not a copy: some families add to it in place later.
+    It is not a copy, and some families add to it in place later.
 
     Raises
     ------
@@ -45,22 +37,12 @@ def first_tensor(output: object) -> Tensor:
 
 
 def resolve_modules(root: nn.Module, path: str) -> list[nn.Module]:
-    """List the modules at a path below `root`.
+    """List the modules at a path below `root`, none if the path leads nowhere.
 
-    Parameters
-    ----------
-    root : nn.Module
-        Where the path begins.
-    path : str
-        Names joined by dots; ``*`` and ``?`` stand for any characters, as in file
-        names. A list of modules at the end of the path stands for its items. Several
-        paths are joined by commas; of paths joined by ``|``, the first that leads
-        somewhere counts.
-
-    Returns
-    -------
-    list of nn.Module
-        Empty where the path leads nowhere.
+    Names are joined by dots; ``*`` and ``?`` stand for any characters, as in file
+    names. A list of modules at the end of the path stands for its items. Several paths
+    are joined by commas; of paths joined by ``|``, the first that leads somewhere
+    counts.
     """
     return [item for one in path.split(",") for item in _resolve_first(root, one)]
 
@@ -87,18 +69,7 @@ def _resolve_path(root: nn.Module, path: str) -> list[nn.Module]:
 
 
 def find_input_device(model: PreTrainedModel) -> torch.device:
-    """Find the device that a model's token ids go to.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        A model, which may be spread over several devices.
-
-    Returns
-    -------
-    torch.device
-        Where its input embeddings are when they run.
-    """
+    """Find the device of a model's input embeddings, which token ids go to."""
     embeddings = model.get_input_embeddings()
     device = next(embeddings.parameters()).device
     if device.type != "meta":

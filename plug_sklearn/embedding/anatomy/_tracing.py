@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from plug_sklearn.embedding.anatomy._model_state import restore_state
 from plug_sklearn.embedding.anatomy._modules import find_input_device, first_tensor
-from plug_sklearn.embedding.anatomy._preserving import preserve_state
 
 #: Tokens in the text that is run.
 N_TOKENS = 8
@@ -68,31 +68,22 @@ class Trace:
 def trace_blocks(
     model: PreTrainedModel,
     blocks: Sequence[nn.Module],
-    judge: Callable[[Trace], None],
+    handle: Callable[[Trace], None],
 ) -> None:
-    """Run random tokens and judge each call of a block.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Any model; it is left without hooks and in the mode it had.
-    blocks : sequence of nn.Module
-        Blocks of it.
-    judge : callable
-        Called with the trace of each call, in the order of the layers.
+    """Run random tokens and handle the trace of each call of a block, in their order.
 
     Raises
     ------
     ValueError
         If the model does not run on token ids alone.
     """
-    handles = [handle for block in blocks for handle in _watch_block(block, judge)]
+    hooks = [hook for block in blocks for hook in _record_block(block, handle)]
     try:
         with explain_failure(model):
             run_random_tokens(model)
     finally:
-        for handle in handles:
-            handle.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -111,33 +102,33 @@ def explain_failure(model: PreTrainedModel) -> Iterator[None]:
 
 
 def run_random_tokens(model: PreTrainedModel) -> None:
-    """Run a few random tokens through a model, and leave no trace on it."""
-    with preserve_state(model), _evaluating(model), torch.no_grad():
+    """Run a few random tokens through a model, and restore its state."""
+    with restore_state(model), _evaluating(model), torch.no_grad():
         model(**_draw_tokens(model))
 
 
-def _watch_block(
-    block: nn.Module, judge: Callable[[Trace], None]
+def _record_block(
+    block: nn.Module, handle: Callable[[Trace], None]
 ) -> list[RemovableHandle]:
-    watch = _Watch(judge)
-    handles = [block.register_forward_pre_hook(watch.begin, with_kwargs=True)]
+    recorder = _Recorder(handle)
+    handles = [block.register_forward_pre_hook(recorder.begin, with_kwargs=True)]
     for path, module in block.named_modules():
         # Dropout does nothing here: what it is given is named elsewhere.
         if path and not isinstance(module, nn.Dropout | nn.Identity):
-            open_call = partial(watch.open_call, path)
-            close_call = partial(watch.close_call, path)
+            open_call = partial(recorder.open_call, path)
+            close_call = partial(recorder.close_call, path)
             handles += [
                 module.register_forward_pre_hook(open_call, with_kwargs=True),
                 module.register_forward_hook(close_call),
             ]
-    return [*handles, block.register_forward_hook(watch.end)]
+    return [*handles, block.register_forward_hook(recorder.end)]
 
 
-class _Watch:
-    """Keeps what one block and the modules in it take and give, call by call."""
+class _Recorder:
+    """Records what one block and the modules in it take and give, call by call."""
 
-    def __init__(self, judge: Callable[[Trace], None]) -> None:
-        self.judge = judge
+    def __init__(self, handle: Callable[[Trace], None]) -> None:
+        self.handle = handle
         self.taken: Tensor | None = None
         self.calls: list[Call] = []
 
@@ -154,7 +145,7 @@ class _Watch:
         # A module called twice, such as a shared dropout, has no one output.
         once = [call for call in self.calls if counts[call.path] == 1]
         given = first_tensor(output).detach().clone()
-        self.judge(Trace(block, self.taken, given, once))
+        self.handle(Trace(block, self.taken, given, once))
         self.taken = None
 
     def open_call(

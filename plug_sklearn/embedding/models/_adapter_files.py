@@ -1,55 +1,46 @@
-"""The files of a PEFT adapter: found, fetched and read."""
+"""Find, fetch and read the files of a PEFT adapter."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from plug_sklearn._extras import require_extra
-from plug_sklearn.embedding.models._absence import explain_absence
-from plug_sklearn.embedding.models._adapter_weights import require_safetensors
-from plug_sklearn.embedding.models._shelf import Shelf
+from plug_sklearn.embedding.models._sources import (
+    ADAPTER_CONFIG_NAME,
+    LRUCache,
+    ModelSource,
+    explain_missing_files,
+)
 
-if TYPE_CHECKING:
-    from plug_sklearn.embedding.models._models import ModelSource
+_SAFE_WEIGHTS = "adapter_model.safetensors"
+_WEIGHT_NAMES = (_SAFE_WEIGHTS, "adapter_model.bin")
 
-ADAPTER_CONFIG_NAME = "adapter_config.json"
-_WEIGHT_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
-
-# Asking the hub takes a while, and it has no other answer for the same revision.
-_ON_HUB = Shelf(size=64)
+# Asking the hub takes a while, and its answer for a revision does not change.
+_ON_HUB = LRUCache(size=64)
 
 
-def find_adapter(source: "ModelSource", adapter: str | None) -> "ModelSource | None":
-    """Find the adapter that a model is read with.
+def find_adapter(source: ModelSource, adapter: str | None) -> ModelSource | None:
+    """Find the adapter that a model is read with; None if it has none.
 
-    Parameters
-    ----------
-    source : ModelSource
-        The model.
-    adapter : str or None
-        Hub id or local folder of an adapter; None is the one in the model's own
-        repository, if there is one.
-
-    Returns
-    -------
-    ModelSource or None
-        Where the adapter comes from; None if the model has none.
+    ``adapter`` is a hub id or a local folder; None stands for the adapter in the
+    model's own repository, if there is one.
     """
     if adapter is not None:
         return source.as_adapter(adapter)
     if source.path.exists():
         own = (source.path / ADAPTER_CONFIG_NAME).is_file()
     else:
-        own = _ON_HUB.take(source, lambda: _holds_adapter(source))
+        own = _ON_HUB.get(source, lambda: _holds_adapter(source))
     return source.as_adapter(source.name) if own else None
 
 
-def _holds_adapter(source: "ModelSource") -> bool:
+def _holds_adapter(source: ModelSource) -> bool:
     found = cached_file(
         source.name,
         ADAPTER_CONFIG_NAME,
@@ -74,20 +65,8 @@ def import_peft() -> ModuleType:
     return module
 
 
-def read_adapter(adapter: "ModelSource") -> tuple[Any, dict[str, Tensor]]:
-    """Read the configuration and the weights of an adapter.
-
-    Parameters
-    ----------
-    adapter : ModelSource
-        Where it comes from.
-
-    Returns
-    -------
-    config : peft.PeftConfig
-        Its configuration.
-    weights : dict of str to Tensor
-        Its weights, by the names that they are stored under.
+def read_adapter(adapter: ModelSource) -> tuple[Any, dict[str, Tensor]]:
+    """Read the configuration (a ``PeftConfig``) and the weights of an adapter.
 
     Raises
     ------
@@ -95,7 +74,7 @@ def read_adapter(adapter: "ModelSource") -> tuple[Any, dict[str, Tensor]]:
         If it cannot be fetched from the hub.
     ValueError
         If files are missing, the weights are a pickle that the user has not trusted,
-        or the adapter puts vectors before each text.
+        or the adapter is of a kind that adds learned vectors to each text.
     """
     peft = import_peft()
     folder = _fetch(adapter)
@@ -114,10 +93,10 @@ def read_adapter(adapter: "ModelSource") -> tuple[Any, dict[str, Tensor]]:
     return config, _drop_copies(peft.load_peft_weights(folder, device="cpu"))
 
 
-def _fetch(adapter: "ModelSource") -> str:
+def _fetch(adapter: ModelSource) -> str:
     """Fetch the files of an adapter; gives their folder."""
     arguments = adapter.fetching_arguments()
-    with explain_absence(adapter):
+    with explain_missing_files(adapter):
         path = cached_file(adapter.name, ADAPTER_CONFIG_NAME, **arguments)
         for name in _WEIGHT_NAMES:
             if cached_file(
@@ -141,3 +120,31 @@ def _drop_copies(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, tensor in stored.items()
         if not copy.search(key) or copy.sub("", key) not in stored
     }
+
+
+def require_safetensors(folder: str, name: str) -> None:
+    """Refuse weights that are a pickle, also those of adapters that X-LoRA mixes in.
+
+    ``name`` is what the user calls the adapter.
+    """
+    if not Path(folder, _SAFE_WEIGHTS).is_file():
+        raise ValueError(
+            "The 'adapter' parameter of HFEmbeddingTransformer must be a PEFT adapter "
+            f"with safetensors weights. Got {name!r} instead, which has no "
+            f"{_SAFE_WEIGHTS}. Load it with peft and save it again; or, if you trust "
+            "its pickle, pass model_kwargs={'use_safetensors': None}."
+        )
+    for other in _list_mixed_adapters(Path(folder)):
+        if other != folder and Path(other).is_dir():
+            require_safetensors(other, other)
+
+
+def _list_mixed_adapters(folder: Path) -> list[str]:
+    """List the adapters that X-LoRA mixes, by its configuration."""
+    try:
+        found = json.loads((folder / ADAPTER_CONFIG_NAME).read_bytes())
+    except (OSError, ValueError):
+        # PEFT says what is wrong with it.
+        return []
+    mixed = found.get("adapters") if isinstance(found, dict) else None
+    return [str(path) for path in mixed.values()] if isinstance(mixed, dict) else []

@@ -1,35 +1,28 @@
-"""PEFT adapters, applied to the part of a model that is read.
+"""Apply a PEFT adapter to the part of a model that is read.
 
-The weights of an adapter are named after the modules of the model it was trained on: a
-causal model, a classifier, or one that sees images as well. The names tell which. Such
-a model is built without weights, the modules that are read take their seats in it, and
-PEFT applies the adapter to the whole.
+The weights of an adapter are named after the modules of the model that it was trained
+on: a causal model, a classifier, or one that sees images as well. The names tell which.
+Such a model is built without weights, the modules that are read are put into it, and
+PEFT applies the adapter to all of it.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plug_sklearn.embedding.models._adapter_files import import_peft, read_adapter
-from plug_sklearn.embedding.models._wholes import (
-    PREFIX,
-    Seat,
-    build_empty,
-    build_wholes,
-    find_seat,
-    fit_sizes,
-    name_parameter,
-)
+from plug_sklearn.embedding.models._sources import ModelSource
 
-if TYPE_CHECKING:
-    from plug_sklearn.embedding.models._models import ModelSource
-
+#: What PEFT puts before the name of each module.
+_PREFIX = "base_model.model."
 #: Parameters that all adapted modules share, and that are stored once.
 _SHARED = ("vblora_vector_bank", "tinylora_v", "unilora_theta_d")
 #: What tells PEFT that a model's weights are quantized.
@@ -50,8 +43,25 @@ _RENAMINGS: tuple[Mapping[str, str], ...] = (
     {r"^model\.(?=layers\.|embed_tokens\.)": "model.language_model.", **_TOWERS},
 )
 
+#: Classes by the task that an adapter's configuration names, then all others.
+_TASKS = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+_OTHERS = (
+    "AutoModelForImageTextToText",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
+)
 
-def apply_adapter(model: PreTrainedModel, adapter: "ModelSource") -> frozenset[str]:
+
+def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str]:
     """Apply an adapter to a model, in place.
 
     Parameters
@@ -64,7 +74,7 @@ def apply_adapter(model: PreTrainedModel, adapter: "ModelSource") -> frozenset[s
     Returns
     -------
     frozenset of str
-        Weights of the model that the adapter holds whole.
+        Names of the model's weights that the adapter replaces.
 
     Raises
     ------
@@ -84,21 +94,61 @@ def apply_adapter(model: PreTrainedModel, adapter: "ModelSource") -> frozenset[s
     config, stored = read_adapter(adapter)
     fit = _find_fit(model, config, stored, adapter)
     marker = _find_marker(config)
-    saved = {name_parameter(key) for key in fit.weights if marker not in key}
-    _resize_embeddings(model, fit.whole, saved)
+    saved = {_name_parameter(key) for key in fit.weights if marker not in key}
+    _resize_embeddings(model, fit.trained, saved)
     for mark in _QUANTIZED:
         if hasattr(model, mark):
-            setattr(fit.whole, mark, getattr(model, mark))
-    fit.seat.take(model, fit.whole)
-    _fill_heads(fit.whole, set(model.modules()))
-    adapted, _ = _load(fit.whole, config, fit.weights)
+            setattr(fit.trained, mark, getattr(model, mark))
+    fit.shared.move_into(model, fit.trained)
+    _fill_heads(fit.trained, set(model.modules()))
+    adapted, _ = _load(fit.trained, config, fit.weights)
     # Merging into quantized weights would round the adapter away.
     if getattr(model.config, "quantization_config", None) is None:
         # Merging ends what ties the head.
-        fit.whole.config.tie_word_embeddings = False
+        fit.trained.config.tie_word_embeddings = False
         _merge(adapted, config.peft_type.value, adapter.name)
-    fit.seat.leave(model, fit.whole)
-    return frozenset(name for each in saved if (name := fit.seat.translate(each)))
+    fit.shared.move_back(model, fit.trained)
+    return frozenset(name for each in saved if (name := fit.shared.rename(each)))
+
+
+@dataclass(frozen=True)
+class _SharedModules:
+    """The modules that a model has in common with the one an adapter was trained on.
+
+    Attributes
+    ----------
+    parent, trained_parent : str
+        Paths of the module that holds them, in the model and in the trained model.
+    names : tuple of str
+        Their names, which are the same in both.
+    """
+
+    parent: str
+    trained_parent: str
+    names: tuple[str, ...]
+
+    def move_into(self, model: PreTrainedModel, trained: PreTrainedModel) -> None:
+        """Put the model's modules into the trained model."""
+        self._copy(model.get_submodule(self.parent), self._find_parent(trained))
+
+    def move_back(self, model: PreTrainedModel, trained: PreTrainedModel) -> None:
+        """Put the modules of the trained model into the model."""
+        self._copy(self._find_parent(trained), model.get_submodule(self.parent))
+
+    def _find_parent(self, trained: PreTrainedModel) -> nn.Module:
+        return trained.get_submodule(self.trained_parent)
+
+    def _copy(self, source: nn.Module, target: nn.Module) -> None:
+        for name in self.names:
+            setattr(target, name, getattr(source, name))
+
+    def rename(self, name: str) -> str | None:
+        """Name a tensor of the trained model as in the model; None if it has none."""
+        prefix = f"{self.trained_parent}." if self.trained_parent else ""
+        inner = name.removeprefix(prefix)
+        if not name.startswith(prefix) or inner.split(".")[0] not in self.names:
+            return None
+        return f"{self.parent}.{inner}" if self.parent else inner
 
 
 @dataclass(frozen=True)
@@ -107,24 +157,24 @@ class _Fit:
 
     Attributes
     ----------
-    whole : PreTrainedModel
+    trained : PreTrainedModel
         A model of the class that the adapter was trained on, without weights.
     weights : dict of str to Tensor
         The adapter's, as this release of transformers names them.
-    seat : Seat
-        Where the modules that are read belong in the whole.
+    shared : _SharedModules
+        The modules that both models have.
     """
 
-    whole: PreTrainedModel
+    trained: PreTrainedModel
     weights: dict[str, Tensor]
-    seat: Seat
+    shared: _SharedModules
 
 
 def _find_fit(
     model: PreTrainedModel,
     config: Any,  # noqa: ANN401 - of peft, untyped
     stored: Mapping[str, Tensor],
-    adapter: "ModelSource",
+    adapter: ModelSource,
 ) -> _Fit:
     """Find the class that an adapter was trained on, by the names of its weights."""
     best = list(stored)
@@ -132,19 +182,19 @@ def _find_fit(
         weights = {_rename(key, renaming): tensor for key, tensor in stored.items()}
         if renaming and list(weights) == list(stored):
             continue
-        for empty in build_wholes(
+        for empty in _build_trained_models(
             model.config,
             task=config.task_type,
             class_name=(config.auto_mapping or {}).get("base_model_class"),
             trust_remote_code=adapter.trust_remote_code,
         ):
-            whole = fit_sizes(empty, weights)
-            seat = find_seat(model, whole)
-            unmatched = _find_unmatched(whole, config, weights)
-            if seat is not None and not unmatched:
+            trained = _fit_sizes(empty, weights)
+            shared = _match_modules(model, trained)
+            unmatched = _find_unmatched(trained, config, weights)
+            if shared is not None and not unmatched:
                 # That one has been adapted already.
-                whole = build_empty(type(whole), whole.config)
-                return _Fit(whole, weights, seat)
+                trained = _build_empty(type(trained), trained.config)
+                return _Fit(trained, weights, shared)
             best = min(best, unmatched or best, key=len)
     raise ValueError(
         "The 'adapter' parameter of HFEmbeddingTransformer must name an adapter of "
@@ -161,7 +211,7 @@ def _find_marker(config: Any) -> str:  # noqa: ANN401 - of peft, untyped
 
 
 def _rename(key: str, renaming: Mapping[str, str]) -> str:
-    prefix = PREFIX if key.startswith(PREFIX) else ""
+    prefix = _PREFIX if key.startswith(_PREFIX) else ""
     name = key.removeprefix(prefix)
     for pattern, replacement in renaming.items():
         name, n_changes = re.subn(pattern, replacement, name)
@@ -171,7 +221,7 @@ def _rename(key: str, renaming: Mapping[str, str]) -> str:
 
 
 def _find_unmatched(
-    whole: PreTrainedModel,
+    trained: PreTrainedModel,
     config: Any,  # noqa: ANN401 - of peft, untyped
     weights: Mapping[str, Tensor],
 ) -> list[str]:
@@ -181,14 +231,14 @@ def _find_unmatched(
         config = deepcopy(config)
         config.init_lora_weights = False
     try:
-        return _load(whole, config, weights, without_weights=True)[1]
+        return _load(trained, config, weights, without_weights=True)[1]
     # What peft raises where modules are not there, or have other shapes.
     except (AttributeError, KeyError, RuntimeError, ValueError):
         return list(weights)
 
 
 def _load(
-    whole: PreTrainedModel,
+    trained: PreTrainedModel,
     config: Any,  # noqa: ANN401 - of peft, untyped
     weights: Mapping[str, Tensor],
     *,
@@ -198,9 +248,9 @@ def _load(
     peft: ModuleType = import_peft()
     if not getattr(config, "ensure_weight_tying", False):
         # Heads are not read: peft need not warn of those tied to the embeddings.
-        whole.config.tie_word_embeddings = False
+        trained.config.tie_word_embeddings = False
     kind = peft.MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, peft.PeftModel)
-    adapted = kind(whole, deepcopy(config), low_cpu_mem_usage=without_weights)
+    adapted = kind(trained, deepcopy(config), low_cpu_mem_usage=without_weights)
     result = peft.set_peft_model_state_dict(
         adapted, dict(weights), low_cpu_mem_usage=without_weights
     )
@@ -215,20 +265,22 @@ def _load(
 
 
 def _resize_embeddings(
-    model: PreTrainedModel, whole: PreTrainedModel, saved: Collection[str]
+    model: PreTrainedModel, trained: PreTrainedModel, saved: Collection[str]
 ) -> None:
     """Make room for embeddings that the adapter has saved for more tokens."""
-    embeddings = whole.get_input_embeddings()
-    name = next(name for name, module in whole.named_modules() if module is embeddings)
+    embeddings = trained.get_input_embeddings()
+    name = next(
+        name for name, module in trained.named_modules() if module is embeddings
+    )
     n_tokens = len(next(embeddings.parameters()))
     own = next(model.get_input_embeddings().parameters())
     if f"{name}.weight" in saved and n_tokens != len(own):
         model.resize_token_embeddings(n_tokens, mean_resizing=False)
 
 
-def _fill_heads(whole: PreTrainedModel, read: Collection[nn.Module]) -> None:
+def _fill_heads(trained: PreTrainedModel, read: Collection[nn.Module]) -> None:
     """Give memory to what is adapted with the rest and never runs, such as heads."""
-    for module in whole.modules():
+    for module in trained.modules():
         if module not in read:
             module.to_empty(device="cpu", recurse=False)
 
@@ -242,3 +294,133 @@ def _merge(adapted: Any, peft_type: str, name: str) -> None:  # noqa: ANN401 - o
             f"that can be merged into the weights. Got {name!r} instead, of type "
             f"{peft_type}: {error}"
         ) from error
+
+
+def _build_trained_models(
+    config: PreTrainedConfig,
+    *,
+    task: str | None,
+    class_name: str | None,
+    trust_remote_code: bool,
+) -> Iterator[PreTrainedModel]:
+    """Build the models that an adapter may have been trained on, likely ones first.
+
+    ``task`` and ``class_name`` are what the adapter's configuration names. Each class
+    comes once, without weights: all tensors are on the meta device.
+    """
+    seen: set[type] = set()
+    tasks = sorted(_TASKS, key=lambda name: name != task)
+    names = [class_name, *(_TASKS[name] for name in tasks), *_OTHERS]
+    for name in names:
+        # A text model may have been trained without the towers around it.
+        for each in (config, config.get_text_config()):
+            trained = _build(name, each, trust_remote_code)
+            if trained is not None and type(trained) not in seen:
+                seen.add(type(trained))
+                yield trained
+
+
+def _build(
+    name: str | None, config: PreTrainedConfig, trust_remote_code: bool
+) -> PreTrainedModel | None:
+    model_class = getattr(transformers, str(name), None)
+    if model_class is None:
+        return None
+    config = deepcopy(config)
+    with torch.device("meta"):
+        if hasattr(model_class, "from_config"):
+            try:
+                auto: PreTrainedModel = model_class.from_config(
+                    config, trust_remote_code=trust_remote_code
+                )
+            except ValueError:
+                # The family has no model for this task.
+                return None
+            return auto
+        if not isinstance(config, model_class.config_class or ()):
+            return None
+        return _build_empty(model_class, config)
+
+
+def _fit_sizes(
+    trained: PreTrainedModel, weights: Mapping[str, Tensor]
+) -> PreTrainedModel:
+    """Give a model heads and embeddings of the sizes that an adapter has saved.
+
+    It is the model itself where they fit, and a new one of its class otherwise.
+    """
+    config = deepcopy(trained.config)
+    text = config.get_text_config()
+    sizes = {name: len(tensor) for name, tensor in trained.named_parameters()}
+    for key, tensor in weights.items():
+        name = _name_parameter(key)
+        if sizes.get(name, len(tensor)) == len(tensor):
+            continue
+        if sizes[name] == config.num_labels:
+            config.num_labels = len(tensor)
+        elif sizes[name] == text.vocab_size:
+            text.vocab_size = len(tensor)
+    if (config.num_labels, text.vocab_size) == (
+        trained.config.num_labels,
+        trained.config.get_text_config().vocab_size,
+    ):
+        return trained
+    return _build_empty(type(trained), config)
+
+
+def _build_empty(
+    model_class: type[PreTrainedModel], config: PreTrainedConfig
+) -> PreTrainedModel:
+    """Build a model without weights."""
+    with torch.device("meta"):
+        return model_class(deepcopy(config))
+
+
+def _name_parameter(key: str) -> str:
+    """Name the parameter that has as many rows as a weight of an adapter.
+
+    Examples
+    --------
+    >>> _name_parameter("base_model.model.score.modules_to_save.weight")
+    'score.weight'
+    >>> _name_parameter("base_model.model.lm_head.lora_B.weight")
+    'lm_head.weight'
+    """
+    name = re.sub(r"\.(modules_to_save|base_layer|lora_B)(?=\.)", "", key)
+    return name.removeprefix(_PREFIX)
+
+
+def _match_modules(
+    model: PreTrainedModel, trained: PreTrainedModel
+) -> _SharedModules | None:
+    """Find where a model, or the text model in it, has its place in a trained model.
+
+    Of several places, it is the one that holds the most weights.
+    """
+    best: _SharedModules | None = None
+    most = 0
+    for parent, inner in model.named_modules():
+        if not isinstance(inner, PreTrainedModel):
+            continue
+        children = {
+            name: (child, sum(weight.numel() for weight in child.parameters()))
+            for name, child in inner.named_children()
+        }
+        for trained_parent, outer in trained.named_modules():
+            others = dict(outer.named_children())
+            names = tuple(
+                name
+                for name, (child, _) in children.items()
+                if _have_same_type(child, others.get(name))
+            )
+            n_weights = sum(children[name][1] for name in names)
+            if n_weights > most:
+                best = _SharedModules(parent, trained_parent, names)
+                most = n_weights
+    return best
+
+
+def _have_same_type(module: nn.Module, other: nn.Module | None) -> bool:
+    if isinstance(module, nn.ModuleList) and isinstance(other, nn.ModuleList):
+        return [type(item) for item in module] == [type(item) for item in other]
+    return type(module) is type(other)

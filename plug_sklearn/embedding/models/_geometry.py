@@ -1,16 +1,17 @@
-"""What a configuration alone says of a model: layers, widths and limits."""
+"""What a configuration alone tells of a model: layers, widths, and lengths of text."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from plug_sklearn.embedding.anatomy._families import Stack
-from plug_sklearn.embedding.models._limits import find_limit
+from plug_sklearn.embedding.anatomy import Stack
 
 # Families that run other blocks than `num_hidden_layers` of their configuration, each
-# once: how many calls of a block a text takes.
+# once: how many blocks one text runs through.
 _CALLS: Mapping[str, Callable[[Any], int]] = {
     # A layer of ALBERT may be several blocks, each with attention and an MLP.
     "albert": lambda config: config.num_hidden_layers * config.inner_group_num,
@@ -32,6 +33,53 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     ),
 }
 
+# Families that number positions from the padding token's id + 1 on, which takes that
+# many places from their table of positions.
+_NUMBERED_AFTER_PADDING = frozenset(
+    {
+        "altclip_text_model",
+        "bridgetower_text_model",
+        "camembert",
+        "clap_text_model",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "layoutlmv3",
+        "lilt",
+        "longformer",
+        "luke",
+        "markuplm",
+        "mpnet",
+        "prophetnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+# These have no table of positions, whatever length their configuration mentions.
+_WITHOUT_LIMIT = frozenset(
+    {"bloom", "longt5", "mt5", "switch_transformers", "t5", "umt5"}
+)
+
+# What families call the longest prompt. The first that a configuration has counts.
+_LIMITS = (
+    "max_position_embeddings",
+    "max_seq_len",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_length",
+    "n_positions",
+)
+_ENCODER_LIMITS = ("max_encoder_position_embeddings", *_LIMITS)
+_DECODER_LIMITS = ("max_decoder_position_embeddings", "max_target_positions", *_LIMITS)
+
+#: Settings that say how many tokens back a layer attends.
+_WINDOW = re.compile("sliding_window(_size)?|window_size|attention_(chunk_size|window)")
+#: Settings that say how many tokens an index selects for attention, or in what blocks.
+_INDEX = re.compile("index(er)?_(topk|budget|block_size|kpool)")
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -42,7 +90,7 @@ class Geometry:
     stack : "encoder", "decoder" or None
         The stack of an encoder-decoder model; None where there is only one.
     n_layers, hidden_size : int
-        Calls of a block of the stack for one text, and units in the residual stream.
+        Blocks that one text runs through, and units in the residual stream.
     max_tokens : int or None
         The longest prompt; None where positions have no limit.
     start_id : int or None
@@ -57,19 +105,10 @@ class Geometry:
 
 
 def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
-    """Read a model's geometry from its configuration.
+    """Read the geometry of a model's text stack from its configuration.
 
-    Parameters
-    ----------
-    config : PreTrainedConfig
-        The model's own.
-    stack : {"auto", "encoder", "decoder"}
-        Which stack of an encoder-decoder model; ``"auto"`` is its encoder.
-
-    Returns
-    -------
-    Geometry
-        Of the text stack, for models that see or hear as well.
+    ``stack`` is "encoder", "decoder" or "auto", which stands for the only stack, or for
+    the encoder of an encoder-decoder model.
 
     Raises
     ------
@@ -108,8 +147,9 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
                 f"{config.model_type!r} without a decoder_start_token_id or a "
                 "bos_token_id in its configuration. Got 'decoder' instead."
             )
-    max_tokens = find_limit(text, chosen)
-    return Geometry(chosen, n_layers, text.hidden_size, max_tokens, start_id)
+    return Geometry(
+        chosen, n_layers, text.hidden_size, find_limit(text, chosen), start_id
+    )
 
 
 def _config_of_stack(config: PreTrainedConfig, stack: Stack | None) -> PreTrainedConfig:
@@ -129,3 +169,118 @@ def _find_start(*configs: PreTrainedConfig) -> int | None:
             if token is not None:
                 return int(token)
     return None
+
+
+def find_limit(config: PreTrainedConfig, stack: Stack | None) -> int | None:
+    """Find how many tokens a prompt may have; None where positions have no limit.
+
+    The encoder of an encoder-decoder reads the text in any case, so that its limit
+    holds for both stacks.
+    """
+    text = config.get_text_config()
+    if text.model_type in _WITHOUT_LIMIT:
+        return None
+    limit = _read_limit(text, _LIMITS if stack is None else _ENCODER_LIMITS)
+    multiple = find_row_multiple(config, stack and "encoder")
+    if text.model_type in _NUMBERED_AFTER_PADDING:
+        limit -= text.pad_token_id + 1
+    else:
+        # Rows of padding have positions too.
+        limit -= limit % multiple if limit < inf else 0
+    if stack == "decoder":
+        limit = min(limit, _read_limit(text, _DECODER_LIMITS))
+    if limit == inf:
+        return None
+    return min(_extend(int(limit), rope) for rope in _list_rope_parameters(config))
+
+
+def _read_limit(text: PreTrainedConfig, names: tuple[str, ...]) -> float:
+    for name in names:
+        limit = getattr(text, name, None)
+        if isinstance(limit, int):
+            # XLNet says -1 where there is none.
+            return limit if limit > 0 else inf
+    return inf
+
+
+def _list_rope_parameters(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """List the rotary parameters of each kind of layer; one empty dict for none."""
+    text = config.get_text_config()
+    names = ("rope_parameters", "rope_scaling")
+    found = [getattr(text, name, None) for name in names]
+    rope: dict[str, Any] = next((r for r in found if isinstance(r, dict)), {})
+    kinds = [kind for kind in rope.values() if isinstance(kind, dict)]
+    return [
+        {"rope_type": kind.get("type"), **kind} for kind in (kinds if kinds else [rope])
+    ]
+
+
+def _extend(limit: int, rope: dict[str, Any]) -> int:
+    """Extend a limit as rotary scaling does, where it is that of before the scaling."""
+    factor = rope.get("factor")
+    if not isinstance(factor, int | float) or rope["rope_type"] == "proportional":
+        return limit
+    original = rope.get("original_max_position_embeddings") or limit
+    return max(limit, int(original * factor))
+
+
+def find_row_multiple(config: PreTrainedConfig, stack: Stack | None) -> int:
+    """Find the number of tokens that a model pads its rows to a multiple of; else 1.
+
+    Models that attend within windows or blocks of tokens do. They leave rows as they
+    are that were padded before.
+    """
+    text = config.get_text_config()
+    window = getattr(text, "attention_window", None)
+    if stack == "decoder":
+        return 1
+    if isinstance(window, list | tuple):
+        return int(max(window))
+    if getattr(text, "attention_type", None) == "block_sparse":
+        return int(text.block_size)
+    return window if isinstance(window, int) else 1
+
+
+def find_attention_window(config: PreTrainedConfig) -> float:
+    """Find how many tokens back a model's attention reaches; infinity for all."""
+    return min(_list_numbers(config, _WINDOW), default=inf)
+
+
+def find_rotary_threshold(config: PreTrainedConfig) -> float:
+    """Find the length above which a pass uses other rotary factors; else infinity."""
+    return min(_find_rotary_limit(config, kind) for kind in ("longrope", "dynamic"))
+
+
+def find_index_limit(config: PreTrainedConfig) -> float:
+    """Find the length above which the length of a row matters; infinity for none.
+
+    Some layers attend only to the tokens of the row that an index selects, among which
+    padding must not be. Some rotary factors follow the length of the row. Longer
+    prompts are read in batches of equal length.
+    """
+    indexed = min(_list_numbers(config, _INDEX), default=inf)
+    return min(indexed, _find_rotary_limit(config, "dynamic"))
+
+
+def _list_numbers(config: PreTrainedConfig, names: re.Pattern[str]) -> Iterator[int]:
+    text = config.get_text_config()
+    # Settings of each layer by itself are no attributes of the whole.
+    for one in (text, *getattr(text, "per_layer_config", ())):
+        for name, value in vars(one).items():
+            if names.fullmatch(name):
+                values = value if isinstance(value, list | tuple) else [value]
+                yield from (n for n in values if isinstance(n, int) and n > 0)
+
+
+def _find_rotary_limit(config: PreTrainedConfig, kind: str) -> float:
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    # Some families have rotary parameters for each kind of layer.
+    kinds = [rope, *(one for one in rope.values() if isinstance(one, dict))]
+    if not any(one.get("rope_type") == kind for one in kinds):
+        return inf
+    name = "original_max_position_embeddings"
+    limits = [one.get(name) for one in kinds] + [getattr(text, name, None)]
+    if kind == "dynamic":
+        limits.append(getattr(text, "max_position_embeddings", None))
+    return min((limit for limit in limits if limit), default=inf)

@@ -1,4 +1,4 @@
-"""GGUF files → folders of safetensors, converted once and kept in the user's cache.
+"""Convert GGUF files to folders of safetensors, once, in the user's cache.
 
 transformers parses a GGUF file anew for the configuration, the tokenizer and the
 weights, each time that a process asks for them, which takes several seconds a time. A
@@ -33,23 +33,10 @@ _SCRIPT = Path(__file__).with_name("_gguf_conversion.py")
 def convert_gguf(path: Path) -> Path | None:
     """Convert a GGUF file to a folder of safetensors, unless that has been done.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    Path or None
-        A folder with configuration, tokenizer and float32 weights, named after a
-        digest of the file. None where there is none: the file is larger than
-        ``LARGEST``, or the conversion fails, as it does where the disk is full. The
-        file itself can be loaded then.
-
-    Raises
-    ------
-    ImportError
-        If the extra ``gguf`` is needed and not installed.
+    The folder holds configuration, tokenizer and float32 weights, and is named after a
+    digest of the file. It is None if the file is larger than ``LARGEST``, or if the
+    conversion fails, for instance because the disk is full: then the file itself is
+    loaded.
     """
     stat = path.stat()
     return _convert(path.resolve(), stat.st_size, stat.st_mtime_ns, CACHE)

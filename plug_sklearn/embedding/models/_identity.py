@@ -1,4 +1,4 @@
-"""Which model it is: its commit on the hub, or what its own files hold."""
+"""Identify a model by its commit on the hub, or by a digest of its local files."""
 
 import json
 import os
@@ -9,38 +9,28 @@ from typing import Any
 
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.embedding.models._models import (
+from plug_sklearn.embedding.models._sources import (
+    LRUCache,
     ModelSource,
+    file_state,
     find_commit,
     list_model_files,
-    tell_state,
 )
-from plug_sklearn.embedding.models._shelf import Shelf
 
-#: Where a store keeps the digests of local files.
-MEMORY_NAME = "local_files.json"
+#: The file in which a store keeps the digests of local files.
+DIGESTS_NAME = "local_files.json"
 
 # Reading all of a model's files takes as long as loading it.
-_DIGESTS = Shelf(size=16)
-_COMPARED = Shelf(size=64)
+_DIGESTS = LRUCache(size=16)
+_COMPARED = LRUCache(size=64)
 
 
 def identify_model(source: ModelSource, store: Path) -> str:
-    """Name a model so that two that differ never have one name.
+    """Name a model so that two different models never share a name.
 
-    Parameters
-    ----------
-    source : ModelSource
-        Where it comes from.
-    store : Path
-        Folder of the store, which remembers the digests of local files: they are read
-        once, and again when their size or time has changed.
-
-    Returns
-    -------
-    str
-        The hub's id and commit; or the last part of the local path and a digest of the
-        files there.
+    The name is the hub's id and commit, or the last part of the local path and a digest
+    of the files there. The store keeps these digests in its folder: files are read
+    once, and again when their size or time has changed.
     """
     path = source.path
     if not path.exists():
@@ -52,29 +42,24 @@ def identify_model(source: ModelSource, store: Path) -> str:
                 raise
             commit = source.commit
         return f"{source.name}@{commit}"
-    return f"{path.resolve().name}#{digest_files(path.resolve(), store / MEMORY_NAME)}"
+    return f"{path.resolve().name}#{digest_files(path.resolve(), store / DIGESTS_NAME)}"
 
 
 def find_origin(source: ModelSource) -> str | None:
-    """Tell what a model is now: its commit on the hub, or a digest of local files."""
+    """Find what a model is now: its commit on the hub, or a digest of local files."""
     path = source.path
     if not path.exists():
         return find_commit(source)
-    digest: str = _DIGESTS.take(
-        tell_state(source), lambda: digest_files(path.resolve(), None)
+    digest: str = _DIGESTS.get(
+        file_state(source), lambda: digest_files(path.resolve(), None)
     )
     return digest
 
 
 def warn_of_change(source: ModelSource, origin: str) -> None:
-    """Warn, once in a process, if a model is not what it was.
+    """Warn, once in a process, if a model is not what it was in ``fit``.
 
-    Parameters
-    ----------
-    source : ModelSource
-        Where the model comes from.
-    origin : str
-        What ``find_origin`` gave when an estimator was fitted with it.
+    ``origin`` is what ``find_origin`` gave then.
     """
 
     def compare() -> None:
@@ -88,18 +73,18 @@ def warn_of_change(source: ModelSource, origin: str) -> None:
                 ProvenanceWarning,
             )
 
-    _COMPARED.take((tell_state(source), origin), compare)
+    _COMPARED.get((file_state(source), origin), compare)
 
 
 def digest_files(path: Path, memory: Path | None) -> str:
-    """Digest a local model's files, or the one file that it is.
+    """Digest a local model's files, or its one file.
 
-    With a memory, a file that was digested and is gone counts with what it held:
-    activations that are stored do not need the weights any more.
+    With `memory`, a JSON file of earlier digests, a file that has been deleted still
+    counts: stored activations do not need the weights any more.
     """
     known: dict[str, dict[str, Any]] = {}
     if memory is not None:
-        known = _recall(memory).get(str(path), {})
+        known = _read_digests(memory).get(str(path), {})
     digested = dict(known)
     for name, stat in list_model_files(path):
         file = Path(name)
@@ -107,7 +92,7 @@ def digest_files(path: Path, memory: Path | None) -> str:
         if not state.items() <= digested.get(file.name, {}).items():
             digested[file.name] = {**state, "digest": _digest_file(file)}
     if memory is not None and digested != known:
-        _remember(memory, str(path), digested)
+        _write_digests(memory, str(path), digested)
     whole = blake2b(digest_size=16)
     for name in sorted(digested):
         whole.update(f"{name}:{digested[name]['digest']};".encode())
@@ -122,22 +107,24 @@ def _digest_file(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _recall(memory: Path) -> dict[str, Any]:
+def _read_digests(memory: Path) -> dict[str, Any]:
     try:
-        remembered = json.loads(memory.read_text())
+        digests = json.loads(memory.read_text())
     except (OSError, ValueError):
-        # What is not remembered is digested again.
+        # Then all files are digested again.
         return {}
-    return remembered if isinstance(remembered, dict) else {}
+    return digests if isinstance(digests, dict) else {}
 
 
-def _remember(memory: Path, path: str, digested: dict[str, dict[str, Any]]) -> None:
-    remembered = {**_recall(memory), path: digested}
+def _write_digests(
+    memory: Path, path: str, digested: dict[str, dict[str, Any]]
+) -> None:
+    digests = {**_read_digests(memory), path: digested}
     written = memory.with_name(f"{memory.name}.{os.getpid()}")
     try:
-        written.write_text(json.dumps(remembered, indent=1))
+        written.write_text(json.dumps(digests, indent=1))
         written.replace(memory)
     except OSError:
-        # A store that may only be read remembers nothing new.
+        # A store that may only be read takes no new digests.
         with suppress(OSError):
             written.unlink()

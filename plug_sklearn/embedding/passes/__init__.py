@@ -1,10 +1,41 @@
-"""Token ids → pooled activations, by the shortest way that is exact.
+"""Run prompts through a model, by the fastest strategy that is exact.
 
-``_reading``, with ``_exactness`` and ``_lengths``
-    All prompts → all activations; which way of reading is exact for a model, and up to
-    which length.
-``_tries``, ``_preambles``, ``_batches``
-    Prompts → token tries, long shared beginnings, and the arrays of one pass.
-``_forward``, with ``_capture``
-    One pass; the hooks that pool during it.
+``_strategy``
+    Which strategy is exact for a model, found by a trial.
+``_reading``
+    Many prompts to activations, batch by batch, with each strategy.
+``_batching``, ``_prefixes``
+    The arrays of one pass, and the prefixes that prompts share.
+``_forward``, ``_capture``
+    One forward pass, and the hooks that read during it.
+``_pooling``
+    How the tokens of a prompt become one vector.
 """
+
+from plug_sklearn.embedding.passes._batching import pad_prompts
+from plug_sklearn.embedding.passes._capture import Request
+from plug_sklearn.embedding.passes._forward import ForwardPass, NonFiniteStatesError
+from plug_sklearn.embedding.passes._prefixes import sort_prompts
+from plug_sklearn.embedding.passes._reading import (
+    Strategy,
+    read_activations,
+    read_after_prefixes,
+    read_padded,
+    read_tries,
+)
+from plug_sklearn.embedding.passes._strategy import Trial, choose_strategy
+
+__all__ = [
+    "ForwardPass",
+    "NonFiniteStatesError",
+    "Request",
+    "Strategy",
+    "Trial",
+    "choose_strategy",
+    "pad_prompts",
+    "read_activations",
+    "read_after_prefixes",
+    "read_padded",
+    "read_tries",
+    "sort_prompts",
+]

@@ -1,16 +1,15 @@
-"""Hooks that pool what the blocks of one forward pass put out."""
+"""Hooks that read what was asked for during one forward pass."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor, nn, zeros_like
 
-from plug_sklearn.embedding.anatomy._anatomy import Block, Stack, first_tensor
-from plug_sklearn.embedding.passes._batches import Batch
+from plug_sklearn.embedding.anatomy import Block, Stack, first_tensor
+from plug_sklearn.embedding.passes._batching import Batch
+from plug_sklearn.embedding.passes._pooling import Pooler
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
@@ -26,7 +25,7 @@ class Request:
     parts : tuple of str
         Any of ``"rs"``, ``"attn"`` and ``"mlp"``, in the order of axis 2.
     pooling : str
-        ``"last"``, ``"first"``, ``"mean"`` or ``"max"`` over the positions kept.
+        ``"last"``, ``"first"``, ``"mean"`` or ``"max"`` over the kept tokens.
     stack : "encoder", "decoder" or None
         Which stack of an encoder-decoder model; None where there is only one.
     """
@@ -37,26 +36,24 @@ class Request:
     stack: Stack | None = None
 
     @property
-    def slots(self) -> list[tuple[int, str]]:
+    def pairs(self) -> list[tuple[int, str]]:
         """Every (layer, part) asked for, in the order of axes 1 and 2."""
         return [(layer, part) for layer in self.layers for part in self.parts]
 
 
-def _convolves(module: nn.Module) -> bool:
-    return any(isinstance(one, nn.Conv1d) for one in module.modules())
-
-
 class AllRead(Exception):
-    """A signal, not an error: all that was asked for is read."""
+    """A signal, not an error: all that was asked for has been read."""
 
 
 class Capture:
-    """Pools what the blocks of one pass put out, at once, on their device.
+    """Pools what the blocks of one pass put out.
+
+    The pass ends with :class:`AllRead` when the last of the request is read.
 
     Parameters
     ----------
     request : Request
-        What to read. The pass ends, by :class:`AllRead`, when the last of it is read.
+        What to read.
     batch : Batch
         What the pass runs.
     narrows : bool, default=False
@@ -73,29 +70,17 @@ class Capture:
     ) -> None:
         self.shape = batch.ids.shape
         self.parts = request.parts
-        self.wanted = set(request.slots)
+        self.wanted = set(request.pairs)
         self.deepest = max(request.layers)
-        self.pooling = request.pooling
-        self.narrows = narrows and request.pooling in ("first", "last")
-        self.tokens = torch.from_numpy(batch.pooled)
-        self.offsets = torch.from_numpy(batch.offsets)
-        if self.picks_tokens:
-            # The last token of a prompt is the one before the next prompt's first.
-            ends = torch.cat([self.offsets[1:], torch.tensor([len(self.tokens)])])
-            places = self.offsets if request.pooling == "first" else ends - 1
-            self.tokens = self.tokens[places]
+        self.pooler = Pooler(request.pooling, batch.kept, batch.offsets)
+        self.narrows = narrows and self.pooler.picks_one
         self.pooled: dict[tuple[int, str], Tensor] = {}
         # A block may serve several layers (ALBERT): the layer is the count of calls.
         self.layer = 0
-        # What the modules of each part have put out so far, in the present call.
-        self.heard: dict[str, list[Tensor]] = {}
+        # What the modules of each part have put out so far in the present layer.
+        self.added: dict[str, list[Tensor]] = {}
 
-    @property
-    def picks_tokens(self) -> bool:
-        """Whether pooling picks one token of each prompt."""
-        return self.pooling in ("first", "last")
-
-    def listen_to(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
+    def add_hooks(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
         """Put hooks on the blocks; leaving ``hooks`` takes them off."""
         for block in blocks:
             if self.narrows and len(block.mlp) == 1 and not _convolves(block.mlp[0]):
@@ -103,14 +88,14 @@ class Capture:
             for part in self.parts:
                 if part != "rs":
                     for module in getattr(block, part):
-                        hear = self._hear_part(block, part)
-                        hooks.callback(module.register_forward_hook(hear).remove)
+                        read = self._read_part(block, part)
+                        hooks.callback(module.register_forward_hook(read).remove)
             # Last, so that a block that is its own part is read before it is counted.
-            handle = block.module.register_forward_hook(self._hear_block(block))
+            handle = block.module.register_forward_hook(self._read_block(block))
             hooks.callback(handle.remove)
 
     def _narrow(self, mlp: nn.Module, hooks: ExitStack) -> None:
-        """Run the deepest layer's MLP only on the tokens that are pooled.
+        """Run the deepest layer's MLP only on the tokens that are read.
 
         An MLP treats each token by itself, and nothing after it is read.
         """
@@ -125,16 +110,16 @@ class Capture:
                 return None
             narrowed.append(True)
             states = args[0].flatten(end_dim=1)
-            return (states[self.tokens.to(states.device)][None],), kwargs
+            return (states[self.pooler.tokens.to(states.device)][None],), kwargs
 
         def widen(module: nn.Module, args: object, output: object) -> object:
             if not narrowed:
                 return None
             narrowed.clear()
-            states = first_tensor(output)
-            states = states.reshape(len(self.tokens), -1)
+            tokens = self.pooler.tokens
+            states = first_tensor(output).reshape(len(tokens), -1)
             wide = states.new_zeros(self.shape[0] * self.shape[1], states.shape[-1])
-            wide[self.tokens.to(states.device)] = states
+            wide[tokens.to(states.device)] = states
             wide = wide.reshape(*self.shape, -1)
             return (wide, *output[1:]) if isinstance(output, tuple) else wide
 
@@ -142,31 +127,31 @@ class Capture:
         hooks.callback(handle.remove)
         hooks.callback(mlp.register_forward_hook(widen).remove)
 
-    def _hear_part(self, block: Block, part: str) -> Hook:
-        def hear(module: nn.Module, args: object, output: object) -> None:
+    def _read_part(self, block: Block, part: str) -> Hook:
+        def read(module: nn.Module, args: object, output: object) -> None:
             if (self.layer, part) in self.wanted:
                 states = block.put_tokens_second(first_tensor(output))
                 scale = block.scale_of(module)
-                heard = self.heard.setdefault(part, [])
-                heard.append(states if scale == 1 else states * scale)
-                if len(heard) == len(getattr(block, part)):
-                    self._keep(part, sum(heard[1:], heard[0]))
+                added = self.added.setdefault(part, [])
+                added.append(states if scale == 1 else states * scale)
+                if len(added) == len(getattr(block, part)):
+                    self._keep(part, sum(added[1:], added[0]))
 
-        return hear
+        return read
 
-    def _hear_block(self, block: Block) -> Hook:
-        def hear(module: nn.Module, args: object, output: object) -> None:
+    def _read_block(self, block: Block) -> Hook:
+        def read(module: nn.Module, args: object, output: object) -> None:
             states = block.read_stream(output)
             for part in self.parts:
                 if (self.layer, part) not in self.wanted - self.pooled.keys():
                     continue
-                heard = self.heard.get(part) or [torch.zeros_like(states)]
                 # What a block has no module for, or does not run, adds nothing.
-                self._keep(part, states if part == "rs" else sum(heard[1:], heard[0]))
-            self.heard.clear()
+                added = self.added.get(part) or [zeros_like(states)]
+                self._keep(part, states if part == "rs" else sum(added[1:], added[0]))
+            self.added.clear()
             self.layer += 1
 
-        return hear
+        return read
 
     def _keep(self, part: str, states: Tensor) -> None:
         n_rows, n_tokens = self.shape
@@ -174,13 +159,11 @@ class Capture:
             # Some models pad within, on the right.
             states = states[:, :n_tokens]
         # Some modules flatten batch and tokens into one axis; here all are flattened.
-        flat = states.reshape(self.shape[0] * self.shape[1], -1)
-        self.pooled[self.layer, part] = self._pool(flat)
+        flat = states.reshape(n_rows * n_tokens, -1)
+        self.pooled[self.layer, part] = self.pooler.pool(flat)
         if len(self.pooled) == len(self.wanted):
             raise AllRead
 
-    def _pool(self, flat: Tensor) -> Tensor:
-        tokens, offsets = self.tokens.to(flat.device), self.offsets.to(flat.device)
-        if self.picks_tokens:
-            return flat[tokens].float()
-        return F.embedding_bag(tokens, flat.float(), offsets, mode=self.pooling)
+
+def _convolves(module: nn.Module) -> bool:
+    return any(isinstance(one, nn.Conv1d) for one in module.modules())

@@ -1,4 +1,4 @@
-"""Batches → pooled activations."""
+"""Run one batch through a model, and read pooled activations on the way."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -8,28 +8,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from plug_sklearn.embedding.anatomy._anatomy import (
+from plug_sklearn.embedding.anatomy import (
     anatomy_of,
     find_blocks,
     is_tabled,
     require_parts,
+    restore_state,
 )
-from plug_sklearn.embedding.anatomy._preserving import preserve_state
-from plug_sklearn.embedding.models._limits import find_row_multiple
-from plug_sklearn.embedding.models._models import LoadedModel
-from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
-from plug_sklearn.embedding.passes._capture import AllRead, Capture, Request
-from plug_sklearn.embedding.passes._preambles import Preamble
-from plug_sklearn.embedding.passes._rotary import (
-    list_dynamic_modules,
-    reset_rotary_factors,
+from plug_sklearn.embedding.models import LoadedModel, find_row_multiple
+from plug_sklearn.embedding.passes._batching import Batch, pad_prompts
+from plug_sklearn.embedding.passes._capture import (
+    AllRead,
+    Capture,
+    Request,
 )
+from plug_sklearn.embedding.passes._pooling import Numbers, States
+from plug_sklearn.embedding.passes._prefixes import SharedPrefix
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
-
-States = NDArray[np.float32]
 
 
 class NonFiniteStatesError(FloatingPointError):
@@ -56,12 +54,13 @@ class NonFiniteStatesError(FloatingPointError):
 class ForwardPass:
     """Runs batches through a model and reads what was asked for on the way.
 
-    A pass ends as soon as the last of it is read: no deeper block runs, nor a head.
+    A pass ends as soon as the last of the request is read: no deeper block runs, nor a
+    head. The model's lock is held while a batch has hooks on it.
 
     Parameters
     ----------
     loaded : LoadedModel
-        The model; its lock is held while a batch has hooks on it.
+        The model.
     request : Request
         What to read.
 
@@ -72,12 +71,12 @@ class ForwardPass:
     pad_id : int
         The token that fills rows.
     row_multiple : int
-        What the length of rows is to be a multiple of.
+        The length of rows must be a multiple of this.
 
     Raises
     ------
     ValueError
-        If a part does not exist in a layer asked for.
+        If the model does not have a part asked for.
     """
 
     def __init__(self, loaded: LoadedModel, request: Request) -> None:
@@ -88,49 +87,34 @@ class ForwardPass:
             self.anatomy = anatomy_of(loaded.model, request.stack)
         self.blocks = find_blocks(loaded.model, self.anatomy)
         require_parts(loaded.model, self.anatomy, request.parts)
-        # Those that the table does not know may treat tokens together, by a capacity.
+        # Experts of families that the table does not know may have a capacity, which
+        # the tokens of a batch share.
         self.narrows = is_tabled(loaded.model, request.stack)
         self.pad_id = _choose_pad_id(loaded.model)
         self.row_multiple = find_row_multiple(loaded.model.config, request.stack)
-        self.dynamic_modules = list_dynamic_modules(loaded.model)
+        self.dynamic_modules = _list_dynamic_modules(loaded.model)
 
-    def run(self, batch: Batch, preamble: Preamble | None = None) -> States:
-        """Read the activations of one batch.
-
-        Parameters
-        ----------
-        batch : Batch
-            What to run.
-        preamble : Preamble, default=None
-            What stands before every row.
+    def run(self, batch: Batch, prefix: SharedPrefix | None = None) -> States:
+        """Read the activations of one batch, whose rows may all continue a prefix.
 
         Returns
         -------
         ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
             Pooled over the batch's tokens, in the request's order of layers and parts.
         """
-        if preamble is None:
+        if prefix is None:
             return self._read(batch)
-        cache = preamble.repeat_cache(len(batch.ids))
-        return self._read(batch, cache, preamble.n_tokens)
+        cache = prefix.repeat_cache(len(batch.ids))
+        return self._read(batch, cache, prefix.n_tokens)
 
-    def run_preamble(
+    def run_prefix(
         self, prompts: TokenizedPrompts, *, own_cache: bool = False
-    ) -> Preamble:
-        """Run the one prompt that is the beginning of many, and keep what they need.
+    ) -> SharedPrefix:
+        """Run the prefix of many prompts, given as one prompt, and keep its cache.
 
-        Parameters
-        ----------
-        prompts : TokenizedPrompts
-            The one prompt.
-        own_cache : bool, default=False
-            Whether each layer keeps what its kind needs, as in generation: states, or
-            the keys and values of a window. Else all keep all keys and values.
-
-        Returns
-        -------
-        Preamble
-            With its pooled activations, and a cache for one row.
+        With ``own_cache`` the model makes the cache, as in generation: each layer keeps
+        what its kind needs, such as a recurrent state or the keys and values of its
+        window. Otherwise every layer keeps all keys and values.
         """
         kept = prompts.kept_of(0)
         # Something must be read for the pass to end after the deepest layer.
@@ -141,7 +125,7 @@ class ForwardPass:
         else:
             cache = DynamicCache()
             pooled = self._read(batch, cache)
-        return Preamble(
+        return SharedPrefix(
             n_tokens=len(prompts.ids),
             cache=cache,
             pooled=pooled if len(kept) else None,
@@ -192,10 +176,10 @@ class ForwardPass:
         with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
             trial = self.loaded.trials.get(self.request.stack)
             if trial is not None and trial.changes:
-                hooks.enter_context(preserve_state(self.loaded.model))
+                hooks.enter_context(restore_state(self.loaded.model))
             for module in self.dynamic_modules:
-                reset_rotary_factors(module)
-            capture.listen_to(self.blocks, hooks)
+                _reset_rotary_factors(module)
+            capture.add_hooks(self.blocks, hooks)
             try:
                 self.loaded.model(**inputs)
             except AllRead:
@@ -209,7 +193,7 @@ class ForwardPass:
             positions = torch.from_numpy(batch.positions + n_before).to(device)
             return {
                 "input_ids": ids,
-                "attention_mask": self._weigh(batch.mask, n_before),
+                "attention_mask": self._bias_attention(batch.mask, n_before),
                 "position_ids": positions,
             }
         if n_before:
@@ -227,8 +211,8 @@ class ForwardPass:
             "decoder_attention_mask": mask,
         }
 
-    def _weigh(self, mask: NDArray[np.bool_], n_before: int) -> Tensor:
-        """Turn what each token sees into what is added to attention's logits."""
+    def _bias_attention(self, mask: NDArray[np.bool_], n_before: int) -> Tensor:
+        """Turn which tokens each one attends to into a bias of attention's logits."""
         dtype, device = self.loaded.model.dtype, self.loaded.input_device
         shape = (len(mask), 1, mask.shape[1], n_before + mask.shape[2])
         added = torch.zeros(shape, dtype=dtype, device=device)
@@ -236,23 +220,23 @@ class ForwardPass:
         added[..., n_before:].masked_fill_(hidden, torch.finfo(dtype).min)
         return added
 
-    def check_finite(self, numbers: NDArray[np.int64], states: States) -> None:
+    def check_finite(self, numbers: Numbers, states: States) -> None:
         """Raise an error if states of some texts overflowed or are not a number."""
         finite = np.asarray(np.isfinite(states).all(axis=3))
         if finite.all():
             return
-        slots = self.request.slots
-        layer, part = slots[int(np.argmin(finite.all(axis=0).ravel()))]
+        pairs = self.request.pairs
+        layer, part = pairs[int(np.argmin(finite.all(axis=0).ravel()))]
         texts = numbers[~finite.all(axis=(1, 2))].tolist()
         raise NonFiniteStatesError(
             f"layer {layer} (part {part!r}) in {self.loaded.model.dtype}", sorted(texts)
         )
 
     def _collect(self, pooled: dict[tuple[int, str], Tensor]) -> States:
-        slots = self.request.slots
+        pairs = self.request.pairs
         # One copy to the host, of pooled states only.
-        device = pooled[slots[0]].device
-        states = torch.stack([pooled[slot].to(device) for slot in slots], dim=1)
+        device = pooled[pairs[0]].device
+        states = torch.stack([pooled[pair].to(device) for pair in pairs], dim=1)
         activations: States = states.cpu().numpy()
         n_layers, n_parts = len(self.request.layers), len(self.request.parts)
         return activations.reshape(len(activations), n_layers, n_parts, -1)
@@ -268,3 +252,29 @@ def _choose_pad_id(model: PreTrainedModel) -> int:
     if isinstance(pad_id, int) and 0 <= pad_id < len(weight):
         return pad_id
     return 0
+
+
+def _list_dynamic_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """List the modules whose rotary factors grow with the longest text so far."""
+    return [
+        module
+        for module in model.modules()
+        if "dynamic" in str(getattr(module, "rope_type", ""))
+        and hasattr(module, "original_max_seq_len")
+    ]
+
+
+def _reset_rotary_factors(module: nn.Module) -> None:
+    """Make a module with dynamic scaling forget how long its longest text was.
+
+    It keeps the factors of that text for shorter ones, down to the length that the
+    model was trained on: their states would depend on what was read before.
+    """
+    held = {**vars(module), **dict(module.named_buffers(recurse=False))}
+    for name, value in held.items():
+        if name.endswith("max_seq_len_cached"):
+            setattr(module, name, module.original_max_seq_len)
+        elif name.endswith("original_inv_freq"):
+            current = name.replace("original_inv_freq", "inv_freq")
+            factors = value.to(held[current].device)
+            module.register_buffer(current, factors, persistent=False)

@@ -1,4 +1,4 @@
-"""All prompts → all activations, by the shortest way that is exact."""
+"""Read the activations of many prompts, batch by batch."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -6,49 +6,55 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.passes._batches import pad_prompts, pad_tries, run_batches
-from plug_sklearn.embedding.passes._forward import ForwardPass, States
-from plug_sklearn.embedding.passes._lengths import (
-    find_choice,
-    find_wall,
-    find_window,
+from plug_sklearn.embedding.models import (
+    find_attention_window,
+    find_index_limit,
+    find_rotary_threshold,
 )
-from plug_sklearn.embedding.passes._preambles import Preamble, find_runs, pack_after
-from plug_sklearn.embedding.passes._tries import (
+from plug_sklearn.embedding.passes._batching import (
+    pad_prompts,
+    pad_tries,
+    run_batches,
+)
+from plug_sklearn.embedding.passes._forward import ForwardPass
+from plug_sklearn.embedding.passes._pooling import (
+    Numbers,
+    States,
+    join_pooled,
+)
+from plug_sklearn.embedding.passes._prefixes import (
     Pack,
+    SharedPrefix,
     build_trie,
     fill_packs,
+    group_by_prefix,
+    pack_after,
     sort_prompts,
 )
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
-#: Nodes in one pack of token tries. Attention is quadratic in it, and a short shared
-#: prefix is computed once a pack.
+#: Nodes in one token trie. Attention is quadratic in it, and a short shared prefix is
+#: computed once for each trie.
 PACK_NODES = 128
 
-Numbers = NDArray[np.int64]
 Read = Iterator[tuple[Numbers, States]]
 
 
-class Way(Enum):
-    """How texts are read, the shortest way first.
-
-    Token tries; rows after a preamble that they share; padded batches; or batches of
-    texts of equal length.
-    """
+class Strategy(Enum):
+    """How prompts share passes, fastest first."""
 
     TRIES = "tries"
-    PREAMBLE = "preamble"
+    SHARED_PREFIX = "shared prefix"
     PADDED = "padded"
-    ALIKE = "alike"
+    EQUAL_LENGTH = "equal length"
 
 
 def read_activations(
     forward: ForwardPass,
     prompts: TokenizedPrompts,
     budget: int,
-    way: Way,
-    beyond: Way = Way.PADDED,
+    strategy: Strategy,
+    beyond_window: Strategy = Strategy.PADDED,
 ) -> Read:
     """Read the activations of prompts, batch by batch.
 
@@ -60,31 +66,33 @@ def read_activations(
         What to run.
     budget : int
         Tokens in one batch, padding included.
-    way : Way
-        The shortest way that is exact for this model.
-    beyond : Way, default=Way.PADDED
-        The shortest way for texts longer than attention's window, where `way` is token
-        tries: in a trie a token sees all its ancestors.
+    strategy : Strategy
+        The fastest strategy that is exact for this model.
+    beyond_window : Strategy, default=Strategy.PADDED
+        Where `strategy` is token tries, the strategy for prompts longer than the
+        attention window: in a trie a token attends to all its ancestors.
 
     Yields
     ------
     numbers : ndarray of shape (n,), int64
-        Prompts of one batch; each prompt comes once, in no certain order.
+        Prompts of one batch; each prompt comes once, in no particular order.
     states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
         Their activations.
 
     Raises
     ------
     NonFiniteStatesError
-        If states overflowed their dtype or are not numbers.
+        If states overflow their dtype or are not numbers.
     """
-    for rows, states in _read_by_length(forward, prompts, budget, way, beyond):
+    for rows, states in _read_by_length(
+        forward, prompts, budget, strategy, beyond_window
+    ):
         finite = np.isfinite(states).all(axis=(1, 2, 3))
         if finite.all():
             yield rows, states
             continue
         yield rows[finite], states[finite]
-        # Texts of one pack share a row: an infinite value of one spreads to others,
+        # Prompts of one trie share a row: an infinite value of one spreads to others,
         # though it has no weight in their attention.
         for single, alone in read_padded(forward, prompts, rows[~finite], budget):
             forward.check_finite(single, alone)
@@ -92,34 +100,38 @@ def read_activations(
 
 
 def _read_by_length(
-    forward: ForwardPass, prompts: TokenizedPrompts, budget: int, way: Way, beyond: Way
+    forward: ForwardPass,
+    prompts: TokenizedPrompts,
+    budget: int,
+    strategy: Strategy,
+    beyond_window: Strategy,
 ) -> Read:
     lengths, numbers = prompts.lengths, np.arange(len(prompts))
     config = forward.loaded.model.config
-    if way is not Way.ALIKE:
-        fits = lengths <= find_choice(config)
-        # Beyond the wall, rotary factors are others for all texts of a pass.
-        wall = find_wall(config)
-        short = numbers[fits & (lengths <= wall)]
-        if way is Way.TRIES:
-            windowed = lengths[short] > find_window(config)
+    if strategy is not Strategy.EQUAL_LENGTH:
+        paddable = lengths <= find_index_limit(config)
+        # Above the threshold, all prompts of a pass get other rotary factors.
+        is_short = lengths <= find_rotary_threshold(config)
+        short = numbers[paddable & is_short]
+        if strategy is Strategy.TRIES:
+            windowed = lengths[short] > find_attention_window(config)
             yield from read_tries(forward, prompts, short[~windowed], budget)
-            short, way = short[windowed], beyond
-        read = read_after_preambles if way is Way.PREAMBLE else read_padded
+            short, strategy = short[windowed], beyond_window
+        shares = strategy is Strategy.SHARED_PREFIX
+        read = read_after_prefixes if shares else read_padded
         yield from read(forward, prompts, short, budget)
-        yield from read_padded(
-            forward, prompts, numbers[fits & (lengths > wall)], budget
-        )
-        numbers = numbers[~fits]
+        long = numbers[paddable & ~is_short]
+        yield from read_padded(forward, prompts, long, budget)
+        numbers = numbers[~paddable]
     for length in np.unique(lengths[numbers]):
-        alike = numbers[lengths[numbers] == length]
-        yield from read_padded(forward, prompts, alike, budget)
+        equal = numbers[lengths[numbers] == length]
+        yield from read_padded(forward, prompts, equal, budget)
 
 
 def read_padded(
     forward: ForwardPass, prompts: TokenizedPrompts, numbers: Numbers, budget: int
 ) -> Read:
-    """Read some prompts in batches with a row for each."""
+    """Read some prompts in padded batches with a row for each."""
     if len(numbers) == 0:
         return
     for rows, states in run_batches(
@@ -141,80 +153,80 @@ def read_tries(
     budget: int,
     pack_nodes: int = PACK_NODES,
 ) -> Read:
-    """Read some prompts in packs of token tries, each distinct prefix once a pack.
+    """Read some prompts in token tries, where each distinct prefix runs once.
 
-    A prefix that many prompts share runs once, and the packs attend to it. With what
-    it begins with, no pack is longer than attention's window, which some families
-    count in places of the row.
+    A prefix that many prompts share runs by itself, and the tries attend to its cache.
+    Prefix and trie together are no longer than the attention window, which some
+    families count in places of the row.
     """
     if len(numbers) == 0:
         return
-    window = find_window(forward.loaded.model.config)
+    window = find_attention_window(forward.loaded.model.config)
     pack_nodes = int(min(pack_nodes, window))
     chosen = prompts.take(numbers)
     order, shared = sort_prompts(chosen)
-    for run in find_runs(chosen, order, shared, pack_nodes, budget):
-        members = order[run.places]
-        common = np.maximum(shared[run.places] - run.n_shared, 0)
+    for group in group_by_prefix(chosen, order, shared, pack_nodes, budget):
+        members = order[group.places]
+        common = np.maximum(shared[group.places] - group.n_shared, 0)
         common[0] = 0
-        suffixes = chosen.take(members, skip=run.n_shared)
-        beginning = chosen.head(members[0], run.n_shared)
-        preamble, capacity = None, pack_nodes
+        suffixes = chosen.take(members, skip=group.n_shared)
+        beginning = chosen.head(members[0], group.n_shared)
+        prefix, capacity = None, pack_nodes
         if beginning is not None:
-            preamble = forward.run_preamble(beginning)
-            capacity = pack_after(run.n_shared, pack_nodes)
-            capacity = int(min(capacity, window - run.n_shared))
+            prefix = forward.run_prefix(beginning)
+            capacity = pack_after(group.n_shared, pack_nodes)
+            capacity = int(min(capacity, window - group.n_shared))
         packs = fill_packs(suffixes.lengths, common, capacity)
-        if preamble is None:
+        if prefix is None:
             # A trie of one prompt is a row like any other, without a mask of its own.
             single = [pack.start for pack in packs if pack.stop == pack.start + 1]
             yield from read_padded(forward, prompts, numbers[members[single]], budget)
             packs = [pack for pack in packs if pack.stop > pack.start + 1]
         for places, states in _read_packs(
-            forward, suffixes, common, packs, preamble, budget
+            forward, suffixes, common, packs, prefix, budget
         ):
             yield numbers[members[places]], states
 
 
-def read_after_preambles(
+def read_after_prefixes(
     forward: ForwardPass, prompts: TokenizedPrompts, numbers: Numbers, budget: int
 ) -> Read:
-    """Read some prompts in rows; what many begin with runs once, and its cache serves.
+    """Read some prompts in rows that continue the cache of a shared prefix.
 
-    This is exact for windows, and for layers whose states run forward, such as linear
-    attention: a cache holds all that later tokens need of earlier ones.
+    This is exact for attention with a window and for recurrent layers: a cache holds
+    all that later tokens need of earlier ones.
     """
     if len(numbers) == 0:
         return
     chosen = prompts.take(numbers)
     order, shared = sort_prompts(chosen)
     # A row is a pack of one prompt.
-    for run in find_runs(chosen, order, shared, 1, budget):
-        members = order[run.places]
-        beginning = chosen.head(members[0], run.n_shared)
+    for group in group_by_prefix(chosen, order, shared, 1, budget):
+        members = order[group.places]
+        beginning = chosen.head(members[0], group.n_shared)
         if beginning is None:
             yield from read_padded(forward, prompts, numbers[members], budget)
             continue
-        preamble = forward.run_preamble(beginning, own_cache=True)
-        suffixes = chosen.take(members, skip=run.n_shared)
-        for rows, states in _read_suffixes(forward, suffixes, preamble, budget):
+        prefix = forward.run_prefix(beginning, own_cache=True)
+        suffixes = chosen.take(members, skip=group.n_shared)
+        for rows, states in _read_suffixes(forward, suffixes, prefix, budget):
             yield numbers[members[rows]], states
 
 
 def _read_suffixes(
-    forward: ForwardPass, prompts: TokenizedPrompts, preamble: Preamble, budget: int
+    forward: ForwardPass, prompts: TokenizedPrompts, prefix: SharedPrefix, budget: int
 ) -> Read:
-    """Read rows that come after one preamble."""
+    """Read rows that come after one prefix."""
 
     def run(rows: NDArray[np.intp]) -> States:
         batch = pad_prompts(prompts, rows.tolist(), forward.pad_id)
-        return forward.run(batch, preamble)
+        return forward.run(batch, prefix)
 
     config = forward.loaded.model.config.get_text_config()
-    sizes = (preamble.count_room(config.hidden_size) + prompts.lengths).tolist()
+    n_cached = prefix.count_cached_tokens(config.hidden_size)
+    sizes = (n_cached + prompts.lengths).tolist()
     for rows, states in run_batches(sizes, budget, run):
-        n_kept = np.array([len(prompts.kept_of(row)) for row in rows])
-        yield rows, preamble.join(states, forward.request.pooling, n_kept)
+        yield rows, _join_prefix(forward, prompts, prefix, rows, states)
 
 
 def _read_packs(
@@ -222,10 +234,10 @@ def _read_packs(
     prompts: TokenizedPrompts,
     shared: Numbers,
     packs: Sequence[Pack],
-    preamble: Preamble | None,
+    prefix: SharedPrefix | None,
     budget: int,
 ) -> Read:
-    """Read packs of sorted prompts, all of them after one preamble or none."""
+    """Read packs of sorted prompts, all of them after one prefix or none."""
 
     def run(chosen: NDArray[np.intp]) -> States:
         tries = []
@@ -234,16 +246,30 @@ def _read_packs(
             common = [0, *shared[pack.start + 1 : pack.stop].tolist()]
             trie = build_trie([prompts.ids_of(member) for member in members], common)
             tries.append((members, trie))
-        return forward.run(pad_tries(prompts, tries, forward.pad_id), preamble)
+        return forward.run(pad_tries(prompts, tries, forward.pad_id), prefix)
 
-    # A preamble's keys and values take room in each row.
-    n_before = preamble.n_tokens if preamble else 0
+    # The prefix's keys and values take memory in each row.
+    n_before = prefix.n_tokens if prefix else 0
     sizes = [n_before + pack.n_nodes for pack in packs]
     for chosen, states in run_batches(sizes, budget, run):
         places = np.concatenate(
             [np.arange(packs[number].start, packs[number].stop) for number in chosen]
         )
-        if preamble is not None:
-            n_kept = np.array([len(prompts.kept_of(place)) for place in places])
-            states = preamble.join(states, forward.request.pooling, n_kept)
+        if prefix is not None:
+            states = _join_prefix(forward, prompts, prefix, places, states)
         yield places, states
+
+
+def _join_prefix(
+    forward: ForwardPass,
+    prompts: TokenizedPrompts,
+    prefix: SharedPrefix,
+    numbers: NDArray[np.integer],
+    states: States,
+) -> States:
+    """Pool over the prefix as well as over what follows it."""
+    if prefix.pooled is None:
+        return states
+    n_rest = np.array([len(prompts.kept_of(number)) for number in numbers])
+    pooling = forward.request.pooling
+    return join_pooled(pooling, prefix.pooled, prefix.n_kept, states, n_rest)

@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from plug_sklearn.embedding.anatomy import _anatomy, _families
-from plug_sklearn.embedding.anatomy._anatomy import (
+from plug_sklearn.embedding.anatomy import (
     Anatomy,
     Block,
     Stack,
+    _anatomy,
+    _families,
     anatomy_of,
     find_blocks,
     register_anatomy,

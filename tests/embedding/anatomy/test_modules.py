@@ -6,11 +6,8 @@ from _families import build_model
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from plug_sklearn.embedding.anatomy._modules import (
-    find_input_device,
-    first_tensor,
-    resolve_modules,
-)
+from plug_sklearn.embedding.anatomy import find_input_device, first_tensor
+from plug_sklearn.embedding.anatomy._modules import resolve_modules
 
 STATES = torch.arange(6.0).reshape(1, 2, 3)
 

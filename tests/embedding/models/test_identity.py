@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from plug_sklearn.embedding.models import _identity
-from plug_sklearn.embedding.models._identity import (
-    MEMORY_NAME,
-    digest_files,
+from plug_sklearn.embedding.models import (
+    ModelSource,
+    _identity,
     find_origin,
     identify_model,
     warn_of_change,
 )
-from plug_sklearn.embedding.models._models import ModelSource
+from plug_sklearn.embedding.models._identity import DIGESTS_NAME, digest_files
 from plug_sklearn.persistence import ProvenanceWarning
 
 
@@ -29,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Path:
-    return tmp_path / MEMORY_NAME
+    return tmp_path / DIGESTS_NAME
 
 
 def test_equal_files_have_one_digest_wherever_they_are(
@@ -108,7 +107,7 @@ def test_origin_of_a_folder_is_what_its_files_hold(tmp_path: Path) -> None:
         for folder in ("one", "same", "other")
     )
     assert one == same != other
-    assert not list(tmp_path.rglob(MEMORY_NAME))
+    assert not list(tmp_path.rglob(DIGESTS_NAME))
 
 
 def test_a_change_is_told_once(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from _families import (
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.anatomy._anatomy import anatomy_of, find_blocks
-from plug_sklearn.embedding.models._models import LoadedModel
-from plug_sklearn.embedding.passes._batches import pad_prompts
-from plug_sklearn.embedding.passes._capture import Request
-from plug_sklearn.embedding.passes._exactness import try_ways
-from plug_sklearn.embedding.passes._forward import ForwardPass
+from plug_sklearn.embedding.anatomy import anatomy_of, find_blocks
+from plug_sklearn.embedding.models import LoadedModel
+from plug_sklearn.embedding.passes import (
+    ForwardPass,
+    Request,
+    choose_strategy,
+    pad_prompts,
+)
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 LENGTHS = (7, 3, 5, 1, 4)
@@ -248,7 +250,7 @@ def test_every_family_is_read_as_the_table_says(tell: Callable[..., None]) -> No
             identity = f"{error:.1e}"
         model, stack = build_model(name)
         request = Request((0,), ("rs",), "last", stack)
-        way = try_ways(ForwardPass(LoadedModel(model), request)).way.value
+        way = choose_strategy(ForwardPass(LoadedModel(model), request)).strategy.value
         told = f"{name:<24}{' '.join(parts):<14}{identity:>16}{batch:>12.1e}  {way}"
         lines.append(told)
     tell(*lines)

@@ -9,20 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.models._models import LoadedModel
-from plug_sklearn.embedding.passes import _reading
-from plug_sklearn.embedding.passes._batches import Batch, pad_prompts
-from plug_sklearn.embedding.passes._capture import Request
-from plug_sklearn.embedding.passes._forward import ForwardPass
-from plug_sklearn.embedding.passes._lengths import find_wall, find_window
-from plug_sklearn.embedding.passes._preambles import Preamble
-from plug_sklearn.embedding.passes._reading import (
-    Way,
+from plug_sklearn.embedding.models import (
+    LoadedModel,
+    find_attention_window,
+    find_rotary_threshold,
+)
+from plug_sklearn.embedding.passes import (
+    ForwardPass,
+    Request,
+    Strategy,
+    _reading,
+    pad_prompts,
     read_activations,
-    read_after_preambles,
+    read_after_prefixes,
     read_padded,
     read_tries,
 )
+from plug_sklearn.embedding.passes._batching import Batch
+from plug_sklearn.embedding.passes._prefixes import SharedPrefix
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 PARTS = ("rs", "attn", "mlp")
@@ -67,8 +71,8 @@ def difference(
 
 
 BRANCHING = [[5, 6, 7], [5, 6, 8, 9], [5, 6], [10, 11], [5, 12, 13, 14, 15], [10], [16]]
-PREAMBLE = range(3, 35)
-WITH_PREAMBLE = [[*PREAMBLE, n, n + 1] for n in range(50, 60)]
+PREFIX = range(3, 35)
+WITH_PREFIX = [[*PREFIX, n, n + 1] for n in range(50, 60)]
 PACKED = sorted(
     name
     for name, family in PRE_NORM.items()
@@ -81,29 +85,29 @@ PRECEDED = sorted({*PACKED, "bloom", "falcon, alibi", "mpt", *HYBRID} - {"mamba"
 @pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
 @pytest.mark.parametrize("name", PACKED)
 def test_tries_give_what_padded_batches_give(name: str, pooling: str) -> None:
-    window = find_window(build_model(name)[0].config)
+    window = find_attention_window(build_model(name)[0].config)
     texts = [ids for ids in BRANCHING if len(ids) <= window]
     prompts = join(texts, keep_first=False)
     assert difference(name, prompts, pooling, pack_nodes=8) < 2e-6
 
 
 @pytest.mark.parametrize("name", PRECEDED)
-def test_rows_after_a_preamble_give_what_padded_batches_give(name: str) -> None:
-    """Also where the preamble is longer than the window, as those of 4 tokens are."""
-    texts = [*BRANCHING, *([*PREAMBLE, *range(50, 51 + n)] for n in (0, 3, 1, 2, 5))]
+def test_rows_after_a_shared_prefix_give_what_padded_batches_give(name: str) -> None:
+    """Also where the prefix is longer than the window, as those of 4 tokens are."""
+    texts = [*BRANCHING, *([*PREFIX, *range(50, 51 + n)] for n in (0, 3, 1, 2, 5))]
     prompts = join(texts, keep_first=False)
     forward = make_forward(name, "mean")
-    found = in_order(read_after_preambles(forward, prompts, np.arange(len(texts)), 64))
+    found = in_order(read_after_prefixes(forward, prompts, np.arange(len(texts)), 64))
     expected = in_order(read_padded(forward, prompts, np.arange(len(texts)), 1))
     assert relative_error(found, expected) < 5e-6
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3_next"])
 @pytest.mark.parametrize("pooling", ["last", "first", "max"])
-def test_rows_after_a_preamble_are_pooled_with_it(name: str, pooling: str) -> None:
-    prompts = join(WITH_PREAMBLE)
-    forward, everything = make_forward(name, pooling), np.arange(len(WITH_PREAMBLE))
-    found = in_order(read_after_preambles(forward, prompts, everything, 64))
+def test_rows_after_a_shared_prefix_are_pooled_with_it(name: str, pooling: str) -> None:
+    prompts = join(WITH_PREFIX)
+    forward, everything = make_forward(name, pooling), np.arange(len(WITH_PREFIX))
+    found = in_order(read_after_prefixes(forward, prompts, everything, 64))
     expected = in_order(read_padded(forward, prompts, everything, 64))
     assert relative_error(found, expected) < 5e-6
 
@@ -117,35 +121,33 @@ def test_a_shared_beginning_runs_once() -> None:
         return read(batch, *arguments, **options)
 
     forward._read = spy
-    everything = np.arange(len(WITH_PREAMBLE))
-    prompts = join(WITH_PREAMBLE)
-    list(read_after_preambles(forward, prompts, everything, budget=4096))
-    assert shapes == [(1, len(PREAMBLE)), (len(WITH_PREAMBLE), 2)]
+    everything = np.arange(len(WITH_PREFIX))
+    prompts = join(WITH_PREFIX)
+    list(read_after_prefixes(forward, prompts, everything, budget=4096))
+    assert shapes == [(1, len(PREFIX)), (len(WITH_PREFIX), 2)]
 
 
 @pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
 @pytest.mark.parametrize("keep_first", [True, False])
-def test_preamble_gives_what_padded_batches_give(
-    pooling: str, keep_first: bool
-) -> None:
-    prompts = join([*BRANCHING, *WITH_PREAMBLE], keep_first)
+def test_prefix_gives_what_padded_batches_give(pooling: str, keep_first: bool) -> None:
+    prompts = join([*BRANCHING, *WITH_PREFIX], keep_first)
     assert difference("llama", prompts, pooling, pack_nodes=4) < 2e-6
 
 
-def test_preamble_s_tokens_count_in_the_budget() -> None:
+def test_shared_prefix_s_tokens_count_in_the_budget() -> None:
     forward = make_forward("llama")
     run, sizes = forward.run, []
 
-    def spy(batch: Batch, preamble: Preamble | None = None) -> NDArray[np.float32]:
-        if preamble is not None:
+    def spy(batch: Batch, prefix: SharedPrefix | None = None) -> NDArray[np.float32]:
+        if prefix is not None:
             n_rows, n_tokens = batch.ids.shape
-            sizes.append((n_rows, n_rows * (preamble.n_tokens + n_tokens)))
-        return run(batch, preamble)
+            sizes.append((n_rows, n_rows * (prefix.n_tokens + n_tokens)))
+        return run(batch, prefix)
 
     forward.run = spy
-    everything = np.arange(len(WITH_PREAMBLE))
-    budget = 3 * (len(PREAMBLE) + 8)
-    in_order(read_tries(forward, join(WITH_PREAMBLE), everything, budget, pack_nodes=2))
+    everything = np.arange(len(WITH_PREFIX))
+    budget = 3 * (len(PREFIX) + 8)
+    in_order(read_tries(forward, join(WITH_PREFIX), everything, budget, pack_nodes=2))
     assert max(n_rows for n_rows, _ in sizes) > 1
     assert all(n_tokens <= budget for _, n_tokens in sizes)
 
@@ -179,15 +181,15 @@ def test_texts_longer_than_the_window_take_no_trie(
 
         monkeypatch.setattr(_reading, name, spy)
     forward = make_forward("mistral")
-    window = find_window(forward.loaded.model.config)
+    window = find_attention_window(forward.loaded.model.config)
     assert window == forward.loaded.model.config.sliding_window
     prompts = join([[5] * window, [5] * (window + 1), [5]])
-    list(read_activations(forward, prompts, 64, Way.TRIES))
+    list(read_activations(forward, prompts, 64, Strategy.TRIES))
     assert paths == {"read_tries": {0, 2}, "read_padded": {1}}
 
 
 def test_model_without_a_window_sees_all() -> None:
-    assert find_window(build_model("llama")[0].config) == np.inf
+    assert find_attention_window(build_model("llama")[0].config) == np.inf
 
 
 def test_single_prompts_take_no_trie(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +207,7 @@ def test_texts_of_equal_length_run_together_where_padding_matters() -> None:
     shapes = []
     run = forward.run
     forward.run = lambda batch: shapes.append(batch.mask.all()) or run(batch)
-    in_order(read_activations(forward, prompts, 64, Way.ALIKE))
+    in_order(read_activations(forward, prompts, 64, Strategy.EQUAL_LENGTH))
     assert all(shapes)
     assert len(shapes) == len({len(ids) for ids in BRANCHING})
 
@@ -223,11 +225,11 @@ def test_long_texts_of_a_longrope_model_leave_short_ones_alone() -> None:
     with torch.random.fork_rng(devices=[]):
         model = transformers.AutoModel.from_config(config)
     shake_weights(model)
-    assert find_wall(model.config) == 16
+    assert find_rotary_threshold(model.config) == 16
     forward = ForwardPass(LoadedModel(model.eval()), Request((0, 2), PARTS, "mean"))
     prompts = join([[5, 6, 7], [5, 6, 8, 9], list(range(3, 43)), list(range(3, 19))])
     alone = in_order(read_padded(forward, prompts, np.arange(4), budget=1))
-    for way in (Way.PADDED, Way.TRIES):
+    for way in (Strategy.PADDED, Strategy.TRIES):
         together = in_order(read_activations(forward, prompts, 4096, way))
         assert relative_error(together, alone) < 1e-5
     mixed = [
@@ -238,11 +240,13 @@ def test_long_texts_of_a_longrope_model_leave_short_ones_alone() -> None:
 
 @pytest.mark.parametrize("name", ["llama", "phi3", "gemma3, text"])
 def test_model_without_longrope_has_no_wall(name: str) -> None:
-    assert find_wall(build_model(name)[0].config) == np.inf
+    assert find_rotary_threshold(build_model(name)[0].config) == np.inf
 
 
 def test_padded_families_take_no_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(_reading, "read_tries")
     prompts = join(BRANCHING)
-    states = in_order(read_activations(make_forward("bert"), prompts, 64, Way.PADDED))
+    states = in_order(
+        read_activations(make_forward("bert"), prompts, 64, Strategy.PADDED)
+    )
     assert states.shape[:3] == (len(BRANCHING), 2, 3)

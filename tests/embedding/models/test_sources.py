@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from plug_sklearn.embedding.models._absence import explain_absence
-from plug_sklearn.embedding.models._models import ModelSource
+from plug_sklearn.embedding.models import ModelSource
+from plug_sklearn.embedding.models._sources import LRUCache, explain_missing_files
 
 
 def test_what_is_missing_is_named_with_how_to_get_it() -> None:
     source = ModelSource("nobody/model", "v1", commit="0123")
-    with pytest.raises(OSError) as raised, explain_absence(source):
+    with pytest.raises(OSError) as raised, explain_missing_files(source):
         raise OSError("no connection")
     message = str(raised.value)
     assert "'nobody/model' (revision 'v1', commit 0123)" in message
@@ -19,7 +19,7 @@ def test_what_is_missing_is_named_with_how_to_get_it() -> None:
 def test_errors_of_a_model_that_is_there_stay(tmp_path: Path) -> None:
     with (
         pytest.raises(OSError, match=r"^no memory$"),
-        explain_absence(ModelSource(str(tmp_path))),
+        explain_missing_files(ModelSource(str(tmp_path))),
     ):
         raise OSError("no memory")
 
@@ -27,5 +27,13 @@ def test_errors_of_a_model_that_is_there_stay(tmp_path: Path) -> None:
 def test_an_adapter_that_is_missing_is_called_one() -> None:
     source = ModelSource("nobody/adapter", parameter="adapter")
     message = "adapter 'nobody/adapter'.*the 'adapter' parameter"
-    with pytest.raises(OSError, match=message), explain_absence(source):
+    with pytest.raises(OSError, match=message), explain_missing_files(source):
         raise OSError("no connection")
+
+
+def test_what_was_asked_for_longest_ago_is_dropped_first() -> None:
+    cache = LRUCache(size=2)
+    loads: list[str] = []
+    for key in ("a", "b", "a", "c", "a", "b"):
+        assert cache.get(key, lambda key=key: loads.append(key) or key) == key
+    assert loads == ["a", "b", "c", "b"]

@@ -14,19 +14,24 @@ from _families import (
     shake_weights,
 )
 
-from plug_sklearn.embedding.models._models import LoadedModel
-from plug_sklearn.embedding.passes import _exactness, _reading
-from plug_sklearn.embedding.passes._batches import Batch
-from plug_sklearn.embedding.passes._capture import Request
-from plug_sklearn.embedding.passes._exactness import Trial, try_ways
-from plug_sklearn.embedding.passes._forward import ForwardPass
-from plug_sklearn.embedding.passes._preambles import Preamble
-from plug_sklearn.embedding.passes._reading import Way, read_activations
+from plug_sklearn.embedding.models import LoadedModel
+from plug_sklearn.embedding.passes import (
+    ForwardPass,
+    Request,
+    Strategy,
+    Trial,
+    _reading,
+    _strategy,
+    choose_strategy,
+    read_activations,
+)
+from plug_sklearn.embedding.passes._batching import Batch
+from plug_sklearn.embedding.passes._prefixes import SharedPrefix
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 #: Causal families whose attention is biased by places in the row, or whose states run
 #: forward: what texts begin with alike runs once, but no trie is exact.
-PREAMBLE = {
+SHARED_PREFIX = {
     "bloom",
     "bloom, late residual",
     "falcon, alibi",
@@ -50,20 +55,20 @@ PADDED = {
 
 def attempt(model: transformers.PreTrainedModel, stack: str | None = None) -> Trial:
     request = Request((0,), ("rs",), "last", stack)
-    return try_ways(ForwardPass(LoadedModel(model), request))
+    return choose_strategy(ForwardPass(LoadedModel(model), request))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_takes_the_shortest_way_that_is_exact(name: str) -> None:
     trial = attempt(*build_model(name))
     if name in PADDED:
-        assert trial.way is Way.PADDED
-    elif name in PREAMBLE:
-        assert trial.way is Way.PREAMBLE
+        assert trial.strategy is Strategy.PADDED
+    elif name in SHARED_PREFIX:
+        assert trial.strategy is Strategy.SHARED_PREFIX
         assert "token tries are not exact" in str(trial.why)
     else:
-        assert (trial.way, trial.why) == (Way.TRIES, None)
-        assert trial.beyond is Way.PREAMBLE
+        assert (trial.strategy, trial.why) == (Strategy.TRIES, None)
+        assert trial.beyond_window is Strategy.SHARED_PREFIX
 
 
 def test_texts_that_are_tried_fit_in_few_positions() -> None:
@@ -72,7 +77,7 @@ def test_texts_that_are_tried_fit_in_few_positions() -> None:
     with torch.random.fork_rng(devices=[]):
         model = transformers.AutoModel.from_config(config)
     shake_weights(model)
-    assert attempt(model.eval()).way is Way.TRIES
+    assert attempt(model.eval()).strategy is Strategy.TRIES
 
 
 @pytest.mark.parametrize(
@@ -129,7 +134,7 @@ def test_the_trial_leaves_the_sparse_attention_of_big_bird() -> None:
     before = state_of(model)
     trial = attempt(model)
     assert state_of(model) == before
-    assert trial.way is Way.ALIKE
+    assert trial.strategy is Strategy.EQUAL_LENGTH
     assert trial.changes
 
 
@@ -149,9 +154,9 @@ def test_big_bird_reads_each_text_as_a_fresh_model_does() -> None:
         states = output[0] if isinstance(output, tuple) else output
         expected.append(states[0, len(ids) - 1].numpy())
     forward = ForwardPass(LoadedModel(build_big_bird()), Request((1,), ("rs",), "last"))
-    trial = try_ways(forward)
+    trial = choose_strategy(forward)
     batches = read_activations(
-        forward, TokenizedPrompts.join(texts), 4096, trial.way, trial.beyond
+        forward, TokenizedPrompts.join(texts), 4096, trial.strategy, trial.beyond_window
     )
     for numbers, found in batches:
         for number, states in zip(numbers, found, strict=True):
@@ -174,13 +179,13 @@ def test_wrong_positions_are_found_out(
 
     monkeypatch.setattr(_reading, "pad_tries", misplace)
     model = copy.deepcopy(build_model("llama")[0]).to(dtype)
-    assert attempt(model).way is Way.PREAMBLE
+    assert attempt(model).strategy is Strategy.SHARED_PREFIX
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tries_are_taken_in_half_precision_too(dtype: torch.dtype) -> None:
     model = copy.deepcopy(build_model("llama")[0]).to(dtype)
-    assert attempt(model).way is Way.TRIES
+    assert attempt(model).strategy is Strategy.TRIES
 
 
 def test_model_that_padding_changes_is_read_in_equal_lengths() -> None:
@@ -196,34 +201,34 @@ def test_model_that_padding_changes_is_read_in_equal_lengths() -> None:
         model = transformers.AutoModel.from_config(config)
     shake_weights(model)
     trial = attempt(model.eval())
-    assert trial.way is Way.ALIKE
+    assert trial.strategy is Strategy.EQUAL_LENGTH
     assert "padding changes the states of fnet" in str(trial.why)
 
 
-def test_preamble_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefix_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = []
-    run_preamble = ForwardPass.run_preamble
+    run_prefix = ForwardPass.run_prefix
 
     def spy(
         forward: ForwardPass, prompts: TokenizedPrompts, *, own_cache: bool = False
-    ) -> Preamble:
-        preamble = run_preamble(forward, prompts, own_cache=own_cache)
-        lengths.append(preamble.n_tokens)
-        return preamble
+    ) -> SharedPrefix:
+        prefix = run_prefix(forward, prompts, own_cache=own_cache)
+        lengths.append(prefix.n_tokens)
+        return prefix
 
-    monkeypatch.setattr(ForwardPass, "run_preamble", spy)
+    monkeypatch.setattr(ForwardPass, "run_prefix", spy)
     attempt(build_model("llama")[0])
     # Once before rows, and once before tries.
-    assert lengths == [_exactness._PREAMBLE] * 2
+    assert lengths == [_strategy._PREFIX] * 2
 
 
 def test_model_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    try_it = _exactness._try
+    try_it = _strategy._try
     monkeypatch.setattr(
-        _exactness, "_try", lambda forward: tried.append(1) or try_it(forward)
+        _strategy, "_try", lambda forward: tried.append(1) or try_it(forward)
     )
     loaded = LoadedModel(build_model("llama")[0])
     for layer in (0, 1):
-        try_ways(ForwardPass(loaded, Request((layer,), ("rs",), "last")))
+        choose_strategy(ForwardPass(loaded, Request((layer,), ("rs",), "last")))
     assert len(tried) == 1

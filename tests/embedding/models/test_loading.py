@@ -1,5 +1,8 @@
+import base64
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +12,25 @@ import torch
 import transformers
 from _hub import COMMIT, fill_cache
 from numpy.testing import assert_allclose, assert_array_equal
+from transformers.integrations.mistral import tokenizer as mistral
+from transformers.utils import logging
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import release_models
-from plug_sklearn.embedding.models import _gguf, _models
-from plug_sklearn.embedding.models._models import (
-    MODELS_KEPT,
+from plug_sklearn.embedding.models import (
     ModelSource,
     WeightOptions,
+    _gguf,
+    _loading,
+    _sources,
     find_commit,
     load_model,
+    load_tokenizer,
+)
+from plug_sklearn.embedding.models._loading import (
+    MODELS_KEPT,
+    _complete_tekken_tokenizer,
+    _hide_loading_bars,
 )
 
 TEXTS = ["The city of Paris", "Gold!"]
@@ -50,9 +62,9 @@ def test_threads_that_want_one_model_load_it_once(
 ) -> None:
     release_models()
     loads = []
-    load = _models._load_backbone
+    load = _loading._load_backbone
     monkeypatch.setattr(
-        _models, "_load_backbone", lambda *args: loads.append(args) or load(*args)
+        _loading, "_load_backbone", lambda *args: loads.append(args) or load(*args)
     )
     with ThreadPoolExecutor(8) as pool:
         taken = list(
@@ -66,7 +78,7 @@ def test_the_last_models_used_are_kept(llama: str, bert: str, t5: str) -> None:
     release_models()
     for folder in (llama, bert, llama, t5):
         load_model(ModelSource(folder), CPU)
-    kept = [key[0][0].name for key in _models._MODELS.kept]
+    kept = [key[0][0].name for key in _loading._MODELS.items]
     assert kept == [llama, t5]
     assert len(kept) == MODELS_KEPT
 
@@ -146,7 +158,7 @@ def test_mlp_that_would_run_in_chunks_is_read_whole(bert: str, tmp_path: Path) -
 
 def test_model_kwargs_and_attention_reach_the_loader(llama: str) -> None:
     eager = embed(llama, attn_implementation="eager")
-    model = list(_models._MODELS.kept.values())[-1].model
+    model = list(_loading._MODELS.items.values())[-1].model
     assert model.config._attn_implementation == "eager"
     by_kwargs = embed(llama, model_kwargs={"attn_implementation": "eager"})
     assert_allclose(eager, by_kwargs)
@@ -162,7 +174,7 @@ def test_hub_commit_is_read_from_the_cache_s_path(
 ) -> None:
     commit = "0123456789abcdef" * 2 + "01234567"
     path = f"cache/models--a--b/snapshots/{commit}/config.json"
-    monkeypatch.setattr(_models, "cached_file", lambda *args, **kwargs: path)
+    monkeypatch.setattr(_sources, "cached_file", lambda *args, **kwargs: path)
     assert find_commit(ModelSource("a/b")) == commit
 
 
@@ -243,7 +255,7 @@ def test_revision_reaches_the_loader() -> None:
 def test_release_frees_the_models(llama: str, save_model: Callable[..., str]) -> None:
     load_model(ModelSource(llama), CPU)
     release_models()
-    assert not _models._MODELS.kept
+    assert not _loading._MODELS.items
 
 
 def test_an_adapter_written_again_is_loaded_again(llama: str, tmp_path: Path) -> None:
@@ -268,5 +280,102 @@ def test_a_note_beside_the_weights_loads_nothing_again(
 ) -> None:
     expected = embed(copy_of_llama)
     (copy_of_llama / "notes.md").write_text("good weights")
-    monkeypatch.delattr(_models, "_load_backbone")
+    monkeypatch.delattr(_loading, "_load_backbone")
     assert_allclose(embed(copy_of_llama), expected)
+
+
+def test_transformers_bars_are_hidden_and_come_back(
+    llama: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with _hide_loading_bars():
+        transformers.AutoModel.from_pretrained(Path(llama))
+    assert capfd.readouterr().err == ""
+    transformers.AutoModel.from_pretrained(Path(llama))
+    assert "Loading weights" in capfd.readouterr().err
+
+
+def test_a_hook_of_the_user_comes_back() -> None:
+    def hook(make, args, kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - a stand-in
+        return make(*args, **kwargs)
+
+    before = logging.set_tqdm_hook(hook)
+    try:
+        with _hide_loading_bars():
+            pass
+        assert logging.set_tqdm_hook(before) is hook
+    finally:
+        logging.set_tqdm_hook(before)
+
+
+SPECIAL = ["<unk>", "<s>", "</s>", "[INST]", "<pad>"]
+PIECES = [*(bytes([i]) for i in range(256)), b"he", b"ll", b"hell", b"or", b"ld"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Folder of a Mistral model whose tokenizer is its own file alone."""
+    transformers.MistralConfig(vocab_size=300).save_pretrained(tmp_path)
+    tekken = {
+        "config": {
+            "pattern": r"\s?\p{L}+|\s+|[^\s\p{L}]+",
+            "num_vocab_tokens": len(PIECES),
+            "default_vocab_size": len(PIECES) + len(SPECIAL),
+            "default_num_special_tokens": len(SPECIAL),
+            "version": "v3",
+        },
+        "vocab": [
+            {"rank": rank, "token_bytes": base64.b64encode(piece).decode()}
+            for rank, piece in enumerate(PIECES)
+        ],
+        "special_tokens": [
+            {"rank": rank, "token_str": text, "is_control": True}
+            for rank, text in enumerate(SPECIAL)
+        ],
+    }
+    (tmp_path / "tekken.json").write_text(json.dumps(tekken))
+    return tmp_path
+
+
+def merge_pieces(text: bytes) -> list[int]:
+    """Merge neighbours into the piece of the lowest rank until none is known."""
+    pieces = [bytes([byte]) for byte in text]
+    while True:
+        joined = [a + b for a, b in pairwise(pieces)]
+        known = [piece for piece in joined if piece in PIECES]
+        if not known:
+            return [len(SPECIAL) + PIECES.index(piece) for piece in pieces]
+        place = joined.index(min(known, key=PIECES.index))
+        pieces[place : place + 2] = [joined[place]]
+
+
+def test_text_of_mistral_s_own_file_begins_with_its_first_token(folder: Path) -> None:
+    tokenizer = load_tokenizer(ModelSource(str(folder)))
+    expected = [1, *merge_pieces(b"hello"), *merge_pieces(b" world")]
+    assert tokenizer("hello world")["input_ids"] == expected
+    assert tokenizer("hello", add_special_tokens=False)["input_ids"] == expected[1:3]
+    assert tokenizer("[INST]")["input_ids"] == [1, 3]
+
+
+def test_special_tokens_of_mistral_s_own_file_have_names(folder: Path) -> None:
+    tokenizer = load_tokenizer(ModelSource(str(folder)))
+    assert tokenizer.bos_token_id == 1
+    assert tokenizer.eos_token_id == 2
+    assert tokenizer.pad_token_id == 4
+
+
+def test_mistral_s_own_package_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_tokenizer(ModelSource(str(folder)))
+    monkeypatch.setattr(mistral, "is_mistral_common_available", lambda: True)
+    (folder / "notes.txt").write_text("so that it is loaded again")
+    tokenizer = load_tokenizer(ModelSource(str(folder)))
+    assert tokenizer is not before
+    assert type(tokenizer) is type(before)
+
+
+def test_other_tokenizers_stay(llama: str) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    before = tokenizer.backend_tokenizer.to_str()
+    _complete_tekken_tokenizer(tokenizer)
+    assert tokenizer.backend_tokenizer.to_str() == before

@@ -5,7 +5,7 @@ import torch
 from _toy import build_toy
 from torch import nn
 
-from plug_sklearn.embedding.anatomy._preserving import preserve_state
+from plug_sklearn.embedding.anatomy import restore_state
 
 
 def replace_module(model: nn.Module) -> None:
@@ -58,7 +58,7 @@ def test_what_a_pass_changes_is_noticed_and_put_back(change: object) -> None:
     model.steps[1].register_buffer("counts", torch.zeros(3))
     model.seen = []
     before = state_of(model)
-    with preserve_state(model) as has_changed:
+    with restore_state(model) as has_changed:
         assert not has_changed()
         change(model)
         assert has_changed()
@@ -68,7 +68,7 @@ def test_what_a_pass_changes_is_noticed_and_put_back(change: object) -> None:
 
 def test_state_is_put_back_after_an_error_too() -> None:
     model = build_toy()
-    with pytest.raises(RuntimeError, match="halfway"), preserve_state(model):
+    with pytest.raises(RuntimeError, match="halfway"), restore_state(model):
         model.config.mode = "other"
         raise RuntimeError("halfway")
     assert model.config.mode == "sound"

@@ -1,4 +1,4 @@
-"""Run a model and leave no trace on it."""
+"""Restore a model's state after passes that may change it."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,21 +11,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @contextmanager
-def preserve_state(model: PreTrainedModel) -> Iterator[Callable[[], bool]]:
-    """Put a model back, afterwards, into the state that it has now.
+def restore_state(model: PreTrainedModel) -> Iterator[Callable[[], bool]]:
+    """Restore, on leaving the context, the state that a model has on entering it.
 
     A pass may change a model for good: BigBird replaces its sparse attention when a
-    text is short, and some rotary embeddings are rescaled when one is long.
+    text is short, and some rotary embeddings are rescaled when one is long. Weights are
+    not copied, since no pass changes them in place.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Its weights are not copied: no pass changes them in place.
-
-    Yields
-    ------
-    callable
-        Tells whether anything has changed so far.
+    Yields a function that tells whether anything has changed so far.
     """
     modules = list(model.modules())
     attributes = [_copy_attributes(module) for module in modules]

@@ -4,15 +4,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plug_sklearn.embedding.passes._batches import (
+from plug_sklearn.embedding.passes import pad_prompts
+from plug_sklearn.embedding.passes._batching import (
     LEAST_FILLING,
     MOST_PADDING,
-    pad_prompts,
     pad_tries,
     plan_batches,
     run_batches,
 )
-from plug_sklearn.embedding.passes._tries import build_trie
+from plug_sklearn.embedding.passes._prefixes import build_trie
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=60)
@@ -64,7 +64,7 @@ def test_rows_hold_their_prompts_and_padding(prompts: list[list[int]]) -> None:
     for row, ids in enumerate(prompts):
         assert batch.ids[row, batch.mask[row]].tolist() == ids
         assert not batch.ids[row, ~batch.mask[row]].any()
-    pooled = np.split(batch.ids.ravel()[batch.pooled], batch.offsets[1:])
+    pooled = np.split(batch.ids.ravel()[batch.kept], batch.offsets[1:])
     assert [tokens.tolist() for tokens in pooled] == prompts
 
 
@@ -80,7 +80,7 @@ def test_nodes_of_a_trie_see_their_ancestors_and_themselves() -> None:
     seen = [batch.ids[0, row].tolist() for row in batch.mask[0]]
     assert seen == [[1], [1, 2], [1, 2, 3], [1, 4], [5]]
     assert (batch.mask[1] == np.eye(5, dtype=bool)).all()
-    pooled = np.split(batch.ids.ravel()[batch.pooled], batch.offsets[1:])
+    pooled = np.split(batch.ids.ravel()[batch.kept], batch.offsets[1:])
     assert [ids.tolist() for ids in pooled] == [*prompts, [7]]
 
 

@@ -1,61 +1,36 @@
-"""Weights that a model's files lack, and whether what is read depends on them."""
+"""Refuse a checkpoint that lacks weights which the activations depend on."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from plug_sklearn.embedding.anatomy._anatomy import (
+from plug_sklearn.embedding.anatomy import (
+    Stack,
     anatomy_of,
     find_blocks,
+    find_input_device,
     first_tensor,
+    list_words,
 )
-from plug_sklearn.embedding.anatomy._families import Stack
-from plug_sklearn.embedding.anatomy._modules import find_input_device
-from plug_sklearn.embedding.anatomy._tracing import list_words
-
-if TYPE_CHECKING:
-    from plug_sklearn.embedding.models._models import LoadedModel
+from plug_sklearn.embedding.models._loading import LoadedModel
 
 
-def list_missing(report: Mapping[str, Any]) -> frozenset[str]:
-    """List the weights that were drawn at random, by transformers' loading report.
-
-    Parameters
-    ----------
-    report : mapping
-        What ``from_pretrained`` gives with ``output_loading_info=True``.
-
-    Returns
-    -------
-    frozenset of str
-        Weights that the files lack, or hold in another shape.
-    """
-    misshapen = (name for name, *_ in report["mismatched_keys"])
-    return frozenset(report["missing_keys"]).union(misshapen)
-
-
-def require_weights(loaded: "LoadedModel", stack: Stack | None, name: str) -> None:
+def require_weights(loaded: LoadedModel, stack: Stack | None, name: str) -> None:
     """Make sure that all weights that a stack's activations depend on were loaded.
 
-    Parameters
-    ----------
-    loaded : LoadedModel
-        The model.
-    stack : "encoder", "decoder" or None
-        The stack that is read; None where there is only one.
-    name : str
-        What the user calls the model.
+    Heads, poolers and stacks that are not read may lack weights. ``name`` is what the
+    user calls the model.
 
     Raises
     ------
     ValueError
-        If weights of a block are missing, or weights that a block's output depends
-        on, such as embeddings. Heads, poolers and stacks that are not read may miss.
+        If weights of a block are missing, or weights that a block's output depends on,
+        such as embeddings.
     """
     if not loaded.missing or stack in loaded.complete:
         return

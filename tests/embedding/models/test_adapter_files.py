@@ -11,7 +11,7 @@ from _hub import fill_cache
 from numpy.testing import assert_allclose
 
 from plug_sklearn import HFEmbeddingTransformer, load_artifacts, save_artifacts
-from plug_sklearn.embedding.models import _adapter_weights
+from plug_sklearn.embedding.models import require_safetensors
 
 TEXTS = ["Paris is in France.", "Gold is a gas."]
 REFUSED = r"'adapter' parameter of HFEmbeddingTransformer must .* safetensors"
@@ -80,7 +80,7 @@ def test_pickle_in_an_adapter_that_another_mixes_is_refused(
     make_adapter(llama, whole, pickled=False)
     (whole / "adapter_config.json").write_text(f'{{"adapters": {{"0": "{mixed}"}}}}')
     with pytest.raises(ValueError, match=r"Got '.*mixed' instead"):
-        _adapter_weights.require_safetensors(str(whole), "whole")
+        require_safetensors(str(whole), "whole")
 
 
 def test_pickled_adapter_of_the_hub_is_refused_by_its_name(

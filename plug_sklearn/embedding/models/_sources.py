@@ -1,0 +1,218 @@
+"""Where a model or an adapter comes from, and whether its files have changed."""
+
+import json
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers.utils.hub import cached_file
+
+from plug_sklearn._forks import make_lock
+from plug_sklearn.embedding.models._gguf import convert_gguf
+
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+
+#: Files that decide what a model computes, unlike a README or a training log.
+MODEL_SUFFIXES = frozenset(
+    {".bin", ".gguf", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt"}
+)
+
+#: Arguments of ``from_pretrained`` that say how files are fetched, and not which.
+FETCHING = frozenset(
+    {"cache_dir", "force_download", "local_files_only", "proxies", "token"}
+)
+#: Those that say where files are: configuration, tokenizer and weights need them all.
+LOCATING = FETCHING | {
+    "code_revision",
+    "gguf_file",
+    "revision",
+    "subfolder",
+    "trust_remote_code",
+}
+
+_Loaded = TypeVar("_Loaded")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from, and everything that decides which weights it has.
+
+    Attributes
+    ----------
+    name : str
+        Hub id, local folder, or path of a GGUF file.
+    revision : str or None
+        Branch, tag or commit of the hub's repository.
+    trust_remote_code : bool
+        Whether code that the repository ships may run.
+    commit : str or None
+        What ``revision`` was when the model was last seen, for messages.
+    model_kwargs : mapping
+        More arguments for ``from_pretrained``.
+    parameter : {"model_name", "adapter"}
+        What names the source: a model or an adapter.
+    """
+
+    name: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    commit: str | None = field(default=None, compare=False, repr=False)
+    model_kwargs: Mapping[str, Any] = field(
+        default_factory=dict, hash=False, repr=False
+    )
+    parameter: str = "model_name"
+
+    @property
+    def path(self) -> Path:
+        """The folder or file, if the model is local."""
+        return Path(self.name, self.model_kwargs.get("subfolder") or "")
+
+    def loading_arguments(self) -> tuple[str, dict[str, Any]]:
+        """Give what every ``from_pretrained`` needs to find this source."""
+        arguments: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.revision is not None:
+            arguments["revision"] = self.revision
+        arguments |= {k: v for k, v in self.model_kwargs.items() if k in LOCATING}
+        path = Path(self.name)
+        if path.suffix.lower() == ".gguf":
+            if not path.is_file():
+                raise FileNotFoundError(
+                    "The 'model_name' parameter of HFEmbeddingTransformer must name an "
+                    f"existing GGUF file. Got {self.name!r} instead."
+                )
+            folder = convert_gguf(path)
+            if folder is not None:
+                return str(folder), arguments
+            return str(path.parent), {**arguments, "gguf_file": path.name}
+        return self.name, arguments
+
+    def as_adapter(self, name: str) -> "ModelSource":
+        """Give the source of an adapter, which is fetched as this model is."""
+        if name == self.name:
+            # An adapter in the model's own repository.
+            return replace(self, parameter="adapter")
+        kept = FETCHING | {"use_safetensors"}
+        fetching = {k: v for k, v in self.model_kwargs.items() if k in kept}
+        return ModelSource(name, model_kwargs=fetching, parameter="adapter")
+
+    @property
+    def config_name(self) -> str:
+        """The file that every such repository has."""
+        if self.parameter == "adapter":
+            return ADAPTER_CONFIG_NAME
+        return str(self.model_kwargs.get("gguf_file") or "config.json")
+
+    def fetching_arguments(self) -> dict[str, Any]:
+        """Give what ``cached_file`` needs to find one of the source's files."""
+        _, arguments = self.loading_arguments()
+        for name in ("trust_remote_code", "code_revision", "gguf_file"):
+            arguments.pop(name, None)
+        # The file that is looked up was fetched with the model.
+        return {**arguments, "force_download": False}
+
+
+def list_model_files(path: Path) -> list[tuple[str, os.stat_result]]:
+    """List the files of a local model that decide what it computes, and their state."""
+    if path.is_file():
+        return [(str(path), path.stat())] if path.suffix in MODEL_SUFFIXES else []
+    # Each request looks for changes: an entry costs one call, or none if it is other.
+    with os.scandir(path) as entries:
+        return sorted(
+            (entry.path, entry.stat())
+            for entry in entries
+            if os.path.splitext(entry.name)[1] in MODEL_SUFFIXES and entry.is_file()
+        )
+
+
+def find_commit(source: ModelSource) -> str | None:
+    """Find the hub commit that a source's configuration comes from.
+
+    None for a local folder or file.
+    """
+    if Path(source.name).exists():
+        return None
+    with explain_missing_files(source):
+        path = cached_file(
+            source.name, source.config_name, **source.fetching_arguments()
+        )
+    found = re.search(r"snapshots[/\\]([0-9a-f]{40})[/\\]", str(path))
+    return found.group(1) if found else None
+
+
+def file_state(source: ModelSource) -> Hashable:
+    """Give a key of a source that changes when its local files are written again."""
+    if not source.path.exists():
+        return source
+    stats = tuple(
+        (file, stat.st_mtime_ns, stat.st_size)
+        for file, stat in list_model_files(source.path)
+    )
+    return (source, stats)
+
+
+@contextmanager
+def explain_missing_files(source: ModelSource) -> Iterator[None]:
+    """Turn errors of the hub's client into ones that say how to get the files."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if source.path.is_dir():
+            _explain_adapter(source, error)
+        if Path(source.name).exists() or isinstance(error, ValueError):
+            raise
+        wanted = source.commit or source.revision
+        revision = f" --revision {wanted}" if wanted else ""
+        thing = "language model" if source.parameter == "model_name" else "adapter"
+        raise OSError(
+            f"The {thing} {source.name!r} (revision "
+            f"{source.revision or 'main'!r}, commit {source.commit or 'unknown'}) is "
+            "needed, and neither is on this machine nor could be fetched from the hub. "
+            f"With a connection, 'hf download {source.name}{revision}' gets it; a copy "
+            f"in a folder is named by the {source.parameter!r} parameter of "
+            "HFEmbeddingTransformer."
+        ) from error
+
+
+def _explain_adapter(source: ModelSource, error: Exception) -> None:
+    """Say what is wrong where the folders of a model and of an adapter are mixed up."""
+    if source.parameter == "adapter":
+        raise ValueError(
+            "The 'adapter' parameter of HFEmbeddingTransformer must name a folder with "
+            f"an adapter_config.json. Got {source.name!r} instead."
+        ) from error
+    config = source.path / ADAPTER_CONFIG_NAME
+    weights = ("model*.safetensors*", "pytorch_model*.bin*")
+    held = any(any(source.path.glob(pattern)) for pattern in weights)
+    if config.exists() and not held:
+        base = json.loads(config.read_text()).get("base_model_name_or_path")
+        raise ValueError(
+            "The 'model_name' parameter of HFEmbeddingTransformer must name a model. "
+            f"Got {source.name!r} instead, which holds an adapter and no model: give "
+            f"it as 'adapter', and the model it was trained on, {base!r}, as "
+            "'model_name'."
+        ) from error
+
+
+class LRUCache:
+    """Keeps what was loaded last; each thing is loaded once however many ask."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.items: OrderedDict[Hashable, Any] = OrderedDict()
+        self.lock = make_lock()
+
+    def get(self, key: Hashable, load: Callable[[], _Loaded]) -> _Loaded:
+        # Loading holds the lock: two threads that want one model load it once.
+        with self.lock:
+            if key not in self.items:
+                while len(self.items) >= self.size:
+                    self.items.popitem(last=False)
+                self.items[key] = load()
+            self.items.move_to_end(key)
+            loaded: _Loaded = self.items[key]
+            return loaded
