@@ -5,13 +5,18 @@ padding, or what a text leaves behind in the model.
 """
 
 import functools
-from collections.abc import Callable
+import shutil
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers as hf
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.models.llama import modeling_llama
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import release_models
@@ -113,7 +118,8 @@ def run_alone(folder: str, blocks: str, text: str) -> list[Tensor]:
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
     model = hf.AutoModel.from_pretrained(folder).eval()
     outputs: list[Tensor] = []
-    for block in model.get_submodule(blocks):
+    found = model.get_submodule(blocks)
+    for block in found if isinstance(found, nn.ModuleList) else [found]:
         block.register_forward_hook(
             lambda _, __, output: outputs.append(
                 output if isinstance(output, Tensor) else output[0]
@@ -139,12 +145,18 @@ def test_texts_have_the_states_that_they_have_alone(
     for row, text in enumerate(TEXTS):
         for layer, states in enumerate(run_alone(folder, blocks, text)):
             expected = states.mean(dim=0).numpy()
-            error = np.linalg.norm(found[row, layer, 0] - expected)
-            assert error < 2e-5 * np.linalg.norm(expected)
+            assert relative_error(found[row, layer, 0], expected) < 2e-5
+
+
+def relative_error(found: np.ndarray, expected: object) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def count_tokens(
-    folder: str, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+    folder: str,
+    batch_tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
+    texts: Sequence[str] = TEXTS,
 ) -> int:
     """Count the tokens that the texts' own passes take, padding included."""
     model_class = type(hf.AutoModel.from_pretrained(folder))
@@ -158,20 +170,20 @@ def count_tokens(
 
     transformer = HFEmbeddingTransformer(
         folder, batch_tokens=batch_tokens, device="cpu"
-    ).fit(TEXTS)
+    ).fit(texts)
     release_models()
-    # The first texts let the model be tried.
-    transformer.transform(TEXTS[:1])
+    # The first text lets the model be tried.
+    transformer.transform(texts[:1])
     with monkeypatch.context() as patched:
         patched.setattr(model_class, "forward", spy)
-        transformer.transform(TEXTS)
+        transformer.transform(texts)
     return sum(sizes)
 
 
-def count_prefixes(folder: str) -> tuple[int, int]:
+def count_prefixes(folder: str, texts: Sequence[str] = TEXTS) -> tuple[int, int]:
     """Count the distinct prefixes of the texts, in tokens, and all their tokens."""
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
-    ids = [tuple(tokenizer(text)["input_ids"]) for text in TEXTS]
+    ids = [tuple(tokenizer(text)["input_ids"]) for text in texts]
     prefixes = {one[:n] for one in ids for n in range(1, len(one) + 1)}
     return len(prefixes), sum(map(len, ids))
 
@@ -232,3 +244,135 @@ def test_slow_but_exact_passes_are_explained(
     told = capsys.readouterr().err
     assert "not exact for bert" in told
     assert "not exact for llama" not in told
+
+
+Inputs = dict[str, Any]
+
+
+def forget_cache(inputs: Inputs) -> None:
+    """Read what follows a cached prefix as if nothing came before."""
+    cache = inputs.get("cache")
+    if cache is not None and cache.get_seq_length():
+        inputs["cache"] = None
+        mask = inputs.get("attention_mask")
+        if mask is not None:
+            inputs["attention_mask"] = mask[..., -inputs["input_ids"].shape[1] :]
+
+
+def forget_mask(inputs: Inputs) -> None:
+    """Let each node of a trie attend to all nodes before it, but not after a cache."""
+    mask, cache = inputs.get("attention_mask"), inputs.get("cache")
+    if mask is not None and mask.dim() == 4 and cache is None:
+        inputs["attention_mask"] = None
+
+
+def forget_mask_after_cache(inputs: Inputs) -> None:
+    mask, cache = inputs.get("attention_mask"), inputs.get("cache")
+    if mask is not None and mask.dim() == 4 and cache is not None:
+        inputs["attention_mask"] = None
+
+
+def forget_positions(inputs: Inputs) -> None:
+    """Count positions in the row, and not in the trie."""
+    inputs["position_ids"] = None
+
+
+@pytest.mark.parametrize(
+    "fault", [forget_cache, forget_mask, forget_mask_after_cache, forget_positions]
+)
+def test_whatever_a_model_s_code_ignores_is_found_out(
+    folders: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[Inputs], None],
+) -> None:
+    folder = folders["llama"]
+    alone = [run_alone(folder, "layers", text) for text in TEXTS]
+    forward = hf.LlamaModel.forward
+
+    @functools.wraps(forward)
+    def ignore(self: object, *arguments: object, **inputs: object) -> object:
+        fault(inputs)
+        return forward(self, *arguments, **inputs)
+
+    monkeypatch.setattr(hf.LlamaModel, "forward", ignore)
+    release_models()
+    found = HFEmbeddingTransformer(
+        folder, pooling="mean", batch_tokens=128, device="cpu"
+    ).fit_transform(TEXTS)
+    release_models()
+    expected = [[layer.mean(dim=0).numpy() for layer in layers] for layers in alone]
+    assert relative_error(found[:, :, 0], expected) < 2e-5
+
+
+def test_a_fault_of_the_deepest_layer_alone_is_found_out(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folders["llama"]
+    alone = [run_alone(folder, "layers", text)[2].mean(dim=0).numpy() for text in TEXTS]
+    run_layer = modeling_llama.LlamaDecoderLayer.forward
+
+    @functools.wraps(run_layer)
+    def ignore(self: nn.Module, *arguments: object, **inputs: Tensor) -> object:
+        mask = inputs.get("attention_mask")
+        if self.self_attn.layer_idx == 2 and mask is not None:
+            # A trie's mask differs from that of a row, in which tokens follow another.
+            n_tokens = mask.shape[-2]
+            row = torch.ones(n_tokens, n_tokens, dtype=torch.bool).triu(1)
+            row = torch.zeros(1, 1, n_tokens, n_tokens).masked_fill(row, -1e30)
+            inputs["attention_mask"] = row if mask.is_floating_point() else mask
+        return run_layer(self, *arguments, **inputs)
+
+    monkeypatch.setattr(modeling_llama.LlamaDecoderLayer, "forward", ignore)
+    release_models()
+    found = HFEmbeddingTransformer(
+        folder, layers=[2], pooling="mean", device="cpu"
+    ).fit_transform(TEXTS)
+    release_models()
+    assert relative_error(found[:, 0, 0], alone) < 2e-5
+
+
+def test_attention_too_faint_for_the_residual_stream_is_compared(
+    folders: dict[str, str], tmp_path: Path
+) -> None:
+    """In tries, BLOOM's would be wrong, and its residual stream right to rounding."""
+    model = hf.AutoModel.from_pretrained(folders["bloom"])
+    for block in model.h:
+        block.self_attention.dense.weight.data.mul_(1e-9)
+        block.self_attention.dense.bias.data.zero_()
+    shutil.copytree(folders["bloom"], tmp_path / "faint")
+    folder = str(tmp_path / "faint")
+    model.save_pretrained(folder)
+    embedder = HFEmbeddingTransformer(
+        folder, layers=[0], parts=["attn"], pooling="mean", device="cpu"
+    )
+    found = embedder.fit_transform(TEXTS)[:, 0, 0]
+    expected = [
+        run_alone(folder, "h.0.self_attention.dense", text)[0].mean(dim=0).numpy()
+        for text in TEXTS
+    ]
+    assert relative_error(found, expected) < 1e-4
+
+
+def test_texts_within_the_window_share_tries(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = [text for text in TEXTS if not text.startswith(SHOTS)]
+    _, n_tokens = count_prefixes(folders["mistral"], short)
+    assert count_tokens(folders["mistral"], 4096, monkeypatch, short) < 0.8 * n_tokens
+
+
+def test_rotary_factors_follow_each_text_s_own_length(
+    folders: dict[str, str],
+) -> None:
+    folder = folders["llama, dynamic"]
+    letters = string.ascii_letters + string.digits
+    texts = [letters, letters[:34], letters[:24], letters[:50]]
+    embedder = HFEmbeddingTransformer(folder, pooling="mean", device="cpu").fit(texts)
+    for batch in (texts, texts[::-1], texts[2:3], texts):
+        found = embedder.transform(batch)
+        for row, text in enumerate(batch):
+            expected = [
+                states.mean(dim=0).numpy()
+                for states in run_alone(folder, "layers", text)
+            ]
+            assert relative_error(found[row, :, 0], expected) < 2e-5
