@@ -286,7 +286,9 @@ def test_whatever_a_model_s_code_ignores_is_found_out(
     fault: Callable[[Inputs], None],
 ) -> None:
     folder = folders["llama"]
-    alone = [run_alone(folder, "layers", text) for text in TEXTS]
+    # So many that several tries come after the prefix that all share.
+    texts = [*TEXTS, *(f"{SHOTS}{n} is {n + 1}" for n in range(10, 50))]
+    alone = [run_alone(folder, "layers", text) for text in texts]
     forward = hf.LlamaModel.forward
 
     @functools.wraps(forward)
@@ -298,7 +300,7 @@ def test_whatever_a_model_s_code_ignores_is_found_out(
     release_models()
     found = HFEmbeddingTransformer(
         folder, pooling="mean", batch_tokens=128, device="cpu"
-    ).fit_transform(TEXTS)
+    ).fit_transform(texts)
     release_models()
     expected = [[layer.mean(dim=0).numpy() for layer in layers] for layers in alone]
     assert relative_error(found[:, :, 0], expected) < 2e-5
@@ -353,12 +355,13 @@ def test_attention_too_faint_for_the_residual_stream_is_compared(
     assert relative_error(found, expected) < 1e-4
 
 
-def test_texts_within_the_window_share_tries(
-    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["mistral", "llama, dynamic"])
+def test_short_texts_share_tries_where_only_long_ones_may_not(
+    folders: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = [text for text in TEXTS if not text.startswith(SHOTS)]
-    _, n_tokens = count_prefixes(folders["mistral"], short)
-    assert count_tokens(folders["mistral"], 4096, monkeypatch, short) < 0.8 * n_tokens
+    _, n_tokens = count_prefixes(folders[name], short)
+    assert count_tokens(folders[name], 4096, monkeypatch, short) < 0.8 * n_tokens
 
 
 def test_rotary_factors_follow_each_text_s_own_length(

@@ -107,6 +107,22 @@ class ForwardPass:
         cache = prefix.repeat_cache(len(batch.ids))
         return self._read(batch, cache, prefix.n_tokens)
 
+    def reset_rotary_factors(self) -> None:
+        """Make dynamic rotary factors forget how long earlier texts were.
+
+        Their modules keep the factors of the longest text for shorter ones, down to the
+        length that the model was trained on.
+        """
+        for module in self.dynamic_modules:
+            held = {**vars(module), **dict(module.named_buffers(recurse=False))}
+            for name, value in held.items():
+                if name.endswith("max_seq_len_cached"):
+                    setattr(module, name, module.original_max_seq_len)
+                elif name.endswith("original_inv_freq"):
+                    current = name.replace("original_inv_freq", "inv_freq")
+                    factors = value.to(held[current].device)
+                    module.register_buffer(current, factors, persistent=False)
+
     def run_prefix(
         self, prompts: TokenizedPrompts, *, own_cache: bool = False
     ) -> SharedPrefix:
@@ -177,8 +193,7 @@ class ForwardPass:
             trial = self.loaded.trials.get(self.request.stack)
             if trial is not None and trial.changes:
                 hooks.enter_context(restore_state(self.loaded.model))
-            for module in self.dynamic_modules:
-                _reset_rotary_factors(module)
+            self.reset_rotary_factors()
             capture.add_hooks(self.blocks, hooks)
             try:
                 self.loaded.model(**inputs)
@@ -262,19 +277,3 @@ def _list_dynamic_modules(model: PreTrainedModel) -> list[nn.Module]:
         if "dynamic" in str(getattr(module, "rope_type", ""))
         and hasattr(module, "original_max_seq_len")
     ]
-
-
-def _reset_rotary_factors(module: nn.Module) -> None:
-    """Make a module with dynamic scaling forget how long its longest text was.
-
-    It keeps the factors of that text for shorter ones, down to the length that the
-    model was trained on: their states would depend on what was read before.
-    """
-    held = {**vars(module), **dict(module.named_buffers(recurse=False))}
-    for name, value in held.items():
-        if name.endswith("max_seq_len_cached"):
-            setattr(module, name, module.original_max_seq_len)
-        elif name.endswith("original_inv_freq"):
-            current = name.replace("original_inv_freq", "inv_freq")
-            factors = value.to(held[current].device)
-            module.register_buffer(current, factors, persistent=False)

@@ -97,6 +97,9 @@ def _try(forward: ForwardPass) -> Trial:
     tried = ForwardPass(
         forward.loaded, Request(layers, parts, "mean", forward.request.stack)
     )
+    with forward.loaded.lock:
+        # Every pass does so, which is no change that a text makes.
+        forward.reset_rotary_factors()
     with forward.loaded.lock, restore_state(model) as has_changed:
         trial = _compare_strategies(tried, family)
         if not has_changed():
