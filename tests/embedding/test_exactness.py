@@ -88,6 +88,21 @@ FAMILIES: dict[str, tuple[Callable[[], hf.PreTrainedConfig], str]] = {
         lambda: hf.BigBirdConfig(**_SIZES, block_size=4, num_random_blocks=1),
         "encoder.layer",
     ),
+    # Rotary factors are others for all texts of a pass that holds a long one.
+    "phi3, longrope": (
+        lambda: hf.Phi3Config(
+            **{k: v for k, v in _GROUPED.items() if k != "head_dim"},
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0] * 4,
+                "long_factor": [4.0] * 4,
+                "original_max_position_embeddings": 16,
+            },
+            original_max_position_embeddings=16,
+        ),
+        "layers",
+    ),
     # Rotary factors depend on the longest text so far, and of a pass.
     "llama, dynamic": (
         lambda: hf.LlamaConfig(
@@ -137,15 +152,19 @@ def test_texts_have_the_states_that_they_have_alone(
     folders: dict[str, str], name: str
 ) -> None:
     folder, blocks = folders[name], FAMILIES[name][1]
-    # In small batches a prefix that several texts share is worth a pass of its own.
-    transformer = HFEmbeddingTransformer(
-        folder, pooling="mean", batch_tokens=128, device="cpu"
+    # In small batches a prefix that several texts share is worth a pass of its own;
+    # in large ones long texts and short ones run together.
+    small, large = (
+        HFEmbeddingTransformer(
+            folder, pooling="mean", batch_tokens=batch_tokens, device="cpu"
+        ).fit_transform(TEXTS)
+        for batch_tokens in (128, 4096)
     )
-    found = transformer.fit_transform(TEXTS)
     for row, text in enumerate(TEXTS):
         for layer, states in enumerate(run_alone(folder, blocks, text)):
             expected = states.mean(dim=0).numpy()
-            assert relative_error(found[row, layer, 0], expected) < 2e-5
+            assert relative_error(small[row, layer, 0], expected) < 2e-5
+            assert relative_error(large[row, layer, 0], expected) < 2e-5
 
 
 def relative_error(found: np.ndarray, expected: object) -> float:
@@ -336,26 +355,25 @@ def test_a_fault_of_the_deepest_layer_alone_is_found_out(
 def test_attention_too_faint_for_the_residual_stream_is_compared(
     folders: dict[str, str], tmp_path: Path
 ) -> None:
-    """In tries, BLOOM's would be wrong, and its residual stream right to rounding."""
-    model = hf.AutoModel.from_pretrained(folders["bloom"])
-    for block in model.h:
-        block.self_attention.dense.weight.data.mul_(1e-9)
-        block.self_attention.dense.bias.data.zero_()
-    shutil.copytree(folders["bloom"], tmp_path / "faint")
+    """In tries, BERT's would be wrong, and its residual stream right to rounding."""
+    model = hf.AutoModel.from_pretrained(folders["bert"])
+    path = "encoder.layer.0.attention.output.dense"
+    dense = model.get_submodule(path)
+    dense.weight.data.mul_(1e-9)
+    dense.bias.data.zero_()
+    shutil.copytree(folders["bert"], tmp_path / "faint")
     folder = str(tmp_path / "faint")
     model.save_pretrained(folder)
     embedder = HFEmbeddingTransformer(
         folder, layers=[0], parts=["attn"], pooling="mean", device="cpu"
     )
     found = embedder.fit_transform(TEXTS)[:, 0, 0]
-    expected = [
-        run_alone(folder, "h.0.self_attention.dense", text)[0].mean(dim=0).numpy()
-        for text in TEXTS
-    ]
+    alone = [run_alone(folder, path, text)[0] for text in TEXTS]
+    expected = [states.mean(dim=0).numpy() for states in alone]
     assert relative_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["mistral", "llama, dynamic"])
+@pytest.mark.parametrize("name", ["mistral", "llama, dynamic", "phi3, longrope"])
 def test_short_texts_share_tries_where_only_long_ones_may_not(
     folders: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Restore a model's state after passes that may change it."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,14 +11,17 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @contextmanager
-def restore_state(model: PreTrainedModel) -> Iterator[Callable[[], bool]]:
+def restore_state(
+    model: PreTrainedModel, set_by_each_pass: Collection[nn.Module] = ()
+) -> Iterator[Callable[[], bool]]:
     """Restore, on leaving the context, the state that a model has on entering it.
 
     A pass may change a model for good: BigBird replaces its sparse attention when a
     text is short, and some rotary embeddings are rescaled when one is long. Weights are
     not copied, since no pass changes them in place.
 
-    Yields a function that tells whether anything has changed so far.
+    Yields a function that tells whether anything has changed so far, other than in
+    modules whose state each pass sets anew.
     """
     modules = list(model.modules())
     attributes = [_copy_attributes(module) for module in modules]
@@ -34,7 +37,7 @@ def restore_state(model: PreTrainedModel) -> Iterator[Callable[[], bool]]:
                 yield config, saved
 
     try:
-        yield lambda: any(True for _ in list_changed())
+        yield lambda: any(owner not in set_by_each_pass for owner, _ in list_changed())
     finally:
         for owner, saved in list(list_changed()):
             if isinstance(owner, nn.Module):

@@ -1,5 +1,6 @@
 """Run one batch through a model, and read pooled activations on the way."""
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from inspect import signature
@@ -28,6 +29,9 @@ from plug_sklearn.embedding.passes._capture import (
 from plug_sklearn.embedding.passes._pooling import Numbers, States
 from plug_sklearn.embedding.passes._prefixes import SharedPrefix
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+
+#: Kinds of rotary scaling whose factors depend on the length of texts.
+_LENGTH_DEPENDENT = re.compile("dynamic|longrope")
 
 
 class NonFiniteStatesError(FloatingPointError):
@@ -92,7 +96,7 @@ class ForwardPass:
         self.narrows = is_tabled(loaded.model, request.stack)
         self.pad_id = _choose_pad_id(loaded.model)
         self.row_multiple = find_row_multiple(loaded.model.config, request.stack)
-        self.dynamic_modules = _list_dynamic_modules(loaded.model)
+        self.rotary_modules = _list_rotary_modules(loaded.model)
 
     def run(self, batch: Batch, prefix: SharedPrefix | None = None) -> States:
         """Read the activations of one batch, whose rows may all continue a prefix.
@@ -108,12 +112,14 @@ class ForwardPass:
         return self._read(batch, cache, prefix.n_tokens)
 
     def reset_rotary_factors(self) -> None:
-        """Make dynamic rotary factors forget how long earlier texts were.
+        """Make rotary factors forget how long earlier texts were.
 
-        Their modules keep the factors of the longest text for shorter ones, down to the
-        length that the model was trained on.
+        Dynamic scaling keeps the factors of the longest text for shorter ones, down to
+        the length that the model was trained on. LongRoPE sets them in each pass.
         """
-        for module in self.dynamic_modules:
+        for module in self.rotary_modules:
+            if "dynamic" not in str(module.rope_type):
+                continue
             held = {**vars(module), **dict(module.named_buffers(recurse=False))}
             for name, value in held.items():
                 if name.endswith("max_seq_len_cached"):
@@ -269,11 +275,11 @@ def _choose_pad_id(model: PreTrainedModel) -> int:
     return 0
 
 
-def _list_dynamic_modules(model: PreTrainedModel) -> list[nn.Module]:
-    """List the modules whose rotary factors grow with the longest text so far."""
+def _list_rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """List the modules whose rotary factors depend on the length of texts."""
     return [
         module
         for module in model.modules()
-        if "dynamic" in str(getattr(module, "rope_type", ""))
+        if _LENGTH_DEPENDENT.search(str(getattr(module, "rope_type", "")))
         and hasattr(module, "original_max_seq_len")
     ]

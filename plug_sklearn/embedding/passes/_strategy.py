@@ -14,7 +14,11 @@ from plug_sklearn.embedding.anatomy import (
     restore_state,
     run_random_tokens,
 )
-from plug_sklearn.embedding.models import find_attention_window, find_index_limit
+from plug_sklearn.embedding.models import (
+    find_attention_window,
+    find_index_limit,
+    find_rotary_threshold,
+)
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._forward import ForwardPass
 from plug_sklearn.embedding.passes._pooling import States
@@ -97,10 +101,8 @@ def _try(forward: ForwardPass) -> Trial:
     tried = ForwardPass(
         forward.loaded, Request(layers, parts, "mean", forward.request.stack)
     )
-    with forward.loaded.lock:
-        # Every pass does so, which is no change that a text makes.
-        forward.reset_rotary_factors()
-    with forward.loaded.lock, restore_state(model) as has_changed:
+    restored = restore_state(model, set_by_each_pass=forward.rotary_modules)
+    with forward.loaded.lock, restored as has_changed:
         trial = _compare_strategies(tried, family)
         if not has_changed():
             return replace(trial, n_calls=n_calls)
@@ -129,6 +131,7 @@ def _compare_strategies(tried: ForwardPass, family: str) -> Trial:
     limits = [
         find_attention_window(config),
         find_index_limit(config),
+        find_rotary_threshold(config),
         _PREFIX + _LONGEST,
     ]
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
