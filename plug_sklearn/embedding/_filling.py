@@ -12,6 +12,7 @@ from plug_sklearn.embedding._jobs import PIECES_A_WORKER, compute_in_jobs
 from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding.models._adapter_files import find_adapter
 from plug_sklearn.embedding.models._identity import identify_model
+from plug_sklearn.embedding.prompts._conversations import Conversation, Text
 from plug_sklearn.embedding.store._recall import Recall, note_repetition
 from plug_sklearn.embedding.store._store import ActivationStore
 
@@ -22,7 +23,7 @@ CHARACTERS_CLAIMED = 8
 
 def fill_rows(
     model: LanguageModel,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     out: NDArray[np.float32],
     rows: NDArray[np.int64],
     layers: Sequence[int],
@@ -68,7 +69,9 @@ def fill_rows(
     if n_workers > 1:
         chunk *= PIECES_A_WORKER * n_workers
     with ActivationStore(store) as opened:
-        settings = model.describe()
+        settings = model.describe(
+            conversations=any(isinstance(text, Conversation) for text in texts)
+        )
         adapter = find_adapter(model.source, model.weights.adapter)
         if adapter is not None:
             settings["adapter"] = identify_model(adapter, opened.path)
@@ -78,7 +81,7 @@ def fill_rows(
         recall.fill(texts, out, rows, report)
 
 
-def _hint_at_store(model: LanguageModel, texts: Sequence[str]) -> None:
+def _hint_at_store(model: LanguageModel, texts: Sequence[Text]) -> None:
     if note_repetition(texts, repr((model.source, model.describe()))):
         warn_user(
             "HFEmbeddingTransformer has read most of these texts before in this "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from plug_sklearn._devices import resolve_device
 from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding.passes._tries import sort_prompts
+from plug_sklearn.embedding.prompts._conversations import Text
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 Numbers = NDArray[np.int64]
@@ -27,7 +28,7 @@ BATCHES_A_PIECE = 4
 
 def compute_in_jobs(
     model: LanguageModel,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     layers: Sequence[int],
     parts: Sequence[str],
     *,

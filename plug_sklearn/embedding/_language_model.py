@@ -30,13 +30,18 @@ from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._exactness import try_ways
 from plug_sklearn.embedding.passes._forward import ForwardPass
 from plug_sklearn.embedding.passes._reading import read_activations
+from plug_sklearn.embedding.prompts._conversations import (
+    ChatTemplate,
+    Text,
+    list_invisible,
+)
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
-from plug_sklearn.embedding.prompts._turns import (
+from plug_sklearn.embedding.prompts._templates import (
     ChatTurn,
     describe_difference,
     render_turn,
 )
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
@@ -71,6 +76,8 @@ class LanguageModel:
         Layers and hidden size then.
     fitted_turn : ChatTurn or None
         What the chat template wrote around a message then; None renders it anew.
+    fitted_chat : ChatTemplate or None
+        The chat template that rendered conversations then; None is the tokenizer's.
     """
 
     source: ModelSource
@@ -84,6 +91,7 @@ class LanguageModel:
     fitted_stack: Stack | None = None
     fitted_sizes: tuple[int, int] | None = None
     fitted_turn: ChatTurn | None = None
+    fitted_chat: ChatTemplate | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
@@ -98,7 +106,7 @@ class LanguageModel:
             self._geometries.append(read_geometry(config, self.stack))
         return self._geometries[0]
 
-    def read_prompts(self, texts: Sequence[str]) -> TokenizedPrompts:
+    def read_prompts(self, texts: Sequence[Text]) -> TokenizedPrompts:
         """Tokenize texts, and choose the tokens to pool."""
         return self.prompt_reader.read(texts)
 
@@ -109,7 +117,14 @@ class LanguageModel:
             geometry, tokenizer = self.geometry, load_tokenizer(self.source)
             limit, start = geometry.max_tokens, geometry.start_id
             self._readers.append(
-                PromptReader(tokenizer, self.prompts, limit, start, self.fitted_turn)
+                PromptReader(
+                    tokenizer,
+                    self.prompts,
+                    limit,
+                    start,
+                    self.fitted_turn,
+                    self.fitted_chat,
+                )
             )
         return self._readers[0]
 
@@ -118,7 +133,7 @@ class LanguageModel:
         """What stands around each message; None without a chat template."""
         if not self.prompts.chat_template:
             return None
-        return self.fitted_turn or self.prompt_reader.frame.turn
+        return self.fitted_turn or self.prompt_reader.template.turn
 
     def warn_of_other_turn(self) -> None:
         """Warn, once in a process, if the chat template writes something else by now.
@@ -130,7 +145,10 @@ class LanguageModel:
             return
         try:
             tokenizer = load_tokenizer(self.source)
-            now, again = render_turn(tokenizer), render_turn(tokenizer)
+            opens = self.prompts.generation_prompt
+            now, again = (
+                render_turn(tokenizer, generation_prompt=opens) for _ in range(2)
+            )
         except (OSError, ValueError, ImportError):
             # Texts can be read as in fit without the template, and stored ones without
             # the tokenizer.
@@ -146,16 +164,19 @@ class LanguageModel:
         )
         _TOLD.add(key)
 
-    def list_empty(self, texts: Sequence[str]) -> list[str]:
-        """List the texts that have no token; none where no tokenizer is at hand.
+    def list_empty(self, texts: Sequence[Text]) -> list[Text]:
+        """List the texts that have no token to pool; none without a tokenizer.
 
         What a store holds needs none, and has tokens.
         """
+        suspects = list_invisible(texts, self.prompts.roles)
+        if not suspects:
+            return []
         try:
             reader = self.prompt_reader
         except OSError:
             return []
-        return reader.list_empty(texts)
+        return reader.list_empty(suspects)
 
     def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were cut or lost all tokens."""
@@ -183,13 +204,13 @@ class LanguageModel:
             )
 
     def compute(
-        self, texts: Sequence[str], layers: Sequence[int], parts: Sequence[str]
+        self, texts: Sequence[Text], layers: Sequence[int], parts: Sequence[str]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Run texts through the model, each once.
 
         Parameters
         ----------
-        texts : sequence of str
+        texts : sequence of str or Conversation
             Distinct texts.
         layers, parts : sequence
             What to read.
@@ -227,7 +248,7 @@ class LanguageModel:
             forward, prompts, self.batch_tokens, trial.way, trial.beyond
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, *, conversations: bool = False) -> dict[str, Any]:
         """Give all that changes a text's activations, as JSON, but for the model."""
         weights, turn = self.weights, self.turn
         settings = {
@@ -244,6 +265,8 @@ class LanguageModel:
         }
         if turn is not None:
             settings["turn"] = asdict(turn)
+        if conversations:
+            settings["chat"] = asdict(self.fitted_chat or self.prompt_reader.chat)
         return settings
 
     def _find_stack(self) -> Stack | None:

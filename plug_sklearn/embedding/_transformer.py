@@ -31,14 +31,19 @@ from plug_sklearn.embedding.models._models import (
     load_config,
     load_tokenizer,
 )
-from plug_sklearn.embedding.prompts._frames import SLOT
-from plug_sklearn.embedding.prompts._prompts import PromptOptions
-from plug_sklearn.embedding.prompts._refusals import (
+from plug_sklearn.embedding.prompts._conversations import (
+    ChatTemplate,
+    Conversation,
+    Text,
+    describe_chat_template,
+)
+from plug_sklearn.embedding.prompts._errors import (
     RefusedTextError,
     refuse_empty_texts,
 )
+from plug_sklearn.embedding.prompts._prompts import PromptOptions
+from plug_sklearn.embedding.prompts._templates import SLOT, ChatTurn, render_turn
 from plug_sklearn.embedding.prompts._texts import read_texts
-from plug_sklearn.embedding.prompts._turns import ChatTurn, render_turn
 
 PARTS = ("rs", "attn", "mlp")
 OWNER = "HFEmbeddingTransformer"
@@ -77,6 +82,14 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         :class:`LayerAggregator` knows their names.
     pooling : {"last", "first", "mean", "max"}, default="last"
         How a text's tokens become one vector.
+    pool_over : {"prompt", "text"}, default="prompt"
+        Which tokens are pooled: all of the prompt, or only those of the user's own
+        text or of a conversation's contents. Templates, default system turns and
+        special tokens of the tokenizer are no text. :meth:`selected_tokens` shows the
+        difference.
+    roles : sequence of str, default=None
+        Pool only the tokens of what these roles say, such as ``("assistant",)``, in
+        conversations. A string is said by ``"user"``. None is all roles.
     token_filter : {None, "special", "non_text"}, default=None
         Tokens left out of pooling: ``"special"`` leaves out special tokens,
         ``"non_text"`` those without a letter or digit too. A text that has none left
@@ -87,10 +100,14 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     prompt_template : str, default=None
         A string that holds ``{text}``, which each text replaces.
     chat_template : bool, default=False
-        Whether to wrap each text (in its ``prompt_template``) as a user turn with the
-        tokenizer's own chat template. The template is rendered once, in ``fit``; if it
-        writes today's date, ``transform`` and copies of this estimator keep that date,
-        and a warning tells when the template has come to write something else.
+        Whether to wrap each string (in its ``prompt_template``) as a user turn with
+        the tokenizer's own chat template. The template is rendered once, in ``fit``; if
+        it writes today's date, ``transform`` and copies of this estimator keep that
+        date, and a warning tells when the template has come to write something else.
+        Conversations are always rendered with the chat template.
+    generation_prompt : bool, default=False
+        Whether a prompt that the chat template writes ends with its opening of the
+        answer, where the model would go on.
     special_tokens : {"parse", "literal"}, default="parse"
         ``"parse"``: text that spells a special token becomes it, as ready-made
         prompts need. ``"literal"``: text from strangers cannot; the template's still
@@ -100,7 +117,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         decoder reads its start token and then the text, the encoder the text.
     max_length : int, default=None
         Longest prompt in tokens; None is the model's own limit. Of a longer one the
-        text is cut, not its template, and a warning counts such texts.
+        text is cut, not its template, and a warning counts such texts. Of a
+        conversation, what ``roles`` leaves out is cut first.
     truncation_side : {"left", "right"}, default="left"
         The side to cut: left keeps the end of the text, where the last token is.
     batch_tokens : "auto" or int, default="auto"
@@ -180,10 +198,12 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "model_name": [str, Path],
         "pooling": [StrOptions({"last", "first", "mean", "max"})],
+        "pool_over": [StrOptions({"prompt", "text"})],
         "token_filter": [StrOptions({"special", "non_text"}), None],
         "eos_token": [str, None],
         "prompt_template": [str, None],
         "chat_template": ["boolean"],
+        "generation_prompt": ["boolean"],
         "special_tokens": [StrOptions({"parse", "literal"})],
         "stack": [StrOptions({"auto", "encoder", "decoder"})],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
@@ -216,10 +236,13 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         layers: str | int | Sequence[int] = "all",
         parts: Sequence[str] = ("rs",),
         pooling: str = "last",
+        pool_over: str = "prompt",
+        roles: Sequence[str] | None = None,
         token_filter: str | None = None,
         eos_token: str | None = None,
         prompt_template: str | None = None,
         chat_template: bool = False,
+        generation_prompt: bool = False,
         special_tokens: str = "parse",
         stack: str = "auto",
         max_length: int | None = None,
@@ -241,10 +264,13 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         self.layers = layers
         self.parts = parts
         self.pooling = pooling
+        self.pool_over = pool_over
+        self.roles = roles
         self.token_filter = token_filter
         self.eos_token = eos_token
         self.prompt_template = prompt_template
         self.chat_template = chat_template
+        self.generation_prompt = generation_prompt
         self.special_tokens = special_tokens
         self.stack = stack
         self.max_length = max_length
@@ -269,7 +295,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         ----------
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-            Strings, one text a row.
+            Strings or conversations, one text a row. A conversation is a sequence of
+            mappings with ``role`` and ``content``.
         y : None
             Ignored.
 
@@ -284,7 +311,7 @@ one-column frame
             If a parameter or ``X`` is not as described.
         """
         self._check_parameters()
-        read_texts(X, OWNER)
+        texts = read_texts(X, OWNER)
         parts = self._read_parts()
         geometry = read_geometry(load_config(self._source), self.stack)
         self.layers_ = resolve_positions(
@@ -297,9 +324,16 @@ one-column frame
         self._origin: str | None = None
         self._stack = geometry.stack
         self._turn: dict[str, str] | None = None
+        self._turn_is_open = bool(self.generation_prompt)
         if self.chat_template:
             # Once for all texts: a template may write today's date.
-            self._turn = asdict(render_turn(load_tokenizer(self._source)))
+            tokenizer = load_tokenizer(self._source)
+            turn = render_turn(tokenizer, generation_prompt=self._turn_is_open)
+            self._turn = asdict(turn)
+        self._chat: dict[str, str | None] | None = None
+        if any(isinstance(text, Conversation) for text in texts):
+            chat = describe_chat_template(load_tokenizer(self._source))
+            self._chat = asdict(chat)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as for fit
@@ -309,7 +343,7 @@ one-column frame
         ----------
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-            Strings, one text a row. Equal texts are computed once.
+            Strings or conversations, as in :meth:`fit`. Equal texts are computed once.
 
         Returns
         -------
@@ -327,14 +361,14 @@ one-column frame
         check_is_fitted(self)
         self._check_parameters()
         texts = read_texts(X, OWNER)
-        first_rows: dict[str, int] = {}
+        first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
         shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
         activations = np.empty((len(texts), *shape), dtype=np.float32)
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
         model = self._describe_model()
         with _naming_positions(first_rows):
-            refuse_empty_texts(texts, model.list_empty)
+            refuse_empty_texts(texts, model.list_empty(distinct))
             self._fill(model, distinct, activations, rows)
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
@@ -347,7 +381,7 @@ one-column frame
         ----------
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-            Strings, one text a row.
+            Strings or conversations, as in :meth:`fit`.
 
         Returns
         -------
@@ -362,7 +396,7 @@ one-column frame
         reader = model.prompt_reader
         first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
         with _naming_positions(first_rows):
-            refuse_empty_texts(texts, model.list_empty)
+            refuse_empty_texts(texts, model.list_empty(list(first_rows)))
             prompts = reader.read(texts)
         reader.tell_changes()
         model.warn_of_other_turn()
@@ -457,6 +491,7 @@ one-column frame
     def _check_parameters(self) -> None:
         """Check what is used as it stands: it may have been set since ``fit``."""
         self._validate_params()
+        self._read_roles()
         store = self.store
         if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
             raise ValueError(
@@ -494,6 +529,23 @@ one-column frame
             )
         return tuple(str(part) for part in parts)
 
+    def _read_roles(self) -> tuple[str, ...] | None:
+        roles = self.roles
+        if roles is None:
+            return None
+        is_listed = isinstance(roles, Sequence | np.ndarray)
+        if (
+            isinstance(roles, str)
+            or not is_listed
+            or not all(isinstance(role, str) for role in roles)
+            or len(roles) == 0
+        ):
+            raise ValueError(
+                f"The 'roles' parameter of {OWNER} must be None or a sequence of the "
+                f"names of roles, such as ('assistant',). Got {roles!r} instead."
+            )
+        return tuple(str(role) for role in roles)
+
     def _read_model_kwargs(self) -> dict[str, Any]:
         """Give ``model_kwargs`` with paths that do not begin with ``~``."""
         model_kwargs = dict(self.model_kwargs or {})
@@ -519,7 +571,10 @@ one-column frame
         prompts = PromptOptions(
             prompt_template=self.prompt_template,
             chat_template=bool(self.chat_template),
+            generation_prompt=bool(self.generation_prompt),
             special_tokens=self.special_tokens,
+            pool_over=self.pool_over,
+            roles=self._read_roles(),
             token_filter=self.token_filter,
             eos_token=self.eos_token,
             max_length=self.max_length,
@@ -537,18 +592,27 @@ one-column frame
             fitted_stack=self._stack,
             fitted_sizes=(self.n_model_layers_, self.hidden_size_),
             fitted_turn=self._find_turn(),
+            fitted_chat=self._find_chat(),
         )
 
     def _find_turn(self) -> ChatTurn | None:
         """Give what the chat template wrote in ``fit``, if it was asked for then."""
         # Pickles of earlier releases do not have it.
         turn: dict[str, str] | None = getattr(self, "_turn", None)
-        return ChatTurn(**turn) if turn and self.chat_template else None
+        is_open = getattr(self, "_turn_is_open", self.generation_prompt)
+        if not turn or not self.chat_template or is_open != self.generation_prompt:
+            return None
+        return ChatTurn(**turn)
+
+    def _find_chat(self) -> ChatTemplate | None:
+        """Give the chat template of conversations in ``fit``, if X held any."""
+        chat: dict[str, str] | None = getattr(self, "_chat", None)
+        return ChatTemplate(**chat) if chat else None
 
     def _fill(
         self,
         model: LanguageModel,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         activations: NDArray[np.float32],
         rows: NDArray[np.int64],
     ) -> None:
@@ -580,7 +644,7 @@ one-column frame
 
 
 @contextmanager
-def _naming_positions(positions: Mapping[str, int]) -> Iterator[None]:
+def _naming_positions(positions: Mapping[Any, int]) -> Iterator[None]:
     """Let an error about one text name its position in X."""
     try:
         yield

@@ -5,21 +5,13 @@ import pytest
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import _filling
-from plug_sklearn.embedding.prompts._refusals import refuse_empty_texts
+from plug_sklearn.embedding.prompts._errors import refuse_empty_texts
 
 
 def test_many_empty_texts_are_counted_and_the_first_five_listed() -> None:
     texts = ["a", *[" "] * 7]
     with pytest.raises(ValueError, match=r"7 of 8 .* \[1, 2, 3, 4, 5, \.\.\.\]"):
-        refuse_empty_texts(texts, list)
-
-
-def test_texts_with_a_visible_character_are_not_looked_up() -> None:
-    asked: list[str] = []
-    refuse_empty_texts(
-        ["a", " ", "\u200b\n", "", " ", "!"], lambda t: asked.extend(t) or []
-    )
-    assert asked == [" ", "\u200b\n", ""]
+        refuse_empty_texts(texts, [" "])
 
 
 def test_an_empty_text_that_has_a_token_is_read(bert: str) -> None:

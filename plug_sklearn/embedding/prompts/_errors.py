@@ -1,7 +1,6 @@
-"""Texts that cannot be read, and where in X they are."""
+"""Errors about texts, which say where in X these are."""
 
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 #: Positions that an error lists.
 MOST_LISTED = 5
@@ -12,13 +11,13 @@ class RefusedTextError(ValueError):
 
     Parameters
     ----------
-    text : str
-        The text.
+    text : hashable
+        The row of X that it is about.
     message : str
         What is wrong with it, without a full stop.
     """
 
-    def __init__(self, text: str, message: str) -> None:
+    def __init__(self, text: Hashable, message: str) -> None:
         super().__init__(f"{message}.")
         self.text = text
         self.message = message
@@ -28,26 +27,21 @@ class RefusedTextError(ValueError):
         return ValueError(f"{self.message}, at position {position}.")
 
 
-def refuse_empty_texts(
-    texts: Sequence[str], list_empty: Callable[[list[str]], list[str]]
-) -> None:
+def refuse_empty_texts(texts: Sequence[Hashable], empty: Collection[Hashable]) -> None:
     """Refuse texts without a token, before any text is computed.
 
     Parameters
     ----------
-    texts : sequence of str
+    texts : sequence
         All rows of X.
-    list_empty : callable
-        Gives those of some distinct texts that have no token. It is called only if
-        there are texts without a visible character.
+    empty : collection
+        Those without a token to pool.
 
     Raises
     ------
     ValueError
         If there are such texts; says how many, and where the first ones are.
     """
-    invisible = list(dict.fromkeys(text for text in texts if _is_invisible(text)))
-    empty = set(list_empty(invisible)) if invisible else set()
     positions = [row for row, text in enumerate(texts) if text in empty]
     if not positions:
         return
@@ -58,8 +52,3 @@ def refuse_empty_texts(
         f"{len(positions)} of {len(texts)} texts without one, at positions "
         f"[{listed}{more}]; the first is {texts[positions[0]]!r}."
     )
-
-
-def _is_invisible(text: str) -> bool:
-    """Tell whether a text has nothing but separators and control characters."""
-    return all(unicodedata.category(character)[0] in "ZC" for character in text)

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from _tokenizers import build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from plug_sklearn.embedding.prompts._special import SpecialTokens
+from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
 
 Build = Callable[..., PreTrainedTokenizerFast]
 

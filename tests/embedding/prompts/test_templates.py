@@ -2,13 +2,20 @@ import datetime
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
-from plug_sklearn.embedding.prompts._frames import PromptFrame
-from plug_sklearn.embedding.prompts._turns import ChatTurn, render_turn
+from plug_sklearn.embedding.prompts._templates import (
+    WHITE_SPACE,
+    ChatTurn,
+    PromptTemplate,
+    render_turn,
+)
 
 Build = Callable[..., PreTrainedTokenizerFast]
+TRIMS = ChatTurn("<", ">", WHITE_SPACE, WHITE_SPACE)
 CONTENTS = [
     "{{ message.content }}",
     "{{ message.content | trim }}",
@@ -37,7 +44,7 @@ def build_template(content: str, around: str) -> str:
     "text", ["Hi", " Hi\n", "\n Hi \n", "\tHi\r\n ", "", " ", "{{ x }}"]
 )
 @pytest.mark.parametrize("template", [None, " Q: {text} ", "{text}\n"])
-def test_filled_frame_is_what_the_chat_template_renders(
+def test_filled_template_is_what_the_chat_template_renders(
     byte_tokenizer: Build, content: str, around: str, text: str, template: str | None
 ) -> None:
     tokenizer = byte_tokenizer()
@@ -45,8 +52,8 @@ def test_filled_frame_is_what_the_chat_template_renders(
     message = text if template is None else template.replace("{text}", text)
     turn = [{"role": "user", "content": message}]
     rendered = tokenizer.apply_chat_template(turn, tokenize=False)
-    frame = PromptFrame(template or "{text}", render_turn(tokenizer))
-    assert frame.fill(text) == rendered
+    filled = PromptTemplate(template or "{text}", render_turn(tokenizer))
+    assert filled.fill(text) == rendered
 
 
 def test_each_end_is_stripped_by_itself(byte_tokenizer: Build) -> None:
@@ -96,3 +103,36 @@ def test_clock_that_goes_on_while_a_turn_is_rendered_changes_nothing(
         "{{ strftime_now('%S') }} {{ messages[0].content | trim }}!"
     )
     assert render_turn(tokenizer) == ChatTurn("00 ", "!", " \t\n\r", " \t\n\r")
+
+
+@given(st.text(), st.text().filter(lambda template: "{text}" not in template))
+def test_every_slot_is_filled_and_nothing_else(text: str, fixed: str) -> None:
+    template = f"{{text}}{fixed}{{text}}"
+    assert PromptTemplate(template).fill(text) == text + fixed + text
+
+
+@given(st.text(alphabet="a \n"), st.sampled_from(["{text}", " {text}", "Q {text}\n"]))
+def test_message_is_stripped_at_its_ends_only(text: str, template: str) -> None:
+    message = template.replace("{text}", text).strip()
+    assert PromptTemplate(template, TRIMS).fill(text) == f"<{message}>"
+
+
+@given(
+    st.text(alphabet="ab \n", min_size=1).filter(str.strip),
+    st.sampled_from(
+        ["{text}", " {text}", "Q: {text}\nA:", "{text}, {text}", "{text} "]
+    ),
+    st.sampled_from([ChatTurn("<", ">"), TRIMS, ChatTurn("<", ">", "", "\n")]),
+)
+def test_fixed_strings_and_texts_make_the_prompt(
+    text: str, template: str, turn: ChatTurn
+) -> None:
+    filled = PromptTemplate(template, turn)
+    assert filled.split(text).text == filled.fill(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n"])
+def test_blank_text_leaves_the_fixed_strings_as_they_are(text: str) -> None:
+    rendered = PromptTemplate("{text} is it?", TRIMS).split(text)
+    assert rendered.fixed == ("<", " is it?>")
+    assert rendered.contents == ("",)

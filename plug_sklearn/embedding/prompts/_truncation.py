@@ -1,9 +1,13 @@
-"""Long texts, cut by tokens."""
+"""Cuts prompts that are too long."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
+
+from plug_sklearn.embedding.prompts._pooled_tokens import TEMPLATE
 
 
 def make_cutter(
@@ -45,3 +49,34 @@ def make_cutter(
     if side == "left":
         return lambda n: text[spans[-n:][0][0] :]
     return lambda n: text[: spans[:n][-1][1]]
+
+
+def keep_tokens(
+    owners: NDArray[np.int32], wanted: NDArray[np.bool_], limit: int, side: str
+) -> NDArray[np.bool_]:
+    """Choose the tokens of a conversation that stay when it is cut to a limit.
+
+    The template's tokens stay. Those that are not wanted go first, and on one side.
+
+    Parameters
+    ----------
+    owners : ndarray of shape (n_tokens,), int32
+        The message of each token, or ``TEMPLATE``.
+    wanted : ndarray of shape (n_tokens,), bool
+        Whether a token may be pooled.
+    limit : int
+        Tokens that stay at most, if the template's are no more.
+    side : {"left", "right"}
+        The side to cut.
+
+    Returns
+    -------
+    ndarray of shape (n_tokens,), bool
+        Whether a token stays.
+    """
+    said = owners != TEMPLATE
+    places = [np.flatnonzero(said & ~wanted), np.flatnonzero(said & wanted)]
+    in_order = np.concatenate(places if side == "left" else [p[::-1] for p in places])
+    kept = np.ones(len(owners), dtype=bool)
+    kept[in_order[: max(0, len(owners) - limit)]] = False
+    return kept

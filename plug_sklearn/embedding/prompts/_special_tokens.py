@@ -8,6 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from plug_sklearn._forks import make_lock
+
+#: Held while a tokenizer is used: fast ones keep their settings in themselves.
+TOKENIZING = make_lock()
+
 
 class SpecialTokens:
     """The tokens of a tokenizer that stand for something other than their text.
@@ -53,6 +58,40 @@ class SpecialTokens:
         n_before = mask.index(0)
         n_after = mask[::-1].index(0)
         return ids[:n_before], ids[len(ids) - n_after :]
+
+    def add_before(self, ids: list[int]) -> list[int]:
+        """Put the tokenizer's tokens before ids that do not begin with them."""
+        before = self.added[0]
+        return ids if ids[: len(before)] == before else [*before, *ids]
+
+    def add_after(self, ids: list[int]) -> list[int]:
+        """Put the tokenizer's tokens after ids that do not end with them."""
+        after = self.added[1]
+        return ids if ids[len(ids) - len(after) :] == after else [*ids, *after]
+
+    def find_own(self, ids: list[int]) -> slice:
+        """Find the ids of a prompt without special tokens that would be there twice.
+
+        The tokenizer adds its own to each prompt. A ready-made prompt that begins with
+        the beginning-of-text token needs no second one, nor does one that ends with the
+        end-of-text token.
+        """
+        before, after = self.added
+        prompt = ids[len(before) : len(ids) - len(after)]
+        begins = bool(before) and prompt[: len(before)] == before
+        # One token is not both ends of a prompt.
+        rest = prompt[len(before) :] if begins else prompt
+        ends = bool(after) and rest[len(rest) - len(after) :] == after
+        return slice(len(before) * begins, len(ids) - len(after) * ends)
+
+    def decode_each(self, ids: NDArray[np.int32]) -> list[str]:
+        """Give the text of each token."""
+        with TOKENIZING:
+            tokens: list[str] = self.tokenizer.batch_decode(
+                [[token_id] for token_id in ids.tolist()],
+                clean_up_tokenization_spaces=False,
+            )
+        return tokens
 
     def count(self, ids: Sequence[int]) -> int:
         """Count the special and added tokens among token ids."""
