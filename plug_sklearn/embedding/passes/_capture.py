@@ -25,21 +25,27 @@ class Request:
         Layers, counted from 0, in the order of axis 1.
     parts : tuple of str
         Any of ``"rs"``, ``"attn"`` and ``"mlp"``, in the order of axis 2.
-    pooling : str
-        ``"last"``, ``"first"``, ``"mean"`` or ``"max"`` over the positions kept.
+    poolings : tuple of str, or None
+        Any of ``"last"``, ``"first"``, ``"mean"`` and ``"max"``, in the order in which
+        axis 2 holds them for each part; None keeps every token.
     stack : "encoder", "decoder" or None
         Which stack of an encoder-decoder model; None where there is only one.
     """
 
     layers: tuple[int, ...]
     parts: tuple[str, ...]
-    pooling: str
+    poolings: tuple[str, ...] | None
     stack: Stack | None = None
 
     @property
     def slots(self) -> list[tuple[int, str]]:
         """Every (layer, part) asked for, in the order of axes 1 and 2."""
         return [(layer, part) for layer in self.layers for part in self.parts]
+
+    @property
+    def picks_tokens(self) -> bool:
+        """Whether every pooling picks one token of each prompt."""
+        return self.poolings is not None and set(self.poolings) <= {"first", "last"}
 
 
 def _convolves(module: nn.Module) -> bool:
@@ -64,8 +70,10 @@ class Capture:
 
     Attributes
     ----------
-    pooled : dict of (int, str) to Tensor of shape (n_prompts, hidden_size)
-        Pooled states by layer and part, float32.
+    pooled : dict of (int, str) to Tensor
+        Pooled states by layer and part, float32, of shape
+        (n_prompts, n_poolings, hidden_size); the states of all kept tokens, prompt by
+        prompt, of shape (n_tokens, 1, hidden_size), where nothing is pooled.
     """
 
     def __init__(
@@ -75,30 +83,30 @@ class Capture:
         self.parts = request.parts
         self.wanted = set(request.slots)
         self.deepest = max(request.layers)
-        self.pooling = request.pooling
-        self.narrows = narrows and request.pooling in ("first", "last")
+        self.poolings = request.poolings
         self.tokens = torch.from_numpy(batch.pooled)
         self.offsets = torch.from_numpy(batch.offsets)
-        if self.picks_tokens:
-            # The last token of a prompt is the one before the next prompt's first.
-            ends = torch.cat([self.offsets[1:], torch.tensor([len(self.tokens)])])
-            places = self.offsets if request.pooling == "first" else ends - 1
-            self.tokens = self.tokens[places]
+        # The last token of a prompt is the one before the next prompt's first.
+        ends = torch.cat([self.offsets[1:], torch.tensor([len(self.tokens)])])
+        self.picks = {
+            "first": self.tokens[self.offsets],
+            "last": self.tokens[ends - 1],
+        }
+        # The tokens whose states in the deepest layer are enough.
+        self.enough: Tensor | None = None
+        if narrows and request.picks_tokens:
+            self.enough = torch.cat([self.picks[name] for name in self.poolings or ()])
         self.pooled: dict[tuple[int, str], Tensor] = {}
         # A block may serve several layers (ALBERT): the layer is the count of calls.
         self.layer = 0
         # What the modules of each part have put out so far, in the present call.
         self.heard: dict[str, list[Tensor]] = {}
 
-    @property
-    def picks_tokens(self) -> bool:
-        """Whether pooling picks one token of each prompt."""
-        return self.pooling in ("first", "last")
-
     def listen_to(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
         """Put hooks on the blocks; leaving ``hooks`` takes them off."""
         for block in blocks:
-            if self.narrows and len(block.mlp) == 1 and not _convolves(block.mlp[0]):
+            narrows = self.enough is not None and len(block.mlp) == 1
+            if narrows and not _convolves(block.mlp[0]):
                 self._narrow(block.mlp[0], hooks)
             for part in self.parts:
                 if part != "rs":
@@ -115,6 +123,8 @@ class Capture:
         An MLP treats each token by itself, and nothing after it is read.
         """
         narrowed: list[bool] = []
+        tokens = self.enough
+        assert tokens is not None
 
         def narrow(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -125,16 +135,16 @@ class Capture:
                 return None
             narrowed.append(True)
             states = args[0].flatten(end_dim=1)
-            return (states[self.tokens.to(states.device)][None],), kwargs
+            return (states[tokens.to(states.device)][None],), kwargs
 
         def widen(module: nn.Module, args: object, output: object) -> object:
             if not narrowed:
                 return None
             narrowed.clear()
             states = first_tensor(output)
-            states = states.reshape(len(self.tokens), -1)
+            states = states.reshape(len(tokens), -1)
             wide = states.new_zeros(self.shape[0] * self.shape[1], states.shape[-1])
-            wide[self.tokens.to(states.device)] = states
+            wide[tokens.to(states.device)] = states
             wide = wide.reshape(*self.shape, -1)
             return (wide, *output[1:]) if isinstance(output, tuple) else wide
 
@@ -183,6 +193,12 @@ class Capture:
 
     def _pool(self, flat: Tensor) -> Tensor:
         tokens, offsets = self.tokens.to(flat.device), self.offsets.to(flat.device)
-        if self.picks_tokens:
-            return flat[tokens].float()
-        return F.embedding_bag(tokens, flat.float(), offsets, mode=self.pooling)
+        if self.poolings is None:
+            return flat[tokens].float()[:, None]
+        pooled = [
+            flat[self.picks[name].to(flat.device)].float()
+            if name in self.picks
+            else F.embedding_bag(tokens, flat.float(), offsets, mode=name)
+            for name in self.poolings
+        ]
+        return torch.stack(pooled, dim=1)

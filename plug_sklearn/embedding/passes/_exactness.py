@@ -98,7 +98,7 @@ def _try(forward: ForwardPass) -> Trial:
     parts = ("rs",) if forward.anatomy.reason else ("attn", "rs")
     layers = tuple(sorted({0, max(forward.request.layers)}))
     trial = ForwardPass(
-        forward.loaded, Request(layers, parts, "mean", forward.request.stack)
+        forward.loaded, Request(layers, parts, ("mean",), forward.request.stack)
     )
     with forward.loaded.lock, preserve_state(model) as has_changed:
         outcome = _compare_ways(trial, family)

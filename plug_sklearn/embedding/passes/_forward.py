@@ -72,7 +72,9 @@ class ForwardPass:
         self.row_multiple = find_row_multiple(loaded.model.config, request.stack)
         self.dynamic_modules = list_dynamic_modules(loaded.model)
 
-    def run(self, batch: Batch, preamble: Preamble | None = None) -> States:
+    def run(
+        self, batch: Batch, preamble: Preamble | None = None
+    ) -> States | list[States]:
         """Read the activations of one batch.
 
         Parameters
@@ -84,8 +86,11 @@ class ForwardPass:
 
         Returns
         -------
-        ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
-            Pooled over the batch's tokens, in the request's order of layers and parts.
+        ndarray of shape (n_prompts, n_layers, n_parts * n_poolings, hidden_size), \
+float32
+            Pooled over the batch's tokens, in the request's order of layers, parts and
+            poolings; or a list of arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size) where nothing is pooled.
 
         Raises
         ------
@@ -93,9 +98,13 @@ class ForwardPass:
             If a state overflowed its dtype or is not a number.
         """
         if preamble is None:
-            return self._read(batch)
-        cache = preamble.repeat_cache(len(batch.ids))
-        return self._read(batch, cache, preamble.n_tokens)
+            states = self._read(batch)
+        else:
+            cache = preamble.repeat_cache(len(batch.ids))
+            states = self._read(batch, cache, preamble.n_tokens)
+        if self.request.poolings is None:
+            return np.split(states, batch.offsets[1:])
+        return states
 
     def run_preamble(
         self, prompts: TokenizedPrompts, *, own_cache: bool = False
@@ -225,7 +234,7 @@ class ForwardPass:
         device = pooled[slots[0]].device
         states = torch.stack([pooled[slot].to(device) for slot in slots], dim=1)
         activations: States = states.cpu().numpy()
-        finite = np.isfinite(activations).all(axis=(0, 2))
+        finite = np.isfinite(activations).all(axis=(0, 2, 3))
         if not finite.all():
             layer, part = slots[int(np.argmin(finite))]
             raise FloatingPointError(
@@ -233,8 +242,10 @@ class ForwardPass:
                 f"in {self.loaded.model.dtype}. Use dtype='bfloat16' or 'float32' in "
                 "HFEmbeddingTransformer."
             )
-        n_layers, n_parts = len(self.request.layers), len(self.request.parts)
-        return activations.reshape(len(activations), n_layers, n_parts, -1)
+        *_, n_poolings, hidden_size = activations.shape
+        n_parts = len(self.request.parts) * n_poolings
+        shape = (len(activations), len(self.request.layers), n_parts, hidden_size)
+        return activations.reshape(shape)
 
 
 def _choose_pad_id(model: PreTrainedModel) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -50,8 +51,10 @@ class Preamble:
         Tokens in it.
     cache : DynamicCache
         What each layer keeps of it for one row.
-    pooled : ndarray of shape (1, n_layers, n_parts, hidden_size), float32, or None
-        Its pooled activations; None where none of its tokens is kept.
+    pooled : ndarray of shape (1, n_layers, n_parts * n_poolings, hidden_size), \
+float32, or None
+        Its pooled activations, or those of its kept tokens along axis 0 where nothing
+        is pooled; None where none of its tokens is kept.
     n_kept : int
         How many of its tokens are kept.
     """
@@ -83,32 +86,47 @@ class Preamble:
         ]
         return repeated
 
-    def join(self, states: States, pooling: str, n_kept: Numbers) -> States:
+    def join(
+        self,
+        states: States | list[States],
+        poolings: Sequence[str] | None,
+        n_kept: Numbers,
+    ) -> States | list[States]:
         """Pool over the preamble as well as what follows it.
 
         Parameters
         ----------
-        states : ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
-            Pooled over the tokens after the preamble.
-        pooling : str
+        states : ndarray of shape (n_prompts, n_layers, n_parts * n_poolings, \
+hidden_size), float32
+            Pooled over the tokens after the preamble; or a list of arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size) where nothing is pooled.
+        poolings : sequence of str, or None
             How.
         n_kept : ndarray of shape (n_prompts,), int64
             Over how many of them.
 
         Returns
         -------
-        ndarray of the shape of ``states``, float32
-            Pooled over both.
+        ndarray or list of ndarray
+            As ``states``, over both.
         """
-        if self.pooled is None or pooling == "last":
+        before = self.pooled
+        if before is None:
             return states
-        if pooling == "first":
-            return np.broadcast_to(self.pooled, states.shape)
-        if pooling == "max":
-            return np.maximum(self.pooled, states)
+        if poolings is None:
+            return [np.concatenate([before, after]) for after in states]
+        joined = np.array(states)
         weight = (self.n_kept / (self.n_kept + n_kept)).astype(np.float32)
         weight = weight[:, None, None, None]
-        joined: States = weight * self.pooled + (1 - weight) * states
+        for number, name in enumerate(poolings):
+            # Each part holds all poolings, one after the other.
+            own = np.s_[:, :, number :: len(poolings)]
+            if name == "first":
+                joined[own] = before[own]
+            elif name == "max":
+                joined[own] = np.maximum(before[own], joined[own])
+            elif name == "mean":
+                joined[own] = weight * before[own] + (1 - weight) * joined[own]
         return joined
 
 

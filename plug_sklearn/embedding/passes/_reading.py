@@ -27,7 +27,7 @@ from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 PACK_NODES = 128
 
 Numbers = NDArray[np.int64]
-Read = Iterator[tuple[Numbers, States]]
+Read = Iterator[tuple[Numbers, States | list[States]]]
 
 
 class Way(Enum):
@@ -70,8 +70,9 @@ def read_activations(
     ------
     numbers : ndarray of shape (n,), int64
         Prompts of one batch; each prompt comes once, in no certain order.
-    states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
-        Their activations.
+    states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), float32
+        Their activations; a list of arrays of shape
+        (n_tokens, n_layers, n_parts, hidden_size) where nothing is pooled.
     """
     lengths, numbers = prompts.lengths, np.arange(len(prompts))
     config = forward.loaded.model.config
@@ -185,7 +186,7 @@ def _read_suffixes(
 ) -> Read:
     """Read rows that come after one preamble."""
 
-    def run(rows: NDArray[np.intp]) -> States:
+    def run(rows: NDArray[np.intp]) -> States | list[States]:
         batch = pad_prompts(prompts, rows.tolist(), forward.pad_id)
         return forward.run(batch, preamble)
 
@@ -193,7 +194,7 @@ def _read_suffixes(
     sizes = (preamble.count_room(config.hidden_size) + prompts.lengths).tolist()
     for rows, states in run_batches(sizes, budget, run):
         n_kept = np.array([len(prompts.kept_of(row)) for row in rows])
-        yield rows, preamble.join(states, forward.request.pooling, n_kept)
+        yield rows, preamble.join(states, forward.request.poolings, n_kept)
 
 
 def _read_packs(
@@ -206,7 +207,7 @@ def _read_packs(
 ) -> Read:
     """Read packs of sorted prompts, all of them after one preamble or none."""
 
-    def run(chosen: NDArray[np.intp]) -> States:
+    def run(chosen: NDArray[np.intp]) -> States | list[States]:
         tries = []
         for pack in (packs[number] for number in chosen):
             members = range(pack.start, pack.stop)
@@ -224,5 +225,5 @@ def _read_packs(
         )
         if preamble is not None:
             n_kept = np.array([len(prompts.kept_of(place)) for place in places])
-            states = preamble.join(states, forward.request.pooling, n_kept)
+            states = preamble.join(states, forward.request.poolings, n_kept)
         yield places, states

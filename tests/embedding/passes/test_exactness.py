@@ -48,7 +48,7 @@ PADDED = {
 
 
 def attempt(model: transformers.PreTrainedModel, stack: str | None = None) -> Trial:
-    request = Request((0,), ("rs",), "last", stack)
+    request = Request((0,), ("rs",), ("last",), stack)
     return try_ways(ForwardPass(LoadedModel(model), request))
 
 
@@ -147,7 +147,9 @@ def test_big_bird_reads_each_text_as_a_fresh_model_does() -> None:
         (output,) = states
         states = output[0] if isinstance(output, tuple) else output
         expected.append(states[0, len(ids) - 1].numpy())
-    forward = ForwardPass(LoadedModel(build_big_bird()), Request((1,), ("rs",), "last"))
+    forward = ForwardPass(
+        LoadedModel(build_big_bird()), Request((1,), ("rs",), ("last",))
+    )
     trial = try_ways(forward)
     batches = read_activations(
         forward, TokenizedPrompts.join(texts), 4096, trial.way, trial.beyond
@@ -224,5 +226,5 @@ def test_model_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     loaded = LoadedModel(build_model("llama")[0])
     for layer in (0, 1):
-        try_ways(ForwardPass(loaded, Request((layer,), ("rs",), "last")))
+        try_ways(ForwardPass(loaded, Request((layer,), ("rs",), ("last",))))
     assert len(tried) == 1

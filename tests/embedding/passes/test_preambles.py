@@ -149,5 +149,5 @@ def test_pooling_over_both_is_pooling_over_all(pooling: str) -> None:
     }[pooling]
     before, after = pool(states[:3]), pool(states[3:])
     preamble = Preamble(3, DynamicCache(), before[None, None, None], n_kept=3)
-    joined = preamble.join(after[None, None, None], pooling, np.array([4]))
+    joined = preamble.join(after[None, None, None], (pooling,), np.array([4]))
     np.testing.assert_allclose(joined[0, 0, 0], pool(states), rtol=1e-5, atol=1e-6)
