@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._jobs import PIECES_A_WORKER, compute_in_jobs
 from plug_sklearn.embedding._language_model import LanguageModel
+from plug_sklearn.embedding._memory import put_states
 from plug_sklearn.embedding.models._adapter_files import find_adapter
 from plug_sklearn.embedding.models._identity import identify_model
 from plug_sklearn.embedding.prompts._conversations import Conversation, Text
@@ -24,7 +25,7 @@ CHARACTERS_CLAIMED = 8
 def fill_rows(
     model: LanguageModel,
     texts: Sequence[Text],
-    out: NDArray[np.float32],
+    out: NDArray[np.floating] | NDArray[np.object_],
     rows: NDArray[np.int64],
     layers: Sequence[int],
     parts: Sequence[str],
@@ -33,6 +34,7 @@ def fill_rows(
     n_jobs: int | None,
     spread: bool,
     report: Callable[[int], object],
+    dtype: np.dtype[np.floating],
 ) -> None:
     """Fill rows of an array with the activations of texts.
 
@@ -42,8 +44,8 @@ def fill_rows(
         What computes them.
     texts : sequence of str
         Distinct texts.
-    out : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
-        What to fill.
+    out : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size)
+        What to fill; of shape (n,) and dtype object for arrays of token activations.
     rows : ndarray of shape (n_texts,), int64
         The row of each text.
     layers, parts : sequence
@@ -56,12 +58,14 @@ def fill_rows(
         Whether each worker chooses its own device.
     report : callable
         Told how many texts are done, each time that some are.
+    dtype : dtype
+        What the activations become.
     """
     compute = partial(compute_in_jobs, model, n_jobs=n_jobs, spread=spread)
     if store is None:
         _hint_at_store(model, texts)
         for numbers, states in compute(texts, layers, parts):
-            out[rows[numbers]] = states
+            put_states(out, rows[numbers], states, dtype)
             report(len(numbers))
         return
     chunk = CHARACTERS_CLAIMED * model.batch_tokens

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from plug_sklearn._devices import resolve_device
-from plug_sklearn.embedding._language_model import LanguageModel
+from plug_sklearn.embedding._language_model import Batch, LanguageModel
 from plug_sklearn.embedding.passes._tries import sort_prompts
 from plug_sklearn.embedding.prompts._conversations import Text
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 Numbers = NDArray[np.int64]
-States = NDArray[np.float32]
 
 #: Pieces for each worker at least: so that none waits long for the last.
 PIECES_A_WORKER = 4
@@ -34,7 +33,7 @@ def compute_in_jobs(
     *,
     n_jobs: int | None,
     spread: bool,
-) -> Iterator[tuple[Numbers, States]]:
+) -> Iterator[Batch]:
     """Run texts through the model, each once, over the workers of joblib's backend.
 
     Texts become tokens here; the workers need the model, and nothing else of this
@@ -57,8 +56,9 @@ def compute_in_jobs(
     ------
     numbers : ndarray of shape (n,), int64
         Texts of one piece.
-    states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
-        Their activations.
+    states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), float32
+        Their activations; or a list of arrays of shape
+        (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
     """
     model.check_model()
     n_workers = joblib.effective_n_jobs(n_jobs)
@@ -148,27 +148,27 @@ def _compute_piece(
     prompts: TokenizedPrompts,
     asked: tuple[tuple[int, ...], tuple[str, ...]],
     spread: bool,
-) -> tuple[int, States]:
+) -> tuple[int, NDArray[np.float32] | list[NDArray[np.float32]]]:
     """Compute one piece, in a worker; its states are in the order of its prompts."""
     if spread:
         weights = replace(model.weights, device=find_worker_device())
         model = replace(model, weights=weights)
     layers, parts = asked
-    shape = (len(prompts), len(layers), len(parts), model.geometry.hidden_size)
-    states = np.empty(shape, dtype=np.float32)
+    states: dict[int, NDArray[np.float32]] = {}
     for places, values in model.run(prompts, layers, parts):
-        states[places] = values
-    return number, states
+        states |= zip(places.tolist(), values, strict=True)
+    in_order = [states[place] for place in range(len(prompts))]
+    return number, in_order if model.poolings is None else np.stack(in_order)
 
 
 def _run(
     tasks: Iterable[tuple[Callable[..., Any], Any, Any]], n_jobs: int | None
-) -> Iterable[tuple[int, States]]:
+) -> Iterable[tuple[int, Any]]:
     """Run tasks, and give their results as they come where the backend can."""
     try:
         parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
     except ValueError:
         # Backends of multiprocessing's kind give all results at the end.
         parallel = joblib.Parallel(n_jobs)
-    results: Iterable[tuple[int, States]] = parallel(tasks)
+    results: Iterable[tuple[int, Any]] = parallel(tasks)
     return results

@@ -50,6 +50,10 @@ READING = 2
 _TOLD: set[tuple[Hashable, ChatTurn]] = set()
 
 
+#: Numbers of some texts, and their activations; a list of arrays keeps every token.
+Batch = tuple[NDArray[np.int64], NDArray[np.float32] | list[NDArray[np.float32]]]
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """All that decides the activations of a text, and what doesn't: size of batches.
@@ -62,7 +66,9 @@ class LanguageModel:
         How its weights are loaded.
     prompts : PromptOptions
         What a prompt is made of.
-    pooling, stack : str
+    poolings : tuple of str, or None
+        The poolings that axis 2 holds for each part; None keeps every token.
+    stack : str
         As in :class:`~plug_sklearn.HFEmbeddingTransformer`.
     batch_tokens : int
         Tokens in one forward pass.
@@ -83,7 +89,7 @@ class LanguageModel:
     source: ModelSource
     weights: WeightOptions
     prompts: PromptOptions
-    pooling: str
+    poolings: tuple[str, ...] | None
     stack: str
     batch_tokens: int
     verbose: bool = False
@@ -178,6 +184,10 @@ class LanguageModel:
             return []
         return reader.list_empty(suspects)
 
+    def count_tokens(self, texts: Sequence[Text]) -> int:
+        """Count the tokens of texts that are kept."""
+        return int(self.prompt_reader.read(texts, counts=False).kept.sum())
+
     def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were cut or lost all tokens."""
         # What is read from a store alone needs no tokenizer.
@@ -205,7 +215,7 @@ class LanguageModel:
 
     def compute(
         self, texts: Sequence[Text], layers: Sequence[int], parts: Sequence[str]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Iterator[Batch]:
         """Run texts through the model, each once.
 
         Parameters
@@ -219,17 +229,19 @@ class LanguageModel:
         ------
         numbers : ndarray of shape (n,), int64
             Texts of one batch.
-        states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
-            Their activations.
+        states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
+float32
+            Their activations; or a list of arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
         """
         yield from self.run(self.read_prompts(texts), layers, parts)
 
     def run(
         self, prompts: TokenizedPrompts, layers: Sequence[int], parts: Sequence[str]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Iterator[Batch]:
         """Do the same for texts that are tokens already."""
         stack = self.geometry.stack
-        request = Request(tuple(layers), tuple(parts), self.pooling, stack)
+        request = Request(tuple(layers), tuple(parts), self.poolings, stack)
         loaded = load_model(self.source, self.weights)
         require_weights(loaded, stack, self.source.name)
         forward = ForwardPass(loaded, request)
@@ -259,7 +271,7 @@ class LanguageModel:
             "model_kwargs": joblib.hash(
                 {k: v for k, v in weights.model_kwargs.items() if k not in FETCHING}
             ),
-            "pooling": self.pooling,
+            "poolings": self.poolings,
             "stack": self._find_stack(),
             **asdict(self.prompts),
         }

@@ -22,6 +22,7 @@ from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.embedding._filling import fill_rows
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
+from plug_sklearn.embedding._memory import count_bytes, refuse_too_large
 from plug_sklearn.embedding.models._geometry import read_geometry
 from plug_sklearn.embedding.models._identity import find_origin
 from plug_sklearn.embedding.models._models import (
@@ -46,6 +47,7 @@ from plug_sklearn.embedding.prompts._templates import SLOT, ChatTurn, render_tur
 from plug_sklearn.embedding.prompts._texts import read_texts
 
 PARTS = ("rs", "attn", "mlp")
+POOLINGS = ("last", "first", "mean", "max")
 OWNER = "HFEmbeddingTransformer"
 
 
@@ -80,8 +82,11 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         without an MLP gives zeros for it. Where the stream has several channels,
         ``"rs"`` is their mean. All three come in this order, by which
         :class:`LayerAggregator` knows their names.
-    pooling : {"last", "first", "mean", "max"}, default="last"
-        How a text's tokens become one vector.
+    pooling : {"last", "first", "mean", "max"}, sequence of these or None, \
+default="last"
+        How a text's tokens become one vector. Several poolings are read in one pass:
+        axis 2 of the activations then holds each part under each pooling, part by part
+        (``rs_last``, ``rs_mean``, ``attn_last``, ...). None keeps every token.
     pool_over : {"prompt", "text"}, default="prompt"
         Which tokens are pooled: all of the prompt, or only those of the user's own
         text or of a conversation's contents. Templates, default system turns and
@@ -131,6 +136,9 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Type of weights and states; ``"auto"`` is bfloat16 on an accelerator and
         float32 on the CPU.
+    activation_dtype : {"float32", "float16"}, default="float32"
+        Type of the activations that :meth:`transform` returns. They are pooled in
+        float32.
     attn_implementation : str, default=None
         Passed to the model's loader, such as ``"eager"`` or ``"sdpa"``.
     quantization : {None, "4bit", "8bit"}, default=None
@@ -170,7 +178,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     layers_ : tuple of int
         Layers along axis 1 of the activations.
     parts_ : tuple of str
-        Parts along axis 2 of the activations.
+        What axis 2 of the activations holds: parts, such as ``"rs"``, or parts under
+        each of several poolings, such as ``"rs_last"`` and ``"rs_mean"``.
     hidden_size_ : int
         Units along axis 3 of the activations.
     n_model_layers_ : int
@@ -197,7 +206,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "model_name": [str, Path],
-        "pooling": [StrOptions({"last", "first", "mean", "max"})],
+        "activation_dtype": [StrOptions({"float32", "float16"})],
         "pool_over": [StrOptions({"prompt", "text"})],
         "token_filter": [StrOptions({"special", "non_text"}), None],
         "eos_token": [str, None],
@@ -235,7 +244,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         *,
         layers: str | int | Sequence[int] = "all",
         parts: Sequence[str] = ("rs",),
-        pooling: str = "last",
+        pooling: str | Sequence[str] | None = "last",
         pool_over: str = "prompt",
         roles: Sequence[str] | None = None,
         token_filter: str | None = None,
@@ -250,6 +259,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         batch_tokens: str | int = "auto",
         device: str = "auto",
         dtype: str = "auto",
+        activation_dtype: str = "float32",
         attn_implementation: str | None = None,
         quantization: str | None = None,
         adapter: str | Path | None = None,
@@ -278,6 +288,7 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         self.batch_tokens = batch_tokens
         self.device = device
         self.dtype = dtype
+        self.activation_dtype = activation_dtype
         self.attn_implementation = attn_implementation
         self.quantization = quantization
         self.adapter = adapter
@@ -310,6 +321,7 @@ one-column frame
         TypeError, ValueError
             If a parameter or ``X`` is not as described.
         """
+        self._poolings = self._read_poolings()
         self._check_parameters()
         texts = read_texts(X, OWNER)
         parts = self._read_parts()
@@ -317,7 +329,7 @@ one-column frame
         self.layers_ = resolve_positions(
             self.layers, geometry.n_layers, parameter="layers", owner=OWNER
         )
-        self.parts_ = parts
+        self.parts_ = self._name_parts(parts)
         self.hidden_size_ = geometry.hidden_size
         self.n_model_layers_ = geometry.n_layers
         self.model_revision_ = find_commit(self._source)
@@ -336,7 +348,7 @@ one-column frame
             self._chat = asdict(chat)
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as for fit
+    def transform(self, X: Any) -> NDArray[Any]:  # noqa: ANN401 - as for fit
         """Read the activations of texts.
 
         Parameters
@@ -347,8 +359,11 @@ one-column frame
 
         Returns
         -------
-        ndarray of shape (n_samples, n_layers, n_parts, hidden_size), float32
-            Pooled activations, in the order of ``layers_`` and ``parts_``.
+        ndarray of shape (n_samples, n_layers, n_parts, hidden_size)
+            Pooled activations, in the order of ``layers_`` and ``parts_``, of
+            ``activation_dtype``. With ``pooling=None``, an array of shape
+            (n_samples,) and dtype object: item i is an array of shape
+            (n_tokens_i, n_layers, n_parts, hidden_size), and equal texts share one.
 
         Raises
         ------
@@ -356,19 +371,20 @@ one-column frame
             If ``X`` is not as described, a text has no token, or a part does not
             exist in a layer.
         FloatingPointError
-            If a state overflows ``dtype``.
+            If a state overflows ``dtype`` or ``activation_dtype``.
+        MemoryError
+            If the activations would not fit into free memory; nothing is computed then.
         """
         check_is_fitted(self)
         self._check_parameters()
         texts = read_texts(X, OWNER)
         first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
-        shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
-        activations = np.empty((len(texts), *shape), dtype=np.float32)
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
         model = self._describe_model()
         with _naming_positions(first_rows):
             refuse_empty_texts(texts, model.list_empty(distinct))
+            activations = self._make_room(model, len(texts), distinct)
             self._fill(model, distinct, activations, rows)
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
@@ -387,7 +403,8 @@ one-column frame
         -------
         list of list of str
             For each text, the text of its pooled tokens: one with ``pooling="last"``
-            or ``"first"``, all that the filter keeps otherwise.
+            or ``"first"``, all that the filter keeps with others and with None, which
+            keeps as many in the activations.
         """
         check_is_fitted(self)
         self._check_parameters()
@@ -400,11 +417,12 @@ one-column frame
             prompts = reader.read(texts)
         reader.tell_changes()
         model.warn_of_other_turn()
-        chosen = {"last": slice(-1, None), "first": slice(0, 1)}.get(self.pooling)
-        return [
-            tokens[chosen] if chosen else tokens
-            for tokens in reader.show_tokens(prompts)
-        ]
+        shown = reader.show_tokens(prompts)
+        places = {"first": 0, "last": -1}
+        poolings = self._read_poolings()
+        if poolings is None or not set(poolings) <= places.keys():
+            return shown
+        return [[tokens[places[name]] for name in poolings] for tokens in shown]
 
     def get_feature_names_out(
         self, input_features: object = None
@@ -419,7 +437,7 @@ one-column frame
         Returns
         -------
         ndarray of shape (n_layers * n_parts * hidden_size,), object
-            Such as ``"L20_rs_17"``.
+            Such as ``"L20_rs_17"``, or ``"L20_rs_mean_17"`` with several poolings.
         """
         check_is_fitted(self)
         names = [
@@ -491,6 +509,14 @@ one-column frame
     def _check_parameters(self) -> None:
         """Check what is used as it stands: it may have been set since ``fit``."""
         self._validate_params()
+        poolings = self._read_poolings()
+        # Pickles of earlier releases do not have it.
+        fitted = getattr(self, "_poolings", poolings)
+        if fitted != poolings:
+            raise ValueError(
+                f"The 'pooling' parameter of {OWNER} must be what it was in fit, "
+                f"{fitted!r}. Got {self.pooling!r} instead: fit again."
+            )
         self._read_roles()
         store = self.store
         if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
@@ -528,6 +554,46 @@ one-column frame
                 "instead."
             )
         return tuple(str(part) for part in parts)
+
+    def _read_poolings(self) -> tuple[str, ...] | None:
+        """Give the poolings that axis 2 holds for each part."""
+        pooling = self.pooling
+        if pooling is None:
+            return None
+        names = [pooling] if isinstance(pooling, str) else pooling
+        is_listed = isinstance(names, Sequence | np.ndarray) and len(names) > 0
+        if not is_listed or not all(
+            isinstance(name, str) and name in POOLINGS for name in names
+        ):
+            expected = f"among {POOLINGS}, a sequence of these, or None"
+        elif len(set(names)) < len(names):
+            expected = "a sequence of poolings, each named once"
+        else:
+            return tuple(map(str, names))
+        raise ValueError(
+            f"The 'pooling' parameter of {OWNER} must be {expected}. "
+            f"Got {pooling!r} instead."
+        )
+
+    def _name_parts(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """Name what axis 2 holds."""
+        poolings = self._read_poolings()
+        if poolings is None or len(poolings) == 1:
+            return parts
+        return tuple(f"{part}_{pooling}" for part in parts for pooling in poolings)
+
+    def _make_room(
+        self, model: LanguageModel, n_samples: int, distinct: Sequence[Text]
+    ) -> NDArray[Any]:
+        """Make the array of activations, if they fit into free memory."""
+        dtype = np.dtype(self.activation_dtype)
+        shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
+        if self.pooling is not None:
+            refuse_too_large(count_bytes(n_samples, shape, dtype), n_samples)
+            return np.empty((n_samples, *shape), dtype=dtype)
+        n_tokens = model.count_tokens(distinct)
+        refuse_too_large(count_bytes(n_tokens, shape, dtype), n_samples)
+        return np.empty(n_samples, dtype=object)
 
     def _read_roles(self) -> tuple[str, ...] | None:
         roles = self.roles
@@ -584,7 +650,7 @@ one-column frame
             source=self._source,
             weights=weights,
             prompts=prompts,
-            pooling=self.pooling,
+            poolings=self._read_poolings(),
             stack=self.stack,
             batch_tokens=choose_budget(self.batch_tokens, device),
             verbose=bool(self.verbose),
@@ -613,7 +679,7 @@ one-column frame
         self,
         model: LanguageModel,
         texts: Sequence[Text],
-        activations: NDArray[np.float32],
+        activations: NDArray[Any],
         rows: NDArray[np.int64],
     ) -> None:
         """Put the activations of distinct texts into their rows."""
@@ -633,11 +699,12 @@ one-column frame
                 activations,
                 rows,
                 self.layers_,
-                self.parts_,
+                self._read_parts(),
                 store=None if self.store is None else expanduser(self.store),
                 n_jobs=self.n_jobs,
                 spread=chooses,
                 report=report,
+                dtype=np.dtype(self.activation_dtype),
             )
         model.tell_changes()
         model.warn_of_other_turn()

@@ -116,12 +116,12 @@ class PromptReader:
         """Whether only what users wrote is pooled, not the template's tokens."""
         return self.options.pool_over == "text" or self.options.roles is not None
 
-    def read(self, texts: Sequence[Text]) -> TokenizedPrompts:
+    def read(self, texts: Sequence[Text], *, counts: bool = True) -> TokenizedPrompts:
         """Tokenize texts and choose the tokens to pool.
 
         Texts that are cut to the length limit, and those that have no token left after
-        the filter and are pooled over all their tokens instead, are counted:
-        ``tell_changes`` warns of them.
+        the filter and are pooled over all their tokens instead, are counted, unless
+        ``counts`` is False: ``tell_changes`` warns of them.
 
         Raises
         ------
@@ -132,7 +132,8 @@ class PromptReader:
         ValueError
             If the limit leaves no room for text.
         """
-        self.notices.n_read += len(texts)
+        notices = self.notices if counts else Notices()
+        notices.n_read += len(texts)
         ids: list[Ids] = []
         owners: list[Owners] = []
         with TOKENIZING:
@@ -141,7 +142,7 @@ class PromptReader:
                 found = self.encoder.encode(chunk, needs_owners=self.pools_contents)
                 ids += found[0]
                 owners += found[1]
-            self._cut_long(texts, ids, owners)
+            self._cut_long(texts, ids, owners, notices)
         own = self._find_own(texts, ids, owners)
         for text, may_pool in zip(texts, own, strict=True):
             if not may_pool.any():
@@ -156,7 +157,7 @@ class PromptReader:
                     f"{what}. Got {text!r} instead",
                 )
         prompts, n_emptied = self.selector.select(ids, own)
-        self.notices.n_emptied += n_emptied
+        notices.n_emptied += n_emptied
         return prompts
 
     def list_empty(self, texts: Sequence[Text]) -> list[Text]:
@@ -208,7 +209,11 @@ class PromptReader:
         return [n for n, role in enumerate(spoken) if roles is None or role in roles]
 
     def _cut_long(
-        self, texts: Sequence[Text], ids: list[Ids], owners: list[Owners]
+        self,
+        texts: Sequence[Text],
+        ids: list[Ids],
+        owners: list[Owners],
+        notices: Notices,
     ) -> None:
         """Cut prompts to the limit: what users wrote, not what templates write."""
         if self.limit is None:
@@ -216,9 +221,12 @@ class PromptReader:
         for row, text in enumerate(texts):
             if len(ids[row]) <= self.limit:
                 continue
-            self.notices.n_cut += 1
-            cut = self._cut_string if isinstance(text, str) else self._cut_conversation
-            ids[row], owners[row] = cut(text)  # type: ignore[arg-type]  # told above
+            notices.n_cut += 1
+            if isinstance(text, str):
+                ids[row], owners[row] = self._cut_string(text)
+            else:
+                ids[row], owners[row], is_whole = self._cut_conversation(text)
+                notices.n_roles_cut += not is_whole
 
     def _cut_string(self, text: str) -> tuple[Ids, Owners]:
         limit, side = self.limit or 0, self.options.truncation_side
@@ -236,15 +244,15 @@ class PromptReader:
             room -= max(1, len(ids) - limit)
         raise self._refuse_limit(n_template)
 
-    def _cut_conversation(self, conversation: Conversation) -> tuple[Ids, Owners]:
+    def _cut_conversation(self, conversation: Conversation) -> tuple[Ids, Owners, bool]:
+        """Cut a conversation, and say whether all that may be pooled was kept."""
         limit, side = self.limit or 0, self.options.truncation_side
         (ids,), (owners,) = self.encoder.encode([conversation], needs_owners=True)
         wanted = np.isin(owners, self._list_messages(conversation))
         kept = keep_tokens(owners, wanted, limit, side)
         if not kept[wanted].any():
             raise self._refuse_limit(int((owners == TEMPLATE).sum()))
-        self.notices.n_roles_cut += int(not kept[wanted].all())
-        return ids[kept], owners[kept]
+        return ids[kept], owners[kept], bool(kept[wanted].all())
 
     def _refuse_limit(self, n_template: int) -> ValueError:
         return ValueError(

@@ -450,7 +450,11 @@ def test_every_container_of_conversations_is_read(
         ([[{"role": "user", "content": None}]], "a string for 'role'.*position 0"),
         ([[{"role": 1, "content": "a"}]], "a string for 'role'.*position 0"),
         ([[{"role": "user", "content": "\ud800"}]], "lone surrogate.*position 0"),
-        ([["a", "b"]], "mappings with a string for 'role'.*Got 'a' at position 0"),
+        ([["a", "b"]], r"strings or conversations only.*Got \['a', 'b'\] .list."),
+        (
+            [[{"role": "user", "content": "a"}, "b"]],
+            "mappings with a string for 'role'.*Got 'b' at position 0",
+        ),
         ([[{"role": "u", "content": "a", "at": {1}}]], "plain values.*position 0"),
     ],
 )
