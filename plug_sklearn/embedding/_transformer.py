@@ -87,11 +87,13 @@ default="last"
         How a text's tokens become one vector. Several poolings are read in one pass:
         axis 2 of the activations then holds each part under each pooling, part by part
         (``rs_last``, ``rs_mean``, ``attn_last``, ...). None keeps every token.
-    pool_over : {"prompt", "text"}, default="prompt"
-        Which tokens are pooled: all of the prompt, or only those of the user's own
-        text or of a conversation's contents. Templates, default system turns and
-        special tokens of the tokenizer are no text. :meth:`selected_tokens` shows the
-        difference.
+    pool_over : {"auto", "text", "prompt"}, default="auto"
+        Which tokens are pooled: ``"prompt"`` is all of them, ``"text"`` only those of
+        your own text or of a conversation's contents, without templates, default system
+        turns and the tokenizer's special tokens. ``"auto"`` is ``"text"`` in
+        conversations and where a template stands around the text, unless it ends with a
+        ``generation_prompt``, and ``"prompt"`` elsewhere. :meth:`selected_tokens` shows
+        the difference.
     roles : sequence of str, default=None
         Pool only the tokens of what these roles say, such as ``("assistant",)``, in
         conversations. A string is said by ``"user"``. None is all roles.
@@ -207,7 +209,7 @@ default="last"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "model_name": [str, Path],
         "activation_dtype": [StrOptions({"float32", "float16"})],
-        "pool_over": [StrOptions({"prompt", "text"})],
+        "pool_over": [StrOptions({"auto", "prompt", "text"})],
         "token_filter": [StrOptions({"special", "non_text"}), None],
         "eos_token": [str, None],
         "prompt_template": [str, None],
@@ -245,7 +247,7 @@ default="last"
         layers: str | int | Sequence[int] = "all",
         parts: Sequence[str] = ("rs",),
         pooling: str | Sequence[str] | None = "last",
-        pool_over: str = "prompt",
+        pool_over: str = "auto",
         roles: Sequence[str] | None = None,
         token_filter: str | None = None,
         eos_token: str | None = None,

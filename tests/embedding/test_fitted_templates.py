@@ -85,7 +85,12 @@ def write_prompts(day: int) -> list[str]:
 
 def fit(folder: str, **parameters: object) -> HFEmbeddingTransformer:
     embedder = HFEmbeddingTransformer(
-        folder, layers=1, chat_template=True, device="cpu", **parameters
+        folder,
+        layers=1,
+        chat_template=True,
+        pool_over="prompt",
+        device="cpu",
+        **parameters,
     )
     return embedder.fit(TEXTS)
 

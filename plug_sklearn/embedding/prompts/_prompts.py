@@ -45,7 +45,7 @@ class PromptOptions:
     chat_template: bool = False
     generation_prompt: bool = False
     special_tokens: str = "parse"
-    pool_over: str = "prompt"
+    pool_over: str = "auto"
     roles: tuple[str, ...] | None = None
     token_filter: str | None = None
     eos_token: str | None = None
@@ -111,10 +111,21 @@ class PromptReader:
         )
         self.notices = Notices()
 
-    @property
-    def pools_contents(self) -> bool:
-        """Whether only what users wrote is pooled, not the template's tokens."""
-        return self.options.pool_over == "text" or self.options.roles is not None
+    def pools_contents(self, text: Text) -> bool:
+        """Tell whether only what users wrote is pooled of a text."""
+        options = self.options
+        if options.roles is not None:
+            return True
+        if options.pool_over != "auto":
+            return options.pool_over == "text"
+        # The opening of the answer is there to be read.
+        has_template = options.chat_template or options.prompt_template is not None
+        in_template = has_template or isinstance(text, Conversation)
+        return in_template and not options.generation_prompt
+
+    def _encode(self, texts: Sequence[Text]) -> tuple[list[Ids], list[Owners]]:
+        needs_owners = any(map(self.pools_contents, texts))
+        return self.encoder.encode(texts, needs_owners=needs_owners)
 
     def read(self, texts: Sequence[Text], *, counts: bool = True) -> TokenizedPrompts:
         """Tokenize texts and choose the tokens to pool.
@@ -139,7 +150,7 @@ class PromptReader:
         with TOKENIZING:
             for start in range(0, len(texts), CHUNK):
                 chunk = texts[start : start + CHUNK]
-                found = self.encoder.encode(chunk, needs_owners=self.pools_contents)
+                found = self._encode(chunk)
                 ids += found[0]
                 owners += found[1]
             self._cut_long(texts, ids, owners, notices)
@@ -163,7 +174,7 @@ class PromptReader:
     def list_empty(self, texts: Sequence[Text]) -> list[Text]:
         """List the texts that have no token to pool."""
         with TOKENIZING:
-            ids, owners = self.encoder.encode(texts, needs_owners=self.pools_contents)
+            ids, owners = self._encode(texts)
         own = self._find_own(texts, ids, owners)
         pairs = zip(texts, own, strict=True)
         return [text for text, may_pool in pairs if not may_pool.any()]
@@ -189,13 +200,13 @@ class PromptReader:
         self, texts: Sequence[Text], ids: Sequence[Ids], owners: Sequence[Owners]
     ) -> list[NDArray[np.bool_]]:
         """Find the tokens of each prompt that may be pooled."""
-        if not self.pools_contents:
-            # A decoder's start token alone is no text.
-            n_start = len(self.start)
-            return [np.full(len(found), len(found) > n_start) for found in ids]
+        n_start = len(self.start)
         return [
-            np.isin(found, self._list_messages(text))
-            for text, found in zip(texts, owners, strict=True)
+            np.isin(own, self._list_messages(text))
+            if self.pools_contents(text)
+            # A decoder's start token alone is no text.
+            else np.full(len(found), len(found) > n_start)
+            for text, found, own in zip(texts, ids, owners, strict=True)
         ]
 
     def _list_messages(self, text: Text) -> list[int]:
@@ -236,9 +247,7 @@ class PromptReader:
         keep = make_cutter(self.tokenizer, pieces, side)
         # Tokens merge otherwise where a text was cut: a few may be too many still.
         while room > 0:
-            (ids,), (owners,) = self.encoder.encode(
-                [keep(room)], needs_owners=self.pools_contents
-            )
+            (ids,), (owners,) = self._encode([keep(room)])
             if len(ids) <= limit:
                 return ids, owners
             room -= max(1, len(ids) - limit)

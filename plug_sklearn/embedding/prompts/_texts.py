@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from plug_sklearn.embedding.prompts._conversations import Conversation, Text
 
@@ -59,9 +58,10 @@ def _read_row(row: object, position: int, owner: str) -> Text:
     if hasattr(row, "to_list"):
         # Cells of polars hold Series.
         row = row.to_list()
-    is_sequence = isinstance(row, Sequence | np.ndarray)
-    if is_sequence and (len(row) == 0 or any(isinstance(m, Mapping) for m in row)):
-        return _read_conversation(row, position, owner)
+    if isinstance(row, Sequence | np.ndarray) and not isinstance(row, bytes):
+        messages = list(row)
+        if not messages or any(isinstance(one, Mapping) for one in messages):
+            return _read_conversation(messages, position, owner)
     hint = ""
     if isinstance(row, Mapping) and "content" in row:
         hint = " A single conversation is given as a list that holds it."
@@ -72,7 +72,7 @@ def _read_row(row: object, position: int, owner: str) -> Text:
 
 
 def _read_conversation(
-    messages: Sequence[Any] | NDArray[np.object_], position: int, owner: str
+    messages: Sequence[Any], position: int, owner: str
 ) -> Conversation:
     if len(messages) == 0:
         raise ValueError(
@@ -94,7 +94,7 @@ def _read_conversation(
         for value in said:
             _check_characters(value, position, owner)
     try:
-        return Conversation.from_messages(list(messages))
+        return Conversation.from_messages(messages)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"X given to {owner} must hold conversations of plain values: strings, "

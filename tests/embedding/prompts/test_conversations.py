@@ -192,6 +192,7 @@ def embedders(
             config = Path(llama, "config.json").read_text()
             (folder / "config.json").write_text(config.replace(": 64,", ": 4096,"))
             folders[shape] = str(folder)
+        parameters = {"pool_over": "prompt", **parameters}
         embedder = HFEmbeddingTransformer(
             folders[shape], device="cpu", pooling="mean", **parameters
         )
@@ -334,7 +335,9 @@ def test_template_that_writes_a_message_twice_serves_prompts_but_no_roles(
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_bytes(Path(llama, "config.json").read_bytes())
     said = converse(["Gold"], system=False)
-    embedder = HFEmbeddingTransformer(str(tmp_path), device="cpu", pooling="mean")
+    embedder = HFEmbeddingTransformer(
+        str(tmp_path), device="cpu", pooling="mean", pool_over="prompt"
+    )
     assert "".join(list_selected(embedder.fit([said]), said)) == "GoldGold"
     with pytest.raises(ValueError, match=r"writes once each.*at position 0"):
         embedder.set_params(roles=["user"]).selected_tokens([said])
@@ -480,7 +483,9 @@ def test_conversation_is_read_as_its_prompt(llama: str, tmp_path: Path) -> None:
     ]
     prompts = tokenizer.apply_chat_template(conversations, tokenize=False)
     for store in (None, tmp_path / "store"):
-        embedder = HFEmbeddingTransformer(llama, device="cpu", store=store)
+        embedder = HFEmbeddingTransformer(
+            llama, device="cpu", store=store, pool_over="prompt"
+        )
         for _ in range(2):
             found = embedder.fit_transform(conversations)
             assert_array_equal(found, embedder.transform(list(prompts)))
@@ -508,7 +513,7 @@ def test_roles_and_what_is_pooled_are_part_of_a_store_s_key(
         {},
         {"roles": ["user"]},
         {"roles": ["assistant"]},
-        {"pool_over": "text"},
+        {"pool_over": "prompt"},
         {"generation_prompt": True},
     ):
         embedder = HFEmbeddingTransformer(
@@ -532,7 +537,7 @@ def test_date_in_a_conversation_is_that_of_fit(
     said = [converse(["Gold?"], system=False)]
     store = tmp_path / "store"
     embedder = HFEmbeddingTransformer(
-        str(tmp_path), device="cpu", pooling="mean", store=store
+        str(tmp_path), device="cpu", pooling="mean", pool_over="prompt", store=store
     )
     embedder.fit(said)
     (before,) = embedder.selected_tokens(said)

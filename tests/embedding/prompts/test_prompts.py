@@ -22,6 +22,7 @@ def show(
     **options: object,
 ) -> list[str]:
     """The tokens of one text that are pooled."""
+    options = {"pool_over": "prompt", **options}
     reader = PromptReader(tokenizer, PromptOptions(**options), limit)
     tokens = reader.show_tokens(reader.read([text]))[0]
     reader.tell_changes()
@@ -313,3 +314,23 @@ def test_one_token_that_begins_and_ends_prompts_stays_at_both_ends(
     for prompt in ("<sep>", "a<sep>", "<sep>a", "<sep>a<sep>", "a"):
         kept = show(tokenizer, prompt)
         assert (kept[0], kept[-1], kept.count("<sep>")) == ("<sep>", "<sep>", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, "<cls>gold<sep>"),
+        ({"prompt_template": "Is {text}?"}, "gold"),
+        ({"chat_template": True}, "gold"),
+        (
+            {"chat_template": True, "generation_prompt": True},
+            "<|im_start|>user\ngold<|im_end|>\n",
+        ),
+        ({"chat_template": True, "roles": ("user",)}, "gold"),
+    ],
+)
+def test_template_is_not_pooled_unless_it_opens_the_answer(
+    wrapping: PreTrainedTokenizerFast, options: dict[str, object], kept: str
+) -> None:
+    shown = show(wrapping, "gold", pool_over="auto", **options)
+    assert "".join(shown).strip() == kept.strip()
