@@ -31,9 +31,11 @@ from plug_sklearn.embedding.models._models import (
     load_config,
     load_tokenizer,
 )
+from plug_sklearn.embedding.passes._forward import NonFiniteStatesError
 from plug_sklearn.embedding.prompts._frames import SLOT
 from plug_sklearn.embedding.prompts._prompts import PromptOptions
 from plug_sklearn.embedding.prompts._refusals import (
+    MOST_LISTED,
     RefusedTextError,
     refuse_empty_texts,
 )
@@ -322,7 +324,7 @@ one-column frame
             If ``X`` is not as described, a text has no token, or a part does not
             exist in a layer.
         FloatingPointError
-            If a state overflows ``dtype``.
+            If states of some texts overflow ``dtype``; says which texts.
         """
         check_is_fitted(self)
         self._check_parameters()
@@ -335,7 +337,10 @@ one-column frame
         model = self._describe_model()
         with _naming_positions(first_rows):
             refuse_empty_texts(texts, model.list_empty)
-            self._fill(model, distinct, activations, rows)
+            try:
+                self._fill(model, distinct, activations, rows)
+            except NonFiniteStatesError as error:
+                raise _explain_overflow(error, texts) from None
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
         return activations
@@ -577,6 +582,22 @@ one-column frame
             )
         model.tell_changes()
         model.warn_of_other_turn()
+
+
+def _explain_overflow(
+    error: NonFiniteStatesError, texts: Sequence[str]
+) -> FloatingPointError:
+    """Say which rows of X have states that are not finite."""
+    found = set(error.texts)
+    positions = [row for row, text in enumerate(texts) if text in found]
+    listed = ", ".join(map(str, positions[:MOST_LISTED]))
+    more = ", ..." if len(positions) > MOST_LISTED else ""
+    return FloatingPointError(
+        f"The states of {error.states} hold infinities or NaN for at least "
+        f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]; the "
+        f"first is {texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' in "
+        f"{OWNER}."
+    )
 
 
 @contextmanager

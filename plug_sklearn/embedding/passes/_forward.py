@@ -1,5 +1,6 @@
 """Batches → pooled activations."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from inspect import signature
 from typing import Any
@@ -29,6 +30,27 @@ from plug_sklearn.embedding.passes._rotary import (
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 States = NDArray[np.float32]
+
+
+class NonFiniteStatesError(FloatingPointError):
+    """States that hold infinities or NaN.
+
+    Parameters
+    ----------
+    states : str
+        Which states they are.
+    texts : list
+        The texts that they are of, as far as they have been read.
+    """
+
+    def __init__(self, states: str, texts: Sequence[Any]) -> None:
+        super().__init__(states, texts)
+        self.states = states
+        self.texts = texts
+
+    def rename(self, names: Sequence[Any]) -> "NonFiniteStatesError":
+        """Give the same error where text number i is called ``names[i]``."""
+        return NonFiniteStatesError(self.states, [names[text] for text in self.texts])
 
 
 class ForwardPass:
@@ -86,11 +108,6 @@ class ForwardPass:
         -------
         ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
             Pooled over the batch's tokens, in the request's order of layers and parts.
-
-        Raises
-        ------
-        FloatingPointError
-            If a state overflowed its dtype or is not a number.
         """
         if preamble is None:
             return self._read(batch)
@@ -219,20 +236,24 @@ class ForwardPass:
         added[..., n_before:].masked_fill_(hidden, torch.finfo(dtype).min)
         return added
 
+    def check_finite(self, numbers: NDArray[np.int64], states: States) -> None:
+        """Raise an error if states of some texts overflowed or are not a number."""
+        finite = np.asarray(np.isfinite(states).all(axis=3))
+        if finite.all():
+            return
+        slots = self.request.slots
+        layer, part = slots[int(np.argmin(finite.all(axis=0).ravel()))]
+        texts = numbers[~finite.all(axis=(1, 2))].tolist()
+        raise NonFiniteStatesError(
+            f"layer {layer} (part {part!r}) in {self.loaded.model.dtype}", sorted(texts)
+        )
+
     def _collect(self, pooled: dict[tuple[int, str], Tensor]) -> States:
         slots = self.request.slots
         # One copy to the host, of pooled states only.
         device = pooled[slots[0]].device
         states = torch.stack([pooled[slot].to(device) for slot in slots], dim=1)
         activations: States = states.cpu().numpy()
-        finite = np.isfinite(activations).all(axis=(0, 2))
-        if not finite.all():
-            layer, part = slots[int(np.argmin(finite))]
-            raise FloatingPointError(
-                f"The states of layer {layer} (part {part!r}) hold infinities or NaN "
-                f"in {self.loaded.model.dtype}. Use dtype='bfloat16' or 'float32' in "
-                "HFEmbeddingTransformer."
-            )
         n_layers, n_parts = len(self.request.layers), len(self.request.parts)
         return activations.reshape(len(activations), n_layers, n_parts, -1)
 

@@ -72,7 +72,28 @@ def read_activations(
         Prompts of one batch; each prompt comes once, in no certain order.
     states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
         Their activations.
+
+    Raises
+    ------
+    NonFiniteStatesError
+        If states overflowed their dtype or are not numbers.
     """
+    for rows, states in _read_by_length(forward, prompts, budget, way, beyond):
+        finite = np.isfinite(states).all(axis=(1, 2, 3))
+        if finite.all():
+            yield rows, states
+            continue
+        yield rows[finite], states[finite]
+        # Texts of one pack share a row: an infinite value of one spreads to others,
+        # though it has no weight in their attention.
+        for single, alone in read_padded(forward, prompts, rows[~finite], budget):
+            forward.check_finite(single, alone)
+            yield single, alone
+
+
+def _read_by_length(
+    forward: ForwardPass, prompts: TokenizedPrompts, budget: int, way: Way, beyond: Way
+) -> Read:
     lengths, numbers = prompts.lengths, np.arange(len(prompts))
     config = forward.loaded.model.config
     if way is not Way.ALIKE:
