@@ -2,15 +2,17 @@
 
 Run it from a clone::
 
-    python benchmarks/families.py [MODEL_TYPE ...]
+    python benchmarks/families.py [MODEL_TYPE ...] [--resume]
 
 Each row of the table, ``benchmarks/families.md``, tells the parts that are given, the
 error of the identity (what a block adds is the sum of its parts), the error of a batch
-against single texts, and the way texts are read. Figures are kept in
-``benchmarks/families.json``: with model types given, only those are tried again. The
-exit code is 1 where an error is larger than rounding.
+against single texts, and the way texts are read. Figures are written to
+``benchmarks/families.json`` after each model type. With model types given, only those
+are tried; with ``--resume``, only those that have no figures yet, so that a run may be
+interrupted. The exit code is 1 where an error is larger than rounding.
 """
 
+import argparse
 import json
 import logging
 import sys
@@ -66,7 +68,7 @@ def try_family(model_type: str, stack: str | None) -> Figures:
     if len(parts) > 1 and not rs.anatomy.post_norm:
         identity = measure_identity(forward, prompts)
     return {
-        "parts": parts,
+        "parts": list(parts),
         "reason": rs.anatomy.reason,
         "identity": identity,
         "batch": float(error),
@@ -122,22 +124,23 @@ def hook_block(block: Block, errors: list[float]) -> list[Any]:
     ]
 
 
-def try_all(model_types: list[str], figures: dict[str, Figures]) -> None:
-    """Try model types, and keep the figures of those that read texts."""
-    for model_type in model_types:
+def try_type(model_type: str) -> dict[str, Figures]:
+    """Try each stack of a model type; give one row for each."""
+    try:
+        two = build_config(model_type).is_encoder_decoder
+        runs_on_text(model_type)
+    # Most model types read images or sounds, and some have no tiny model here.
+    except Exception as error:
+        return {model_type: {"no text": type(error).__name__}}
+    rows = {}
+    for stack in ("encoder", "decoder") if two else (None,):
+        name = f"{model_type}, {stack}" if stack else model_type
         try:
-            two = build_config(model_type).is_encoder_decoder
-            runs_on_text(model_type)
-        # Most model types read images or sounds, and some have no tiny model here.
-        except Exception:
-            continue
-        for stack in ("encoder", "decoder") if two else (None,):
-            name = f"{model_type}, {stack}" if stack else model_type
-            try:
-                figures[name] = try_family(model_type, stack)
-            # Whatever stops a family is what its row says.
-            except Exception as error:
-                figures[name] = {"refused": str(error)}
+            rows[name] = try_family(model_type, stack)
+        # Whatever stops a family is what its row says.
+        except Exception as error:
+            rows[name] = {"refused": str(error)}
+    return rows
 
 
 def runs_on_text(model_type: str) -> None:
@@ -174,17 +177,39 @@ def write_table(figures: dict[str, Figures]) -> int:
             f"| {name} | {parts} | {shown} | {row['batch']:.1e} | {row['way']} |"
         )
         wrong += max(identity or 0, row["batch"]) > LARGEST_ERROR
-    refused = sorted(figures.keys() - read.keys())
-    lines += ["", "Refused, with an error that says why: " + ", ".join(refused) + "."]
+    lines += ["", "Refused:", ""]
+    for name, row in sorted(figures.items()):
+        if "refused" in row:
+            # What the user may do about it follows a semicolon.
+            lines.append(f"- {name}: {row['refused'].split(';')[0].strip()}")
     (HERE / "families.md").write_text("\n".join(lines) + "\n")
     return wrong
+
+
+def main() -> int:
+    """Try the model types asked for; give the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model_types", nargs="*", default=sorted(MODEL_MAPPING_NAMES))
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    path = HERE / "families.json"
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    done = {name.split(", ")[0] for name in figures} if arguments.resume else set()
+    for model_type in arguments.model_types:
+        if model_type not in done:
+            rows = try_type(model_type)
+            print(json.dumps(rows), flush=True)
+            figures = {
+                name: row
+                for name, row in figures.items()
+                if name.split(", ")[0] != model_type
+            }
+            figures |= rows
+            path.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    return int(write_table(figures) > 0)
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
-    path = HERE / "families.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    try_all(sys.argv[1:] or sorted(MODEL_MAPPING_NAMES), kept)
-    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    sys.exit(int(write_table(kept) > 0))
+    sys.exit(main())

@@ -34,21 +34,130 @@ SIZES: dict[str, int] = {
     r"patch_size": 14,
 }
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+_INKLING = {
+    "swa_head_dim": 8,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2,
+    "conv_kernel_size": 4,
+    "d_rel": 8,
+    "rel_extent": 16,
+}
+_MLA = {"qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "head_dim": 8, "qk_head_dim": 16}
+_XLM = {"emb_dim": 32}
 #: Settings that the names of their families' settings don't tell.
 SPECIAL: dict[str, dict[str, Any]] = {
-    "glm4v_text": {"rope_parameters": MROPE},
-    "glm_ocr_text": {"rope_parameters": MROPE},
-    "qwen2_5_vl_text": {"rope_parameters": MROPE},
-    "qwen2_vl_text": {"rope_parameters": MROPE},
+    "bailing_hybrid": {
+        **_MLA,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "mlp_layer_types": ["dense"] + ["sparse"] * 3,
+        "num_expert_group": 2,
+        "num_experts_per_token": 2,
+        "num_nextn_predict_layers": 0,
+        "linear_num_heads": 4,
+    },
     "bamba": {"attn_layer_indices": [1, 3]},
-    "dory": {"n_input_layers": 1, "n_recurrent_layers": 2, "n_output_layers": 1},
+    "cohere_compass_text": {
+        "num_key_value_heads": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 1e4}
+            for kind in ("sliding_attention", "full_attention")
+        },
+    },
+    "cosmos3_edge_text": {"rope_parameters": MROPE},
+    "deepseek_v2": {**_MLA, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
+    "dory": {
+        "num_hidden_layers": 4,
+        "n_input_layers": 1,
+        "n_recurrent_layers": 2,
+        "n_output_layers": 1,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+    "dots1": {
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+    },
+    "esm": {"vocab_size": N_WORDS, "mask_token_id": 4},
+    "esmc": {"num_key_value_heads": 4},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "flaubert": _XLM,
+    "funnel": {"block_sizes": [2, 1], "block_repeats": [1, 1], "d_head": 8},
+    "glm4v_moe_text": {"rope_parameters": {**MROPE, "partial_rotary_factor": 1.0}},
+    "glm4v_text": {"rope_parameters": MROPE},
+    "glm5_next_text": {"index_kpool": 4, "linear_num_heads": 4},
+    "glm_image_text": {"rope_parameters": MROPE},
+    "glm_ocr_text": {"rope_parameters": MROPE},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 16},
+    "hunyuan_vl_text": {"rope_parameters": MROPE},
+    "hy_v4_vl_text": {"rope_parameters": MROPE},
+    "inkling2_loop_text": {
+        **_INKLING,
+        "loop_layer_index_start": 1,
+        "loop_layer_index_end": 3,
+        "loop_num_passes": 2,
+        "loop_gate_rank": 8,
+        "n_layers_per_attn_res_block": 1,
+    },
+    "inkling2_text": {**_INKLING, "n_layers_per_attn_res_block": 2},
+    "inkling_text": _INKLING,
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "kimi_linear": {
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "mlp_layer_types": ["dense"] + ["sparse"] * 3,
+        "num_experts_per_token": 2,
+        "linear_num_heads": 4,
+    },
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "layoutlmv3": {
+        "hidden_size": 48,
+        "coordinate_size": 8,
+        "shape_size": 8,
+        "input_size": 28,
+    },
+    "lilt": {"hidden_size": 48},
     "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2},
+    "mistral4": {**_MLA, "head_dim": 16},
     "mllama_text_model": {"cross_attention_layers": [1]},
+    "mobilebert": {
+        "embedding_size": 16,
+        "intra_bottleneck_size": 16,
+        "true_hidden_size": 16,
+    },
+    "nemotron": {"num_key_value_heads": 2},
     "nemotron_h": {"layers_block_type": ["mamba", "moe", "attention", "mlp"]},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 4,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 64,
+        "indexer_compress_ratio": 1,
+        "hc_lowrank": 8,
+    },
+    "reformer": {
+        "axial_pos_embds": False,
+        "attention_head_size": 8,
+        "feed_forward_size": 48,
+        "attn_layers": ["local", "local"],
+        "local_attn_chunk_length": 8,
+    },
+    "xlm": _XLM,
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+    },
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "mamba_headdim": 16,
+        "n_mamba_heads": 4,
+        "num_mem_blocks": 1,
+    },
     "zaya": {"num_experts_per_tok": 1},
 }
 
@@ -90,7 +199,12 @@ def shrink_settings(config_class: type[PreTrainedConfig]) -> dict[str, Any]:
     if "kv_lora_rank" in settings and "num_key_value_heads" in settings:
         settings["num_key_value_heads"] = 4
     settings["pad_token_id"] = 0
-    return settings | SPECIAL.get(config_class.model_type, {})
+    if default.is_encoder_decoder:
+        settings.setdefault("decoder_start_token_id", 0)
+    settings |= SPECIAL.get(config_class.model_type, {})
+    # A setting of one layer only is as large as the tiny model's layers are not.
+    settings.pop("per_layer_config", None)
+    return settings
 
 
 def build_model(model_type: str) -> PreTrainedModel:
@@ -108,7 +222,11 @@ def build_model(model_type: str) -> PreTrainedModel:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+            noise = 0.2 * torch.randn(weight.shape, generator=generator)
+            # A learned scale begins as a constant. Dory divides its scales by theirs:
+            # much noise would make attention so sharp that rounding decides.
+            constant = weight.min() == weight.max() != 0
+            weight += noise * weight.abs() if constant else noise
     for one in (model.config, model.config.get_text_config()):
         one.use_cache = False
     return model.eval()

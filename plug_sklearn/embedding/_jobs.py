@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn.embedding._language_model import Batch, LanguageModel
+from plug_sklearn.embedding.passes._forward import NonFiniteStatesError
 from plug_sklearn.embedding.passes._tries import sort_prompts
 from plug_sklearn.embedding.prompts._conversations import Text
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
@@ -79,8 +80,12 @@ def compute_in_jobs(
         )
         for number, piece in enumerate(pieces)
     )
-    for number, states in _run(tasks, n_jobs):
-        yield pieces[number], states
+    try:
+        for number, states in _run(tasks, n_jobs):
+            yield pieces[number], states
+    except NonFiniteStatesError as error:
+        found = [texts[pieces[number][row]] for number, row in error.texts]
+        raise NonFiniteStatesError(error.states, found) from None
 
 
 def cut_prompts(
@@ -155,8 +160,11 @@ def _compute_piece(
         model = replace(model, weights=weights)
     layers, parts = asked
     states: dict[int, NDArray[np.float32]] = {}
-    for places, values in model.run(prompts, layers, parts):
-        states |= zip(places.tolist(), values, strict=True)
+    try:
+        for places, values in model.run(prompts, layers, parts):
+            states |= zip(places.tolist(), values, strict=True)
+    except NonFiniteStatesError as error:
+        raise error.rename([(number, row) for row in range(len(prompts))]) from None
     in_order = [states[place] for place in range(len(prompts))]
     return number, in_order if model.poolings is None else np.stack(in_order)
 

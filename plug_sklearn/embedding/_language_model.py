@@ -28,7 +28,7 @@ from plug_sklearn.embedding.models._models import (
 )
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._exactness import try_ways
-from plug_sklearn.embedding.passes._forward import ForwardPass
+from plug_sklearn.embedding.passes._forward import ForwardPass, NonFiniteStatesError
 from plug_sklearn.embedding.passes._reading import read_activations
 from plug_sklearn.embedding.prompts._conversations import (
     ChatTemplate,
@@ -234,7 +234,10 @@ float32
             Their activations; or a list of arrays of shape
             (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
         """
-        yield from self.run(self.read_prompts(texts), layers, parts)
+        try:
+            yield from self.run(self.read_prompts(texts), layers, parts)
+        except NonFiniteStatesError as error:
+            raise error.rename(texts) from None
 
     def run(
         self, prompts: TokenizedPrompts, layers: Sequence[int], parts: Sequence[str]

@@ -32,6 +32,7 @@ from plug_sklearn.embedding.models._models import (
     load_config,
     load_tokenizer,
 )
+from plug_sklearn.embedding.passes._forward import NonFiniteStatesError
 from plug_sklearn.embedding.prompts._conversations import (
     ChatTemplate,
     Conversation,
@@ -39,6 +40,7 @@ from plug_sklearn.embedding.prompts._conversations import (
     describe_chat_template,
 )
 from plug_sklearn.embedding.prompts._errors import (
+    MOST_LISTED,
     RefusedTextError,
     refuse_empty_texts,
 )
@@ -373,7 +375,8 @@ one-column frame
             If ``X`` is not as described, a text has no token, or a part does not
             exist in a layer.
         FloatingPointError
-            If a state overflows ``dtype`` or ``activation_dtype``.
+            If states of some texts overflow ``dtype`` or ``activation_dtype``; says
+            which texts.
         MemoryError
             If the activations would not fit into free memory; nothing is computed then.
         """
@@ -387,7 +390,10 @@ one-column frame
         with _naming_positions(first_rows):
             refuse_empty_texts(texts, model.list_empty(distinct))
             activations = self._make_room(model, len(texts), distinct)
-            self._fill(model, distinct, activations, rows)
+            try:
+                self._fill(model, distinct, activations, rows)
+            except NonFiniteStatesError as error:
+                raise _explain_overflow(error, texts) from None
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
         return activations
@@ -710,6 +716,22 @@ one-column frame
             )
         model.tell_changes()
         model.warn_of_other_turn()
+
+
+def _explain_overflow(
+    error: NonFiniteStatesError, texts: Sequence[Text]
+) -> FloatingPointError:
+    """Say which rows of X have states that are not finite."""
+    found = set(error.texts)
+    positions = [row for row, text in enumerate(texts) if text in found]
+    listed = ", ".join(map(str, positions[:MOST_LISTED]))
+    more = ", ..." if len(positions) > MOST_LISTED else ""
+    return FloatingPointError(
+        f"The states of {error.states} hold infinities or NaN for at least "
+        f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]; the "
+        f"first is {texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' in "
+        f"{OWNER}."
+    )
 
 
 @contextmanager

@@ -99,6 +99,7 @@ def score_folds(
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
     n_jobs: int | None = None,
+    error_score: float | str = np.nan,
 ) -> tuple[pd.DataFrame, list[Any]]:
     """Fit an estimator on each fold, and score it.
 
@@ -116,6 +117,8 @@ def score_folds(
         Arguments of ``fit``.
     n_jobs : int, default=None
         Workers of joblib.
+    error_score : float or "raise", default=nan
+        Score of a fit that fails, or "raise" for its error.
 
     Returns
     -------
@@ -134,6 +137,7 @@ def score_folds(
         params=dict(fit_params) or None,
         n_jobs=n_jobs,
         return_estimator=True,
+        error_score=error_score,
     )
     scores = {
         name.removeprefix("test_"): values

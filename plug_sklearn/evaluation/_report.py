@@ -53,7 +53,7 @@ class CrossValidationReport:
         probabilities together.
     history : DataFrame or None
         Losses by fold and epoch, as :func:`training_history` gives them, where the
-        estimators have any.
+        estimators have any; without the folds whose fit failed.
     n_samples : int
         Rows of ``X``.
     classes : ndarray of shape (n_classes,)
@@ -63,7 +63,7 @@ class CrossValidationReport:
     description : str
         The estimator as it prints.
     estimators : list
-        The estimators fitted, one a fold.
+        The estimators fitted, one a fold; None for a fold whose fit failed.
     """
 
     predictions: pd.DataFrame
@@ -139,13 +139,15 @@ def cross_validation_report(
     NotADirectoryError
         If ``out_dir`` is a file.
     ValueError
-        If the estimator does not predict probabilities, or cannot be fitted on a fold;
-        or if labels are missing, not those of classes, or not as many as rows.
+        If the estimator does not predict probabilities, or cannot be fitted on any
+        fold; or if labels are missing, not those of classes, or not as many as rows.
 
     Warns
     -----
     UserWarning
-        If a score is undefined in a fold, as the area under the ROC curve is of one
+        If the estimator cannot be fitted on a fold: its scores and probabilities are
+        NaN there, and left out of means, pooled scores and calibration. If a score is
+        undefined in a fold, as the area under the ROC curve is of one
         class, or a scorer fails: it is NaN there, and left out of means. If an
         estimator fails to predict: its probabilities are NaN, and left out of pooled
         scores and calibration. If a file cannot be written or a picture drawn.
@@ -212,4 +214,5 @@ def cross_validation_report(
 
 
 def _have_history(estimators: Sequence[Any]) -> bool:
-    return all(find_trained(estimator) is not None for estimator in estimators)
+    fitted = [estimator for estimator in estimators if estimator is not None]
+    return all(find_trained(estimator) is not None for estimator in fitted)

@@ -117,8 +117,14 @@ def write_report(
             figure = _draw_history(report.history, report.estimators)
         else:
             name = list_scores(report.scores)[0]
+            # A fold whose fit failed would fail here again.
+            fitted = [
+                fold
+                for fold, one in zip(folds, report.estimators, strict=True)
+                if one is not None
+            ]
             figure = _draw_sizes(
-                estimator, X, y, folds, scorer, name, fit_params, n_jobs
+                estimator, X, y, fitted, scorer, name, fit_params, n_jobs
             )
         figure.savefig(folder / CURVE)
     with _warning_of(SUMMARY):
@@ -198,6 +204,11 @@ def _draw_sizes(
             params=dict(fit_params) or None,
             n_jobs=n_jobs,
         )
+    # One fold whose score is undefined would leave nothing to draw of the others.
+    is_defined = np.isfinite(test[-1])
+    if is_defined.any():
+        train, test = train[:, is_defined], test[:, is_defined]
+    n_folds = test.shape[1]
     figure = _make_figure(height=4.0)
     axes = figure.subplots()
     display = LearningCurveDisplay(
@@ -216,8 +227,8 @@ def _draw_sizes(
         line.set(color=style["color"], linestyle=style["linestyle"])
         band.set(color=style["color"], linewidth=0)
     axes.margins(y=0.15)
-    spread = ", mean ± 1 sd" if len(folds) > 1 else ""
-    axes.set(xlabel="Training rows", title=f"{write_folds(len(folds))}{spread}")
+    spread = ", mean ± 1 sd" if n_folds > 1 else ""
+    axes.set(xlabel="Training rows", title=f"{write_folds(n_folds)}{spread}")
     axes.legend(frameon=False, ncols=2, loc="upper right")
     finish_axes(axes)
     return figure

@@ -27,8 +27,8 @@ def predict_out_of_fold(
 
     Parameters
     ----------
-    estimators : sequence of classifiers
-        Fitted, one a fold.
+    estimators : sequence of classifiers or None
+        Fitted, one a fold; None where the fit failed.
     X, y, groups : array-like of shape (n_samples, ...)
         Rows, their labels, and their groups or None.
     folds : list of (ndarray, ndarray)
@@ -43,7 +43,7 @@ def predict_out_of_fold(
     DataFrame
         A row for each row in each fold that tests it, in the order of ``X``, as
         :class:`CrossValidationReport` describes it. Probabilities are NaN in a fold
-        whose estimator fails to predict.
+        whose estimator could not be fitted, or fails to predict.
 
     Warns
     -----
@@ -67,7 +67,11 @@ def predict_out_of_fold(
         table["group"] = np.asarray(groups)[rows]
     table["label"] = y[rows]
     predicted = pd.Series(classes[probabilities.argmax(axis=1)], index=table.index)
-    table["predicted"] = predicted.where(np.isfinite(probabilities).all(axis=1))
+    is_predicted = np.isfinite(probabilities).all(axis=1)
+    if not is_predicted.all():
+        # As objects, integers stay integers beside NaN.
+        predicted = predicted.astype(object).where(is_predicted)
+    table["predicted"] = predicted
     table[name_columns(classes)] = probabilities
     return table.iloc[np.argsort(rows, kind="stable")]
 
@@ -89,16 +93,17 @@ def name_columns(classes: NDArray[Any]) -> list[str]:
 
 
 def _predict(
-    fitted: Any,  # noqa: ANN401 - a classifier of any kind
+    fitted: Any,  # noqa: ANN401 - a classifier of any kind, or None
     X: Any,  # noqa: ANN401 - whatever it takes
     n_rows: int,
     classes: NDArray[Any],
 ) -> NDArray[np.float64]:
-    try:
-        return predict_all_classes(fitted, X, classes)
-    except Exception as error:
-        warn_user(
-            "In cross_validation_report, an estimator cannot predict the test rows of "
-            f"its fold, whose probabilities are NaN: {error!r}"
-        )
-        return np.full((n_rows, len(classes)), np.nan)
+    if fitted is not None:
+        try:
+            return predict_all_classes(fitted, X, classes)
+        except Exception as error:
+            warn_user(
+                "In cross_validation_report, an estimator cannot predict the test rows "
+                f"of its fold, whose probabilities are NaN: {error!r}"
+            )
+    return np.full((n_rows, len(classes)), np.nan)

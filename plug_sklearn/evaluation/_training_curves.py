@@ -11,7 +11,7 @@ from plug_sklearn._extras import require_extra
 from plug_sklearn.evaluation._drawing import finish_axes, make_axes
 from plug_sklearn.evaluation._styles import BLUE, VERMILION
 from plug_sklearn.evaluation._tables import check_table
-from plug_sklearn.evaluation._training_history import list_probes, training_history
+from plug_sklearn.evaluation._training_history import find_probes, tabulate_history
 from plug_sklearn.evaluation._wording import name_score
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ class TrainingCurveDisplay:
             If an estimator has no history of training.
         """
         require_extra("plots", f"{cls.__name__}.from_estimator")
-        probes = list_probes(estimator)
-        monitor = getattr(probes[0], "monitor_", None)
+        probes = find_probes(estimator)
+        monitor = getattr(next(iter(probes.values())), "monitor_", None)
         score_name = name_score(monitor) if isinstance(monitor, str) else None
-        return cls(training_history(probes), score_name=score_name).plot(ax=ax)
+        return cls(tabulate_history(probes), score_name=score_name).plot(ax=ax)
 
     def plot(self, ax: Axes | Sequence[Axes] | None = None) -> Self:
         """Draw losses and scores.

@@ -19,7 +19,8 @@ def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see bel
         A fitted :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`, alone, in a
         pipeline or as the best of a search; several of them; or what
         :func:`~sklearn.model_selection.cross_validate` returns with
-        ``return_estimator=True``.
+        ``return_estimator=True``. One whose fit failed is counted and has no rows: it
+        is None, as in a report, or has no history where others of its class have one.
 
     Returns
     -------
@@ -51,8 +52,13 @@ def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see bel
     1     0      2
     2     0      3
     """
+    return tabulate_history(find_probes(estimators))
+
+
+def tabulate_history(probes: Mapping[int, Any]) -> pd.DataFrame:
+    """Put the epochs of probes, given by fold, in a table."""
     frames = []
-    for fold, probe in enumerate(list_probes(estimators)):
+    for fold, probe in probes.items():
         history = pd.DataFrame(probe.history_)
         frame = history[[name for name in CURVES if name in history]].copy()
         frame.insert(0, "fold", fold)
@@ -82,7 +88,7 @@ def find_trained(estimator: Any) -> Any | None:  # noqa: ANN401 - estimators of 
     return estimator if is_trained else None
 
 
-def list_probes(estimators: Any) -> list[Any]:  # noqa: ANN401 - as above
+def find_probes(estimators: Any) -> dict[int, Any]:  # noqa: ANN401 - as above
     """Find the probe in each of several estimators.
 
     Parameters
@@ -92,8 +98,9 @@ def list_probes(estimators: Any) -> list[Any]:  # noqa: ANN401 - as above
 
     Returns
     -------
-    list of estimators
-        Probes with a history of training.
+    dict of int to estimator
+        Probes with a history of training, by the numbers of the estimators. Those whose
+        fit failed are left out.
 
     Raises
     ------
@@ -114,10 +121,17 @@ def list_probes(estimators: Any) -> list[Any]:  # noqa: ANN401 - as above
     )
     given = [estimators] if is_one else list(estimators)
     probes = [find_trained(estimator) for estimator in given]
+    # Beside one that has a history, others of its class are those whose fit failed.
+    alike = {
+        type(estimator)
+        for estimator, probe in zip(given, probes, strict=True)
+        if probe is not None
+    }
+    failed = {type(None), *alike} if alike else set()
     without = [
         type(estimator).__name__
         for estimator, probe in zip(given, probes, strict=True)
-        if probe is None
+        if probe is None and type(estimator) not in failed
     ]
     if without or not probes:
         found = f"{without[0]} without one" if without else "none"
@@ -125,4 +139,4 @@ def list_probes(estimators: Any) -> list[Any]:  # noqa: ANN401 - as above
             "The 'estimators' parameter of training_history must be fitted estimators "
             f"with a history of training, such as PlugMLPClassifier. Got {found}."
         )
-    return probes
+    return {fold: probe for fold, probe in enumerate(probes) if probe is not None}

@@ -393,6 +393,20 @@ CHANNELS: dict[str, Family] = {
         index_n_heads=2,
         index_head_dim=16,
     ),
+    "qwen4_exp": _of(
+        hf.Qwen4ExpTextConfig,
+        _GROUPED,
+        _EXPERTS,
+        _QWEN3_NEXT,
+        layer_types=["linear_attention", "indexed_attention"] * 2,
+        hc_count=2,
+        hc_lowrank=8,
+        indexer_n_heads=4,
+        indexer_kv_heads=1,
+        indexer_head_dim=8,
+        indexer_budget=64,
+        indexer_compress_ratio=1,
+    ),
 }
 
 FAMILIES: dict[str, Family] = {

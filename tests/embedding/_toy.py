@@ -64,6 +64,8 @@ class ToyModel(PreTrainedModel):
                 raise RuntimeError("no images were given")
             if self.config.mode == "unlinked":
                 states = step(states + 1)[0]
+            elif self.config.mode == "tokens first":
+                states = step(states.transpose(0, 1))[0].transpose(0, 1)
             elif self.config.mode == "flat":
                 states = step(states.flatten(0, 1))[0].view(*input_ids.shape, -1)
             else:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import peft
@@ -428,6 +429,39 @@ def test_overflow_is_an_error_that_names_the_layer(
     model.save_pretrained(folder)
     with pytest.raises(FloatingPointError, match=r"layer 1 .*float16.*'bfloat16'"):
         embed(folder, dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "stored"), [(None, False), (None, True), (2, False)]
+)
+def test_overflow_is_an_error_that_names_the_texts(
+    llama: str,
+    save_model: Callable[..., str],
+    byte_tokenizer: Callable[..., object],
+    tmp_path: Path,
+    n_jobs: int | None,
+    stored: bool,
+) -> None:
+    """Texts that share a pass with them are not named."""
+    tokenizer = byte_tokenizer()
+    model = transformers.AutoModel.from_pretrained(llama)
+    model.embed_tokens.weight.data[tokenizer.encode("!")] = 1e5
+    folder = save_model(model.config, tokenizer)
+    model.save_pretrained(folder)
+    texts = [*TEXTS, "Iron!", "Gold!", "Iron", *(f"{n}!" for n in range(4))]
+    options = {"dtype": "float16", "n_jobs": n_jobs}
+    options |= {"store": tmp_path / "store"} if stored else {}
+    message = r"at least 7 of 11 texts, at positions \[2, 4, 5, 7, 8, \.\.\.\]; the f"
+    if n_jobs is not None:
+        # Each worker tells of its own texts.
+        message = r"at least [1-7] of 11 texts, at positions \[\d"
+    with (
+        joblib.parallel_config("threading"),
+        pytest.raises(FloatingPointError, match=message),
+    ):
+        embed(folder, texts, **options)
+    finite = [text for text in texts if "!" not in text]
+    assert np.isfinite(embed(folder, finite, dtype="float16")).all()
 
 
 def test_out_of_memory_halves_the_batch(

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _readable import GROUPS, Fastidious, X, Y
+from _readable import GROUPS, X, Y
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import (
@@ -12,7 +12,6 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import (
     GroupKFold,
-    KFold,
     LeaveOneGroupOut,
     RepeatedKFold,
     ShuffleSplit,
@@ -195,14 +194,6 @@ def test_workers_change_nothing() -> None:
     )
     pd.testing.assert_frame_equal(one.predictions, two.predictions)
     pd.testing.assert_frame_equal(one.overall, two.overall)
-
-
-def test_what_cannot_be_fitted_on_every_fold_is_refused_with_its_error() -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"(?s)'estimator' parameter .*not on the first row",
-    ):
-        cross_validation_report(Fastidious(), FEATURES, Y, cv=KFold(3))
 
 
 def test_a_regressor_is_refused() -> None:

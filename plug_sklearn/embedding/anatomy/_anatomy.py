@@ -1,10 +1,11 @@
 """Find the transformer blocks of a model, and what adds to their residual stream."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from plug_sklearn.embedding.anatomy._discovery import discover_anatomy
@@ -51,8 +52,10 @@ class Block:
         part.
     scales : dict of nn.Module to float
         Scales of the modules whose scale may not be 1.
-    channels : int or None
-        Axis of the output that holds channels of the stream, if there are several.
+    channels, token_axis : int or None
+        As in :class:`Anatomy`.
+    width : int or None
+        Units of the residual stream, where its channels lie one after another.
     """
 
     module: nn.Module
@@ -61,10 +64,29 @@ class Block:
     others: tuple[nn.Module, ...] = ()
     scales: Mapping[nn.Module, float] = field(default_factory=dict)
     channels: int | None = None
+    token_axis: int = 1
+    width: int | None = None
 
     def scale_of(self, module: nn.Module) -> float:
         """Give the factor between what a module puts out and what it adds."""
         return self.scales.get(module, 1.0)
+
+    def read_stream(self, output: object) -> Tensor:
+        """Give the residual stream in the block's output, (texts, tokens, units)."""
+        states = first_tensor(output)
+        if self.channels == -1:
+            width = self.width or states.shape[-1]
+            states = states.reshape(*states.shape[:-1], -1, width)
+            return states.mean(dim=-2)
+        if self.channels is not None:
+            return states.mean(dim=self.channels)
+        return self.put_tokens_second(states)
+
+    def put_tokens_second(self, states: Tensor) -> Tensor:
+        """Give states of the block with axes (texts, tokens, units)."""
+        if self.token_axis == 1 or states.dim() < 3:
+            return states
+        return states.movedim(self.token_axis, 1)
 
 
 def register_anatomy(
@@ -175,17 +197,27 @@ def find_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[Block]:
         as in ALBERT, is listed once.
     """
     return [
-        _describe_block(module, anatomy)
-        for module in resolve_modules(model, anatomy.blocks)
+        _describe_block(model, module, number, anatomy)
+        for number, module in enumerate(resolve_modules(model, anatomy.blocks))
     ]
 
 
-def _describe_block(block: nn.Module, anatomy: Anatomy) -> Block:
+def _resolve_part(
+    model: nn.Module, block: nn.Module, number: int, path: str
+) -> list[nn.Module]:
+    if path.startswith("/"):
+        return resolve_modules(model, path[1:])[number : number + 1]
+    return resolve_modules(block, path)
+
+
+def _describe_block(
+    model: PreTrainedModel, block: nn.Module, number: int, anatomy: Anatomy
+) -> Block:
     parts: dict[str, list[nn.Module]] = {part: [] for part in PARTS}
     scales: dict[nn.Module, float] = {}
     for part in PARTS:
         for path in getattr(anatomy, part):
-            for module in resolve_modules(block, path):
+            for module in _resolve_part(model, block, number, path):
                 # Hybrids may have a mixer or an MLP under one name.
                 own = "mlp" if part == "attn" and is_mlp(module) else part
                 parts[own].append(module)
@@ -196,7 +228,14 @@ def _describe_block(block: nn.Module, anatomy: Anatomy) -> Block:
                     scale = float(getattr(block, name.removeprefix("1/")))
                     scales[module] = 1 / scale if name.startswith("1/") else scale
     named = {part: tuple(modules) for part, modules in parts.items()}
-    return Block(block, **named, scales=scales, channels=anatomy.channels)
+    return Block(
+        block,
+        **named,
+        scales=scales,
+        channels=anatomy.channels,
+        token_axis=anatomy.token_axis,
+        width=getattr(model.config.get_text_config(), "hidden_size", None),
+    )
 
 
 def require_parts(
@@ -291,13 +330,29 @@ def _place_anatomy(
         blocks = resolve_modules(module, anatomy.blocks)
         if blocks and all(
             # Some blocks may lack a part, but not all of them.
-            any(resolve_modules(block, path) for block in blocks)
+            any(
+                _resolve_part(module, block, number, path)
+                for number, block in enumerate(blocks)
+            )
             for path in anatomy.attn + anatomy.mlp + anatomy.others
         ):
-            paths = anatomy.blocks.split(",")
-            path = ",".join(f"{root}.{path}" if root else path for path in paths)
-            return replace(anatomy, blocks=path)
+            return _move_paths(anatomy, f"{root}." if root else "")
     return None
+
+
+def _move_paths(anatomy: Anatomy, prefix: str) -> Anatomy:
+    """Give an anatomy whose paths begin further up, at the model."""
+
+    def move(paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(re.sub("^/", f"/{prefix}", path) for path in paths)
+
+    return replace(
+        anatomy,
+        blocks=",".join(f"{prefix}{path}" for path in anatomy.blocks.split(",")),
+        attn=move(anatomy.attn),
+        mlp=move(anatomy.mlp),
+        others=move(anatomy.others),
+    )
 
 
 def _text_models(

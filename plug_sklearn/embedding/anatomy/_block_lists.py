@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from plug_sklearn.embedding.anatomy._families import Stack
+from plug_sklearn.embedding.anatomy._families import Anatomy, Stack
 from plug_sklearn.embedding.anatomy._modules import first_tensor
 from plug_sklearn.embedding.anatomy._tracing import (
     N_TOKENS,
@@ -29,9 +29,7 @@ class _Pass:
         return self.taken.shape == before.given.shape and self.taken.equal(before.given)
 
 
-def find_block_lists(
-    model: PreTrainedModel, root: str, stack: Stack | None
-) -> tuple[str, int | None]:
+def find_block_lists(model: PreTrainedModel, root: str, stack: Stack | None) -> Anatomy:
     """Find the lists of modules that carry the residual stream of random tokens.
 
     Parameters
@@ -45,11 +43,8 @@ def find_block_lists(
 
     Returns
     -------
-    paths : str
-        Their paths, joined by commas.
-    channels : int or None
-        The axis of the blocks' outputs that holds channels of the stream, if there are
-        several.
+    Anatomy
+        The lists, and the layout of the blocks' outputs; no parts.
 
     Raises
     ------
@@ -78,7 +73,13 @@ def find_block_lists(
         own = [one for one in passes if one.path == path]
         if _carries_stream(own):
             joined = _join_lists(path, passes, lists)
-            return ",".join(joined), _find_channels(own[0].given)
+            states = own[0].given
+            channels = _find_channels(states, model.config.get_text_config())
+            return Anatomy(
+                ",".join(joined),
+                channels=channels,
+                token_axis=_find_token_axis(states),
+            )
     largest = max(lists, key=lambda path: _count_weights(lists[path]))
     raise ValueError(
         "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
@@ -125,6 +126,8 @@ def _carries_stream(passes: Sequence[_Pass]) -> bool:
     shape = passes[0].given.shape
     # Some models pad within, to a multiple of the tokens that attention looks at.
     shaped = (shape[0] == 1 and shape[1] >= N_TOKENS) or shape[1:3] == (1, N_TOKENS)
+    # Others put the tokens first.
+    shaped = shaped or shape[:2] == (N_TOKENS, 1)
     alike = all(one.given.shape == one.taken.shape == shape for one in passes)
     # What some families do to the stream between two blocks breaks that link only.
     linked = len(passes) == 1 or any(
@@ -133,10 +136,15 @@ def _carries_stream(passes: Sequence[_Pass]) -> bool:
     return shaped and len(shape) in (3, 4) and alike and linked
 
 
-def _find_channels(states: Tensor) -> int | None:
+def _find_channels(states: Tensor, config: PreTrainedConfig) -> int | None:
     if states.dim() == 3:
-        return None
+        width = getattr(config, "hidden_size", None) or states.shape[-1]
+        return -1 if states.shape[-1] > width else None
     return 0 if states.shape[1:3] == (1, N_TOKENS) else 2
+
+
+def _find_token_axis(states: Tensor) -> int:
+    return 0 if states.dim() == 3 and states.shape[:2] == (N_TOKENS, 1) else 1
 
 
 def _join_lists(

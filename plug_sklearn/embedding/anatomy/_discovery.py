@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 from transformers import PreTrainedModel
@@ -55,11 +56,12 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     ValueError
         If there is no list of modules, or they don't carry a residual stream.
     """
-    path, channels = find_block_lists(model, root, stack)
-    if channels is not None:
+    lists = find_block_lists(model, root, stack)
+    if lists.channels is not None:
         reason = "its residual stream has several channels, which every block mixes"
-        return Anatomy(path, channels=channels, reason=reason)
-    blocks = resolve_modules(model, path)
+        return replace(lists, reason=reason)
+    unknown = replace(lists, reason=NOTHING_ADDS_UP)
+    blocks = resolve_modules(model, lists.blocks)
     found: list[Contributions | None] = []
     ran: list[list[str]] = []
 
@@ -71,20 +73,20 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     trace_blocks(model, blocks, survey)
     known = [one for one in found if one is not None]
     if not known or len(known) < len(found):
-        return Anatomy(path, reason=NOTHING_ADDS_UP)
+        return unknown
     parts: dict[str, Paths] = {}
     for part, paths in _sort_parts(known, ran).items():
         joined = _join_paths(paths, known, ran)
         if joined is None:
-            return Anatomy(path, reason=NOTHING_ADDS_UP)
+            return unknown
         parts[part] = joined
     if not parts:
-        return Anatomy(path, reason=NOTHING_ADDS_UP)
+        return unknown
     scales: dict[str, str] = {}
     for one in known:
         scales |= one.scales
-    return Anatomy(
-        path,
+    return replace(
+        lists,
         attn=parts["attn"],
         mlp=parts["mlp"],
         others=parts["others"],

@@ -13,7 +13,9 @@ class Anatomy:
 
     Paths are dotted, as ``torch.nn.Module.get_submodule`` reads them. A ``*`` or
     ``?`` stands for any characters of a name, as in file names. ``a|b`` is the first
-    of several paths that is there.
+    of several paths that is there. A path to a part may begin with ``/``: it then leads
+    from the model to a list as long as that of the blocks, whose i-th module belongs
+    to the i-th block.
 
     Parameters
     ----------
@@ -37,9 +39,12 @@ class Anatomy:
         Whether a norm or a scale follows an addition, so that a block's output is not
         the sum of its input and its parts.
     channels : int, default=None
-        Axis of a block's output that holds several channels of the residual stream.
-        The part ``"rs"`` is their mean; the others are what the token mixer and the
-        MLP hand to the channels, each of which takes it by a weight of its own.
+        Axis of a block's output that holds several channels of the residual stream; -1
+        if the last axis holds them one after another. The part ``"rs"`` is their mean;
+        the others are what the token mixer and the MLP hand to the channels, each of
+        which takes it by a weight of its own.
+    token_axis : int, default=1
+        Axis of a block's output, without channels, along which the tokens lie.
     reason : str, default=None
         Why `attn` and `mlp` are unknown, where they are.
 
@@ -61,6 +66,7 @@ class Anatomy:
     multiplier: str | Mapping[str, str] | None = None
     post_norm: bool = False
     channels: int | None = None
+    token_axis: int = 1
     reason: str | None = None
 
 
@@ -105,6 +111,8 @@ _MBART_DECODER = Anatomy("decoder.layers", ("self_attn", "encoder_attn"), ("fc2"
 
 # Each block reads one mixture of the channels, and writes to all of them.
 _HYPER_CONNECTED = replace(_LLAMA, post_norm=True, channels=2)
+# The layers of XLM are four lists: what the second norm puts out is the stream.
+_XLM = Anatomy("layer_norm2", ("/attentions",), ("/ffns",), post_norm=True)
 # The stream begins anew at some blocks; a convolution follows each part.
 _INKLING = Anatomy(
     "layers",
@@ -125,6 +133,12 @@ _ONLY_STREAM: Mapping[str, Anatomy] = {
     ),
     "muse_spark_text": Anatomy(
         "layers", reason="gates mix the stream with what a block adds"
+    ),
+    "xlnet": Anatomy(
+        "layer", token_axis=0, reason="its attention adds outside of any module"
+    ),
+    "zaya": Anatomy(
+        "layers", reason="a learned scale and bias change what a block adds"
     ),
 }
 
@@ -161,6 +175,9 @@ _ONE_STACK: Mapping[str, Anatomy] = {
     **dict.fromkeys(
         ("deepseek_v4", "glm5_next_text", "hy_v4", "hy_v4_vl_text"), _HYPER_CONNECTED
     ),
+    "qwen4_exp_text": replace(
+        _HYPER_CONNECTED, attn=("self_attn", "linear_attn"), channels=-1
+    ),
     **dict.fromkeys(("inkling2_loop_text", "inkling2_text"), _INKLING),
     **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "codegen", "gpt_bigcode"), _GPT2),
     **dict.fromkeys(
@@ -174,6 +191,7 @@ _ONE_STACK: Mapping[str, Anatomy] = {
             "rembert",
             "roberta",
             "xlm-roberta",
+            "xmod",
         ),
         _BERT,
     ),
@@ -207,6 +225,15 @@ _ONE_STACK: Mapping[str, Anatomy] = {
     "mpt": Anatomy("blocks", ("attn",), ("ffn.down_proj",)),
     "nomic_bert": replace(_LLAMA, post_norm=True),
     "opt": _OPT,
+    # Hooks on its blocks are never called: the encoder calls their ``forward``.
+    "squeezebert": Anatomy(
+        "encoder.layers.*.output",
+        ("/encoder.layers.*.post_attention.conv1d",),
+        ("conv1d",),
+        post_norm=True,
+        token_axis=2,
+    ),
+    **dict.fromkeys(("flaubert", "xlm"), _XLM),
 }
 
 _TWO_STACKS: Mapping[str, tuple[Anatomy, Anatomy]] = {
@@ -225,6 +252,10 @@ FAMILIES: dict[tuple[str, Stack | None], Anatomy] = {
     **{(family, None): anatomy for family, anatomy in _ONE_STACK.items()},
     **{(family, "encoder"): pair[0] for family, pair in _TWO_STACKS.items()},
     **{(family, "decoder"): pair[1] for family, pair in _TWO_STACKS.items()},
+    ("pegasus_x", "encoder"): Anatomy(
+        "encoder.layers",
+        reason="every second block shifts the tokens inside of its attention",
+    ),
 }
 
 VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {

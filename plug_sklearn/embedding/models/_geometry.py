@@ -74,8 +74,8 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
     Raises
     ------
     ValueError
-        If a stack is named and the model has only one, or a decoder has no token to
-        start with.
+        If a stack is named and the model has only one, a decoder has no token to
+        start with, or the configuration is none of a language model.
     """
     if config.is_encoder_decoder:
         chosen: Stack | None = "decoder" if stack == "decoder" else "encoder"
@@ -88,6 +88,13 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
             f"Got {stack!r} instead."
         )
     text = _config_of_stack(config, chosen)
+    for name in ("num_hidden_layers", "hidden_size"):
+        if getattr(text, name, None) is None:
+            raise ValueError(
+                "The 'model_name' parameter of HFEmbeddingTransformer must name a "
+                f"model whose configuration tells its {name}. Got one of type "
+                f"{config.model_type!r} instead."
+            )
     count = _CALLS.get(text.model_type)
     n_layers = text.num_hidden_layers if count is None else count(text)
     start_id = None

@@ -155,7 +155,7 @@ class Capture:
     def _hear_part(self, block: Block, part: str) -> Hook:
         def hear(module: nn.Module, args: object, output: object) -> None:
             if (self.layer, part) in self.wanted:
-                states = first_tensor(output)
+                states = block.put_tokens_second(first_tensor(output))
                 scale = block.scale_of(module)
                 heard = self.heard.setdefault(part, [])
                 heard.append(states if scale == 1 else states * scale)
@@ -166,9 +166,7 @@ class Capture:
 
     def _hear_block(self, block: Block) -> Hook:
         def hear(module: nn.Module, args: object, output: object) -> None:
-            states = first_tensor(output)
-            if block.channels is not None:
-                states = states.mean(dim=block.channels)
+            states = block.read_stream(output)
             for part in self.parts:
                 if (self.layer, part) not in self.wanted - self.pooled.keys():
                     continue

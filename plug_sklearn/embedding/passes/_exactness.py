@@ -225,8 +225,10 @@ def _read(
 ) -> States:
     """Read all prompts, in their order."""
     batches = read(trial, prompts, np.arange(len(prompts)), budget, **options)
-    numbers, states = zip(*batches, strict=True)
-    return np.concatenate(states)[np.argsort(np.concatenate(numbers))]
+    numbers, states = map(np.concatenate, zip(*batches, strict=True))
+    trial.check_finite(numbers, states)
+    found: States = states[np.argsort(numbers)]
+    return found
 
 
 def _compare(found: States, expected: States) -> NDArray[np.float64]:

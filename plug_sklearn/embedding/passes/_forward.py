@@ -1,5 +1,6 @@
 """Batches → pooled activations."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from inspect import signature
 from typing import Any
@@ -29,6 +30,27 @@ from plug_sklearn.embedding.passes._rotary import (
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 States = NDArray[np.float32]
+
+
+class NonFiniteStatesError(FloatingPointError):
+    """States that hold infinities or NaN.
+
+    Parameters
+    ----------
+    states : str
+        Which states they are.
+    texts : list
+        The texts that they are of, as far as they have been read.
+    """
+
+    def __init__(self, states: str, texts: Sequence[Any]) -> None:
+        super().__init__(states, texts)
+        self.states = states
+        self.texts = texts
+
+    def rename(self, names: Sequence[Any]) -> "NonFiniteStatesError":
+        """Give the same error where text number i is called ``names[i]``."""
+        return NonFiniteStatesError(self.states, [names[text] for text in self.texts])
 
 
 class ForwardPass:
@@ -91,11 +113,6 @@ float32
             Pooled over the batch's tokens, in the request's order of layers, parts and
             poolings; or a list of arrays of shape
             (n_tokens, n_layers, n_parts, hidden_size) where nothing is pooled.
-
-        Raises
-        ------
-        FloatingPointError
-            If a state overflowed its dtype or is not a number.
         """
         if preamble is None:
             states = self._read(batch)
@@ -228,20 +245,29 @@ float32
         added[..., n_before:].masked_fill_(hidden, torch.finfo(dtype).min)
         return added
 
+    def check_finite(
+        self, numbers: NDArray[np.int64], states: States | list[States]
+    ) -> None:
+        """Raise an error if states of some texts overflowed or are not a number."""
+        over = (0, 3) if self.request.poolings is None else 2
+        finite = np.stack([np.isfinite(item).all(axis=over) for item in states])
+        if finite.all():
+            return
+        # Each part holds all poolings, one after the other.
+        n_poolings = len(self.request.poolings or (None,))
+        place = int(np.argmin(finite.all(axis=0).ravel()))
+        layer, part = self.request.slots[place // n_poolings]
+        texts = numbers[~finite.reshape(len(finite), -1).all(axis=1)].tolist()
+        raise NonFiniteStatesError(
+            f"layer {layer} (part {part!r}) in {self.loaded.model.dtype}", sorted(texts)
+        )
+
     def _collect(self, pooled: dict[tuple[int, str], Tensor]) -> States:
         slots = self.request.slots
         # One copy to the host, of pooled states only.
         device = pooled[slots[0]].device
         states = torch.stack([pooled[slot].to(device) for slot in slots], dim=1)
         activations: States = states.cpu().numpy()
-        finite = np.isfinite(activations).all(axis=(0, 2, 3))
-        if not finite.all():
-            layer, part = slots[int(np.argmin(finite))]
-            raise FloatingPointError(
-                f"The states of layer {layer} (part {part!r}) hold infinities or NaN "
-                f"in {self.loaded.model.dtype}. Use dtype='bfloat16' or 'float32' in "
-                "HFEmbeddingTransformer."
-            )
         *_, n_poolings, hidden_size = activations.shape
         n_parts = len(self.request.parts) * n_poolings
         shape = (len(activations), len(self.request.layers), n_parts, hidden_size)

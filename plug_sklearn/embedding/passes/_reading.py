@@ -73,7 +73,31 @@ def read_activations(
     states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), float32
         Their activations; a list of arrays of shape
         (n_tokens, n_layers, n_parts, hidden_size) where nothing is pooled.
+
+    Raises
+    ------
+    NonFiniteStatesError
+        If states overflowed their dtype or are not numbers.
     """
+    for rows, states in _read_by_length(forward, prompts, budget, way, beyond):
+        finite = np.array([np.isfinite(item).all() for item in states])
+        if finite.all():
+            yield rows, states
+            continue
+        if isinstance(states, list):
+            yield rows[finite], [states[place] for place in np.flatnonzero(finite)]
+        else:
+            yield rows[finite], states[finite]
+        # Texts of one pack share a row: an infinite value of one spreads to others,
+        # though it has no weight in their attention.
+        for single, alone in read_padded(forward, prompts, rows[~finite], budget):
+            forward.check_finite(single, alone)
+            yield single, alone
+
+
+def _read_by_length(
+    forward: ForwardPass, prompts: TokenizedPrompts, budget: int, way: Way, beyond: Way
+) -> Read:
     lengths, numbers = prompts.lengths, np.arange(len(prompts))
     config = forward.loaded.model.config
     if way is not Way.ALIKE:

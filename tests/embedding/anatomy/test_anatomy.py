@@ -57,12 +57,16 @@ LIKE_OTHERS = {
         *_families._ONLY_STREAM,
         "deepseek_v4",
         "doge",
+        "flaubert",
         "glm5_next_text",
         "hy_v4_vl_text",
         "inkling2_loop_text",
         "inkling2_text",
+        "squeezebert",
+        "xlm",
+        "xmod",
     )
-}
+} | {("pegasus_x", "encoder")}
 BERT_NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 
 

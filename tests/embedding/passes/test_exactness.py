@@ -36,6 +36,7 @@ PREAMBLE = {
     "nemotron_h",
     # An index of its own chooses what attention looks at.
     "hy_v4",
+    "qwen4_exp",
 }
 #: Encoders and encoder-decoders, which see the whole text; and Mamba, whose layers in
 #: plain torch begin anew where several tokens follow a cache.
