@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+#: The parts of a layer, in the order in which activations hold all three.
+PART_NAMES = ("rs", "attn", "mlp")
+
 
 def resolve_positions(
     positions: Any,  # noqa: ANN401 - validated here
