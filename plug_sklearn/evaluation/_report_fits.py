@@ -195,7 +195,7 @@ def tabulate_predictions(
         table["group"] = np.asarray(groups)[rows]
     table["label"] = y[rows]
     predicted = pd.Series(classes[probabilities.argmax(axis=1)], index=table.index)
-    is_predicted: NDArray[np.bool_] = np.isfinite(probabilities).all(axis=1)
+    is_predicted = np.asarray(np.isfinite(probabilities).all(axis=1))
     if not is_predicted.all():
         # As objects, integers stay integers beside NaN.
         predicted = predicted.astype(object).where(is_predicted)

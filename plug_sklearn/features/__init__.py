@@ -14,3 +14,6 @@ from plug_sklearn.features._npz import (
 )
 
 __all__ = ["LayerAggregator", "NpzFeatures", "load_npz_features", "save_npz_features"]
+
+# Files name a class by its module: this name stays when the private modules change.
+LayerAggregator.__module__ = __name__
