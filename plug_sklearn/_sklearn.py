@@ -10,17 +10,11 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
-from sklearn.utils._set_output import _get_output_config as get_output_config
-from sklearn.utils.validation import (
-    _check_feature_names_in as check_feature_names_in,
-)
 
 __all__ = [
     "BaseSearchCV",
     "Interval",
     "StrOptions",
-    "check_feature_names_in",
-    "get_output_config",
     "take_rows",
     "validate_parameter_constraints",
 ]
