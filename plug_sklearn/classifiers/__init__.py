@@ -43,3 +43,6 @@ from plug_sklearn.classifiers._cnn import PlugCNNClassifier
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
 
 __all__ = ["PlugCNNClassifier", "PlugMLPClassifier"]
+
+# Files name a class by its module: this name stays when the private modules change.
+PlugCNNClassifier.__module__ = PlugMLPClassifier.__module__ = __name__

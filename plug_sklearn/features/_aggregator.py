@@ -1,4 +1,4 @@
-"""Activations → features, as a scikit-learn transformer."""
+"""A scikit-learn transformer that turns activations into features."""
 
 import re
 from collections.abc import Sequence
@@ -17,19 +17,16 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from plug_sklearn._positions import resolve_positions
+from plug_sklearn._positions import PART_NAMES, resolve_positions
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.features._arrays import holds_single, to_array
 from plug_sklearn.features._tokens import is_ragged, map_ragged, read_ragged
 
 OWNER = "LayerAggregator"
 
-#: What the positions along axis 2 hold when all three parts are there.
-PART_NAMES = ("rs", "attn", "mlp")
-
 
 class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
-    """Activations → features: choose layers and parts, and join or pool them.
+    """Select layers and parts of activations, and concatenate or pool them.
 
     Parameters
     ----------
@@ -51,7 +48,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     Attributes
     ----------
     layers_, parts_ : tuple of int
-        Positions chosen, counted from 0.
+        Selected positions, counted from 0.
     input_shape_ : tuple of int
         Shape of one sample: (n_layers, n_parts, hidden_size).
     n_features_in_ : int
@@ -61,7 +58,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
 
     See Also
     --------
-    HFEmbeddingTransformer : Gives activations.
+    HFEmbeddingTransformer : Computes activations.
 
     Examples
     --------

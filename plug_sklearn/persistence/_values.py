@@ -1,25 +1,36 @@
-"""Hyperparameters ⇄ plain JSON values."""
+"""Hyperparameters and class labels as plain values of JSON, and back."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sklearn.base import BaseEstimator
 
-#: Where and how an estimator runs, which is for whoever loads it to say.
+#: Parameters of where and how an estimator runs. They are not saved.
 LEFT_OUT = frozenset({"device", "n_jobs", "store", "verbose"})
 
-#: Implementations of attention that come with torch. A name with a slash is code from
-#: the hub, and so is flash attention where only the package ``kernels`` is installed.
+#: Implementations of attention that come with torch. Others may be code from the hub: a
+#: name with a slash is, and so is flash attention if only ``kernels`` is installed.
 _ATTENTION = frozenset({"eager", "flex_attention", "sdpa"})
+
+#: Types of numbers that labels may have, as numpy names them.
+_NUMBERS = frozenset(
+    [
+        "bool",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        *(f"float{bits}" for bits in (16, 32, 64)),
+    ]
+)
 
 
 class _ModelArguments(BaseModel):
-    """What of ``model_kwargs`` a file may say: it cannot make the loader run code."""
+    """The ``model_kwargs`` that a file may hold: none lets the loader run code."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -30,30 +41,17 @@ class _ModelArguments(BaseModel):
 
 
 def list_parameters(estimator: type[BaseEstimator]) -> list[str]:
-    """List the hyperparameters of an estimator that a file holds."""
+    """List the hyperparameters of an estimator that are saved."""
     names: list[str] = estimator._get_param_names()
     return [name for name in names if name not in LEFT_OUT]
 
 
 def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
-    """Turn the hyperparameters of an estimator into plain values.
+    """Return the hyperparameters of an estimator as plain values.
 
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        Any of ours.
-
-    Returns
-    -------
-    dict
-        None, bool, int, float, str, and lists and dicts of them. Arrays, tuples and
-        ranges are lists, paths are strings, and ``class_weight`` is a list of pairs,
-        since labels need not be strings.
-
-    Raises
-    ------
-    ValueError
-        If one is no plain value, or would let whoever loads the file run code.
+    Arrays, tuples and ranges become lists, paths become strings, and ``class_weight``
+    becomes a list of pairs, since labels need not be strings. Raises a ValueError if
+    one cannot be a plain value, or would let whoever loads the file run code.
     """
     plain = {}
     for name in list_parameters(type(estimator)):
@@ -76,26 +74,10 @@ def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
 def read_parameters(
     kind: type[BaseEstimator], plain: dict[str, Any], **others: object
 ) -> BaseEstimator:
-    """Make an estimator of plain values.
+    """Make an unfitted estimator from what ``describe_parameters`` returned.
 
-    Parameters
-    ----------
-    kind : type
-        Of the estimator.
-    plain : dict
-        What ``describe_parameters`` gave.
-    **others
-        Parameters that no file holds.
-
-    Returns
-    -------
-    BaseEstimator
-        Not fitted.
-
-    Raises
-    ------
-    ValueError
-        If a name is missing or unknown, or a value is not what it must be.
+    ``others`` are parameters that are not saved. Raises a ValueError if a name is
+    missing or unknown, or a value is invalid.
     """
     owner = kind.__name__
     expected = set(list_parameters(kind))
@@ -117,20 +99,7 @@ def read_parameters(
 def to_plain(value: Any) -> Any:  # noqa: ANN401 - whatever a parameter is
     """Turn a value into None, bool, int, float, str, or lists and dicts of them.
 
-    Parameters
-    ----------
-    value : object
-        Such a value, a numpy scalar, an array, a sequence, a mapping or a path.
-
-    Returns
-    -------
-    object
-        Equal to the value, as JSON can hold it.
-
-    Raises
-    ------
-    TypeError
-        If it is anything else, or holds a number that is not finite.
+    Raises a TypeError if it has no such form, or a number is not finite.
     """
     if value is None or isinstance(value, bool | np.bool_):
         return None if value is None else bool(value)
@@ -160,7 +129,7 @@ def _pair(owner: str, pairs: list[Any]) -> dict[Any, Any]:
 
 
 def _refuse_code(owner: str, plain: Mapping[str, Any]) -> None:
-    """Refuse what lets a language model's repository run code or read pickles."""
+    """Refuse parameters that let a model's repository run code or load pickles."""
     must_be = {}
     if plain.get("trust_remote_code"):
         must_be["trust_remote_code"] = "False"
@@ -180,3 +149,42 @@ def _refuse_code(owner: str, plain: Mapping[str, Any]) -> None:
             f"file can run code. Got {plain[name]!r} instead: give it to set_params "
             "after loading."
         )
+
+
+def describe_labels(classes: NDArray[Any]) -> dict[str, Any]:
+    """Return classes, of shape (n_classes,), as plain values with their dtype.
+
+    Raises a ValueError unless they are numbers, bools or strings.
+    """
+    kind = "str" if classes.dtype.kind == "U" else classes.dtype.name
+    values = classes.tolist()
+    strings = kind in ("str", "object") and all(isinstance(v, str) for v in values)
+    if kind not in _NUMBERS and not strings:
+        raise ValueError(
+            "Classes must be numbers, bools or strings to be saved. Got an array of "
+            f"{classes.dtype}: {values!r} instead."
+        )
+    return {"dtype": kind, "values": [str(v) for v in values] if strings else values}
+
+
+def read_labels(kind: str, values: list[Any]) -> NDArray[Any]:
+    """Make the array of classes from what ``describe_labels`` returned.
+
+    Raises a ValueError if values and dtype do not agree, or if the values are not
+    distinct and sorted.
+    """
+    if kind not in (*_NUMBERS, "str", "object"):
+        raise ValueError(f"its classes have dtype {kind!r}, which no file has")
+    expected = {"bool": bool, "str": str, "object": str}.get(
+        kind, float if kind.startswith("float") else int
+    )
+    if not all(type(value) is expected for value in values):
+        raise ValueError(f"its classes are not all of dtype {kind!r}: {values!r}")
+    try:
+        classes = np.array(values, dtype=kind)
+    except OverflowError:
+        raise ValueError(f"its classes do not fit {kind!r}: {values!r}") from None
+    sorts = all(one < next_ for one, next_ in pairwise(values))
+    if classes.tolist() != values or not sorts:
+        raise ValueError(f"its classes are not distinct and sorted: {values!r}")
+    return classes

@@ -1,4 +1,4 @@
-"""Probabilities against frequencies → a picture."""
+"""Reliability diagrams, with the calibration error in the legend."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.calibration import CalibrationDisplay
 
-from plug_sklearn.evaluation._bins import bin_rows, measure_gap, tabulate_bins
+from plug_sklearn.evaluation._calibration import bin_rows
 from plug_sklearn.evaluation._drawing import (
     add_legend,
     check_axes,
+    check_table,
     finish_axes,
     make_axes,
+    style_line,
 )
-from plug_sklearn.evaluation._probabilities import refuse_without_probabilities
-from plug_sklearn.evaluation._styles import style_line
-from plug_sklearn.evaluation._tables import check_table
+from plug_sklearn.evaluation._probabilities import check_probabilistic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("probability", "frequency")
-#: What scikit-learn calls the line on which a perfectly calibrated curve would lie.
+#: Label of scikit-learn's diagonal line.
 REFERENCE = "Perfectly calibrated"
 
 
 class ReliabilityDisplay(CalibrationDisplay):
-    """Scikit-learn's calibration diagram, for any number of classes, with its error.
+    """Reliability diagram for any number of classes, with the calibration error.
 
     Parameters
     ----------
     bins : DataFrame
         What :func:`calibration_bins` returns.
     ece : float
-        What :func:`expected_calibration_error` returns, for the legend.
+        Calibration error for the legend, as :func:`expected_calibration_error` returns
+        it.
     y_prob : ndarray of shape (n_samples,), default=None
-        The probabilities in the bins.
+        The probabilities that are in the bins.
     estimator_name : str, default=None
         Name for the legend.
     method : {"confidence", "positive"}, default="confidence"
-        What the probabilities are of.
+        Whether the probabilities are those of the predicted or of the positive class.
     pos_label : object, default=None
-        The positive one of two labels, for the axes' labels.
+        The positive one of two labels, for the labels of the axes.
 
     Attributes
     ----------
@@ -55,14 +56,14 @@ class ReliabilityDisplay(CalibrationDisplay):
     line_ : Line2D
         The curve.
     ax_ : Axes
-        What was drawn on.
+        The axes.
     figure_ : Figure
         Its figure.
 
     See Also
     --------
     expected_calibration_error : The number alone.
-    sklearn.calibration.CalibrationDisplay : What it extends.
+    sklearn.calibration.CalibrationDisplay : The base class, for two classes.
 
     Examples
     --------
@@ -111,13 +112,14 @@ class ReliabilityDisplay(CalibrationDisplay):
         Parameters
         ----------
         ax : Axes, default=None
-            What to draw on; None: a new figure.
+            Where to draw; None: a new figure.
         name : str, default=None
             Name for the legend; None: ``estimator_name``.
         ref_line : bool, default=True
-            Whether to draw where perfect calibration would lie.
+            Whether to draw the diagonal of perfect calibration.
         **kwargs : dict
-            Given to matplotlib's ``plot``. Curves on the same axes differ without it.
+            Passed to matplotlib's ``plot``. By default, each curve on the same axes
+            has a style of its own.
 
         Returns
         -------
@@ -165,7 +167,7 @@ class ReliabilityDisplay(CalibrationDisplay):
         ref_line: bool = True,
         **kwargs: Any,  # noqa: ANN401 - matplotlib's
     ) -> Self:
-        """Draw the diagram of labels and probabilities.
+        """Draw the diagram of given labels and probabilities.
 
         Parameters
         ----------
@@ -174,9 +176,9 @@ class ReliabilityDisplay(CalibrationDisplay):
         y_proba : array-like of shape (n_samples,) or (n_samples, n_classes)
             Probabilities of the positive class, or of each class.
         n_bins, strategy, method, closed, labels, pos_label : see below
-            As in :func:`expected_calibration_error`, for the diagram and for the error
-            in its legend. Without a ``method``, ``"positive"`` for two classes, as
-            scikit-learn draws them, and ``"confidence"`` for more.
+            As in :func:`expected_calibration_error`. The default ``method`` is
+            ``"positive"`` for two classes, as in scikit-learn, and ``"confidence"`` for
+            more.
         name : str, default=None
             Name for the legend.
         ax, ref_line, **kwargs : see below
@@ -192,29 +194,20 @@ class ReliabilityDisplay(CalibrationDisplay):
         ImportError
             If matplotlib is not installed.
         ValueError
-            If a parameter is not what it must be.
+            If a parameter is invalid.
         """
-        caller = f"{cls.__name__}.from_predictions"
-        check_axes(ax, 1, caller)
+        owner = f"{cls.__name__}.from_predictions"
+        check_axes(ax, 1, owner)
         probabilities = np.asarray(y_proba)
-        is_binary = probabilities.ndim < 2 or probabilities.shape[1] == 2
         if method is None:
+            is_binary = probabilities.ndim < 2 or probabilities.shape[1] == 2
             method = "positive" if is_binary else "confidence"
-        binned = bin_rows(
-            y_true,
-            probabilities,
-            n_bins=n_bins,
-            strategy=strategy,
-            method=method,
-            closed=closed,
-            labels=labels,
-            pos_label=pos_label,
-            owner=caller,
-        )
+        binning = (n_bins, strategy, method, closed)
+        rows = bin_rows(owner, y_true, probabilities, binning, labels, pos_label)
         display = cls(
-            tabulate_bins(binned),
-            measure_gap(binned),
-            y_prob=binned.probability,
+            rows.tabulate(),
+            rows.measure_error(),
+            y_prob=rows.probability,
             estimator_name=name,
             method=method,
             pos_label=pos_label,
@@ -228,30 +221,24 @@ class ReliabilityDisplay(CalibrationDisplay):
         X: Any,  # noqa: ANN401 - whatever it takes
         y: ArrayLike,
         *,
-        n_bins: int = 10,
-        strategy: str = "uniform",
-        method: str | None = None,
-        closed: str = "right",
-        pos_label: object = None,
         name: str | None = None,
         ax: Axes | None = None,
-        ref_line: bool = True,
-        **kwargs: Any,  # noqa: ANN401 - matplotlib's
+        **kwargs: Any,  # noqa: ANN401 - see from_predictions
     ) -> Self:
-        """Draw the diagram of a fitted classifier, on rows it was not fitted on.
+        """Draw the diagram of a fitted classifier, for rows it was not fitted on.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted.
+            A fitted classifier.
         X, y : array-like of shape (n_samples, ...)
             Rows and their labels.
-        n_bins, strategy, method, closed, pos_label : see below
-            As in :meth:`from_predictions`.
         name : str, default=None
             Name for the legend; None: that of the estimator's class.
-        ax, ref_line, **kwargs : see below
-            As in :meth:`plot`.
+        ax : Axes, default=None
+            Where to draw; None: a new figure.
+        **kwargs : dict
+            Further arguments of :meth:`from_predictions`, such as ``n_bins``.
 
         Returns
         -------
@@ -263,22 +250,16 @@ class ReliabilityDisplay(CalibrationDisplay):
         ImportError
             If matplotlib is not installed.
         ValueError
-            If a parameter is not what it must be.
+            If a parameter is invalid.
         """
-        caller = f"{cls.__name__}.from_estimator"
-        check_axes(ax, 1, caller)
-        refuse_without_probabilities(estimator, caller)
+        owner = f"{cls.__name__}.from_estimator"
+        check_axes(ax, 1, owner)
+        check_probabilistic(estimator, owner, is_fitted=True)
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),
-            n_bins=n_bins,
-            strategy=strategy,
-            method=method,
-            closed=closed,
             labels=estimator.classes_,
-            pos_label=pos_label,
             name=type(estimator).__name__ if name is None else name,
             ax=ax,
-            ref_line=ref_line,
             **kwargs,
         )
