@@ -328,12 +328,11 @@ one-column frame
         self._poolings = self._read_poolings()
         self._check_parameters()
         texts = read_texts(X, OWNER)
-        parts = self._read_parts()
         geometry = read_geometry(load_config(self._source), self.stack)
         self.layers_ = resolve_positions(
             self.layers, geometry.n_layers, parameter="layers", owner=OWNER
         )
-        self.parts_ = self._name_parts(parts)
+        self.parts_ = self._name_parts()
         self.hidden_size_ = geometry.hidden_size
         self.n_model_layers_ = geometry.n_layers
         self.model_revision_ = find_commit(self._source)
@@ -583,9 +582,9 @@ one-column frame
             f"Got {pooling!r} instead."
         )
 
-    def _name_parts(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+    def _name_parts(self) -> tuple[str, ...]:
         """Name what axis 2 holds."""
-        poolings = self._read_poolings()
+        parts, poolings = self._read_parts(), self._read_poolings()
         if poolings is None or len(poolings) == 1:
             return parts
         return tuple(f"{part}_{pooling}" for part in parts for pooling in poolings)

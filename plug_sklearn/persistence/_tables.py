@@ -218,13 +218,20 @@ class Turn(Table):
     stripped_right: str
 
 
+class Chat(Table):
+    """The chat template of conversations in ``fit``."""
+
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    time: str | None
+
+
 class EmbedderTable(Table):
     """A fitted :class:`HFEmbeddingTransformer`, without the weights of its model."""
 
     kind: Literal["HFEmbeddingTransformer"]
     parameters: Parameters
     layers: list[Position] = Field(min_length=1)
-    parts: list[Literal["rs", "attn", "mlp"]] = Field(min_length=1)
+    parts: list[str] = Field(min_length=1)
     hidden_size: Annotated[int, Field(ge=1, le=2**20)]
     n_model_layers: Annotated[int, Field(ge=1, le=2**16)]
     model_revision: str | None
@@ -232,6 +239,8 @@ class EmbedderTable(Table):
     stack: Literal["encoder", "decoder"] | None
     # Only written with a chat template, so that older files are valid too.
     turn: Turn | None = None
+    # As above, with conversations.
+    chat: Chat | None = None
 
     @staticmethod
     def describe(embedder: Any) -> Described:  # noqa: ANN401 - as above
@@ -248,6 +257,9 @@ class EmbedderTable(Table):
         turn = embedder._find_turn()
         if turn is not None:
             values["turn"] = asdict(turn)
+        chat = embedder._find_chat()
+        if chat is not None:
+            values["chat"] = asdict(chat)
         return values, {}
 
     def expect_tensors(self) -> dict[str, Expected]:
@@ -264,8 +276,8 @@ class EmbedderTable(Table):
             if folder.is_dir():
                 require_safetensors(str(folder), str(embedder.adapter))
         _check_positions("layers", self.layers, self.n_model_layers)
-        if len(set(self.parts)) < len(self.parts):
-            raise ValueError(f"its parts must differ: {self.parts}")
+        if tuple(self.parts) != embedder._name_parts():
+            raise ValueError(f"its parts are not those of its parameters: {self.parts}")
         embedder.layers_ = tuple(self.layers)
         embedder.parts_ = tuple(self.parts)
         embedder.hidden_size_ = self.hidden_size
@@ -274,6 +286,9 @@ class EmbedderTable(Table):
         embedder._origin = self.origin
         embedder._stack = self.stack
         embedder._turn = None if self.turn is None else self.turn.model_dump()
+        embedder._turn_is_open = embedder.generation_prompt
+        embedder._chat = None if self.chat is None else self.chat.model_dump()
+        embedder._poolings = embedder._read_poolings()
         return embedder
 
 

@@ -27,6 +27,16 @@ _NUMBERS = frozenset(
         *(f"float{bits}" for bits in (16, 32, 64)),
     ]
 )
+#: Parameters that files of earlier releases lack, and what these files mean by it.
+_ADDED: dict[str, dict[str, Any]] = {
+    "HFEmbeddingTransformer": {
+        "activation_dtype": "float32",
+        "generation_prompt": False,
+        "pool_over": "prompt",
+        "roles": None,
+    },
+    "LayerAggregator": {"part_names": None},
+}
 
 
 class _ModelArguments(BaseModel):
@@ -80,6 +90,7 @@ def read_parameters(
     missing or unknown, or a value is invalid.
     """
     owner = kind.__name__
+    plain = {**_ADDED.get(owner, {}), **plain}
     expected = set(list_parameters(kind))
     for what, names in (
         ("lacks", expected - set(plain)),

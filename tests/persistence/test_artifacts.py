@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 import torch
 from _fitted import QUICK, X, Y, fit_cnn, fit_mlp, fit_pipeline, rewrite
+from numpy.testing import assert_array_equal
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -331,3 +332,39 @@ def test_loading_draws_from_no_global_generator(tmp_path: Path) -> None:
     load_artifacts(tmp_path / "probe")
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002 - as above
+
+
+def test_embedder_of_conversations_and_poolings_comes_back(
+    llama: str, tmp_path: Path
+) -> None:
+    said = [[{"role": "user", "content": "Gold?"}, {"role": "a", "content": "Yes."}]]
+    embedder = HFEmbeddingTransformer(
+        llama,
+        device="cpu",
+        parts=("attn", "rs"),
+        pooling=["mean", "last"],
+        roles=["a"],
+        activation_dtype="float16",
+    )
+    expected = embedder.fit_transform(said)
+    save_artifacts(embedder, tmp_path / "embedder")
+    again = load_artifacts(tmp_path / "embedder", device="cpu")
+    assert again.parts_ == ("attn_mean", "attn_last", "rs_mean", "rs_last")
+    assert_array_equal(again.transform(said), expected)
+
+
+def test_file_of_an_earlier_release_pools_over_the_whole_prompt(
+    llama: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "embedder"
+    embedder = HFEmbeddingTransformer(llama, prompt_template="Is it {text}?")
+    save_artifacts(embedder.fit(["a"]), path)
+
+    def leave_out(written: dict[str, Any]) -> None:
+        for name in ("activation_dtype", "generation_prompt", "pool_over", "roles"):
+            del written["estimator"]["parameters"][name]
+
+    rewrite(path, leave_out)
+    again = load_artifacts(path, device="cpu")
+    assert again.get_params()["pool_over"] == "prompt"
+    assert again.selected_tokens(["gold"]) == [["?"]]

@@ -204,5 +204,5 @@ def _digest_weights(model: nn.Module) -> str:
     for name, weight in sorted(_list_weights(model), key=lambda pair: pair[0]):
         digest.update(f"{name}:{weight.dtype}:{tuple(weight.shape)};".encode())
         stored = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(memoryview(stored.numpy()))
+        digest.update(stored.numpy().tobytes())
     return digest.hexdigest()
