@@ -1,6 +1,7 @@
 """The embedder with a store, in one process and in several."""
 
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,15 +94,84 @@ def test_more_layers_compute_the_missing_ones_only(
         {"truncation_side": "right"},
         {"dtype": "bfloat16"},
         {"attn_implementation": "eager"},
+        {"model_kwargs": {"rms_norm_eps": 10.0}},
+        {"quantization": "8bit"},
     ],
 )
 def test_what_changes_activations_never_meets_in_the_store(
-    llama: str, tmp_path: Path, computed: list[Any], parameters: dict[str, Any]
+    llama: str, tmp_path: Path, parameters: dict[str, Any]
 ) -> None:
     embed(llama, tmp_path)
-    computed.clear()
     embed(llama, tmp_path, **parameters)
-    assert len(computed) == len(TEXTS)
+    with ActivationStore(tmp_path) as store:
+        assert len(store) == 2 * len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"model_kwargs": {"rms_norm_eps": 10.0}}, {"quantization": "8bit"}]
+)
+def test_stored_states_are_those_of_the_weights_as_they_are_loaded(
+    llama: str, tmp_path: Path, parameters: dict[str, Any]
+) -> None:
+    plain = embed(llama, tmp_path)
+    expected = embed(llama, None, **parameters)
+    assert not np.allclose(plain, expected, atol=0.01)
+    assert_allclose(embed(llama, tmp_path, **parameters), expected, rtol=1e-5)
+    assert_array_equal(embed(llama, tmp_path), plain)
+
+
+@pytest.mark.parametrize("first", ["encoder", "decoder"])
+def test_stacks_of_one_model_never_meet_in_the_store(
+    t5: str, tmp_path: Path, first: str
+) -> None:
+    expected = {s: embed(t5, None, stack=s, layers=[0]) for s in ("encoder", "decoder")}
+    assert not np.allclose(expected["encoder"], expected["decoder"], atol=0.01)
+    for stack in (first, "encoder", "decoder"):
+        found = embed(t5, tmp_path, stack=stack, layers=[0])
+        assert_allclose(found, expected[stack], rtol=1e-5)
+
+
+def test_adapters_never_meet_in_the_store(llama: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    adapters: list[str | None] = [None]
+    for rank in (1, 2):
+        folder = tmp_path / f"rank_{rank}"
+        train_adapter("AutoModel", llama, folder, peft.LoraConfig(**LORA | {"r": rank}))
+        adapters.append(str(folder))
+    expected = [embed(llama, None, adapter=adapter) for adapter in adapters]
+    for other in (1, 2):
+        assert not np.allclose(expected[other], expected[other - 1], atol=0.1)
+    for _ in range(2):
+        for adapter, states in zip(adapters, expected, strict=True):
+            found = embed(llama, store, adapter=adapter)
+            assert_allclose(found, states, rtol=1e-5, atol=1e-5)
+    with ActivationStore(store) as opened:
+        assert len(opened) == len(adapters) * len(TEXTS)
+
+
+def test_texts_of_a_failed_transform_are_free_while_the_store_stays_open(
+    llama: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    embedder = HFEmbeddingTransformer(
+        str(folder), device="cpu", store=tmp_path / "store"
+    ).fit(TEXTS)
+    release_models()
+    weights = (folder / "model.safetensors").rename(tmp_path / "away")
+    with ActivationStore(tmp_path / "store"):
+        with pytest.raises((OSError, ValueError)):
+            embedder.transform(TEXTS)
+        weights.rename(folder / "model.safetensors")
+        # Claims that were kept would be waited for as long as the store is open.
+        found: list[np.ndarray] = []
+        again = threading.Thread(
+            target=lambda: found.append(embedder.transform(TEXTS)), daemon=True
+        )
+        again.start()
+        again.join(timeout=60)
+        assert found, "the texts are still claimed"
+    assert_allclose(found[0], embed(llama, None), rtol=1e-5, atol=1e-5)
 
 
 def test_other_weights_never_meet_in_the_store(
