@@ -21,8 +21,8 @@
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy._anatomy import Anatomy, register_anatomy
 from plug_sklearn.embedding.models._models import release_models
-from plug_sklearn.embedding.store._catalog import StoredModel
-from plug_sklearn.embedding.store._failures import StoreError
+from plug_sklearn.embedding.store._database import StoreError
+from plug_sklearn.embedding.store._settings import StoredModel
 from plug_sklearn.embedding.store._store import ActivationStore
 
 __all__ = [

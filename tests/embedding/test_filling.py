@@ -21,7 +21,7 @@ from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import release_models
 from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding.store import _recall
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding import ActivationStore
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"{name} is a {kind}" for name in NAMES for kind in ("metal", "gas")]

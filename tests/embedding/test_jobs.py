@@ -24,7 +24,7 @@ from plug_sklearn.embedding._jobs import (
 )
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 from plug_sklearn.embedding.store import _registry
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding import ActivationStore
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"The metal {name} has number {n}." for name in NAMES for n in range(12)]

@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
+from plug_sklearn.embedding import ActivationStore
 from plug_sklearn.embedding.store import _recall
 from plug_sklearn.embedding.store._recall import Recall, digest_text, note_repetition
-from plug_sklearn.embedding.store._store import ActivationStore
 
 PARTS = ("rs", "attn", "mlp")
 TEXTS = [f"{word} {n}" for word in ("a", "b", "c") for n in range(7)]
