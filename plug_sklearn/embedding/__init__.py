@@ -2,7 +2,7 @@
 
 ``_transformer``
     :class:`HFEmbeddingTransformer`, the estimator.
-``_filling``, ``_jobs``
+``_embed``
     Texts → rows of activations, through a store; the work split over workers.
 ``_language_model``
     A model, its prompts and its pooling in one: distinct texts → activations.

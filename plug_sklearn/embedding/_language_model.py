@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.anatomy._families import Stack
+from plug_sklearn.embedding.models._adapter_files import find_adapter
 from plug_sklearn.embedding.models._geometry import Geometry, read_geometry
-from plug_sklearn.embedding.models._identity import warn_of_change
+from plug_sklearn.embedding.models._identity import identify_model, warn_of_change
 from plug_sklearn.embedding.models._missing import require_weights
 from plug_sklearn.embedding.models._models import (
     FETCHING,
@@ -37,6 +38,7 @@ from plug_sklearn.embedding.prompts._turns import (
     describe_difference,
     render_turn,
 )
+from plug_sklearn.embedding.store._store import ActivationStore
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
@@ -227,8 +229,16 @@ class LanguageModel:
             forward, prompts, self.batch_tokens, trial.way, trial.beyond
         )
 
+    def register(self, store: ActivationStore) -> bytes:
+        """Give a store's key of the model and its settings."""
+        settings = self.describe()
+        adapter = find_adapter(self.source, self.weights.adapter)
+        if adapter is not None:
+            settings["adapter"] = identify_model(adapter, store.path)
+        return store.register(identify_model(self.source, store.path), **settings)
+
     def describe(self) -> dict[str, Any]:
-        """Give all that changes a text's activations, as JSON, but for the model."""
+        """Give all that changes a text's activations, except model and pooling."""
         weights, turn = self.weights, self.turn
         settings = {
             "reading": READING,
@@ -238,7 +248,6 @@ class LanguageModel:
             "model_kwargs": joblib.hash(
                 {k: v for k, v in weights.model_kwargs.items() if k not in FETCHING}
             ),
-            "pooling": self.pooling,
             "stack": self._find_stack(),
             **asdict(self.prompts),
         }

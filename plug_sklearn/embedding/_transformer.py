@@ -20,7 +20,7 @@ from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
 from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
-from plug_sklearn.embedding._filling import fill_rows
+from plug_sklearn.embedding._embed import EmbeddingJob
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding.models._geometry import read_geometry
 from plug_sklearn.embedding.models._identity import find_origin
@@ -563,18 +563,17 @@ one-column frame
                 # even where it shows nothing.
                 progress = show_progress(len(texts), "Embedding", "text")
                 report = shown.enter_context(progress).update
-            fill_rows(
+            EmbeddingJob(
                 model,
                 texts,
-                activations,
-                rows,
-                self.layers_,
-                self.parts_,
-                store=None if self.store is None else expanduser(self.store),
+                layers=np.array(self.layers_),
+                parts=np.array(self.parts_),
+                out=activations,
+                rows=rows,
                 n_jobs=self.n_jobs,
                 spread=chooses,
                 report=report,
-            )
+            ).run(None if self.store is None else expanduser(self.store))
         model.tell_changes()
         model.warn_of_other_turn()
 

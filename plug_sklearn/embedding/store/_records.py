@@ -226,7 +226,7 @@ class Records:
                 )
 
     def _keep_right(self, digest: bytes) -> list[tuple[int, Layout]]:
-        """Delete the damaged records of a prompt, and list the layouts of the others."""
+        """Delete the damaged records of a prompt, and list the others' layouts."""
         found = [(number, layout) for number, layout, _ in self._find(digest)]
         right = [(number, layout) for number, layout in found if layout is not None]
         if len(right) < len(found):
@@ -265,11 +265,11 @@ class Records:
         for number, known in self._layouts.items():
             if known is not None and known.description == layout.description:
                 return number
-        number = self._connection.execute(
+        inserted = self._connection.execute(
             "INSERT INTO layouts (description) VALUES (?)",
             (layout.description.decode(),),
-        ).lastrowid
-        assert number is not None
+        )
+        number = int(inserted.lastrowid or 0)
         self._layouts[number] = layout
         return number
 
@@ -314,7 +314,8 @@ def move_records(connection: sqlite3.Connection, folder: Path) -> Path:
 
 def _find_file(connection: sqlite3.Connection) -> tuple[int, int]:
     """Find the number of the file of vectors, and its bytes in use."""
-    found = connection.execute("SELECT generation, n_bytes FROM store").fetchone()
-    if found is None or not all(isinstance(number, int) for number in found):
+    row = connection.execute("SELECT generation, n_bytes FROM store").fetchone()
+    if row is None or not all(isinstance(number, int) for number in row):
         raise sqlite3.DatabaseError("it does not tell where its vectors are")
-    return found
+    generation, n_bytes = row
+    return generation, n_bytes

@@ -63,11 +63,11 @@ class VectorFile:
         self.end = end
         self._file: FileIO | None = None
         self._buffer = memoryview(b"")
-        how, flag = ("r+b", os.O_CREAT) if write else ("rb", 0)
+        mode, flag = ("r+", os.O_CREAT) if write else ("r", 0)
         # Where the file is gone, all records are damaged.
         with suppress(FileNotFoundError):
-            self._file = open(
-                path, how, buffering=0, opener=lambda p, f: os.open(p, f | flag, 0o666)
+            self._file = FileIO(
+                path, mode, opener=lambda name, f: os.open(name, f | flag, 0o666)
             )
 
     def read(self, start: int, size: int) -> memoryview:

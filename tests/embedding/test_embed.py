@@ -18,10 +18,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding import release_models
+from plug_sklearn.embedding import ActivationStore, _embed, release_models
 from plug_sklearn.embedding._language_model import LanguageModel
-from plug_sklearn.embedding.store import _recall
-from plug_sklearn.embedding import ActivationStore
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"{name} is a {kind}" for name in NAMES for kind in ("metal", "gas")]
@@ -84,7 +82,6 @@ def test_more_layers_compute_the_missing_ones_only(
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"pooling": "mean"},
         {"token_filter": "special"},
         {"eos_token": "<|im_end|>"},
         {"prompt_template": "{text}."},
@@ -176,6 +173,23 @@ def test_texts_of_a_failed_transform_are_free_while_the_store_stays_open(
     assert_allclose(found[0], embed(llama, None), rtol=1e-5, atol=1e-5)
 
 
+def test_poolings_stand_side_by_side_in_the_store(
+    llama: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    poolings = ("last", "mean", "max", "first")
+    expected = {pooling: embed(llama, None, pooling=pooling) for pooling in poolings}
+    for pooling in poolings:
+        found = embed(llama, tmp_path, pooling=pooling)
+        assert_allclose(found, expected[pooling], rtol=1e-5, atol=1e-5)
+    computed.clear()
+    for pooling in poolings:
+        found = embed(llama, tmp_path, pooling=pooling)
+        assert_allclose(found, expected[pooling], rtol=1e-5, atol=1e-5)
+    assert not computed
+    with ActivationStore(tmp_path) as store:
+        assert len(store) == len(TEXTS)
+
+
 def test_other_weights_never_meet_in_the_store(
     llama: str, bert: str, tmp_path: Path, computed: list[Any]
 ) -> None:
@@ -241,8 +255,8 @@ def test_grid_search_in_two_processes_reads_each_text_once(
 def test_second_reading_without_a_store_hints_at_it_once(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_recall, "_SEEN", {})
-    monkeypatch.setattr(_recall, "_HINTED", [])
+    monkeypatch.setattr(_embed, "_seen", {})
+    monkeypatch.setattr(_embed, "_hinted", [])
     embed(llama, None)
     with pytest.warns(UserWarning, match="store='some/folder'"):
         embed(llama, None)
