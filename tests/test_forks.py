@@ -16,8 +16,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
 from plug_sklearn._forks import make_lock
+from plug_sklearn.embedding import _embed
 from plug_sklearn.embedding.models import _models
-from plug_sklearn.embedding.store import _recall
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"{name} is a {kind}" for name in NAMES for kind in ("metal", "gas")]
@@ -37,8 +37,8 @@ os.register_at_fork(before=forks.set)
 @pytest.fixture
 def unhinted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what this test reads from being a repetition in another."""
-    monkeypatch.setattr(_recall, "_SEEN", {})
-    monkeypatch.setattr(_recall, "_HINTED", [])
+    monkeypatch.setattr(_embed, "_seen", {})
+    monkeypatch.setattr(_embed, "_hinted", [])
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 ``_transformer``
     :class:`HFEmbeddingTransformer`, the estimator.
-``_filling``, ``_jobs``
+``_embed``
     Texts → rows of activations, through a store; the work split over workers.
 ``_language_model``
     A model, its prompts and its pooling in one: distinct texts → activations.
@@ -21,8 +21,8 @@
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy._anatomy import Anatomy, register_anatomy
 from plug_sklearn.embedding.models._models import release_models
-from plug_sklearn.embedding.store._catalog import StoredModel
-from plug_sklearn.embedding.store._failures import StoreError
+from plug_sklearn.embedding.store._database import StoreError
+from plug_sklearn.embedding.store._settings import StoredModel
 from plug_sklearn.embedding.store._store import ActivationStore
 
 __all__ = [

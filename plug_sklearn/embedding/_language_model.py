@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import joblib
@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.anatomy._families import Stack
+from plug_sklearn.embedding.models._adapter_files import find_adapter
 from plug_sklearn.embedding.models._geometry import Geometry, read_geometry
-from plug_sklearn.embedding.models._identity import warn_of_change
+from plug_sklearn.embedding.models._identity import identify_model, warn_of_change
 from plug_sklearn.embedding.models._missing import require_weights
 from plug_sklearn.embedding.models._models import (
     FETCHING,
@@ -42,6 +43,7 @@ from plug_sklearn.embedding.prompts._templates import (
     render_turn,
 )
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.store._store import ActivationStore
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
@@ -66,8 +68,6 @@ class LanguageModel:
         How its weights are loaded.
     prompts : PromptOptions
         What a prompt is made of.
-    poolings : tuple of str, or None
-        The poolings that axis 2 holds for each part; None keeps every token.
     stack : str
         As in :class:`~plug_sklearn.HFEmbeddingTransformer`.
     batch_tokens : int
@@ -89,7 +89,6 @@ class LanguageModel:
     source: ModelSource
     weights: WeightOptions
     prompts: PromptOptions
-    poolings: tuple[str, ...] | None
     stack: str
     batch_tokens: int
     verbose: bool = False
@@ -213,17 +212,15 @@ class LanguageModel:
                 "fit again."
             )
 
-    def compute(
-        self, texts: Sequence[Text], layers: Sequence[int], parts: Sequence[str]
-    ) -> Iterator[Batch]:
+    def compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
         """Run texts through the model, each once.
 
         Parameters
         ----------
         texts : sequence of str or Conversation
             Distinct texts.
-        layers, parts : sequence
-            What to read.
+        asked : Request
+            What to read, of the stack that the model's options name.
 
         Yields
         ------
@@ -235,16 +232,14 @@ float32
             (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
         """
         try:
-            yield from self.run(self.read_prompts(texts), layers, parts)
+            yield from self.run(self.read_prompts(texts), asked)
         except NonFiniteStatesError as error:
             raise error.rename(texts) from None
 
-    def run(
-        self, prompts: TokenizedPrompts, layers: Sequence[int], parts: Sequence[str]
-    ) -> Iterator[Batch]:
+    def run(self, prompts: TokenizedPrompts, asked: Request) -> Iterator[Batch]:
         """Do the same for texts that are tokens already."""
         stack = self.geometry.stack
-        request = Request(tuple(layers), tuple(parts), self.poolings, stack)
+        request = replace(asked, stack=stack)
         loaded = load_model(self.source, self.weights)
         require_weights(loaded, stack, self.source.name)
         forward = ForwardPass(loaded, request)
@@ -263,8 +258,19 @@ float32
             forward, prompts, self.batch_tokens, trial.way, trial.beyond
         )
 
+    def register(self, store: ActivationStore, *, conversations: bool = False) -> bytes:
+        """Give a store's key of the model and its settings.
+
+        What renders conversations is among them only if ``conversations`` are read.
+        """
+        settings = self.describe(conversations=conversations)
+        adapter = find_adapter(self.source, self.weights.adapter)
+        if adapter is not None:
+            settings["adapter"] = identify_model(adapter, store.path)
+        return store.register(identify_model(self.source, store.path), **settings)
+
     def describe(self, *, conversations: bool = False) -> dict[str, Any]:
-        """Give all that changes a text's activations, as JSON, but for the model."""
+        """Give all that changes a text's activations, except model and pooling."""
         weights, turn = self.weights, self.turn
         settings = {
             "reading": READING,
@@ -274,7 +280,6 @@ float32
             "model_kwargs": joblib.hash(
                 {k: v for k, v in weights.model_kwargs.items() if k not in FETCHING}
             ),
-            "poolings": self.poolings,
             "stack": self._find_stack(),
             **asdict(self.prompts),
         }

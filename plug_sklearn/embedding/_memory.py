@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -80,22 +81,41 @@ def put_states(
     """
     if out.dtype == object:
         for row, item in zip(rows, states, strict=True):
-            out[row] = _cast(np.asarray(item), dtype)
+            out[row] = cast_states(np.asarray(item), dtype)
     else:
-        out[rows] = _cast(np.asarray(states), dtype)
+        out[rows] = cast_states(np.asarray(states), dtype)
 
 
-def _cast(
+def cast_states(
     states: NDArray[np.floating], dtype: np.dtype[np.floating]
 ) -> NDArray[np.floating]:
+    """Turn states into the dtype of activations.
+
+    Raises a FloatingPointError if a state is too large for it.
+    """
     with np.errstate(over="ignore"):
         cast: NDArray[np.floating] = states.astype(dtype, copy=False)
     if dtype != np.float32 and not np.isfinite(cast).all():
-        raise FloatingPointError(
-            f"The 'activation_dtype' parameter of {OWNER} must be 'float32' for states "
-            f"as large as {np.abs(states).max():.3g}. Got {dtype.name!r} instead."
-        )
+        raise _refuse_dtype(dtype)
     return cast
+
+
+def require_finite(
+    out: NDArray[Any], rows: NDArray[np.int64], dtype: np.dtype[np.floating]
+) -> None:
+    """Refuse rows that hold states too large for the dtype of activations."""
+    if dtype == np.float32:
+        return
+    for row in rows:
+        if not np.isfinite(out[row]).all():
+            raise _refuse_dtype(dtype)
+
+
+def _refuse_dtype(dtype: np.dtype[np.floating]) -> FloatingPointError:
+    return FloatingPointError(
+        f"The 'activation_dtype' parameter of {OWNER} must be 'float32' for states "
+        f"that are too large for {dtype.name}. Got {dtype.name!r} instead."
+    )
 
 
 def _show(n_bytes: int) -> str:

@@ -20,7 +20,7 @@ from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
 from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
-from plug_sklearn.embedding._filling import fill_rows
+from plug_sklearn.embedding._embed import EmbeddingJob
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding._memory import count_bytes, refuse_too_large
 from plug_sklearn.embedding.models._geometry import read_geometry
@@ -657,7 +657,6 @@ one-column frame
             source=self._source,
             weights=weights,
             prompts=prompts,
-            poolings=self._read_poolings(),
             stack=self.stack,
             batch_tokens=choose_budget(self.batch_tokens, device),
             verbose=bool(self.verbose),
@@ -700,19 +699,19 @@ one-column frame
                 # even where it shows nothing.
                 progress = show_progress(len(texts), "Embedding", "text")
                 report = shown.enter_context(progress).update
-            fill_rows(
+            EmbeddingJob(
                 model,
                 texts,
-                activations,
-                rows,
-                self.layers_,
-                self._read_parts(),
-                store=None if self.store is None else expanduser(self.store),
+                layers=self.layers_,
+                parts=self._read_parts(),
+                poolings=self._read_poolings(),
+                out=activations,
+                dtype=np.dtype(self.activation_dtype),
+                rows=rows,
                 n_jobs=self.n_jobs,
                 spread=chooses,
                 report=report,
-                dtype=np.dtype(self.activation_dtype),
-            )
+            ).run(None if self.store is None else expanduser(self.store))
         model.tell_changes()
         model.warn_of_other_turn()
 

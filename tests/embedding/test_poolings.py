@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -17,7 +18,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding import _memory
+from plug_sklearn.embedding import ActivationStore, _memory
+from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding.passes import _forward
 
 PARTS = ("rs", "attn", "mlp")
@@ -217,7 +219,9 @@ def test_state_too_large_for_half_precision_is_an_error(
     monkeypatch.setattr(
         _forward.ForwardPass, "_collect", lambda *args: pooled(*args) * np.float32(1e6)
     )
-    with pytest.raises(FloatingPointError, match=r"'activation_dtype'.*as large as"):
+    with pytest.raises(
+        FloatingPointError, match=r"'activation_dtype'.*too large for float16"
+    ):
         embed(llama, activation_dtype="float16")
 
 
@@ -278,3 +282,95 @@ def test_selected_tokens_are_those_of_all_poolings(llama: str) -> None:
     assert tokens == [all_tokens[0], all_tokens[-1]]
     embedder = HFEmbeddingTransformer(llama, pooling=("last", "mean")).fit(TEXTS)
     assert embedder.selected_tokens(TEXTS[:1]) == [all_tokens]
+
+
+def test_subset_of_stored_poolings_takes_no_pass(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = {"store": tmp_path, "parts": PARTS}
+    expected = embed(llama, pooling=("last", "mean", "max"), **stored)
+    passes = count_passes(monkeypatch)
+    found = embed(llama, pooling=("max", "last"), **stored)
+    by_pooling = expected.reshape(len(TEXTS), 3, 3, 3, 16)
+    assert_array_equal(found, by_pooling[:, :, :, [2, 0]].reshape(len(TEXTS), 3, 6, 16))
+    assert_array_equal(embed(llama, pooling="mean", **stored), by_pooling[:, :, :, 1])
+    assert not passes
+
+
+def test_added_pooling_keeps_what_is_stored(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    compute = LanguageModel.compute
+    monkeypatch.setattr(
+        LanguageModel,
+        "compute",
+        lambda self, texts, what: asked.append(what) or compute(self, texts, what),
+    )
+    expected = embed(llama, pooling=("last", "mean"))
+    asked.clear()
+    embed(llama, pooling="last", store=tmp_path)
+    found = embed(llama, pooling=("last", "mean"), store=tmp_path)
+    assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert [one.poolings for one in asked] == [("last",), ("mean",)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("activation_dtype", ["float32", "float16"])
+def test_stored_tokens_come_back_without_a_pass(
+    llama: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    activation_dtype: str,
+) -> None:
+    ActivationStore(tmp_path, dtype=dtype).close()
+    parameters = {"pooling": None, "parts": PARTS, "layers": [2, 0]}
+    parameters["activation_dtype"] = activation_dtype
+    expected = embed(llama, **parameters)
+    stored = embed(llama, store=tmp_path, **parameters)
+    passes = count_passes(monkeypatch)
+    again = embed(llama, store=tmp_path, **parameters)
+    fewer = embed(
+        llama, store=tmp_path, **{**parameters, "layers": 0, "parts": ("mlp",)}
+    )
+    assert not passes
+    for found, kept, one, whole in zip(again, stored, fewer, expected, strict=True):
+        assert_array_equal(found, kept)
+        assert found.dtype == kept.dtype == whole.dtype
+        assert found.shape == whole.shape
+        assert_allclose(found, whole, rtol=1e-2, atol=1e-2)
+        assert_array_equal(one, found[:, 1:, 2:])
+    assert again[0] is again[4]
+
+
+def test_more_layers_of_stored_tokens_compute_what_is_missing(
+    llama: str, tmp_path: Path
+) -> None:
+    embed(llama, TEXTS[:2], pooling=None, layers=[1], store=tmp_path)
+    found = embed(llama, pooling=None, store=tmp_path, n_jobs=2)
+    for states, expected in zip(found, embed(llama, pooling=None), strict=True):
+        assert_allclose(states, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_and_pooled_activations_share_a_store(
+    llama: str, tmp_path: Path
+) -> None:
+    for pooling in ("last", None, "last", None):
+        found = embed(llama, pooling=pooling, store=tmp_path)
+        for states, expected in zip(found, embed(llama, pooling=pooling), strict=True):
+            assert_allclose(states, expected, rtol=1e-5, atol=1e-5)
+    with ActivationStore(tmp_path) as store:
+        assert len(store) == len(set(TEXTS))
+
+
+def test_damaged_tokens_are_computed_anew(llama: str, tmp_path: Path) -> None:
+    expected = embed(llama, pooling=None, store=tmp_path)
+    (file,) = tmp_path.glob("vectors-*.bin")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 255
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match="1 damaged records"):
+        found = embed(llama, pooling=None, store=tmp_path)
+    for states, whole in zip(found, expected, strict=True):
+        assert_allclose(states, whole, rtol=1e-5, atol=1e-5)

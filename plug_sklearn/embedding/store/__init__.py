@@ -2,14 +2,12 @@
 
 ``_store``
     :class:`ActivationStore`, what users open.
-``_recall``
-    Activations from a store where it holds them, from the model where not.
-``_holdings``, ``_records``, ``_formats``
-    What is held of each prompt; its bytes, with checksums; the versions of both.
-``_catalog``, ``_registry``
-    The models and settings of a store; which stores this process has open.
-``_claims``, ``_presence``
+``_records``
+    The vectors of prompts, with checksums.
+``_settings``
+    The models and settings of a store, and how much it holds of each.
+``_claims``
     Who computes what, over all processes; which of them still live.
-``_environments``, ``_compaction``, ``_failures``
-    LMDB, wrapped; giving space back; what can go wrong, said clearly.
+``_database``
+    The SQLite file: its tables and format, connections, and errors.
 """

@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from plug_sklearn import HFEmbeddingTransformer
-from plug_sklearn.embedding._jobs import (
+from plug_sklearn.embedding import ActivationStore
+from plug_sklearn.embedding._embed import (
     compute_in_jobs,
     cut_prompts,
     find_worker_device,
 )
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
-from plug_sklearn.embedding.store import _registry
-from plug_sklearn.embedding.store._store import ActivationStore
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"The metal {name} has number {n}." for name in NAMES for n in range(12)]
@@ -174,6 +173,10 @@ def cluster() -> Iterator[Client]:
         yield client
 
 
+def list_open_files() -> list[str]:
+    return [str(path.resolve()) for path in Path("/proc/self/fd").iterdir()]
+
+
 def test_cluster_gives_what_one_process_gives_and_only_the_client_writes(
     llama: str, cluster: Client, tmp_path: Path
 ) -> None:
@@ -185,8 +188,9 @@ def test_cluster_gives_what_one_process_gives_and_only_the_client_writes(
     assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     with ActivationStore(tmp_path / "store") as store:
         assert len(store) == len(TEXTS)
-    opened = cluster.run(lambda: len(_registry._environments))
-    assert list(opened.values()) == [0, 0]
+    files = cluster.run(list_open_files)
+    assert len(files) == 2
+    assert not any(str(tmp_path) in name for names in files.values() for name in names)
     assert_array_equal(embedder.transform(TEXTS), found)
 
 

@@ -1,6 +1,7 @@
 """The embedder with a store, in one process and in several."""
 
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,10 +18,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding import release_models
+from plug_sklearn.embedding import ActivationStore, _embed, release_models
 from plug_sklearn.embedding._language_model import LanguageModel
-from plug_sklearn.embedding.store import _recall
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding.passes._capture import Request
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"{name} is a {kind}" for name in NAMES for kind in ("metal", "gas")]
@@ -39,11 +39,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]
     seen: list[tuple[str, tuple[int, ...]]] = []
     compute = LanguageModel.compute
 
-    def spy(
-        self: LanguageModel, texts: Sequence[str], layers: Sequence[int], parts: object
-    ) -> Iterator[Any]:
-        seen.extend((text, tuple(layers)) for text in texts)
-        return compute(self, texts, layers, parts)
+    def spy(self: LanguageModel, texts: Sequence[str], asked: Request) -> Iterator[Any]:
+        seen.extend((text, asked.layers) for text in texts)
+        return compute(self, texts, asked)
 
     monkeypatch.setattr(LanguageModel, "compute", spy)
     return seen
@@ -83,7 +81,6 @@ def test_more_layers_compute_the_missing_ones_only(
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"pooling": "mean"},
         {"token_filter": "special"},
         {"eos_token": "<|im_end|>"},
         {"prompt_template": "{text}."},
@@ -93,15 +90,103 @@ def test_more_layers_compute_the_missing_ones_only(
         {"truncation_side": "right"},
         {"dtype": "bfloat16"},
         {"attn_implementation": "eager"},
+        {"model_kwargs": {"rms_norm_eps": 10.0}},
+        {"quantization": "8bit"},
     ],
 )
 def test_what_changes_activations_never_meets_in_the_store(
-    llama: str, tmp_path: Path, computed: list[Any], parameters: dict[str, Any]
+    llama: str, tmp_path: Path, parameters: dict[str, Any]
 ) -> None:
     embed(llama, tmp_path)
-    computed.clear()
     embed(llama, tmp_path, **parameters)
-    assert len(computed) == len(TEXTS)
+    with ActivationStore(tmp_path) as store:
+        assert len(store) == 2 * len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"model_kwargs": {"rms_norm_eps": 10.0}}, {"quantization": "8bit"}]
+)
+def test_stored_states_are_those_of_the_weights_as_they_are_loaded(
+    llama: str, tmp_path: Path, parameters: dict[str, Any]
+) -> None:
+    plain = embed(llama, tmp_path)
+    expected = embed(llama, None, **parameters)
+    assert not np.allclose(plain, expected, atol=0.01)
+    assert_allclose(embed(llama, tmp_path, **parameters), expected, rtol=1e-5)
+    assert_array_equal(embed(llama, tmp_path), plain)
+
+
+@pytest.mark.parametrize("first", ["encoder", "decoder"])
+def test_stacks_of_one_model_never_meet_in_the_store(
+    t5: str, tmp_path: Path, first: str
+) -> None:
+    expected = {s: embed(t5, None, stack=s, layers=[0]) for s in ("encoder", "decoder")}
+    assert not np.allclose(expected["encoder"], expected["decoder"], atol=0.01)
+    for stack in (first, "encoder", "decoder"):
+        found = embed(t5, tmp_path, stack=stack, layers=[0])
+        assert_allclose(found, expected[stack], rtol=1e-5)
+
+
+def test_adapters_never_meet_in_the_store(llama: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    adapters: list[str | None] = [None]
+    for rank in (1, 2):
+        folder = tmp_path / f"rank_{rank}"
+        train_adapter("AutoModel", llama, folder, peft.LoraConfig(**LORA | {"r": rank}))
+        adapters.append(str(folder))
+    expected = [embed(llama, None, adapter=adapter) for adapter in adapters]
+    for other in (1, 2):
+        assert not np.allclose(expected[other], expected[other - 1], atol=0.1)
+    for _ in range(2):
+        for adapter, states in zip(adapters, expected, strict=True):
+            found = embed(llama, store, adapter=adapter)
+            assert_allclose(found, states, rtol=1e-5, atol=1e-5)
+    with ActivationStore(store) as opened:
+        assert len(opened) == len(adapters) * len(TEXTS)
+
+
+def test_texts_of_a_failed_transform_are_free_while_the_store_stays_open(
+    llama: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    embedder = HFEmbeddingTransformer(
+        str(folder), device="cpu", store=tmp_path / "store"
+    ).fit(TEXTS)
+    # The store then knows the model without its weights.
+    embedder.transform(TEXTS[:1])
+    release_models()
+    weights = (folder / "model.safetensors").rename(tmp_path / "away")
+    with ActivationStore(tmp_path / "store"):
+        with pytest.raises(OSError, match=r"model\.safetensors"):
+            embedder.transform(TEXTS)
+        weights.rename(folder / "model.safetensors")
+        # Claims that were kept would be waited for as long as the store is open.
+        found: list[np.ndarray] = []
+        again = threading.Thread(
+            target=lambda: found.append(embedder.transform(TEXTS)), daemon=True
+        )
+        again.start()
+        again.join(timeout=60)
+        assert found, "the texts are still claimed"
+    assert_allclose(found[0], embed(llama, None), rtol=1e-5, atol=1e-5)
+
+
+def test_poolings_stand_side_by_side_in_the_store(
+    llama: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    poolings = ("last", "mean", "max", "first")
+    expected = {pooling: embed(llama, None, pooling=pooling) for pooling in poolings}
+    for pooling in poolings:
+        found = embed(llama, tmp_path, pooling=pooling)
+        assert_allclose(found, expected[pooling], rtol=1e-5, atol=1e-5)
+    computed.clear()
+    for pooling in poolings:
+        found = embed(llama, tmp_path, pooling=pooling)
+        assert_allclose(found, expected[pooling], rtol=1e-5, atol=1e-5)
+    assert not computed
+    with ActivationStore(tmp_path) as store:
+        assert len(store) == len(TEXTS)
 
 
 def test_other_weights_never_meet_in_the_store(
@@ -169,8 +254,8 @@ def test_grid_search_in_two_processes_reads_each_text_once(
 def test_second_reading_without_a_store_hints_at_it_once(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_recall, "_SEEN", {})
-    monkeypatch.setattr(_recall, "_HINTED", [])
+    monkeypatch.setattr(_embed, "_seen", {})
+    monkeypatch.setattr(_embed, "_hinted", [])
     embed(llama, None)
     with pytest.warns(UserWarning, match="store='some/folder'"):
         embed(llama, None)
