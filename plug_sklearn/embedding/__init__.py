@@ -2,6 +2,10 @@
 
 ``_transformer``
     :class:`HFEmbeddingTransformer`, the estimator.
+``_parameters``
+    Its parameters, checked, and the model that they describe.
+``_output``
+    Names, containers and tags of the activations that it gives.
 ``_embed``
     Texts → rows of activations, through a store; the work split over workers.
 ``_language_model``

@@ -3,38 +3,29 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from numbers import Integral
-from os.path import expanduser
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
 from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.embedding._embed import EmbeddingJob
-from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
+from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding._memory import count_bytes, refuse_too_large
+from plug_sklearn.embedding._output import ActivationOutput
+from plug_sklearn.embedding._parameters import OWNER, EmbeddingParameters
 from plug_sklearn.embedding.models._geometry import read_geometry
 from plug_sklearn.embedding.models._identity import find_origin
 from plug_sklearn.embedding.models._models import (
-    ModelSource,
-    WeightOptions,
     find_commit,
     load_config,
     load_tokenizer,
 )
 from plug_sklearn.embedding.passes._forward import NonFiniteStatesError
 from plug_sklearn.embedding.prompts._conversations import (
-    ChatTemplate,
     Conversation,
     Text,
     describe_chat_template,
@@ -44,17 +35,12 @@ from plug_sklearn.embedding.prompts._errors import (
     RefusedTextError,
     refuse_empty_texts,
 )
-from plug_sklearn.embedding.prompts._prompts import PromptOptions
-from plug_sklearn.embedding.prompts._templates import SLOT, ChatTurn, render_turn
+from plug_sklearn.embedding.prompts._templates import render_turn
 from plug_sklearn.embedding.prompts._texts import read_texts
-
-PARTS = ("rs", "attn", "mlp")
-POOLINGS = ("last", "first", "mean", "max")
-OWNER = "HFEmbeddingTransformer"
 
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
-    TransformerMixin, RecordsVersions, BaseEstimator, auto_wrap_output_keys=None
+    ActivationOutput, RecordsVersions, EmbeddingParameters, auto_wrap_output_keys=None
 ):
     """Texts → activations of a Hugging Face language model.
 
@@ -208,101 +194,6 @@ default="last"
     [['.']]
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "model_name": [str, Path],
-        "activation_dtype": [StrOptions({"float32", "float16"})],
-        "pool_over": [StrOptions({"auto", "prompt", "text"})],
-        "token_filter": [StrOptions({"special", "non_text"}), None],
-        "eos_token": [str, None],
-        "prompt_template": [str, None],
-        "chat_template": ["boolean"],
-        "generation_prompt": ["boolean"],
-        "special_tokens": [StrOptions({"parse", "literal"})],
-        "stack": [StrOptions({"auto", "encoder", "decoder"})],
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
-        "truncation_side": [StrOptions({"left", "right"})],
-        "batch_tokens": [
-            StrOptions({"auto"}),
-            Interval(Integral, 1, None, closed="left"),
-        ],
-        "device": [str],
-        "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
-        "attn_implementation": [str, None],
-        "quantization": [StrOptions({"4bit", "8bit"}), None],
-        "adapter": [str, Path, None],
-        "revision": [str, None],
-        "trust_remote_code": ["boolean"],
-        "model_kwargs": [dict, None],
-        "store": [str, Path, None],
-        "n_jobs": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(Integral, None, -1, closed="right"),
-            None,
-        ],
-        "verbose": ["verbose"],
-    }
-
-    def __init__(
-        self,
-        model_name: str | Path = "Qwen/Qwen3-0.6B",
-        *,
-        layers: str | int | Sequence[int] = "all",
-        parts: Sequence[str] = ("rs",),
-        pooling: str | Sequence[str] | None = "last",
-        pool_over: str = "auto",
-        roles: Sequence[str] | None = None,
-        token_filter: str | None = None,
-        eos_token: str | None = None,
-        prompt_template: str | None = None,
-        chat_template: bool = False,
-        generation_prompt: bool = False,
-        special_tokens: str = "parse",
-        stack: str = "auto",
-        max_length: int | None = None,
-        truncation_side: str = "left",
-        batch_tokens: str | int = "auto",
-        device: str = "auto",
-        dtype: str = "auto",
-        activation_dtype: str = "float32",
-        attn_implementation: str | None = None,
-        quantization: str | None = None,
-        adapter: str | Path | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        model_kwargs: Mapping[str, Any] | None = None,
-        store: str | Path | None = None,
-        n_jobs: int | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.model_name = model_name
-        self.layers = layers
-        self.parts = parts
-        self.pooling = pooling
-        self.pool_over = pool_over
-        self.roles = roles
-        self.token_filter = token_filter
-        self.eos_token = eos_token
-        self.prompt_template = prompt_template
-        self.chat_template = chat_template
-        self.generation_prompt = generation_prompt
-        self.special_tokens = special_tokens
-        self.stack = stack
-        self.max_length = max_length
-        self.truncation_side = truncation_side
-        self.batch_tokens = batch_tokens
-        self.device = device
-        self.dtype = dtype
-        self.activation_dtype = activation_dtype
-        self.attn_implementation = attn_implementation
-        self.quantization = quantization
-        self.adapter = adapter
-        self.revision = revision
-        self.trust_remote_code = trust_remote_code
-        self.model_kwargs = model_kwargs
-        self.store = store
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: ANN401 - texts, see read_texts
         """Validate the parameters and read the model's configuration.
 
@@ -336,7 +227,7 @@ one-column frame
         self.hidden_size_ = geometry.hidden_size
         self.n_model_layers_ = geometry.n_layers
         self.model_revision_ = find_commit(self._source)
-        self._origin: str | None = None
+        self._origin = None
         self._stack = geometry.stack
         self._turn: dict[str, str] | None = None
         self._turn_is_open = bool(self.generation_prompt)
@@ -386,13 +277,30 @@ one-column frame
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
         model = self._describe_model()
-        with _naming_positions(first_rows):
+        with _naming_positions(texts, first_rows), ExitStack() as shown:
             refuse_empty_texts(texts, model.list_empty(distinct))
             activations = self._make_room(model, len(texts), distinct)
-            try:
-                self._fill(model, distinct, activations, rows)
-            except NonFiniteStatesError as error:
-                raise _explain_overflow(error, texts) from None
+            report: Callable[[int], object] = int
+            if self.verbose:
+                # Only then: tqdm starts a thread and takes a lock of all processes
+                # even where it shows nothing.
+                progress = show_progress(len(distinct), "Embedding", "text")
+                report = shown.enter_context(progress).update
+            EmbeddingJob(
+                model,
+                distinct,
+                layers=self.layers_,
+                parts=self._read_parts(),
+                poolings=self._read_poolings(),
+                out=activations,
+                dtype=np.dtype(self.activation_dtype),
+                rows=rows,
+                n_jobs=self.n_jobs,
+                spread=self._workers_choose_devices(),
+                report=report,
+            ).run(self._find_store())
+        model.tell_changes()
+        model.warn_of_other_turn()
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
         return activations
@@ -419,7 +327,7 @@ one-column frame
         model = self._describe_model()
         reader = model.prompt_reader
         first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
-        with _naming_positions(first_rows):
+        with _naming_positions(texts, first_rows):
             refuse_empty_texts(texts, model.list_empty(list(first_rows)))
             prompts = reader.read(texts)
         reader.tell_changes()
@@ -430,164 +338,6 @@ one-column frame
         if poolings is None or not set(poolings) <= places.keys():
             return shown
         return [[tokens[places[name]] for name in poolings] for tokens in shown]
-
-    def get_feature_names_out(
-        self, input_features: object = None
-    ) -> NDArray[np.object_]:
-        """Name each unit of the activations, flattened: layer, part, unit.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored; texts have no names.
-
-        Returns
-        -------
-        ndarray of shape (n_layers * n_parts * hidden_size,), object
-            Such as ``"L20_rs_17"``, or ``"L20_rs_mean_17"`` with several poolings.
-        """
-        check_is_fitted(self)
-        names = [
-            f"L{layer}_{part}_{unit}"
-            for layer in self.layers_
-            for part in self.parts_
-            for unit in range(self.hidden_size_)
-        ]
-        return np.array(names, dtype=object)
-
-    def set_output(self, *, transform: str | None = None) -> Self:
-        """Let a pipeline's ``set_output`` reach the steps whose output can be a frame.
-
-        Activations have four axes and stay arrays.
-
-        Parameters
-        ----------
-        transform : {"default", "pandas", "polars"}, default=None
-            What the other steps of the pipeline give.
-
-        Returns
-        -------
-        HFEmbeddingTransformer
-            This estimator, unchanged.
-
-        Raises
-        ------
-        ValueError
-            If ``transform`` is none of these.
-        """
-        if transform not in ("default", "pandas", "polars", None):
-            raise ValueError(
-                f"The 'transform' parameter of {OWNER}.set_output must be 'default', "
-                f"'pandas', 'polars' or None. Got {transform!r} instead."
-            )
-        return self
-
-    def __sklearn_tags__(self) -> Tags:
-        tags: Tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        tags.transformer_tags.preserves_dtype = []
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        if "layers_" in state:
-            state["_origin"] = self._find_origin()
-        return state
-
-    def _find_origin(self) -> str | None:
-        """Tell what the model was in ``fit``, or all that is known of it."""
-        known = self._origin or self.model_revision_
-        if known is None and self._source.path.exists():
-            known = find_origin(self._source)
-        return known
-
-    @property
-    def _source(self) -> ModelSource:
-        model_kwargs = self._read_model_kwargs()
-        return ModelSource(
-            expanduser(self.model_name),
-            self.revision,
-            bool(model_kwargs.get("trust_remote_code", self.trust_remote_code)),
-            commit=getattr(self, "model_revision_", None),
-            model_kwargs=model_kwargs,
-        )
-
-    def _check_parameters(self) -> None:
-        """Check what is used as it stands: it may have been set since ``fit``."""
-        self._validate_params()
-        poolings = self._read_poolings()
-        # Pickles of earlier releases do not have it.
-        fitted = getattr(self, "_poolings", poolings)
-        if fitted != poolings:
-            raise ValueError(
-                f"The 'pooling' parameter of {OWNER} must be what it was in fit, "
-                f"{fitted!r}. Got {self.pooling!r} instead: fit again."
-            )
-        self._read_roles()
-        store = self.store
-        if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
-            raise ValueError(
-                f"The 'store' parameter of {OWNER} must be the path of a folder, or "
-                f"None. Got {str(store)!r} instead"
-                f"{', which is a file' if str(store) else ''}."
-            )
-        revision = (self.model_kwargs or {}).get("revision", self.revision)
-        if self.revision not in (None, revision):
-            raise ValueError(
-                f"The 'revision' parameter of {OWNER} must be that of 'model_kwargs', "
-                f"{revision!r}, or None. Got {self.revision!r} instead."
-            )
-        if self.prompt_template is not None and SLOT not in self.prompt_template:
-            raise ValueError(
-                f"The 'prompt_template' parameter of {OWNER} must be a string that "
-                f"holds {{text}}. Got {self.prompt_template!r} instead."
-            )
-
-    def _read_parts(self) -> tuple[str, ...]:
-        parts = self.parts
-        if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
-            parts = [parts]
-        known = len(parts) > 0 and all(part in PARTS for part in parts)
-        if isinstance(self.parts, str) or not known or len(set(parts)) < len(parts):
-            raise ValueError(
-                f"The 'parts' parameter of {OWNER} must be a sequence of any of "
-                f"{PARTS}, each named once. Got {self.parts!r} instead."
-            )
-        if len(parts) == len(PARTS) and tuple(parts) != PARTS:
-            raise ValueError(
-                f"The 'parts' parameter of {OWNER} must name all three in the order "
-                f"{PARTS}, by which LayerAggregator knows them. Got {self.parts!r} "
-                "instead."
-            )
-        return tuple(str(part) for part in parts)
-
-    def _read_poolings(self) -> tuple[str, ...] | None:
-        """Give the poolings that axis 2 holds for each part."""
-        pooling = self.pooling
-        if pooling is None:
-            return None
-        names = [pooling] if isinstance(pooling, str) else pooling
-        is_listed = isinstance(names, Sequence | np.ndarray) and len(names) > 0
-        if not is_listed or not all(
-            isinstance(name, str) and name in POOLINGS for name in names
-        ):
-            expected = f"among {POOLINGS}, a sequence of these, or None"
-        elif len(set(names)) < len(names):
-            expected = "a sequence of poolings, each named once"
-        else:
-            return tuple(map(str, names))
-        raise ValueError(
-            f"The 'pooling' parameter of {OWNER} must be {expected}. "
-            f"Got {pooling!r} instead."
-        )
-
-    def _name_parts(self) -> tuple[str, ...]:
-        """Name what axis 2 holds."""
-        parts, poolings = self._read_parts(), self._read_poolings()
-        if poolings is None or len(poolings) == 1:
-            return parts
-        return tuple(f"{part}_{pooling}" for part in parts for pooling in poolings)
 
     def _make_room(
         self, model: LanguageModel, n_samples: int, distinct: Sequence[Text]
@@ -602,140 +352,37 @@ one-column frame
         refuse_too_large(count_bytes(n_tokens, shape, dtype), n_samples)
         return np.empty(n_samples, dtype=object)
 
-    def _read_roles(self) -> tuple[str, ...] | None:
-        roles = self.roles
-        if roles is None:
-            return None
-        is_listed = isinstance(roles, Sequence | np.ndarray)
-        if (
-            isinstance(roles, str)
-            or not is_listed
-            or not all(isinstance(role, str) for role in roles)
-            or len(roles) == 0
-        ):
-            raise ValueError(
-                f"The 'roles' parameter of {OWNER} must be None or a sequence of the "
-                f"names of roles, such as ('assistant',). Got {roles!r} instead."
-            )
-        return tuple(str(role) for role in roles)
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "layers_" in state:
+            state["_origin"] = self._find_origin()
+        return state
 
-    def _read_model_kwargs(self) -> dict[str, Any]:
-        """Give ``model_kwargs`` with paths that do not begin with ``~``."""
-        model_kwargs = dict(self.model_kwargs or {})
-        for name in ("cache_dir", "offload_folder"):
-            if model_kwargs.get(name) is not None:
-                model_kwargs[name] = expanduser(model_kwargs[name])
-        return model_kwargs
-
-    def _describe_model(self) -> LanguageModel:
-        device = resolve_device(self.device, OWNER)
-        dtype = self.dtype
-        if dtype == "auto":
-            # Half precision is slow on most CPUs, and a probe reads small differences.
-            dtype = "float32" if device.type == "cpu" else "bfloat16"
-        weights = WeightOptions(
-            device=device,
-            dtype=getattr(torch, dtype),
-            attn_implementation=self.attn_implementation,
-            quantization=self.quantization,
-            adapter=None if self.adapter is None else expanduser(self.adapter),
-            model_kwargs=self._read_model_kwargs(),
-        )
-        prompts = PromptOptions(
-            prompt_template=self.prompt_template,
-            chat_template=bool(self.chat_template),
-            generation_prompt=bool(self.generation_prompt),
-            special_tokens=self.special_tokens,
-            pool_over=self.pool_over,
-            roles=self._read_roles(),
-            token_filter=self.token_filter,
-            eos_token=self.eos_token,
-            max_length=self.max_length,
-            truncation_side=self.truncation_side,
-        )
-        return LanguageModel(
-            source=self._source,
-            weights=weights,
-            prompts=prompts,
-            stack=self.stack,
-            batch_tokens=choose_budget(self.batch_tokens, device),
-            verbose=bool(self.verbose),
-            origin=self._origin,
-            fitted_stack=self._stack,
-            fitted_sizes=(self.n_model_layers_, self.hidden_size_),
-            fitted_turn=self._find_turn(),
-            fitted_chat=self._find_chat(),
-        )
-
-    def _find_turn(self) -> ChatTurn | None:
-        """Give what the chat template wrote in ``fit``, if it was asked for then."""
-        # Pickles of earlier releases do not have it.
-        turn: dict[str, str] | None = getattr(self, "_turn", None)
-        is_open = getattr(self, "_turn_is_open", self.generation_prompt)
-        if not turn or not self.chat_template or is_open != self.generation_prompt:
-            return None
-        return ChatTurn(**turn)
-
-    def _find_chat(self) -> ChatTemplate | None:
-        """Give the chat template of conversations in ``fit``, if X held any."""
-        chat: dict[str, str] | None = getattr(self, "_chat", None)
-        return ChatTemplate(**chat) if chat else None
-
-    def _fill(
-        self,
-        model: LanguageModel,
-        texts: Sequence[Text],
-        activations: NDArray[Any],
-        rows: NDArray[np.int64],
-    ) -> None:
-        """Put the activations of distinct texts into their rows."""
-        chooses = self.device == "auto" and "device_map" not in (
-            self.model_kwargs or {}
-        )
-        report: Callable[[int], object] = int
-        with ExitStack() as shown:
-            if self.verbose:
-                # Only then: tqdm starts a thread and takes a lock of all processes
-                # even where it shows nothing.
-                progress = show_progress(len(texts), "Embedding", "text")
-                report = shown.enter_context(progress).update
-            EmbeddingJob(
-                model,
-                texts,
-                layers=self.layers_,
-                parts=self._read_parts(),
-                poolings=self._read_poolings(),
-                out=activations,
-                dtype=np.dtype(self.activation_dtype),
-                rows=rows,
-                n_jobs=self.n_jobs,
-                spread=chooses,
-                report=report,
-            ).run(None if self.store is None else expanduser(self.store))
-        model.tell_changes()
-        model.warn_of_other_turn()
-
-
-def _explain_overflow(
-    error: NonFiniteStatesError, texts: Sequence[Text]
-) -> FloatingPointError:
-    """Say which rows of X have states that are not finite."""
-    found = set(error.texts)
-    positions = [row for row, text in enumerate(texts) if text in found]
-    listed = ", ".join(map(str, positions[:MOST_LISTED]))
-    more = ", ..." if len(positions) > MOST_LISTED else ""
-    return FloatingPointError(
-        f"The states of {error.states} hold infinities or NaN for at least "
-        f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]; the "
-        f"first is {texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' in "
-        f"{OWNER}."
-    )
+    def _find_origin(self) -> str | None:
+        """Tell what the model was in ``fit``, or all that is known of it."""
+        known = self._origin or self.model_revision_
+        if known is None and self._source.path.exists():
+            known = find_origin(self._source)
+        return known
 
 
 @contextmanager
-def _naming_positions(positions: Mapping[Any, int]) -> Iterator[None]:
-    """Let an error about one text name its position in X."""
+def _naming_positions(
+    texts: Sequence[Text], first_rows: Mapping[Any, int]
+) -> Iterator[None]:
+    """Let an error about texts name their positions in X."""
     try:
         yield
     except RefusedTextError as error:
-        raise error.at(positions[error.text]) from None
+        raise error.at(first_rows[error.text]) from None
+    except NonFiniteStatesError as error:
+        found = set(error.texts)
+        positions = [row for row, text in enumerate(texts) if text in found]
+        listed = ", ".join(map(str, positions[:MOST_LISTED]))
+        more = ", ..." if len(positions) > MOST_LISTED else ""
+        raise FloatingPointError(
+            f"The states of {error.states} hold infinities or NaN for at least "
+            f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]; "
+            f"the first is {texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' "
+            f"in {OWNER}."
+        ) from None

@@ -1,9 +1,15 @@
 """Activations on disk, by content: each text goes through a model once.
 
 ``_store``
-    :class:`ActivationStore`, what users open.
+    :class:`ActivationStore`, what users open: prompts are read, written and claimed.
+``_folder``
+    The store as a whole: opened, listed, compacted and closed.
+``_requests``
+    What users ask for, checked.
 ``_records``
-    The vectors of prompts, with checksums.
+    Which vectors are held of each prompt, with checksums.
+``_vectors``
+    Vectors as bytes, and the file that holds them.
 ``_settings``
     The models and settings of a store, and how much it holds of each.
 ``_claims``

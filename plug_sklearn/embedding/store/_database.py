@@ -142,31 +142,6 @@ def begin(
         raise
 
 
-_open_stores: dict[str, Database] = {}
-_opening = make_lock()
-
-
-def open_database(folder: Path, user: object) -> Database:
-    """Give the one object that this process has for a store, and note who uses it."""
-    name = os.path.realpath(folder)
-    with _opening:
-        database = _open_stores.setdefault(name, Database(Path(name)))
-        database.users.add(user)
-        return database
-
-
-def close_database(folder: Path, user: object) -> None:
-    """End a user's use of a store. With the last one, this process's claims end."""
-    name = os.path.realpath(folder)
-    with _opening:
-        database = _open_stores.get(name)
-        if database is not None:
-            database.users.discard(user)
-            if not database.users:
-                database.locks.close()
-                del _open_stores[name]
-
-
 def _open(path: Path) -> sqlite3.Connection:
     # SQLite would open a file without the right to write, and fail later.
     for needed in (path.parent, path):

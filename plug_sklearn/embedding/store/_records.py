@@ -310,9 +310,9 @@ class Records:
             "INSERT INTO layouts (description) VALUES (?)",
             (layout.description.decode(),),
         )
-        number = int(inserted.lastrowid or 0)
-        self._layouts[number] = layout
-        return number
+        new = int(inserted.lastrowid or 0)
+        self._layouts[new] = layout
+        return new
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from sqlite3 import Connection, DatabaseError
-from typing import Any, Self
+from contextlib import contextmanager
+from sqlite3 import Connection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,43 +15,29 @@ from plug_sklearn.embedding.store._claims import (
     skip_free,
     take_claims,
 )
-from plug_sklearn.embedding.store._database import (
-    FILE_NAME,
-    Database,
-    StoreError,
-    begin,
-    close_database,
-    open_database,
-)
+from plug_sklearn.embedding.store._database import StoreError
+from plug_sklearn.embedding.store._folder import StoreFolder
 from plug_sklearn.embedding.store._records import (
     Layout,
     Records,
-    Slot,
-    move_records,
     open_records,
 )
-from plug_sklearn.embedding.store._settings import (
-    KEY_SIZE,
-    StoredModel,
-    add_settings,
-    are_described,
-    delete_model,
-    describe_settings,
-    digest_settings,
-    list_models,
+from plug_sklearn.embedding.store._requests import (
+    check_keys,
+    check_out,
+    check_states,
+    list_slots,
+    view_slots,
 )
-from plug_sklearn.embedding.store._vectors import DTYPES, decode, encode
+from plug_sklearn.embedding.store._vectors import decode, encode
 
-_PARTS = ("rs", "attn", "mlp")
-_POOLINGS = ("last", "first", "mean", "max")
-_MOST_LAYERS = 2**16
 #: Bytes in one transaction, which other processes that write wait for.
 _TRANSACTION_SIZE = 2**26
 #: Between two looks at claims, in seconds.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 
 
-class ActivationStore:
+class ActivationStore(StoreFolder):
     """Activations on disk, found by the prompt, the model and its settings.
 
     Cross-validation embeds the same texts again for each fold and each candidate. With
@@ -119,82 +104,6 @@ class ActivationStore:
     >>> folder.cleanup()
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        readonly: bool = False,
-        dtype: str | None = None,
-    ) -> None:
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(
-                f"The 'dtype' parameter of ActivationStore must be None or one of "
-                f"{DTYPES}. Got {dtype!r} instead."
-            )
-        # A worker may run in another folder.
-        self.path = Path(path).expanduser().absolute()
-        self.readonly = readonly
-        self._asked_dtype = dtype
-        self._is_closed = False
-        try:
-            found = self.dtype
-            if dtype not in (None, found):
-                raise ValueError(
-                    "The 'dtype' parameter of ActivationStore must be None or the "
-                    f"store's own, {found!r}. Got {dtype!r} instead."
-                )
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def dtype(self) -> str:
-        """What the store keeps: "float32", "float16" or "bfloat16"."""
-        with self._read() as connection:
-            return self._read_dtype(connection)
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes that the store takes on disk, with what waits to be used again."""
-        with self._read():
-            found = [
-                file.stat()
-                for name in (f"{FILE_NAME}*", "vectors-*.bin")
-                for file in self.path.glob(name)
-            ]
-        # Where the file system tells it: the file may have holes.
-        return sum(512 * getattr(f, "st_blocks", 0) or f.st_size for f in found)
-
-    def register(self, model: str, **settings: Any) -> bytes:  # noqa: ANN401 - any JSON
-        """Give the key of a model and its settings.
-
-        Parameters
-        ----------
-        model : str
-            The model's name, with its revision where it has one.
-        **settings : object
-            Everything else that activations depend on, as JSON has it, except for
-            layer, part and pooling.
-
-        Returns
-        -------
-        bytes
-            16 bytes; equal for equal models and settings only.
-
-        Raises
-        ------
-        TypeError
-            If JSON cannot hold a setting.
-        """
-        description = describe_settings(model, settings)
-        key = digest_settings(description.encode())
-        with self._read() as connection:
-            is_new = not self.readonly and not are_described(connection, key)
-        if is_new:
-            with self._write() as connection:
-                add_settings(connection, key, description)
-        return key
-
     def read_into(
         self,
         settings: bytes,
@@ -239,18 +148,18 @@ of ``dtype``
             What is missing: never written, or damaged since. A warning counts damaged
             records.
         """
-        slots = _list_slots(layers, parts, poolings)
-        _check_keys(settings, digests)
+        slots = list_slots(layers, parts, poolings)
+        check_keys(settings, digests)
         rows = range(len(digests)) if rows is None else [int(row) for row in rows]
         shape = (len(layers), len(slots) // len(layers))
-        _check_out(out, rows, len(digests), shape, poolings, np.dtype(dtype))
+        check_out(out, rows, len(digests), shape, poolings, np.dtype(dtype))
         with (
             self._read() as connection,
             open_records(connection, self.path, settings) as records,
             np.errstate(over="ignore"),
         ):
             if poolings is None:
-                flat = _view_slots(out, len(slots))
+                flat = view_slots(out, len(slots))
                 missing = records.read_tokens(
                     digests, slots, flat, rows, np.dtype(dtype)
                 )
@@ -282,7 +191,7 @@ of ``dtype``
 
         Parameters
         ----------
-        settings, digests, layers, parts, poolings : see below
+        settings, digests, layers, parts : bytes, sequences of bytes, int and str
             As for ``read_into``.
         states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
 float32
@@ -290,6 +199,8 @@ float32
             (n_tokens, n_layers, n_parts, hidden_size). All of one prompt's share a
             record, and a call is one transaction for each 64 MiB: few large writes are
             fastest and smallest.
+        poolings : sequence of str or None, default=("last",)
+            As for ``read_into``.
 
         Returns
         -------
@@ -303,10 +214,10 @@ float32
         StoreError
             If the disk is full, for one. What earlier calls wrote is kept.
         """
-        slots = _list_slots(layers, parts, poolings)
-        _check_keys(settings, digests)
+        slots = list_slots(layers, parts, poolings)
+        check_keys(settings, digests)
         shape = (len(layers), len(slots) // len(layers))
-        hidden_size = _check_states(states, len(digests), shape, poolings)
+        hidden_size = check_states(states, len(digests), shape, poolings)
         self._check_writable()
         dtype = self.dtype
         # Tokens of one slot stand together, as what is read of them does.
@@ -350,7 +261,7 @@ float32
 
         Parameters
         ----------
-        settings, digests, layers, parts, poolings : see below
+        settings, digests, layers, parts, poolings : bytes, sequences of bytes, int, str
             As for ``read_into``.
         at_most : int, default=None
             How many to claim; None is all.
@@ -360,8 +271,8 @@ float32
         ndarray of shape (n,), bool
             What this caller is to compute. Of equal digests only the first is.
         """
-        slots = _list_slots(layers, parts, poolings)
-        _check_keys(settings, digests)
+        slots = list_slots(layers, parts, poolings)
+        check_keys(settings, digests)
         self._check_writable()
         first_rows = {digest: row for row, digest in reversed([*enumerate(digests)])}
         mine = np.zeros(len(digests), dtype=bool)
@@ -386,7 +297,7 @@ float32
         digests : sequence of bytes
             16 bytes for each prompt.
         """
-        _check_keys(settings, digests)
+        check_keys(settings, digests)
         self._check_writable()
         locks = self._database.locks
         try:
@@ -410,7 +321,7 @@ float32
         digests : sequence of bytes
             16 bytes for each prompt.
         """
-        _check_keys(settings, digests)
+        check_keys(settings, digests)
         prompts = [settings + digest for digest in dict.fromkeys(digests)]
         pause = _SHORTEST_PAUSE
         while True:
@@ -420,116 +331,6 @@ float32
                 return
             time.sleep(pause)
             pause = min(1.5 * pause, _LONGEST_PAUSE)
-
-    def __len__(self) -> int:
-        """Count the distinct prompts, each once for each model and settings."""
-        return sum(stored.n_prompts for stored in self.contents())
-
-    def contents(self) -> list[StoredModel]:
-        """List what the store holds.
-
-        Returns
-        -------
-        list of StoredModel
-            One for each model and group of settings, sorted by model.
-        """
-        with self._read() as connection:
-            return list_models(connection)
-
-    def delete(self, model: str) -> int:
-        """Delete all activations of a model, whatever its settings.
-
-        The room is used again; ``compact`` gives it back to the disk.
-
-        Parameters
-        ----------
-        model : str
-            The model, as given to ``register``.
-
-        Returns
-        -------
-        int
-            How many prompts were deleted.
-        """
-        self._check_writable()
-        with self._write() as connection:
-            before = list_models(connection)
-            delete_model(connection, model)
-        return sum(stored.n_prompts for stored in before if stored.model == model)
-
-    def compact(self) -> None:
-        """Write the store anew, as small as it can be.
-
-        Leaves out what was deleted or is damaged. Other processes may go on using the
-        store; those that write wait. Takes up to twice as much room as the store until
-        it is done, in its folder and in the system's folder for temporary files.
-
-        Raises
-        ------
-        StoreError
-            If there is no room; the store then holds what it held.
-        """
-        self._check_writable()
-        with self._connect() as connection:
-            with begin(connection, write=True):
-                kept = move_records(connection, self.path)
-            connection.execute("VACUUM")
-            # Waits for those who still read the former file.
-            (is_busy, *_) = connection.execute(
-                "PRAGMA wal_checkpoint(TRUNCATE)"
-            ).fetchone()
-        for former in self.path.glob("vectors-*.bin"):
-            if former != kept and not is_busy:
-                former.unlink()
-
-    def close(self) -> None:
-        """Close this object. When a process closes its last one, its claims end."""
-        if not self._is_closed:
-            self._is_closed = True
-            close_database(self.path, self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"ActivationStore({str(self.path)!r}, readonly={self.readonly})"
-
-    @property
-    def _database(self) -> Database:
-        if self._is_closed:
-            raise StoreError(f"The activation store {str(self.path)!r} was closed.")
-        return open_database(self.path, self)
-
-    def _connect(self) -> AbstractContextManager[Connection]:
-        dtype = self._asked_dtype or "float32"
-        return self._database.connect(readonly=self.readonly, dtype=dtype)
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._connect() as connection, begin(connection):
-            yield connection
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._connect() as connection, begin(connection, write=True):
-            yield connection
-
-    def _check_writable(self) -> None:
-        if self.readonly:
-            raise StoreError(
-                f"The activation store {str(self.path)!r} was opened with "
-                "readonly=True. Open it without to change it."
-            )
-
-    def _read_dtype(self, connection: Connection) -> str:
-        row = connection.execute("SELECT dtype FROM store").fetchone()
-        dtype = row[0].decode(errors="replace") if row else "nothing"
-        if dtype not in DTYPES:
-            raise DatabaseError(f"it keeps {dtype}")
-        return str(dtype)
 
     @contextmanager
     def _write_records(
@@ -545,107 +346,3 @@ float32
                     f"key that register gave. Got {settings!r} instead."
                 )
             yield connection, records
-
-
-def _list_slots(
-    layers: Sequence[int], parts: Sequence[str], poolings: Sequence[str] | None
-) -> tuple[Slot, ...]:
-    numbers = [int(layer) for layer in layers]
-    known = all(0 <= layer < _MOST_LAYERS for layer in numbers)
-    if not known or len(set(numbers)) < max(1, len(numbers)):
-        raise ValueError(
-            "The 'layers' parameter of ActivationStore must be distinct numbers in "
-            f"[0, {_MOST_LAYERS}). Got {list(layers)} instead."
-        )
-    for name, given, allowed in (
-        ("parts", parts, _PARTS),
-        ("poolings", _POOLINGS if poolings is None else poolings, _POOLINGS),
-    ):
-        known = all(each in allowed for each in given)
-        if not known or len(set(given)) < max(1, len(given)):
-            raise ValueError(
-                f"The {name!r} parameter of ActivationStore must be any of {allowed}, "
-                f"each named once. Got {list(given)} instead."
-            )
-    named = [None] if poolings is None else [str(pooling) for pooling in poolings]
-    return tuple(
-        (layer, str(part), pooling)
-        for layer in numbers
-        for part in parts
-        for pooling in named
-    )
-
-
-def _check_out(
-    out: NDArray[Any],
-    rows: Sequence[int],
-    n_prompts: int,
-    shape: tuple[int, int],
-    poolings: Sequence[str] | None,
-    dtype: np.dtype[np.floating],
-) -> None:
-    if poolings is None:
-        fits = out.dtype == object and out.ndim == 1
-        expected = f"an array of dtype object and shape ({n_prompts} or more,)"
-    else:
-        fits = out.dtype == dtype and out.ndim == 4 and out.flags.c_contiguous
-        fits = fits and out.shape[1:3] == shape
-        expected = (
-            f"a contiguous {dtype} array of shape ({n_prompts} rows or more, "
-            f"{shape[0]}, {shape[1]}, hidden size)"
-        )
-    if not fits or len(rows) != n_prompts or max(rows, default=-1) >= len(out):
-        raise ValueError(
-            f"The 'out' parameter of ActivationStore.read_into must be {expected}. "
-            f"Got {out.dtype} {out.shape} instead."
-        )
-
-
-def _check_states(
-    states: NDArray[np.float32] | list[NDArray[np.float32]],
-    n_prompts: int,
-    shape: tuple[int, int],
-    poolings: Sequence[str] | None,
-) -> int:
-    """Check activations to write, and give their hidden size."""
-    n_axes = 3 if poolings is not None else 4
-    shapes = {item.shape[n_axes - 3 :] for item in states}
-    fits = len(states) == n_prompts and all(
-        item.ndim == n_axes and item.size for item in states
-    )
-    if not fits or len(shapes) > 1 or any(found[:2] != shape for found in shapes):
-        if poolings is not None:
-            expected = f"have the shape {(n_prompts, *shape)} and the hidden size"
-        else:
-            expected = (
-                f"be a list of {n_prompts} arrays whose shapes are a number of tokens, "
-                f"{shape[0]}, {shape[1]} and the hidden size"
-            )
-        found = (
-            states.shape
-            if isinstance(states, np.ndarray)
-            else [item.shape for item in states[:3]]
-        )
-        raise ValueError(
-            f"The 'states' parameter of ActivationStore.write must {expected}. "
-            f"Got {found} instead."
-        )
-    return int(next(iter(shapes), (0, 0, 1))[-1])
-
-
-def _view_slots(out: NDArray[np.object_], n_slots: int) -> NDArray[np.object_]:
-    """View arrays of tokens with one axis for layers and parts."""
-    flat = np.empty(len(out), dtype=object)
-    for row, item in enumerate(out):
-        if item is not None:
-            flat[row] = item.reshape(len(item), n_slots, -1)
-    return flat
-
-
-def _check_keys(settings: bytes, digests: Sequence[bytes]) -> None:
-    for name, key in [("settings", settings), *(("digests", d) for d in digests)]:
-        if len(key) != KEY_SIZE:
-            raise ValueError(
-                f"The {name!r} parameter of ActivationStore must be keys of "
-                f"{KEY_SIZE} bytes. Got {key!r} instead."
-            )
