@@ -80,7 +80,9 @@ def measure_conversations(model: str, texts: Sequence[str]) -> Figure:
     ]
     embedder = HFEmbeddingTransformer(model, device="cpu", layers=0)
     tokenizer = embedder.fit(conversations)._describe_model().prompt_reader.tokenizer
-    prompts = list(map(str, tokenizer.apply_chat_template(conversations, tokenize=False)))
+    prompts = list(
+        map(str, tokenizer.apply_chat_template(conversations, tokenize=False))
+    )
     times = alternate(
         lambda: embedder.selected_tokens(conversations),
         lambda: embedder.selected_tokens(prompts),
@@ -90,9 +92,7 @@ def measure_conversations(model: str, texts: Sequence[str]) -> Figure:
     return work, "the same prompts as strings", *times, 1.3
 
 
-def measure_store(
-    model: str, texts: Sequence[str], folder: Path
-) -> Iterator[Figure]:
+def measure_store(model: str, texts: Sequence[str], folder: Path) -> Iterator[Figure]:
     """Compare token activations in a store with one memory map of the same bytes."""
     many = [f"{text} {number}" for number, text in enumerate(texts)]
     many = [*many, *(f"No: {text}" for text in many)][:N_STORED]

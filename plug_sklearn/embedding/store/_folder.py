@@ -210,6 +210,11 @@ class StoreFolder:
 
     @property
     def _database(self) -> Database:
+        """What this process has open. Not to be asked for inside a transaction.
+
+        That holds a lock that was made later than the one of ``open_database``: a fork
+        takes them in the order in which they were made.
+        """
         if self._is_closed:
             raise StoreError(f"The activation store {str(self.path)!r} was closed.")
         return open_database(self.path, self)

@@ -219,7 +219,7 @@ float32
         shape = (len(layers), len(slots) // len(layers))
         hidden_size = check_states(states, len(digests), shape, poolings)
         self._check_writable()
-        dtype = self.dtype
+        locks, dtype = self._database.locks, self.dtype
         # Tokens of one slot stand together, as what is read of them does.
         by_slot = (
             states
@@ -237,7 +237,7 @@ float32
                 for row in some:
                     records.add(digests[row], layout, vectors[row].data)
                 written = [settings + digests[row] for row in some]
-                delete_claims(connection, self._database.locks, written)
+                delete_claims(connection, locks, written)
         if dtype == "float32":
             return states
         decoded = [decode(item, dtype) for item in encoded]
@@ -274,12 +274,13 @@ float32
         slots = list_slots(layers, parts, poolings)
         check_keys(settings, digests)
         self._check_writable()
+        locks = self._database.locks
         first_rows = {digest: row for row, digest in reversed([*enumerate(digests)])}
         mine = np.zeros(len(digests), dtype=bool)
         with self._write_records(settings, "claim") as (connection, records):
             claimed = take_claims(
                 connection,
-                self._database.locks,
+                locks,
                 {settings + digest: digest for digest in digests},
                 lambda digest: records.hold(digest, slots),
                 at_most,
@@ -323,10 +324,10 @@ float32
         """
         check_keys(settings, digests)
         prompts = [settings + digest for digest in dict.fromkeys(digests)]
-        pause = _SHORTEST_PAUSE
+        pause, locks = _SHORTEST_PAUSE, self._database.locks
         while True:
             with self._read() as connection:
-                skip_free(connection, self._database.locks, prompts)
+                skip_free(connection, locks, prompts)
             if not prompts:
                 return
             time.sleep(pause)
