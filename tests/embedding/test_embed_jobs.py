@@ -23,6 +23,7 @@ from plug_sklearn.embedding._embed import (
     cut_prompts,
     find_worker_device,
 )
+from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
@@ -204,8 +205,7 @@ def test_cluster_that_loses_a_worker_still_gives_all(
         pieces = compute_in_jobs(
             embedder._describe_model(),
             TEXTS,
-            embedder.layers_,
-            embedder.parts_,
+            Request(embedder.layers_, embedder.parts_, ("last",)),
             n_jobs=None,
             spread=False,
         )
