@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -90,21 +91,34 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
     }
 
     @abstractmethod
-    def _size_network(self, n_samples: int) -> dict[str, object]:
+    def _size_network(
+        self, given: SimpleNamespace, n_samples: int
+    ) -> dict[str, object]:
         """Choose the network's parameters for samples of ``input_shape_``."""
 
-    def _describe_loss(self) -> dict[str, float]:
+    def _read_parameters(self) -> SimpleNamespace:
+        """Read the parameters, each number as a Python number.
+
+        Arithmetic on numpy's narrow integers overflows: 8 times ``np.uint8(64)`` is 0.
+        """
+        names = self._parameter_constraints
+        return SimpleNamespace(
+            **{name: _to_python(getattr(self, name)) for name in names}
+        )
+
+    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
         return {}
 
     def _describe_optimizer(
         self,
+        given: SimpleNamespace,
         skeleton: Any,  # noqa: ANN401 - either network
     ) -> dict[str, Any]:
-        described = {"lr": self.lr, "optimizer__weight_decay": self.weight_decay}
+        described = {"lr": given.lr, "optimizer__weight_decay": given.weight_decay}
         if skeleton.linear is not None:
             # AdamW moves each weight alike: of more inputs, less each.
-            lr = min(self.linear_lr / skeleton.linear.n_in, self.lr)
-            of_path = {"lr": lr, "weight_decay": self.linear_decay / lr}
+            lr = min(given.linear_lr / skeleton.linear.n_in, given.lr)
+            of_path = {"lr": lr, "weight_decay": given.linear_decay / lr}
             described["optimizer__param_groups"] = [("linear.*", of_path)]
         return described
 
@@ -241,14 +255,15 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         of_validation: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
     ) -> "Training":
         split_seed, net_seed = seeds
+        given = self._read_parameters()
         check_monitor(self.monitor, type(self).__name__)
         rows = read_rows(self, X, y, sample_weight, groups)
         validation = None
-        if any(given is not None for given in of_validation):
+        if any(value is not None for value in of_validation):
             validation = read_validation_rows(self, *of_validation)
-        elif self.early_stopping:
+        elif given.early_stopping:
             validation = hold_out_rows(
-                rows, self.validation_fraction, split_seed, self.n_members
+                rows, given.validation_fraction, split_seed, given.n_members
             )
         owner = type(self).__name__
         device = resolve_device(self.device, owner)
@@ -256,7 +271,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
             self.class_weight, self.classes_, rows.codes, rows.weight, owner
         )
         stored = rows.put_on(device, factors)
-        chosen = np.ones((self.n_members, len(rows.codes)), dtype=bool)
+        chosen = np.ones((given.n_members, len(rows.codes)), dtype=bool)
         callbacks = read_callbacks(self.callbacks, owner)
         self.monitor_, keeper, valid_set = None, None, None
         if validation is not None:
@@ -268,16 +283,17 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
                 self.monitor, validation, self.classes_, owner
             )
             callbacks = [*scoring, *callbacks]
-            if self.early_stopping:
+            if given.early_stopping:
                 use_score = self.monitor_ != "loss"
                 keeper = KeepBestEpoch(
                     use_score,
-                    self.patience,
-                    self.min_delta,
-                    calibration_rows=valid_set if self.calibrate else None,
+                    given.patience,
+                    given.min_delta,
+                    calibration_rows=valid_set if given.calibrate else None,
                 )
                 callbacks.append(("keep_best_epoch", keeper))
         net = self._build_net(
+            given,
             len(rows.codes),
             seed=net_seed,
             class_shares=rows.share_by_class(factors).tolist(),
@@ -290,24 +306,28 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
 
     def _build_net(
         self,
+        given: SimpleNamespace,
         n_samples: int,
         **parameters: Any,  # noqa: ANN401 - those of ProbeNet
     ) -> ProbeNet:
-        sizes = self._size_network(n_samples)
+        sizes = self._size_network(given, n_samples)
         with torch.device("meta"):
             skeleton = self._network(**sizes)
-        if self.sizing == "budget":
-            self._compare_with_budget(skeleton, n_samples)
+        if given.sizing == "budget":
+            self._compare_with_budget(skeleton, given.target_ratio, n_samples)
         described: dict[str, Any] = {
-            **self._describe_optimizer(skeleton),
+            **self._describe_optimizer(given, skeleton),
             **{f"module__{name}": size for name, size in sizes.items()},
-            **{f"criterion__{name}": v for name, v in self._describe_loss().items()},
+            **{
+                f"criterion__{name}": value
+                for name, value in self._describe_loss(given).items()
+            },
         }
         return ProbeNet(
             self._network,
             evaluation_rows=self._evaluation_rows,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
+            max_epochs=given.max_epochs,
+            batch_size=given.batch_size,
             classes=np.arange(len(self.classes_)),
             verbose=int(self.verbose),
             **parameters,
@@ -325,9 +345,11 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
                 "instead."
             )
 
-    def _compare_with_budget(self, skeleton: nn.Module, n_samples: int) -> None:
+    def _compare_with_budget(
+        self, skeleton: nn.Module, target_ratio: float, n_samples: int
+    ) -> None:
         found = sum(parameter.numel() for parameter in skeleton.parameters())
-        aimed = self.target_ratio * n_samples
+        aimed = target_ratio * n_samples
         if self.verbose:
             sys.stdout.write(f"{found:,} parameters, {found / n_samples:.2f} a row.\n")
         if abs(found / aimed - 1) > 0.1:
@@ -368,3 +390,11 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
             )
         self.n_parameters_ = sum(parameter.numel() for parameter in parameters)
         self.net_ = net
+
+
+def _to_python(value: object) -> object:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -220,14 +221,18 @@ class PlugCNNClassifier(
         sizes = self.net_.get_params_for("module")
         return int(sizes["n_members"] * sizes["projection"])
 
-    def _size_network(self, n_samples: int) -> dict[str, object]:
-        n_layers, n_parts, hidden_size = self._read_geometry()
-        is_bare = len(self.input_shape_) == 1 and self.n_layers is self.n_parts is None
+    def _size_network(
+        self, given: SimpleNamespace, n_samples: int
+    ) -> dict[str, object]:
+        n_layers, n_parts, hidden_size = self._read_geometry(given)
+        is_bare = (
+            len(self.input_shape_) == 1 and given.n_layers is given.n_parts is None
+        )
         n_classes, n_kept = len(self.classes_), None
-        if self.sizing == "budget":
+        if given.sizing == "budget":
             n_channels, n_positions = n_parts * hidden_size, n_layers
             kernels = 1, 3
-            if self.conv_over == "units":
+            if given.conv_over == "units":
                 n_channels, n_positions = n_positions, n_channels
                 kernels = (5, 3) if n_parts == 1 else (5 * min(n_parts, 3), 1)
             widths, n_kept = fit_cnn_to_budget(
@@ -235,17 +240,17 @@ class PlugCNNClassifier(
                 n_channels,
                 n_classes,
                 kernels=kernels,
-                n_positions=n_positions if self.linear_path else 0,
-                target_ratio=self.target_ratio,
-                n_members=self.n_members,
+                n_positions=n_positions if given.linear_path else 0,
+                target_ratio=given.target_ratio,
+                n_members=given.n_members,
             )
             n_kept = None if n_kept == n_channels else n_kept
         else:
             widths = size_cnn(
                 n_samples,
-                target_ratio=self.target_ratio,
-                width_cap=self.width_cap,
-                proj_mult=self.proj_mult,
+                target_ratio=given.target_ratio,
+                width_cap=given.width_cap,
+                proj_mult=given.proj_mult,
             )
         return {
             "n_layers": n_layers,
@@ -253,25 +258,25 @@ class PlugCNNClassifier(
             "hidden_size": hidden_size,
             "n_classes": n_classes,
             "n_kept": n_kept,
-            "dropout": self.dropout,
-            "normalise": not is_bare and self.conv_over == "units",
-            "affine": self.sizing == "heuristic",
-            "conv_over": self.conv_over,
-            "n_members": self.n_members,
-            "linear_path": self.linear_path,
-            "input_dropout": self.input_dropout,
+            "dropout": given.dropout,
+            "normalise": not is_bare and given.conv_over == "units",
+            "affine": given.sizing == "heuristic",
+            "conv_over": given.conv_over,
+            "n_members": given.n_members,
+            "linear_path": given.linear_path,
+            "input_dropout": given.input_dropout,
             **vars(widths),
         }
 
-    def _describe_loss(self) -> dict[str, float]:
+    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
         return {
-            "contrastive_weight": self.contrastive_weight,
-            "temperature": self.temperature,
+            "contrastive_weight": given.contrastive_weight,
+            "temperature": given.temperature,
         }
 
-    def _read_geometry(self) -> tuple[int, int, int]:
+    def _read_geometry(self, given: SimpleNamespace) -> tuple[int, int, int]:
         if len(self.input_shape_) == 1:
-            return self._unflatten(self.input_shape_[0])
+            return self._unflatten(given, self.input_shape_[0])
         if len(self.input_shape_) > 3:
             raise ValueError(
                 "X given to PlugCNNClassifier must be (n, layers, parts, hidden), "
@@ -281,16 +286,18 @@ class PlugCNNClassifier(
         n_layers, *parts, hidden_size = self.input_shape_
         n_parts = parts[0] if parts else 1
         for name, found in {"n_layers": n_layers, "n_parts": n_parts}.items():
-            given = getattr(self, name)
-            if given not in (None, found):
+            wanted = getattr(given, name)
+            if wanted not in (None, found):
                 raise ValueError(
                     f"The {name!r} parameter of PlugCNNClassifier must be None or, as "
-                    f"X has it, {found}. Got {given} instead."
+                    f"X has it, {found}. Got {wanted} instead."
                 )
         return n_layers, n_parts, hidden_size
 
-    def _unflatten(self, n_features: int) -> tuple[int, int, int]:
-        n_layers, n_parts = self.n_layers or 1, self.n_parts or 1
+    def _unflatten(
+        self, given: SimpleNamespace, n_features: int
+    ) -> tuple[int, int, int]:
+        n_layers, n_parts = given.n_layers or 1, given.n_parts or 1
         if n_features % (n_layers * n_parts):
             raise ValueError(
                 "The 'n_layers' and 'n_parts' parameters of PlugCNNClassifier must "

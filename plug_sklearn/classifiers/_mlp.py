@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 from numbers import Integral
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -138,33 +139,35 @@ class PlugMLPClassifier(BasePlugClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _size_network(self, n_samples: int) -> dict[str, object]:
+    def _size_network(
+        self, given: SimpleNamespace, n_samples: int
+    ) -> dict[str, object]:
         n_features = prod(self.input_shape_)
         n_classes, n_kept = len(self.classes_), None
-        if self.sizing == "budget":
+        if given.sizing == "budget":
             widths, n_kept = fit_mlp_to_budget(
                 n_samples,
                 n_features,
                 n_classes,
-                target_ratio=self.target_ratio,
-                n_members=self.n_members,
-                linear_path=self.linear_path,
+                target_ratio=given.target_ratio,
+                n_members=given.n_members,
+                linear_path=given.linear_path,
             )
         else:
             widths = size_mlp(
                 n_samples,
                 n_features,
-                target_ratio=self.target_ratio,
-                width_cap=self.width_cap,
-                out_floor=self.out_floor,
+                target_ratio=given.target_ratio,
+                width_cap=given.width_cap,
+                out_floor=given.out_floor,
             )
         return {
             "n_features": n_features,
             "n_classes": n_classes,
-            "dropout": self.dropout,
-            "n_members": self.n_members,
-            "linear_path": self.linear_path,
-            "input_dropout": self.input_dropout,
+            "dropout": given.dropout,
+            "n_members": given.n_members,
+            "linear_path": given.linear_path,
+            "input_dropout": given.input_dropout,
             "n_kept": None if n_kept == n_features else n_kept,
             **vars(widths),
         }

@@ -96,21 +96,22 @@ def count_side_by_side(
     int
         At least 1.
     """
+    given = probe._read_parameters()
     first = size_mlp(
         n_samples,
         n_features,
-        target_ratio=probe.target_ratio,
-        width_cap=probe.width_cap,
-        out_floor=probe.out_floor,
+        target_ratio=given.target_ratio,
+        width_cap=given.width_cap,
+        out_floor=given.out_floor,
     ).first
-    rows_at_once = probe._evaluation_rows // probe.n_members
-    held_out = min(int(probe.validation_fraction * n_samples), rows_at_once)
-    batch = max(min(probe.batch_size, n_samples), held_out)
+    rows_at_once = probe._evaluation_rows // given.n_members
+    held_out = min(int(given.validation_fraction * n_samples), rows_at_once)
+    batch = max(min(given.batch_size, n_samples), held_out)
     # Weights, gradients and two moments, those of fewer beside them when some stop, and
     # the best weights; rows of a batch, with and without a mask.
     of_member = 9 * first + 2 * batch
     # Rows of a fold, which may be in double precision, and standardised.
-    n_numbers = n_features * (3 * n_samples + probe.n_members * of_member)
+    n_numbers = n_features * (3 * n_samples + given.n_members * of_member)
     return max(1, MOST_BYTES // (4 * n_numbers))
 
 

@@ -257,3 +257,48 @@ def test_shares_of_the_classes_are_those_of_the_training_weights(
     assert probe.monitor_ is not None
     found = probe.predict_proba(same[:1])
     np.testing.assert_allclose(found, [[0.25, 0.75]], rtol=1e-5)
+
+
+NUMPY_NUMBERS = {
+    "target_ratio": [np.float16(40), np.uint8(40), np.float32(40.3)],
+    "width_cap": [np.uint8(200), np.int8(100)],
+    "n_members": [np.uint8(3), np.int8(2)],
+    "max_epochs": [np.uint8(4), np.int8(4)],
+    "batch_size": [np.uint16(16), np.uint8(255), np.int8(100), np.int64(16)],
+    "patience": [np.uint8(1), np.int8(1)],
+    "min_delta": [np.float16(0.01), np.float32(0.01)],
+    "validation_fraction": [np.float16(0.3), np.float32(0.3)],
+    "lr": [np.float16(0.01), np.float32(0.01)],
+    "weight_decay": [np.float16(0.1), np.float32(0.1), np.uint8(0)],
+    "linear_lr": [np.float16(0.1), np.float32(0.1), np.uint8(1)],
+    "linear_decay": [np.float16(6e-5), np.float32(1e-4)],
+    "dropout": [np.float16(0.3), np.float32(0.3), np.uint8(0)],
+    "input_dropout": [np.float16(0.3), np.float32(0.3)],
+    "linear_path": [np.bool_(False)],
+    "early_stopping": [np.bool_(False)],
+    "calibrate": [np.bool_(False)],
+    "random_state": [np.uint8(200), np.int16(7)],
+    "verbose": [np.uint8(0)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in NUMPY_NUMBERS.items() for value in values],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+@pytest.mark.parametrize("sizing", ["heuristic", "budget"])
+def test_numpy_numbers_fit_as_python_numbers(
+    probe: BasePlugClassifier,
+    sizing: str,
+    name: str,
+    value: np.generic,
+) -> None:
+    probe.set_params(max_epochs=2, sizing=sizing, target_ratio=40)
+    python = value.item()
+    expected = clone(probe).set_params(**{name: python}).fit(X, Y)
+    found = clone(probe).set_params(**{name: value}).fit(X, Y)
+    assert found.history_ == expected.history_
+    np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+    # The parameter itself stays as it was given, as scikit-learn asks.
+    assert found.get_params()[name] is value

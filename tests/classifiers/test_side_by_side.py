@@ -241,3 +241,13 @@ def test_probes_of_constant_features_are_what_they_would_be_alone(n_votes: int) 
     for _, together in pairs[2:4]:
         found = together.predict_proba(constant[:1])[0, 1]
         assert found == pytest.approx(y.mean(), rel=1e-5)
+
+
+def test_numpy_numbers_fit_as_many_at_once_as_python_numbers() -> None:
+    numbers = {"n_members": 5, "batch_size": 200, "width_cap": 100}
+    narrow = {name: np.uint8(value) for name, value in numbers.items()}
+    expected, found = (
+        count_side_by_side(clone(PROBE).set_params(**values), 4000, 576)
+        for values in (numbers, narrow)
+    )
+    assert found == expected
