@@ -90,6 +90,9 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         "verbose": ["verbose"],
     }
 
+    # The linear path changes a logit of fewer inputs by as much as one of so many.
+    _least_linear_inputs: ClassVar[int] = 1
+
     @abstractmethod
     def _size_network(
         self, given: SimpleNamespace, n_samples: int
@@ -116,8 +119,11 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
     ) -> dict[str, Any]:
         described = {"lr": given.lr, "optimizer__weight_decay": given.weight_decay}
         if skeleton.linear is not None:
-            # AdamW moves each weight alike: of more inputs, less each.
-            lr = min(given.linear_lr / skeleton.linear.n_in, given.lr)
+            # AdamW changes each weight by about as much as the others, so that a logit
+            # changes in proportion to the number of its inputs.
+            n_in = skeleton.linear.n_in
+            limit = given.lr * max(n_in, self._least_linear_inputs)
+            lr = min(given.linear_lr, limit) / n_in
             of_path = {"lr": lr, "weight_decay": given.linear_decay / lr}
             described["optimizer__param_groups"] = [("linear.*", of_path)]
         return described

@@ -123,6 +123,9 @@ class PlugCNNClassifier(
     }
     _network = CNNNetwork
     _evaluation_rows = 64
+    # With few inputs and few rows, an epoch has two steps. At ``lr`` itself the linear
+    # probes would need hundreds of epochs, and training would stop long before.
+    _least_linear_inputs = 64
 
     def __init__(
         self,

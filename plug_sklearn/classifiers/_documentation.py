@@ -24,7 +24,8 @@ weight_decay : float, default={weight_decay}
     Weight decay of AdamW.
 linear_lr : float, default={linear_lr}
     Learning rate of the linear path, divided by the number of inputs of a logit: the
-    most that a step changes it, for inputs of size 1. An input's is ``lr`` at most.
+    most that a step changes it, for inputs of size 1. The rate of an input is at most
+    ``lr``{limit}.
 linear_decay : float, default=0.0003
     Part of the linear path's weights that a step takes away, below 1.
 batch_size : int, default=64
@@ -124,6 +125,10 @@ def share_documentation(estimator: Class) -> Class:
         name: f'"{value}"' if isinstance(value, str) else repr(value)
         for name, value in defaults.items()
     }
+    least = vars(estimator).get("_least_linear_inputs", 1)
+    quoted["limit"] = ""
+    if least > 1:
+        quoted["limit"] = f", or, with d < {least} inputs, {least} / d times ``lr``"
     text = estimator.__doc__ or ""
     for name, section in SECTIONS.items():
         lines = section.rstrip().format(**quoted).splitlines()
