@@ -94,9 +94,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
     _least_linear_inputs: ClassVar[int] = 1
 
     @abstractmethod
-    def _size_network(
-        self, given: SimpleNamespace, n_samples: int
-    ) -> dict[str, object]:
+    def _size_network(self, n_samples: int) -> dict[str, object]:
         """Choose the network's parameters for samples of ``input_shape_``."""
 
     def _read_parameters(self) -> SimpleNamespace:
@@ -316,7 +314,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         n_samples: int,
         **parameters: Any,  # noqa: ANN401 - those of ProbeNet
     ) -> ProbeNet:
-        sizes = self._size_network(given, n_samples)
+        sizes = self._size_network(n_samples)
         with torch.device("meta"):
             skeleton = self._network(**sizes)
         if given.sizing == "budget":

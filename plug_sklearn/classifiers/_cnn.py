@@ -224,9 +224,8 @@ class PlugCNNClassifier(
         sizes = self.net_.get_params_for("module")
         return int(sizes["n_members"] * sizes["projection"])
 
-    def _size_network(
-        self, given: SimpleNamespace, n_samples: int
-    ) -> dict[str, object]:
+    def _size_network(self, n_samples: int) -> dict[str, object]:
+        given = self._read_parameters()
         n_layers, n_parts, hidden_size = self._read_geometry(given)
         is_bare = (
             len(self.input_shape_) == 1 and given.n_layers is given.n_parts is None

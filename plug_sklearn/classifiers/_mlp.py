@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from math import prod
 from numbers import Integral
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -139,9 +138,8 @@ class PlugMLPClassifier(BasePlugClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _size_network(
-        self, given: SimpleNamespace, n_samples: int
-    ) -> dict[str, object]:
+    def _size_network(self, n_samples: int) -> dict[str, object]:
+        given = self._read_parameters()
         n_features = prod(self.input_shape_)
         n_classes, n_kept = len(self.classes_), None
         if given.sizing == "budget":

@@ -111,7 +111,7 @@ def count_side_by_side(
     # the best weights; rows of a batch, with and without a mask.
     of_member = 9 * first + 2 * batch
     # Rows of a fold, which may be in double precision, and standardised.
-    n_numbers = n_features * (3 * n_samples + given.n_members * of_member)
+    n_numbers: int = n_features * (3 * n_samples + given.n_members * of_member)
     return max(1, MOST_BYTES // (4 * n_numbers))
 
 
