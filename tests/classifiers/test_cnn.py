@@ -9,8 +9,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from plug_sklearn import LayerAggregator, PlugCNNClassifier
-from plug_sklearn.classifiers._cnn_network import CNNNetwork
-from plug_sklearn.classifiers._members import average_members
+from plug_sklearn.classifiers._layers import average_members
+from plug_sklearn.classifiers._networks import CNNNetwork
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4, 3, 6))

@@ -10,8 +10,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
 from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
-from plug_sklearn.classifiers._classifiers import BasePlugClassifier
-from plug_sklearn.classifiers._rows import NO_CLASS, MemberRows
+from plug_sklearn.classifiers._base import BasePlugClassifier
+from plug_sklearn.classifiers._batches import NO_CLASS, MemberRows
 
 N_SAMPLES, N_VOTES = 60, 20
 RNG = np.random.default_rng(0)
@@ -47,7 +47,7 @@ class SidesRecorder(Callback):
                 for p, y in zip(dataset.positions.T, dataset.y.T, strict=True)
             ]
             for dataset in (dataset_train, dataset_valid)
-            for rows in [dataset.rows.put_in_order().numpy()]
+            for rows in [dataset.put_in_order().numpy()]
         ]
 
 

@@ -1,4 +1,4 @@
-"""What the two estimators share: from samples to a trained net."""
+"""The base class of the classifiers: parameters, fit, predictions and pickles."""
 
 import sys
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -20,49 +20,56 @@ from skorch.helper import predefined_split
 from torch import nn
 
 from plug_sklearn._devices import resolve_device
+from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.classifiers._callbacks import read_callbacks
-from plug_sklearn.classifiers._inputs import (
-    ValidationRows,
+from plug_sklearn.classifiers._batches import MemberRows, put_on_device
+from plug_sklearn.classifiers._data import (
+    Rows,
+    compute_class_factors,
     draw_seeds,
     hold_out_rows,
     read_rows,
     read_samples,
     read_validation_rows,
 )
-from plug_sklearn.classifiers._labels import weigh_classes
-from plug_sklearn.classifiers._monitors import check_monitor
-from plug_sklearn.classifiers._plain_state import HasPlainState
-from plug_sklearn.classifiers._rows import MemberRows, Rows
-from plug_sklearn.classifiers._scoring import choose_scoring
-from plug_sklearn.classifiers._stopping import KeepBestEpoch
+from plug_sklearn.classifiers._monitoring import (
+    KeepBestEpoch,
+    check_monitor,
+    choose_scoring,
+    read_callbacks,
+)
 from plug_sklearn.classifiers._training import ProbeNet
+
+Weights = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What ``fit`` has prepared.
+    """What ``fit`` has prepared: a network, its rows, and the callback that stops it.
 
-    Attributes
-    ----------
-    net : ProbeNet
-        The net to train.
-    rows : MemberRows
-        What it trains on.
-    validation : Rows or MemberRows or None
-        What it is validated on.
-    keeper : KeepBestEpoch or None
-        The callback that ends its training early.
+    ``validation`` and ``keeper`` are None if no rows are held out or nothing stops.
     """
 
     net: ProbeNet
     rows: MemberRows
-    validation: Rows | MemberRows | None
+    validation: MemberRows | None
     keeper: KeepBestEpoch | None
 
 
-class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
-    """A network, sized by the data, trained by skorch, used as a classifier."""
+class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
+    """A classifier whose network is sized by the data and trained by skorch.
+
+    A subclass names its network, how it is sized, and its parameters. Its pickle holds
+    the network as sizes and weights, without classes of torch or skorch, and without a
+    device: it is loaded onto the device that ``device`` names where it is loaded.
+    """
+
+    device: str
+    _network: ClassVar[type[nn.Module]]
+    # Rows computed at once outside training, which bounds the memory of a prediction.
+    _evaluation_rows: ClassVar[int]
+    # Logits of the linear path with fewer inputs learn as fast as with so many.
+    _least_linear_inputs: ClassVar[int] = 1
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "target_ratio": [Interval(Real, 0, None, closed="neither")],
@@ -90,12 +97,9 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         "verbose": ["verbose"],
     }
 
-    # The linear path changes a logit of fewer inputs by as much as one of so many.
-    _least_linear_inputs: ClassVar[int] = 1
-
     @abstractmethod
     def _size_network(self, n_samples: int) -> dict[str, object]:
-        """Choose the network's parameters for samples of ``input_shape_``."""
+        """Choose the parameters of the network for samples of ``input_shape_``."""
 
     def _read_parameters(self) -> SimpleNamespace:
         """Read the parameters, each number as a Python number.
@@ -140,18 +144,18 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples; become float32.
+            Samples. They are converted to float32.
         y : array-like of shape (n_samples,)
             Labels, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights in the training and validation losses. A row of weight 0 is dropped
-            before anything else sees it. Rows with equal features, label and group are
-            one row of their summed weight: a row given twice is a row of weight 2.
+            Weights in the training and validation losses. Rows of weight 0 are dropped
+            first. Rows with equal features, label and group are merged into one row
+            with the sum of their weights: a row given twice is a row of weight 2.
         X_val, y_val : array-like, default=None
-            Samples and labels to validate on, in place of a part of ``X``.
+            Samples and labels to validate on, instead of a part of ``X``.
         groups : array-like of shape (n_samples,), default=None
-            Groups none of which may be both in training and in validation. None: equal
-            samples form a group.
+            Groups of samples. No group is both in training and in validation. If None,
+            equal samples form a group.
 
         Returns
         -------
@@ -161,19 +165,19 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, ``X`` is not numeric, not finite or
-            of another shape, the labels are of one class alone, all weights are 0, or
+            If a parameter is invalid; if ``X`` is not numeric, not finite, or has an
+            unsuitable shape; if there is only one class; if all weights are 0; or if
             training diverges.
 
         Warns
         -----
         UserWarning
-            If the device asked for is not there, or no network has the number of
-            parameters that ``sizing="budget"`` asks for.
+            If the device is absent, or no network has the number of parameters that
+            ``sizing="budget"`` asks for.
         """
         self._validate_params()
         seeds = draw_seeds(self.random_state)
-        training = self._prepare(X, y, sample_weight, groups, seeds, (X_val, y_val))
+        training = self._prepare(X, y, sample_weight, groups, seeds, X_val, y_val)
         training.net.fit(training.rows, None)
         self._keep(training)
         return self
@@ -196,7 +200,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
         ValueError
-            If ``X`` is not finite, or of another shape than in ``fit``.
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
         """
         check_is_fitted(self, "net_")
         probabilities: NDArray[np.float64] = self.net_.compute_probabilities(
@@ -222,7 +226,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
         ValueError
-            If ``X`` is not finite, or of another shape than in ``fit``.
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
         """
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
@@ -256,32 +260,33 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         sample_weight: ArrayLike | None,
         groups: ArrayLike | None,
         seeds: Sequence[int],
-        of_validation: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
-    ) -> "Training":
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Training:
         split_seed, net_seed = seeds
         given = self._read_parameters()
         check_monitor(self.monitor, type(self).__name__)
         rows = read_rows(self, X, y, sample_weight, groups)
         validation = None
-        if any(value is not None for value in of_validation):
-            validation = read_validation_rows(self, *of_validation)
+        if X_val is not None or y_val is not None:
+            validation = read_validation_rows(self, X_val, y_val)
         elif given.early_stopping:
             validation = hold_out_rows(
                 rows, given.validation_fraction, split_seed, given.n_members
             )
         owner = type(self).__name__
         device = resolve_device(self.device, owner)
-        factors = weigh_classes(
-            self.class_weight, self.classes_, rows.codes, rows.weight, owner
-        )
-        stored = rows.put_on(device, factors)
+        factors = compute_class_factors(self.class_weight, self.classes_, rows, owner)
+        stored = put_on_device(rows, factors, device)
         chosen = np.ones((given.n_members, len(rows.codes)), dtype=bool)
         callbacks = read_callbacks(self.callbacks, owner)
         self.monitor_, keeper, valid_set = None, None, None
         if validation is not None:
             self._check_validation_weight(validation, factors)
-            valid_set = validation.put_on(device, factors, stored)
-            if validation.held_out is not None:
+            if validation.held_out is None:
+                valid_set = put_on_device(validation, factors, device)
+            else:
+                valid_set = stored.choose(validation.held_out)
                 chosen = ~validation.held_out
             self.monitor_, scoring = choose_scoring(
                 self.monitor, validation, self.classes_, owner
@@ -300,13 +305,13 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
             given,
             len(rows.codes),
             seed=net_seed,
-            class_shares=rows.share_by_class(factors).tolist(),
+            class_shares=rows.compute_class_shares(factors).tolist(),
             train_split=valid_set and predefined_split(valid_set),
             callbacks=callbacks,
             device=str(device),
             optimizer__fused=device.type in ("cpu", "cuda"),
         )
-        return Training(net, MemberRows(stored, chosen), valid_set, keeper)
+        return Training(net, stored.choose(chosen), valid_set, keeper)
 
     def _build_net(
         self,
@@ -339,9 +344,9 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         )
 
     def _check_validation_weight(
-        self, validation: ValidationRows, factors: NDArray[np.float64]
+        self, validation: Rows, factors: NDArray[np.float64]
     ) -> None:
-        codes, weight = validation.count()
+        codes, weight = validation.list_validated()
         if not (weight * factors[codes]).any():
             raise ValueError(
                 f"The 'class_weight' parameter of {type(self).__name__} must give "
@@ -363,11 +368,10 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
                 "allow no network closer to it."
             )
 
-    def _keep(self, training: "Training") -> None:
+    def _keep(self, training: Training) -> None:
         net, keeper = training.net, training.keeper
         if keeper:
-            # At the end of training a callback may have loaded other weights, as
-            # skorch's EarlyStopping does.
+            # A callback, such as skorch's EarlyStopping, may have loaded other weights.
             keeper.restore(net)
         self.history_ = [
             {
@@ -393,6 +397,47 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
                 f"training does not diverge. Got {self.lr} instead."
             )
         self.n_parameters_ = sum(parameter.numel() for parameter in parameters)
+        self.net_ = net
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "net_" in state:
+            sizes, weights = self._describe_net()
+            state["net_"] = {"sizes": sizes, "weights": weights}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        network = state.pop("net_", None)
+        super().__setstate__(state)
+        if network is not None:
+            self._restore_net(network["sizes"], network["weights"])
+
+    def _describe_net(self) -> tuple[dict[str, Any], Weights]:
+        """Give the parameters of the network's class, and its weights."""
+        net: ProbeNet = self.net_
+        weights = {
+            name: value.detach().cpu().numpy().copy()
+            for name, value in net.module_.state_dict().items()
+        }
+        return dict(net.get_params_for("module")), weights
+
+    def _restore_net(self, sizes: dict[str, Any], weights: Weights) -> None:
+        """Rebuild the trained network."""
+        net = ProbeNet(
+            self._network,
+            evaluation_rows=self._evaluation_rows,
+            device=str(resolve_device(self.device, type(self).__name__)),
+            classes=np.arange(sizes["n_classes"]),
+            verbose=0,
+            **{f"module__{name}": size for name, size in sizes.items()},
+        )
+        net.initialize()
+        net.module_.load_state_dict(
+            {name: torch.tensor(value) for name, value in weights.items()}
+        )
+        net.trim_for_prediction()
+        self.n_parameters_ = sum(value.numel() for value in net.module_.parameters())
         self.net_ = net
 
 
