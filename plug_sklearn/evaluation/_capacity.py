@@ -211,7 +211,7 @@ def _score_ratio(
             f"PlugMLPClassifier does. Got {type(estimator).__name__} instead."
         )
     # Other estimators need no torch, which takes seconds to import.
-    from plug_sklearn.classifiers._width_limit import find_width_limit
+    from plug_sklearn.classifiers import find_width_limit
 
     frame.insert(0, "n_parameters", np.array(sizes))
     frame.insert(

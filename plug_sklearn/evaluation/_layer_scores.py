@@ -39,16 +39,16 @@ def count_joint_fits(
     ):
         return 1
     # Other estimators need no torch, which takes seconds to import.
-    from plug_sklearn.classifiers._side_by_side import (
-        can_fit_side_by_side,
-        count_side_by_side,
+    from plug_sklearn.classifiers import (
+        can_fit_jointly,
+        count_joint_probes,
     )
 
     estimator._validate_params()
-    if not can_fit_side_by_side(estimator):
+    if not can_fit_jointly(estimator):
         return 1
     n_rows = max(len(train) for train, _ in folds)
-    return count_side_by_side(estimator, n_rows, activations.shape[-1])
+    return count_joint_probes(estimator, n_rows, activations.shape[-1])
 
 
 def score_layers(
@@ -104,7 +104,7 @@ def _fit_jointly(
     fit_params: Mapping[str, Any],
     n_joint: int,
 ) -> list[pd.DataFrame]:
-    from plug_sklearn.classifiers._side_by_side import fit_side_by_side
+    from plug_sklearn.classifiers import fit_jointly
 
     frames: list[list[pd.DataFrame]] = [[] for _ in features]
     cells = list(product(range(len(features)), range(len(folds))))
@@ -119,7 +119,7 @@ def _fit_jointly(
             }
             for layer, fold in chosen
         ]
-        fit_side_by_side(probes, arguments)
+        fit_jointly(probes, arguments)
         seconds = (perf_counter() - start) / len(probes)
         for probe, (layer, fold) in zip(probes, chosen, strict=True):
             scores, _ = score_folds(

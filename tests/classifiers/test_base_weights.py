@@ -5,7 +5,7 @@ import pytest
 from _activations import X, Y
 from sklearn.base import clone
 
-from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+from plug_sklearn.classifiers._base import BasePlugClassifier
 
 RNG = np.random.default_rng(1)
 

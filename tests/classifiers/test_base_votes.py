@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
-from plug_sklearn import PlugMLPClassifier
-from plug_sklearn.classifiers._classifiers import BasePlugClassifier
-from plug_sklearn.classifiers._rows import NO_CLASS, MemberRows
+from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
+from plug_sklearn.classifiers._base import BasePlugClassifier
+from plug_sklearn.classifiers._batches import NO_CLASS, MemberRows
 
 N_SAMPLES, N_VOTES = 60, 20
 RNG = np.random.default_rng(0)
@@ -47,17 +47,38 @@ class SidesRecorder(Callback):
                 for p, y in zip(dataset.positions.T, dataset.y.T, strict=True)
             ]
             for dataset in (dataset_train, dataset_valid)
-            for rows in [dataset.rows.put_in_order().numpy()]
+            for rows in [dataset.put_in_order().numpy()]
         ]
 
 
-def test_votes_teach_as_much_as_they_teach_logistic_regression() -> None:
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("classifier", [PlugMLPClassifier, PlugCNNClassifier])
+def test_votes_teach_as_much_as_they_teach_logistic_regression(
+    classifier: type[BasePlugClassifier], seed: int
+) -> None:
     linear = LogisticRegression().fit(X, Y).predict_proba(X_TEST)
-    probe = PlugMLPClassifier(random_state=0, device="cpu").fit(X, Y)
-    probabilities = probe.predict_proba(X_TEST)
+    probabilities = (
+        classifier(random_state=seed, device="cpu").fit(X, Y).predict_proba(X_TEST)
+    )
     assert log_loss(Y_TEST, probabilities) < log_loss(Y_TEST, linear) + 0.01
     area = roc_auc_score(Y_TEST, linear[:, 1])
     assert roc_auc_score(Y_TEST, probabilities[:, 1]) > area - 0.01
+
+
+@pytest.mark.parametrize("n_features", [5, 20])
+def test_few_votes_teach_cnns_as_much_as_mlps(n_features: int) -> None:
+    rng = np.random.default_rng(2)
+    coefficients = 2 * rng.normal(size=n_features) / np.sqrt(n_features)
+    samples = rng.normal(size=(1060, n_features))
+    probability = 1 / (1 + np.exp(-samples @ coefficients))
+    votes = rng.random((60, 10)) < probability[:60, None]
+    y_test = rng.random(1000) < probability[60:]
+    losses = []
+    for classifier in (PlugCNNClassifier, PlugMLPClassifier):
+        probe = classifier(random_state=0, device="cpu")
+        probe.fit(np.repeat(samples[:60], 10, axis=0), votes.ravel())
+        losses.append(log_loss(y_test, probe.predict_proba(samples[60:])))
+    assert losses[0] < losses[1] + 0.01
 
 
 @pytest.mark.parametrize(

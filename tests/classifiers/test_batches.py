@@ -4,18 +4,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plug_sklearn.classifiers._rows import (
+from plug_sklearn.classifiers._batches import (
     NO_CLASS,
     Batches,
     MemberRows,
-    Rows,
     join_probes,
+    put_on_device,
 )
+from plug_sklearn.classifiers._data import Rows
+
+
+def put_on_cpu(
+    X: np.ndarray,
+    codes: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    places: np.ndarray | None = None,
+) -> MemberRows:
+    n_rows = len(X if places is None else places)
+    codes = np.zeros(n_rows, np.intp) if codes is None else codes
+    rows = Rows(X, codes, np.ones(n_rows) if weight is None else weight, None, places)
+    return put_on_device(rows, np.ones(2), torch.device("cpu"))
 
 
 def number_rows(n_rows: int, chosen: np.ndarray | None = None) -> MemberRows:
-    rows = Rows(np.arange(n_rows)[:, None], np.zeros(n_rows, np.intp), np.ones(n_rows))
-    return MemberRows(rows, np.ones((1, n_rows), bool) if chosen is None else chosen)
+    rows = put_on_cpu(np.arange(n_rows)[:, None])
+    return rows.choose(np.ones((1, n_rows), bool) if chosen is None else chosen)
 
 
 def take_batches(n_rows: int, batch_size: int, shuffled: bool) -> list[list[int]]:
@@ -79,7 +92,7 @@ def test_each_member_gets_its_own_rows_once_an_epoch(
 def test_batches_in_one_place_hold_the_same_rows(n_rows: int, batch_size: int) -> None:
     chosen = np.ones((3, n_rows), bool)
     one_by_one, in_one_place = (number_rows(n_rows, chosen) for _ in range(2))
-    in_one_place.put_batches_in_one_place(batch_size)
+    in_one_place.reuse_memory(batch_size)
     both = [
         Batches(rows, batch_size, torch.Generator().manual_seed(0))
         for rows in (one_by_one, in_one_place)
@@ -93,9 +106,9 @@ def test_batches_in_one_place_hold_the_same_rows(n_rows: int, batch_size: int) -
 
 def test_rows_that_are_float32_stay_where_they_are() -> None:
     X = np.zeros((3, 2), np.float32)
-    assert np.shares_memory(Rows(X).X.numpy(), X)
+    assert np.shares_memory(put_on_cpu(X).X.numpy(), X)
     X.flags.writeable = False
-    assert not np.shares_memory(Rows(X).X.numpy(), X)
+    assert not np.shares_memory(put_on_cpu(X).X.numpy(), X)
 
 
 @pytest.mark.parametrize(
@@ -106,21 +119,19 @@ def test_rows_are_equal_where_their_samples_are(
 ) -> None:
     X = np.array([[0.0, 1.0], [2.0, 1.0], [2.0, 1.0]])
     chosen = None if places is None else np.array(places)
-    assert Rows(X, places=chosen).are_equal() is expected
+    assert put_on_cpu(X, places=chosen).are_equal() is expected
 
 
 def test_weights_of_rows_average_one() -> None:
-    rows = Rows(np.zeros((3, 1)), np.zeros(3, np.intp), np.array([1.0, 2.0, 6.0]))
-    assert rows.weight is not None
+    rows = put_on_cpu(np.zeros((3, 1)), weight=np.array([1.0, 2.0, 6.0]))
     assert rows.weight.tolist() == pytest.approx([1 / 3, 2 / 3, 2])
 
 
 def test_rows_of_probes_that_are_kept_are_their_own() -> None:
     parts = [
-        MemberRows(
-            Rows(np.zeros((6, 1)), np.arange(6) % 2, np.arange(1.0, 7) + probe),
-            np.arange(12).reshape(2, 6) % 3 != probe,
-        )
+        put_on_cpu(
+            np.zeros((6, 1)), np.arange(6) % 2, np.arange(1.0, 7) + probe
+        ).choose(np.arange(12).reshape(2, 6) % 3 != probe)
         for probe in range(3)
     ]
     kept = join_probes(parts, torch.arange(18.0)[:, None]).keep_probes(

@@ -9,7 +9,7 @@ from _activations import X, Y
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
-from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+from plug_sklearn.classifiers._base import BasePlugClassifier
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_others(

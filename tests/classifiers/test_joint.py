@@ -1,3 +1,5 @@
+from itertools import compress
+
 import numpy as np
 import pytest
 import torch
@@ -6,12 +8,17 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from plug_sklearn import PlugMLPClassifier
-from plug_sklearn.classifiers import _side_by_side
-from plug_sklearn.classifiers._side_by_side import (
-    can_fit_side_by_side,
-    count_side_by_side,
-    fit_side_by_side,
+from plug_sklearn.classifiers import _joint
+from plug_sklearn.classifiers._base import Training
+from plug_sklearn.classifiers._joint import (
+    JointTraining,
+    _prepare_jointly,
+    can_fit_jointly,
+    count_joint_probes,
+    fit_jointly,
+    join_modules,
 )
+from plug_sklearn.classifiers._networks import MLPNetwork
 
 PROBE = PlugMLPClassifier(
     width_cap=16, max_epochs=6, patience=2, random_state=0, device="cpu"
@@ -36,7 +43,7 @@ def fit_both_ways(
     **fit_params: np.ndarray | None,
 ) -> list[tuple[PlugMLPClassifier, PlugMLPClassifier]]:
     together = [clone(probe) for _ in layers]
-    fit_side_by_side(together, [{"X": X, "y": y, **fit_params} for X in layers])
+    fit_jointly(together, [{"X": X, "y": y, **fit_params} for X in layers])
     alone = [clone(probe).fit(X, y, **fit_params) for X in layers]
     return list(zip(alone, together, strict=True))
 
@@ -117,7 +124,7 @@ def test_probes_of_several_folds_are_what_they_would_be_alone() -> None:
         for rows, of_rows in zip(folds, groups, strict=True)
     ]
     together = [clone(PROBE) for _ in arguments]
-    fit_side_by_side(together, arguments)
+    fit_jointly(together, arguments)
     for probe, own in zip(together, arguments, strict=True):
         alone = clone(PROBE).fit(**own)
         np.testing.assert_allclose(
@@ -156,7 +163,7 @@ def test_probes_without_a_seed_share_one() -> None:
     layers, y = draw_layers(2, 60)
     layers[1] = layers[0]
     one, other = (clone(PROBE).set_params(random_state=None) for _ in range(2))
-    fit_side_by_side([one, other], [{"X": X, "y": y} for X in layers])
+    fit_jointly([one, other], [{"X": X, "y": y} for X in layers])
     np.testing.assert_array_equal(
         one.predict_proba(layers[0]), other.predict_proba(layers[0])
     )
@@ -166,10 +173,10 @@ def test_probes_of_the_same_shape_take_their_steps_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained: list[int] = []
-    train = _side_by_side.train_side_by_side
+    train = _joint.train_jointly
     monkeypatch.setattr(
-        _side_by_side,
-        "train_side_by_side",
+        _joint,
+        "train_jointly",
         lambda trainings: trained.append(len(trainings)) or train(trainings),
     )
     layers, y = draw_layers(4, 60)
@@ -191,30 +198,30 @@ def test_probes_of_the_same_shape_take_their_steps_together(
 def test_probes_with_extras_are_fitted_alone(
     parameters: dict[str, object], expected: bool
 ) -> None:
-    assert can_fit_side_by_side(clone(PROBE).set_params(**parameters)) == expected
+    assert can_fit_jointly(clone(PROBE).set_params(**parameters)) == expected
 
 
 def test_a_subclass_is_fitted_alone() -> None:
     class Own(PlugMLPClassifier):
         pass
 
-    assert not can_fit_side_by_side(Own())
+    assert not can_fit_jointly(Own())
 
 
 def test_what_takes_more_memory_leaves_fewer_at_once() -> None:
-    n_at_once = count_side_by_side(PROBE, 4000, 576)
-    assert n_at_once < count_side_by_side(PROBE, 400, 576)
-    assert n_at_once > count_side_by_side(PROBE, 4000, 4096)
+    n_at_once = count_joint_probes(PROBE, 4000, 576)
+    assert n_at_once < count_joint_probes(PROBE, 400, 576)
+    assert n_at_once > count_joint_probes(PROBE, 4000, 4096)
     for parameters in ({"n_members": 20}, {"batch_size": 2000}, {"width_cap": 512}):
         larger = clone(PROBE).set_params(target_ratio=99, **parameters)
-        assert count_side_by_side(larger, 4000, 576) < n_at_once
-    assert count_side_by_side(PROBE, 10**6, 4096) == 1
+        assert count_joint_probes(larger, 4000, 576) < n_at_once
+    assert count_joint_probes(PROBE, 10**6, 4096) == 1
 
 
 def test_a_batch_of_all_rows_takes_no_more_than_they_do() -> None:
     whole, larger = (clone(PROBE).set_params(batch_size=n) for n in (400, 10**6))
-    n_at_once = count_side_by_side(whole, 400, 576)
-    assert count_side_by_side(larger, 400, 576) == n_at_once > 1
+    n_at_once = count_joint_probes(whole, 400, 576)
+    assert count_joint_probes(larger, 400, 576) == n_at_once > 1
 
 
 def test_features_that_cannot_be_fitted_are_an_error() -> None:
@@ -241,3 +248,105 @@ def test_probes_of_constant_features_are_what_they_would_be_alone(n_votes: int) 
     for _, together in pairs[2:4]:
         found = together.predict_proba(constant[:1])[0, 1]
         assert found == pytest.approx(y.mean(), rel=1e-5)
+
+
+def test_numpy_numbers_fit_as_many_at_once_as_python_numbers() -> None:
+    numbers = {"n_members": 5, "batch_size": 200, "width_cap": 100}
+    narrow = {name: np.uint8(value) for name, value in numbers.items()}
+    expected, found = (
+        count_joint_probes(clone(PROBE).set_params(**values), 4000, 576)
+        for values in (numbers, narrow)
+    )
+    assert found == expected
+
+
+N_ROWS, N_FEATURES = 60, 16
+
+
+def draw_network(seed: int) -> MLPNetwork:
+    network = MLPNetwork(
+        N_FEATURES,
+        2,
+        first=16,
+        second=16,
+        last=16,
+        dropout=0.0,
+        n_members=3,
+        linear_path=True,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    return network.eval()
+
+
+def prepare(seed: int) -> Training:
+    rng = np.random.default_rng(seed)
+    y = np.arange(N_ROWS) % 2
+    X = rng.normal(size=(N_ROWS, N_FEATURES)).astype(np.float32)
+    probe = PlugMLPClassifier(width_cap=16, random_state=0, device="cpu")
+    training = probe._prepare(X, y, sample_weight=None, groups=None, seeds=(1, 2))
+    training.net.initialize()
+    training.net.notify("on_train_begin", X=training.rows, y=None)
+    return training
+
+
+def train(joint: JointTraining, n_epochs: int) -> None:
+    for _ in range(n_epochs):
+        joint.train_epoch()
+
+
+def copy_weights(trainings: list[Training]) -> list[dict[str, torch.Tensor]]:
+    return [
+        {name: value.clone() for name, value in each.net.module_.state_dict().items()}
+        for each in trainings
+    ]
+
+
+def test_a_joined_network_gives_the_logits_of_each() -> None:
+    networks = [draw_network(seed) for seed in range(3)]
+    x = torch.randn(5, 9, N_FEATURES, generator=torch.Generator().manual_seed(9))
+    alone = [
+        network.compute_logits(own)
+        for network, own in zip(networks, x.chunk(3, dim=1), strict=True)
+    ]
+    joined = join_modules(networks).compute_logits(x)
+    torch.testing.assert_close(joined, torch.cat(alone, dim=1))
+
+
+def test_what_a_joined_network_learns_is_in_the_weights_of_each() -> None:
+    networks = [draw_network(seed) for seed in range(2)]
+    joined = join_modules(networks)
+    with torch.no_grad():
+        for parameter in joined.parameters():
+            parameter.add_(1)
+    for name, value in joined.named_parameters():
+        own = [network.get_parameter(name) for network in networks]
+        assert torch.equal(value, torch.cat(own))
+
+
+def test_nets_that_go_on_take_the_steps_they_would_have_taken() -> None:
+    runs = [True, False, True]
+    staying = [prepare(seed) for seed in range(3)]
+    train(_prepare_jointly(staying), 4)
+    leaving = [prepare(seed) for seed in range(3)]
+    joint = _prepare_jointly(leaving)
+    train(joint, 2)
+    train(joint.keep(runs), 2)
+    expected = copy_weights(list(compress(staying, runs)))
+    found = copy_weights(list(compress(leaving, runs)))
+    for of_one, of_other in zip(expected, found, strict=True):
+        for name, value in of_one.items():
+            torch.testing.assert_close(of_other[name], value, msg=name)
+
+
+def test_a_net_that_stops_is_left_as_it_was() -> None:
+    trainings = [prepare(seed) for seed in range(2)]
+    joint = _prepare_jointly(trainings)
+    train(joint, 1)
+    joint.release(trainings[:1])
+    before = copy_weights(trainings)
+    train(joint.keep([False, True]), 1)
+    stopped, running = copy_weights(trainings)
+    assert all(torch.equal(before[0][name], stopped[name]) for name in stopped)
+    assert not all(torch.equal(before[1][name], running[name]) for name in running)

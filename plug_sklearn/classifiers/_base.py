@@ -1,16 +1,17 @@
-"""What the two estimators share: from samples to a trained net."""
+"""The base class of the classifiers: parameters, fit, predictions and pickles."""
 
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -19,49 +20,56 @@ from skorch.helper import predefined_split
 from torch import nn
 
 from plug_sklearn._devices import resolve_device
+from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.classifiers._callbacks import read_callbacks
-from plug_sklearn.classifiers._inputs import (
-    ValidationRows,
+from plug_sklearn.classifiers._batches import MemberRows, put_on_device
+from plug_sklearn.classifiers._data import (
+    Rows,
+    compute_class_factors,
     draw_seeds,
     hold_out_rows,
     read_rows,
     read_samples,
     read_validation_rows,
 )
-from plug_sklearn.classifiers._labels import weigh_classes
-from plug_sklearn.classifiers._monitors import check_monitor
-from plug_sklearn.classifiers._plain_state import HasPlainState
-from plug_sklearn.classifiers._rows import MemberRows, Rows
-from plug_sklearn.classifiers._scoring import choose_scoring
-from plug_sklearn.classifiers._stopping import KeepBestEpoch
+from plug_sklearn.classifiers._monitoring import (
+    KeepBestEpoch,
+    check_monitor,
+    choose_scoring,
+    read_callbacks,
+)
 from plug_sklearn.classifiers._training import ProbeNet
+
+Weights = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What ``fit`` has prepared.
+    """What ``fit`` has prepared: a network, its rows, and the callback that stops it.
 
-    Attributes
-    ----------
-    net : ProbeNet
-        The net to train.
-    rows : MemberRows
-        What it trains on.
-    validation : Rows or MemberRows or None
-        What it is validated on.
-    keeper : KeepBestEpoch or None
-        The callback that ends its training early.
+    ``validation`` and ``keeper`` are None if no rows are held out or nothing stops.
     """
 
     net: ProbeNet
     rows: MemberRows
-    validation: Rows | MemberRows | None
+    validation: MemberRows | None
     keeper: KeepBestEpoch | None
 
 
-class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
-    """A network, sized by the data, trained by skorch, used as a classifier."""
+class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
+    """A classifier whose network is sized by the data and trained by skorch.
+
+    A subclass names its network, how it is sized, and its parameters. Its pickle holds
+    the network as sizes and weights, without classes of torch or skorch, and without a
+    device: it is loaded onto the device that ``device`` names where it is loaded.
+    """
+
+    device: str
+    _network: ClassVar[type[nn.Module]]
+    # Rows computed at once outside training, which bounds the memory of a prediction.
+    _evaluation_rows: ClassVar[int]
+    # Logits of the linear path with fewer inputs learn as fast as with so many.
+    _least_linear_inputs: ClassVar[int] = 1
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "target_ratio": [Interval(Real, 0, None, closed="neither")],
@@ -91,20 +99,34 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
 
     @abstractmethod
     def _size_network(self, n_samples: int) -> dict[str, object]:
-        """Choose the network's parameters for samples of ``input_shape_``."""
+        """Choose the parameters of the network for samples of ``input_shape_``."""
 
-    def _describe_loss(self) -> dict[str, float]:
+    def _read_parameters(self) -> SimpleNamespace:
+        """Read the parameters, each number as a Python number.
+
+        Arithmetic on numpy's narrow integers overflows: 8 times ``np.uint8(64)`` is 0.
+        """
+        names = self._parameter_constraints
+        return SimpleNamespace(
+            **{name: _to_python(getattr(self, name)) for name in names}
+        )
+
+    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
         return {}
 
     def _describe_optimizer(
         self,
+        given: SimpleNamespace,
         skeleton: Any,  # noqa: ANN401 - either network
     ) -> dict[str, Any]:
-        described = {"lr": self.lr, "optimizer__weight_decay": self.weight_decay}
+        described = {"lr": given.lr, "optimizer__weight_decay": given.weight_decay}
         if skeleton.linear is not None:
-            # AdamW moves each weight alike: of more inputs, less each.
-            lr = min(self.linear_lr / skeleton.linear.n_in, self.lr)
-            of_path = {"lr": lr, "weight_decay": self.linear_decay / lr}
+            # AdamW changes each weight by about as much as the others, so that a logit
+            # changes in proportion to the number of its inputs.
+            n_in = skeleton.linear.n_in
+            limit = given.lr * max(n_in, self._least_linear_inputs)
+            lr = min(given.linear_lr, limit) / n_in
+            of_path = {"lr": lr, "weight_decay": given.linear_decay / lr}
             described["optimizer__param_groups"] = [("linear.*", of_path)]
         return described
 
@@ -122,18 +144,18 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples; become float32.
+            Samples. They are converted to float32.
         y : array-like of shape (n_samples,)
             Labels, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights in the training and validation losses. A row of weight 0 is dropped
-            before anything else sees it. Rows with equal features, label and group are
-            one row of their summed weight: a row given twice is a row of weight 2.
+            Weights in the training and validation losses. Rows of weight 0 are dropped
+            first. Rows with equal features, label and group are merged into one row
+            with the sum of their weights: a row given twice is a row of weight 2.
         X_val, y_val : array-like, default=None
-            Samples and labels to validate on, in place of a part of ``X``.
+            Samples and labels to validate on, instead of a part of ``X``.
         groups : array-like of shape (n_samples,), default=None
-            Groups none of which may be both in training and in validation. None: equal
-            samples form a group.
+            Groups of samples. No group is both in training and in validation. If None,
+            equal samples form a group.
 
         Returns
         -------
@@ -143,19 +165,19 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, ``X`` is not numeric, not finite or
-            of another shape, the labels are of one class alone, all weights are 0, or
+            If a parameter is invalid; if ``X`` is not numeric, not finite, or has an
+            unsuitable shape; if there is only one class; if all weights are 0; or if
             training diverges.
 
         Warns
         -----
         UserWarning
-            If the device asked for is not there, or no network has the number of
-            parameters that ``sizing="budget"`` asks for.
+            If the device is absent, or no network has the number of parameters that
+            ``sizing="budget"`` asks for.
         """
         self._validate_params()
         seeds = draw_seeds(self.random_state)
-        training = self._prepare(X, y, sample_weight, groups, seeds, (X_val, y_val))
+        training = self._prepare(X, y, sample_weight, groups, seeds, X_val, y_val)
         training.net.fit(training.rows, None)
         self._keep(training)
         return self
@@ -178,7 +200,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
         ValueError
-            If ``X`` is not finite, or of another shape than in ``fit``.
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
         """
         check_is_fitted(self, "net_")
         probabilities: NDArray[np.float64] = self.net_.compute_probabilities(
@@ -204,7 +226,7 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
         ValueError
-            If ``X`` is not finite, or of another shape than in ``fit``.
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
         """
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
@@ -238,76 +260,83 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         sample_weight: ArrayLike | None,
         groups: ArrayLike | None,
         seeds: Sequence[int],
-        of_validation: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
-    ) -> "Training":
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Training:
         split_seed, net_seed = seeds
+        given = self._read_parameters()
         check_monitor(self.monitor, type(self).__name__)
         rows = read_rows(self, X, y, sample_weight, groups)
         validation = None
-        if any(given is not None for given in of_validation):
-            validation = read_validation_rows(self, *of_validation)
-        elif self.early_stopping:
+        if X_val is not None or y_val is not None:
+            validation = read_validation_rows(self, X_val, y_val)
+        elif given.early_stopping:
             validation = hold_out_rows(
-                rows, self.validation_fraction, split_seed, self.n_members
+                rows, given.validation_fraction, split_seed, given.n_members
             )
         owner = type(self).__name__
         device = resolve_device(self.device, owner)
-        factors = weigh_classes(
-            self.class_weight, self.classes_, rows.codes, rows.weight, owner
-        )
-        stored = rows.put_on(device, factors)
-        chosen = np.ones((self.n_members, len(rows.codes)), dtype=bool)
+        factors = compute_class_factors(self.class_weight, self.classes_, rows, owner)
+        stored = put_on_device(rows, factors, device)
+        chosen = np.ones((given.n_members, len(rows.codes)), dtype=bool)
         callbacks = read_callbacks(self.callbacks, owner)
         self.monitor_, keeper, valid_set = None, None, None
         if validation is not None:
             self._check_validation_weight(validation, factors)
-            valid_set = validation.put_on(device, factors, stored)
-            if validation.held_out is not None:
+            if validation.held_out is None:
+                valid_set = put_on_device(validation, factors, device)
+            else:
+                valid_set = stored.choose(validation.held_out)
                 chosen = ~validation.held_out
             self.monitor_, scoring = choose_scoring(
                 self.monitor, validation, self.classes_, owner
             )
             callbacks = [*scoring, *callbacks]
-            if self.early_stopping:
+            if given.early_stopping:
                 use_score = self.monitor_ != "loss"
                 keeper = KeepBestEpoch(
                     use_score,
-                    self.patience,
-                    self.min_delta,
-                    calibration_rows=valid_set if self.calibrate else None,
+                    given.patience,
+                    given.min_delta,
+                    calibration_rows=valid_set if given.calibrate else None,
                 )
                 callbacks.append(("keep_best_epoch", keeper))
         net = self._build_net(
+            given,
             len(rows.codes),
             seed=net_seed,
-            class_shares=rows.share_by_class(factors).tolist(),
+            class_shares=rows.compute_class_shares(factors).tolist(),
             train_split=valid_set and predefined_split(valid_set),
             callbacks=callbacks,
             device=str(device),
             optimizer__fused=device.type in ("cpu", "cuda"),
         )
-        return Training(net, MemberRows(stored, chosen), valid_set, keeper)
+        return Training(net, stored.choose(chosen), valid_set, keeper)
 
     def _build_net(
         self,
+        given: SimpleNamespace,
         n_samples: int,
         **parameters: Any,  # noqa: ANN401 - those of ProbeNet
     ) -> ProbeNet:
         sizes = self._size_network(n_samples)
         with torch.device("meta"):
             skeleton = self._network(**sizes)
-        if self.sizing == "budget":
-            self._compare_with_budget(skeleton, n_samples)
+        if given.sizing == "budget":
+            self._compare_with_budget(skeleton, given.target_ratio, n_samples)
         described: dict[str, Any] = {
-            **self._describe_optimizer(skeleton),
+            **self._describe_optimizer(given, skeleton),
             **{f"module__{name}": size for name, size in sizes.items()},
-            **{f"criterion__{name}": v for name, v in self._describe_loss().items()},
+            **{
+                f"criterion__{name}": value
+                for name, value in self._describe_loss(given).items()
+            },
         }
         return ProbeNet(
             self._network,
             evaluation_rows=self._evaluation_rows,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
+            max_epochs=given.max_epochs,
+            batch_size=given.batch_size,
             classes=np.arange(len(self.classes_)),
             verbose=int(self.verbose),
             **parameters,
@@ -315,9 +344,9 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
         )
 
     def _check_validation_weight(
-        self, validation: ValidationRows, factors: NDArray[np.float64]
+        self, validation: Rows, factors: NDArray[np.float64]
     ) -> None:
-        codes, weight = validation.count()
+        codes, weight = validation.list_validated()
         if not (weight * factors[codes]).any():
             raise ValueError(
                 f"The 'class_weight' parameter of {type(self).__name__} must give "
@@ -325,9 +354,11 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
                 "instead."
             )
 
-    def _compare_with_budget(self, skeleton: nn.Module, n_samples: int) -> None:
+    def _compare_with_budget(
+        self, skeleton: nn.Module, target_ratio: float, n_samples: int
+    ) -> None:
         found = sum(parameter.numel() for parameter in skeleton.parameters())
-        aimed = self.target_ratio * n_samples
+        aimed = target_ratio * n_samples
         if self.verbose:
             sys.stdout.write(f"{found:,} parameters, {found / n_samples:.2f} a row.\n")
         if abs(found / aimed - 1) > 0.1:
@@ -337,11 +368,10 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
                 "allow no network closer to it."
             )
 
-    def _keep(self, training: "Training") -> None:
+    def _keep(self, training: Training) -> None:
         net, keeper = training.net, training.keeper
         if keeper:
-            # At the end of training a callback may have loaded other weights, as
-            # skorch's EarlyStopping does.
+            # A callback, such as skorch's EarlyStopping, may have loaded other weights.
             keeper.restore(net)
         self.history_ = [
             {
@@ -368,3 +398,52 @@ class BasePlugClassifier(ClassifierMixin, HasPlainState, ABC):
             )
         self.n_parameters_ = sum(parameter.numel() for parameter in parameters)
         self.net_ = net
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "net_" in state:
+            sizes, weights = self._describe_net()
+            state["net_"] = {"sizes": sizes, "weights": weights}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        network = state.pop("net_", None)
+        super().__setstate__(state)
+        if network is not None:
+            self._restore_net(network["sizes"], network["weights"])
+
+    def _describe_net(self) -> tuple[dict[str, Any], Weights]:
+        """Give the parameters of the network's class, and its weights."""
+        net: ProbeNet = self.net_
+        weights = {
+            name: value.detach().cpu().numpy().copy()
+            for name, value in net.module_.state_dict().items()
+        }
+        return dict(net.get_params_for("module")), weights
+
+    def _restore_net(self, sizes: dict[str, Any], weights: Weights) -> None:
+        """Rebuild the trained network."""
+        net = ProbeNet(
+            self._network,
+            evaluation_rows=self._evaluation_rows,
+            device=str(resolve_device(self.device, type(self).__name__)),
+            classes=np.arange(sizes["n_classes"]),
+            verbose=0,
+            **{f"module__{name}": size for name, size in sizes.items()},
+        )
+        net.initialize()
+        net.module_.load_state_dict(
+            {name: torch.tensor(value) for name, value in weights.items()}
+        )
+        net.trim_for_prediction()
+        self.n_parameters_ = sum(value.numel() for value in net.module_.parameters())
+        self.net_ = net
+
+
+def _to_python(value: object) -> object:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value

@@ -17,7 +17,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 
-from plug_sklearn.classifiers._classifiers import BasePlugClassifier
+from plug_sklearn.classifiers._base import BasePlugClassifier
 
 
 def test_probabilities_of_a_row_do_not_depend_on_its_neighbours(
@@ -257,3 +257,83 @@ def test_shares_of_the_classes_are_those_of_the_training_weights(
     assert probe.monitor_ is not None
     found = probe.predict_proba(same[:1])
     np.testing.assert_allclose(found, [[0.25, 0.75]], rtol=1e-5)
+
+
+NUMPY_NUMBERS = {
+    "target_ratio": [np.float16(40), np.uint8(40), np.float32(40.3)],
+    "width_cap": [np.uint8(200), np.int8(100)],
+    "n_members": [np.uint8(3), np.int8(2)],
+    "max_epochs": [np.uint8(4), np.int8(4)],
+    "batch_size": [np.uint16(16), np.uint8(255), np.int8(100), np.int64(16)],
+    "patience": [np.uint8(1), np.int8(1)],
+    "min_delta": [np.float16(0.01), np.float32(0.01)],
+    "validation_fraction": [np.float16(0.3), np.float32(0.3)],
+    "lr": [np.float16(0.01), np.float32(0.01)],
+    "weight_decay": [np.float16(0.1), np.float32(0.1), np.uint8(0)],
+    "linear_lr": [np.float16(0.1), np.float32(0.1), np.uint8(1)],
+    "linear_decay": [np.float16(6e-5), np.float32(1e-4)],
+    "dropout": [np.float16(0.3), np.float32(0.3), np.uint8(0)],
+    "input_dropout": [np.float16(0.3), np.float32(0.3)],
+    "linear_path": [np.bool_(False)],
+    "early_stopping": [np.bool_(False)],
+    "calibrate": [np.bool_(False)],
+    "random_state": [np.uint8(200), np.int16(7)],
+    "verbose": [np.uint8(0)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in NUMPY_NUMBERS.items() for value in values],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+@pytest.mark.parametrize("sizing", ["heuristic", "budget"])
+def test_numpy_numbers_fit_as_python_numbers(
+    probe: BasePlugClassifier,
+    sizing: str,
+    name: str,
+    value: np.generic,
+) -> None:
+    probe.set_params(max_epochs=2, sizing=sizing, target_ratio=40)
+    python = value.item()
+    expected = clone(probe).set_params(**{name: python}).fit(X, Y)
+    found = clone(probe).set_params(**{name: value}).fit(X, Y)
+    assert found.history_ == expected.history_
+    np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+    # The parameter itself stays as it was given, as scikit-learn asks.
+    assert found.get_params()[name] is value
+
+
+def test_a_pickle_holds_no_class_of_torch_or_skorch(
+    probe: BasePlugClassifier,
+) -> None:
+    probe.fit(X, Y)
+    pickled = pickle.dumps(probe)
+    assert b"torch._utils" not in pickled
+    assert b"skorch" not in pickled
+    loaded = pickle.loads(pickled)
+    assert np.array_equal(loaded.predict_proba(X), probe.predict_proba(X))
+    assert loaded.history_ == probe.history_
+    assert loaded.n_parameters_ == probe.n_parameters_
+
+
+def test_pickling_leaves_the_probe_as_it_is(probe: BasePlugClassifier) -> None:
+    probe.fit(X, Y)
+    net, expected = probe.net_, probe.predict_proba(X)
+    state = probe.__getstate__()
+    for weights in state["net_"]["weights"].values():
+        weights.fill(0)
+    assert probe.net_ is net
+    assert np.array_equal(probe.predict_proba(X), expected)
+
+
+def test_a_probe_loads_onto_the_device_it_names_or_the_cpu(
+    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    expected = probe.fit(X, Y).predict_proba(X)
+    pickled = pickle.dumps(probe.set_params(device="cuda"))
+    with pytest.warns(UserWarning, match="runs on the CPU instead"):
+        loaded = pickle.loads(pickled)
+    assert (loaded.device, loaded.net_.device) == ("cuda", "cpu")
+    assert np.array_equal(loaded.predict_proba(X), expected)

@@ -9,9 +9,9 @@ import pytest
 from _activations import X, Y
 from skorch.callbacks import Callback, EarlyStopping
 
-from plug_sklearn.classifiers._classifiers import BasePlugClassifier
-from plug_sklearn.classifiers._rows import NO_CLASS, MemberRows, Rows
-from plug_sklearn.classifiers._scoring import score_macro_auc
+from plug_sklearn.classifiers._base import BasePlugClassifier
+from plug_sklearn.classifiers._batches import NO_CLASS, MemberRows
+from plug_sklearn.classifiers._monitoring import score_macro_auc
 
 RNG = np.random.default_rng(1)
 X_VAL, Y_VAL = X[60:], Y[60:]
@@ -31,13 +31,13 @@ class Recorder(Callback):
         self.validation = list_rows(dataset_valid)
 
 
-def list_rows(dataset: Rows | MemberRows | None) -> list[np.ndarray]:
+def list_rows(dataset: MemberRows | None) -> list[np.ndarray]:
     if dataset is None:
         return []
-    if isinstance(dataset, Rows):
-        return [dataset.put_in_order().numpy()]
+    rows = dataset.put_in_order().numpy()
+    if dataset.positions is None:
+        return [rows]
     columns = zip(dataset.positions.T, dataset.y.T, strict=True)
-    rows = dataset.rows.put_in_order().numpy()
     return [rows[p[y != NO_CLASS]] for p, y in columns]
 
 
