@@ -74,7 +74,7 @@ def score_layers(
     if n_joint > 1:
         try:
             layers = list(features.values())
-            return _fit_jointly(
+            return _score_jointly(
                 estimator, layers, y, folds, scoring, fit_params, n_joint
             ), failure
         except Exception as error:
@@ -95,7 +95,7 @@ def score_layers(
     return frames, failure
 
 
-def _fit_jointly(
+def _score_jointly(
     estimator: BaseEstimator,
     features: Sequence[NDArray[Any]],
     y: ArrayLike,
