@@ -153,7 +153,7 @@ def layer_sweep(
     """
     if embedder is None:
         X = _read_activations(X)
-    # These find errors before texts are read, which takes long.
+    # Errors in these are raised before texts are read, which takes long.
     check_consistent_length(X, y)
     folds = split_folds(estimator, X, y, cv, groups)
     chance = score_chance(estimator, y, folds, scoring)
