@@ -74,6 +74,10 @@ def layer_sweep(
     16 / ``target_ratio`` rows per feature. Without a ``random_state``, all networks of
     a group use the same random seed.
 
+    Other probes are fitted one by one. If the features of a layer hold at most 2**22
+    numbers, BLAS is limited to one thread meanwhile, which is several times faster for
+    linear probes. This needs the main thread of a process.
+
     Parameters
     ----------
     estimator : estimator
