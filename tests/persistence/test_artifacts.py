@@ -318,21 +318,6 @@ def test_tensors_that_the_json_does_not_describe_are_named(
     assert str(raised.value).startswith(str(path))
 
 
-def test_versions_of_packages_are_recorded(tmp_path: Path) -> None:
-    _, description = save_artifacts(fit_mlp(), tmp_path / "probe")
-    versions = json.loads(description.read_text())["versions"]
-    assert {"plug_sklearn", "scikit-learn", "torch", "transformers"} == set(versions)
-    assert all(re.match(r"[0-9]+\.[0-9]+", version) for version in versions.values())
-
-
-def test_loading_draws_from_no_global_generator(tmp_path: Path) -> None:
-    save_artifacts(fit_mlp(), tmp_path / "probe")
-    before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002 - the global one is what is tested
-    load_artifacts(tmp_path / "probe")
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002 - as above
-
-
 def test_steps_whose_tensors_would_have_the_same_names_are_refused(
     tmp_path: Path,
 ) -> None:
@@ -363,3 +348,18 @@ def test_features_that_the_shape_of_activations_cannot_have_are_refused(
     rewrite(tmp_path / "aggregator", description=found)
     with pytest.raises(ValueError, match=r"n_features_in must be among \[3\]"):
         load_artifacts(tmp_path / "aggregator")
+
+
+def test_versions_of_packages_are_recorded(tmp_path: Path) -> None:
+    _, description = save_artifacts(fit_mlp(), tmp_path / "probe")
+    versions = json.loads(description.read_text())["versions"]
+    assert {"plug_sklearn", "scikit-learn", "torch", "transformers"} == set(versions)
+    assert all(re.match(r"[0-9]+\.[0-9]+", version) for version in versions.values())
+
+
+def test_loading_draws_from_no_global_generator(tmp_path: Path) -> None:
+    save_artifacts(fit_mlp(), tmp_path / "probe")
+    before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002 - the global one is what is tested
+    load_artifacts(tmp_path / "probe")
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002 - as above
