@@ -13,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from plug_sklearn import PlugMLPClassifier, layer_sweep
-from plug_sklearn.evaluation._layer_scores import count_joint_fits
 
 N = 90
 Y = np.array(["no", "yes"])[np.arange(N) % 2]
@@ -169,10 +168,11 @@ def test_weights_of_a_wrong_length_are_refused_by_the_fit() -> None:
         layer_sweep(PROBE, X, Y, cv=3, params={"sample_weight": WEIGHT[:-1]})
 
 
-def test_training_rows_count_alone() -> None:
-    many = np.broadcast_to(X[:1], (5000, *X.shape[1:]))
-    found = [count_joint_fits(PROBE, {}, rows, FOLDS) for rows in (X, many)]
-    assert found[0] == found[1] > 4
+def test_rows_of_no_fold_take_no_memory_of_those_trained_together() -> None:
+    rows = np.zeros((1500, 2, 1, 4096), dtype=np.float32)
+    rows[:N] = np.tile(X[:, :2, :1], 256)
+    sweep = layer_sweep(PROBE, rows, np.resize(Y, 1500), cv=FOLDS, scoring="accuracy")
+    assert count_times(sweep) == [6]
 
 
 def count_blas_threads() -> list[int]:
