@@ -1,6 +1,8 @@
 """Scores of a probe on several layers, which are fitted together where possible."""
 
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from time import perf_counter
 from typing import Any
@@ -11,12 +13,15 @@ import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
+from threadpoolctl import threadpool_limits
 
 from plug_sklearn._sklearn import take_rows
 from plug_sklearn.evaluation._folds import Folds, Scoring, score_folds
 
 #: Arguments of ``fit`` that hold one value a row, which all layers of a fold share.
 SHARED = {"sample_weight", "groups"}
+#: Numbers in the features of a layer up to which BLAS is limited to one thread.
+MOST_NUMBERS = 2**22
 
 
 def count_joint_fits(
@@ -74,7 +79,7 @@ def score_layers(
     if n_joint > 1:
         try:
             layers = list(features.values())
-            return _fit_jointly(
+            return _score_jointly(
                 estimator, layers, y, folds, scoring, fit_params, n_joint
             ), failure
         except Exception as error:
@@ -85,9 +90,10 @@ def score_layers(
     for (layer, part), X in features.items():
         try:
             # The fitted estimators are dropped: they may be larger than the features.
-            frame, _ = score_folds(
-                estimator, X, y, folds, scoring=scoring, fit_params=fit_params
-            )
+            with _limit_blas_threads(X):
+                frame, _ = score_folds(
+                    estimator, X, y, folds, scoring=scoring, fit_params=fit_params
+                )
         except ValueError as error:
             error.add_note(f"That was at position {layer} of axis 1, {part} of axis 2.")
             raise
@@ -95,7 +101,21 @@ def score_layers(
     return frames, failure
 
 
-def _fit_jointly(
+def _limit_blas_threads(X: NDArray[Any]) -> AbstractContextManager[object]:
+    """Limit BLAS to one thread while a probe is fitted to few features.
+
+    More threads take more time there than they save. The limit holds for the whole
+    process. Only the main thread sets it, since several threads might not restore it in
+    order.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and X.size <= MOST_NUMBERS:
+        limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+        return limits
+    return nullcontext()
+
+
+def _score_jointly(
     estimator: BaseEstimator,
     features: Sequence[NDArray[Any]],
     y: ArrayLike,

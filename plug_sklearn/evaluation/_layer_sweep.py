@@ -74,6 +74,10 @@ def layer_sweep(
     16 / ``target_ratio`` rows per feature. Without a ``random_state``, all networks of
     a group use the same random seed.
 
+    Other probes are fitted one by one. If the features of a layer hold at most 2**22
+    numbers, BLAS is limited to one thread meanwhile, which is several times faster for
+    linear probes. This needs the main thread of a process.
+
     Parameters
     ----------
     estimator : estimator
@@ -153,7 +157,7 @@ def layer_sweep(
     """
     if embedder is None:
         X = _read_activations(X)
-    # These find errors before texts are read, which takes long.
+    # Errors in these are raised before texts are read, which takes long.
     check_consistent_length(X, y)
     folds = split_folds(estimator, X, y, cv, groups)
     chance = score_chance(estimator, y, folds, scoring)
@@ -179,15 +183,20 @@ def layer_sweep(
             "In layer_sweep, networks were trained one by one, which is slower, since "
             f"training them together failed: {failure}"
         )
-    layer_names, part_names = _name_axes(embedder, activations)
     frames = list(chain(*(tables for tables, _ in scored)))
+    layer_names, part_names = _name_axes(embedder, activations)
     for (layer, part), frame in zip(cells, frames, strict=True):
         frame.insert(0, "layer", layer_names[layer])
         frame.insert(1, "part", part_names[part])
-        for score in list_scores(frame):
-            place = list(frame.columns).index(score) + 1
-            frame.insert(place, score + CHANCE, chance.get(score, np.nan))
+        _add_chance(frame, chance)
     return pd.concat(frames, ignore_index=True)
+
+
+def _add_chance(frame: pd.DataFrame, chance: pd.DataFrame) -> None:
+    """Add the column of its chance level after each score."""
+    for score in list_scores(frame):
+        place = list(frame.columns).index(score) + 1
+        frame.insert(place, score + CHANCE, chance.get(score, np.nan))
 
 
 def _read_activations(X: Any) -> NDArray[Any]:  # noqa: ANN401 - anything else is refused

@@ -106,9 +106,10 @@ def write_report(
                 for fold, one in zip(folds, report.estimators, strict=True)
                 if one is not None
             ]
-            figure = _draw_sizes(
+            scores = _score_sizes(
                 estimator, X, y, fitted, scorer, name, fit_params, n_jobs
             )
+            figure = _draw_sizes(*scores, name)
         figure.savefig(folder / CURVE)
     with _warn_instead(SUMMARY):
         summary = json.dumps(_summarise(report), indent=2, allow_nan=False)
@@ -191,7 +192,7 @@ def _draw_history(history: pd.DataFrame, estimators: list[Any]) -> Figure:
     return figure
 
 
-def _draw_sizes(
+def _score_sizes(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     y: NDArray[Any],
@@ -200,7 +201,11 @@ def _draw_sizes(
     name: str,
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
-) -> Figure:
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Score an estimator that is fitted on fractions of the training rows.
+
+    Returns numbers of rows, and training and test scores of shape (n_sizes, n_folds).
+    """
     with warnings.catch_warnings():
         # A quarter of the rows may hold one class alone. It then has no point.
         warnings.simplefilter("ignore", FitFailedWarning)
@@ -221,6 +226,15 @@ def _draw_sizes(
     is_defined = np.isfinite(test[-1])
     if is_defined.any():
         train, test = train[:, is_defined], test[:, is_defined]
+    return sizes, train, test
+
+
+def _draw_sizes(
+    sizes: NDArray[np.intp],
+    train: NDArray[np.float64],
+    test: NDArray[np.float64],
+    name: str,
+) -> Figure:
     n_folds = test.shape[1]
     figure = make_figure(height=4.0)
     axes = figure.subplots()

@@ -27,7 +27,7 @@ class _Description(BaseModel):
     n_examples: Size | None = None
     target_ratio: Ratio = 5.0
     p_drop: Probability = 0.3
-    # pingkit reads files without this key so, although its MLP's own default is 128.
+    # What pingkit assumes for files without this key: its MLP's own default is 128.
     width_cap: Size = 64
 
 

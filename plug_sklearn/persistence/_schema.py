@@ -125,7 +125,7 @@ def _describe_one(estimator: BaseEstimator) -> Described:
     check_is_fitted(estimator)
     values, tensors = TABLES[kind].describe(estimator)
     parameters = describe_parameters(estimator)
-    # Fitted attributes may be numpy scalars, as the parameters may that they follow.
+    # Fitted attributes may be numpy scalars, like the parameters they come from.
     return {"kind": kind, "parameters": parameters, **to_plain(values)}, tensors
 
 

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from plug_sklearn import PlugMLPClassifier, layer_sweep
-from plug_sklearn.evaluation._layer_scores import count_joint_fits
 
 N = 90
 Y = np.array(["no", "yes"])[np.arange(N) % 2]
@@ -165,7 +168,56 @@ def test_weights_of_a_wrong_length_are_refused_by_the_fit() -> None:
         layer_sweep(PROBE, X, Y, cv=3, params={"sample_weight": WEIGHT[:-1]})
 
 
-def test_training_rows_count_alone() -> None:
-    many = np.broadcast_to(X[:1], (5000, *X.shape[1:]))
-    found = [count_joint_fits(PROBE, {}, rows, FOLDS) for rows in (X, many)]
-    assert found[0] == found[1] > 4
+def test_rows_of_no_fold_take_no_memory_of_those_trained_together() -> None:
+    rows = np.zeros((1500, 2, 1, 4096), dtype=np.float32)
+    rows[:N] = np.tile(X[:, :2, :1], 256)
+    sweep = layer_sweep(PROBE, rows, np.resize(Y, 1500), cv=FOLDS, scoring="accuracy")
+    assert count_times(sweep) == [6]
+
+
+def count_blas_threads() -> list[int]:
+    return [
+        library["num_threads"]
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+class ThreadCounter(LogisticRegression):
+    """Keeps the largest number of threads of BLAS during its fit."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "ThreadCounter":
+        self.n_threads_ = max(count_blas_threads())
+        return super().fit(X[:, :1], y)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return super().predict(X[:, :1])
+
+
+def read_threads(probe: ThreadCounter, X: object, y: object) -> int:
+    return probe.n_threads_
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_small_probes_are_fitted_with_one_thread_of_blas(n_jobs: int | None) -> None:
+    with threadpool_limits(2, user_api="blas"):
+        sweep = layer_sweep(
+            ThreadCounter(), X, Y, cv=2, scoring=read_threads, n_jobs=n_jobs
+        )
+        assert (sweep["score"] == 1).all()
+        assert set(count_blas_threads()) == {2}
+
+
+def test_threads_are_restored_after_an_error() -> None:
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(ValueError, match="fits failed"):
+            layer_sweep(Picky(), 1e39 * X.astype(np.float64), Y, cv=2)
+        assert set(count_blas_threads()) == {2}
+
+
+def test_large_features_and_other_threads_keep_their_threads_of_blas() -> None:
+    large = np.broadcast_to(X[:, :1, :1, :1], (N, 1, 1, 50_000))
+    sweep = partial(layer_sweep, ThreadCounter(), y=Y, cv=2, scoring=read_threads)
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        assert (sweep(large)["score"] == 2).all()
+        assert (pool.submit(sweep, X).result()["score"] == 2).all()

@@ -305,3 +305,19 @@ def test_folder_that_cannot_be_written_is_told_before_the_first_fit(
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(PermissionError, match="read-only"):
         cross_validation_report(Unfit(), FEATURES, Y, out_dir=tmp_path)
+
+
+def test_run_that_is_stopped_while_it_writes_leaves_no_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cross_validation_report(PROBE, FEATURES, Y, cv=2, out_dir=tmp_path)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validation_report(
+            PROBE, FEATURES, Y, cv=2, out_dir=tmp_path, overwrite=True
+        )
+    assert not (tmp_path / "summary.json").exists()

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import EpochTimer
 
@@ -317,6 +317,38 @@ def test_tensors_that_the_json_does_not_describe_are_named(
     with pytest.raises(ValueError, match=expected) as raised:
         load_artifacts(tmp_path / "probe")
     assert str(raised.value).startswith(str(path))
+
+
+def test_steps_whose_tensors_would_have_the_same_names_are_refused(
+    tmp_path: Path,
+) -> None:
+    # The MLP has a tensor "standardise.mean", and the scaler one named "mean".
+    steps = [("p.standardise", StandardScaler()), ("p", PlugMLPClassifier(**QUICK))]
+    pipeline = Pipeline(steps).fit(X.reshape(60, -1), Y)
+    with pytest.raises(ValueError, match="steps have tensors of the same names"):
+        save_artifacts(pipeline, tmp_path / "probe")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scale_of_zero_is_refused(tmp_path: Path) -> None:
+    scaler = StandardScaler().fit(X.reshape(60, -1))
+    path, _ = save_artifacts(scaler, tmp_path / "scaler")
+    tensors = safetensors.numpy.load_file(path)
+    tensors["scale"][3] = 0
+    rewrite(tmp_path / "scaler", tensors=tensors)
+    with pytest.raises(ValueError, match="its tensor 'scale' must be above 0"):
+        load_artifacts(tmp_path / "scaler")
+
+
+def test_features_that_the_shape_of_activations_cannot_have_are_refused(
+    tmp_path: Path,
+) -> None:
+    _, description = save_artifacts(LayerAggregator().fit(X), tmp_path / "aggregator")
+    found = json.loads(description.read_text())
+    found["estimator"]["n_features_in"] = 4
+    rewrite(tmp_path / "aggregator", description=found)
+    with pytest.raises(ValueError, match=r"n_features_in must be among \[3\]"):
+        load_artifacts(tmp_path / "aggregator")
 
 
 def test_versions_of_packages_are_recorded(tmp_path: Path) -> None:
