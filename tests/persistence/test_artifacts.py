@@ -28,6 +28,7 @@ from plug_sklearn import (
     load_artifacts,
     save_artifacts,
 )
+from plug_sklearn.persistence._artifacts import _digest
 
 FITTED: dict[str, Callable[[], Any]] = {
     "MLP": fit_mlp,
