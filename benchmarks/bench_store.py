@@ -249,16 +249,13 @@ def fill_store(
     embedder: HFEmbeddingTransformer, store: str, texts: Sequence[str]
 ) -> None:
     """Put random activations of all layers in a store: the model would take minutes."""
-    from plug_sklearn.embedding.models import identify_model
-    from plug_sklearn.embedding.store._recall import digest_text
+    from plug_sklearn.embedding._embed import digest_text
 
     model = embedder._describe_model()
     shape = (len(texts), 30, 1, embedder.hidden_size_)
     states = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     with ActivationStore(store) as opened:
-        key = opened.register(
-            identify_model(embedder._source, opened.path), **model.describe()
-        )
+        key = model.register(opened)
         digests = [digest_text(text) for text in texts]
         opened.write(key, digests, list(range(30)), ["rs"], states)
 

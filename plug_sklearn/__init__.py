@@ -1,18 +1,18 @@
-"""Read what a language model knows out of its hidden states, with scikit-learn.
+"""Read what a language model knows from its hidden states, with scikit-learn.
 
-The flow, one sub-package a step:
+Each sub-package is one step:
 
 ``embedding``
-    text → activations: :class:`HFEmbeddingTransformer`.
+    Activations from texts: :class:`HFEmbeddingTransformer`.
 ``features``
-    activations → features: :class:`LayerAggregator`.
+    Features from activations: :class:`LayerAggregator`.
 ``classifiers``
-    features → probabilities: :class:`PlugMLPClassifier` and
+    Probabilities from features: :class:`PlugMLPClassifier` and
     :class:`PlugCNNClassifier`.
 ``evaluation``
-    probes → numbers and pictures: where, how well, how surely, and is it better?
+    Scores, comparisons and pictures of probes.
 ``persistence``
-    fitted estimators ⇄ files that are safe to load.
+    Files of fitted estimators that are safe to load.
 """
 
 from importlib import import_module
@@ -76,9 +76,9 @@ __all__ = [
     "training_history",
 ]
 
-# Each name loads its room when it is first used: torch, transformers and skorch take
-# seconds to import, and a user of one room should not wait for all of them.
-_ROOMS = {
+# Each name imports its sub-package when it is first used: torch, transformers and
+# skorch take seconds to import, and not every user needs all of them.
+_SUBPACKAGES = {
     "BootstrapInterval": "evaluation",
     "CapacityCurveDisplay": "evaluation",
     "CrossValidationReport": "evaluation",
@@ -108,8 +108,8 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> object:
-    if name in _ROOMS:
-        return getattr(import_module(f"plug_sklearn.{_ROOMS[name]}"), name)
+    if name in _SUBPACKAGES:
+        return getattr(import_module(f"plug_sklearn.{_SUBPACKAGES[name]}"), name)
     raise AttributeError(f"module 'plug_sklearn' has no attribute {name!r}")
 
 

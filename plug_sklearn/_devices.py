@@ -1,4 +1,4 @@
-"""Where tensors live: names of devices → torch devices."""
+"""Devices of torch from the ``device`` parameter of estimators."""
 
 import re
 
@@ -6,30 +6,17 @@ import torch
 
 from plug_sklearn._warnings import warn_user
 
-#: Accelerators that torch knows only once a package of their vendor is installed.
+#: Accelerators that torch supports only through a package of their vendor.
 ADD_ON_ACCELERATORS = ("gcu", "mlu", "musa", "neuron", "npu", "sdaa")
 
 
 def resolve_device(device: str, owner: str) -> torch.device:
-    """Turn the ``device`` parameter of an estimator into a torch device.
+    """Return a torch device that is available here.
 
-    Parameters
-    ----------
-    device : str
-        ``"auto"`` for CUDA, then MPS, then the CPU; or a torch device such as
-        ``"cpu"`` or ``"cuda:1"``.
-    owner : str
-        Name of the estimator, for messages.
-
-    Returns
-    -------
-    torch.device
-        A device that exists here: an absent accelerator warns and becomes the CPU.
-
-    Raises
-    ------
-    ValueError
-        If torch knows no such device, or nothing can be computed on it.
+    ``device`` is ``"auto"``, for CUDA, then MPS, then the CPU, or the name of a torch
+    device, such as ``"cuda:1"``. If it is not available, a warning says so, and the CPU
+    is returned. Raises a ValueError, which names the estimator ``owner``, if torch has
+    no such device.
     """
     check_device(device, owner)
     if device == "auto":
@@ -47,24 +34,11 @@ def resolve_device(device: str, owner: str) -> torch.device:
 
 
 def check_device(device: str, owner: str) -> None:
-    """Check that a name is of a device that torch computes on, here or elsewhere.
-
-    Parameters
-    ----------
-    device : str
-        ``"auto"``, or a torch device, which need not be present.
-    owner : str
-        Name of the estimator, for messages.
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
+    """Raise a ValueError if torch has no device of this name, available here or not."""
     is_known = isinstance(device, str) and (
         device == "auto" or _is_add_on(device) or _parse(device) is not None
     )
-    # Tensors of the device "meta" have shapes and no values.
+    # Tensors on the device "meta" have no values.
     if not is_known or device.startswith("meta"):
         raise ValueError(
             f"The 'device' parameter of {owner} must be 'auto' or a torch device such "
@@ -96,6 +70,6 @@ def _is_present(device: str) -> bool:
     try:
         torch.empty(1, device=parsed)
     except (RuntimeError, AssertionError, ImportError):
-        # What torch raises differs by accelerator.
+        # torch raises different errors for different accelerators.
         return False
     return True

@@ -1,8 +1,8 @@
-"""Optional dependencies, and what is said where one is not installed."""
+"""Optional dependencies, and the error if one is not installed."""
 
 from importlib.util import find_spec
 
-#: The packages that each extra brings, by the names they are imported under.
+#: The packages of each extra, by their names in import statements.
 EXTRAS = {
     "adapters": ("peft",),
     "gguf": ("gguf", "accelerate"),
@@ -13,19 +13,9 @@ EXTRAS = {
 
 
 def require_extra(extra: str, user: str) -> None:
-    """Check that the packages of an extra are installed.
+    """Raise an ImportError, which names ``user``, if a package of an extra is missing.
 
-    Parameters
-    ----------
-    extra : str
-        One of ``EXTRAS``.
-    user : str
-        What needs it, to begin the message with.
-
-    Raises
-    ------
-    ImportError
-        If a package is missing; the message says how to install the extra.
+    The message says how to install the extra.
     """
     missing = [package for package in EXTRAS[extra] if find_spec(package) is None]
     if missing:

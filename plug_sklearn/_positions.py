@@ -1,4 +1,4 @@
-"""Positions along an axis, as users write them → as numpy indexes them."""
+"""Positions along an axis, as users give them."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -6,34 +6,22 @@ from typing import Any
 
 import numpy as np
 
+#: The parts of a layer, in the order in which activations hold all three.
+PART_NAMES = ("rs", "attn", "mlp")
+
 
 def resolve_positions(
-    positions: Any,  # noqa: ANN401 - validated here
+    positions: Any,  # noqa: ANN401 - validated below
     n_positions: int,
     *,
     parameter: str,
     owner: str,
 ) -> tuple[int, ...]:
-    """Turn ``"all"``, an int, or ints counted from either end into positions.
+    """Return positions in ``[0, n_positions)``, in the order given.
 
-    Parameters
-    ----------
-    positions : "all", int or sequence of int
-        What the user gave; negatives count from the end.
-    n_positions : int
-        Length of the axis.
-    parameter, owner : str
-        Names of the parameter and of its estimator, for messages.
-
-    Returns
-    -------
-    tuple of int
-        Positions in ``[0, n_positions)``, in the order given.
-
-    Raises
-    ------
-    ValueError
-        If it is none of these, is empty, names a position twice or one outside.
+    ``positions`` is ``"all"``, an int, or a sequence of ints; negative ones count from
+    the end. Raises a ValueError, which names the ``parameter`` of the estimator
+    ``owner``, for anything else, and for positions that are repeated or out of range.
 
     Examples
     --------

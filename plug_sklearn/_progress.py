@@ -1,4 +1,4 @@
-"""Progress bars, shown where somebody can watch them."""
+"""Progress bars for terminals and notebooks."""
 
 from typing import NoReturn
 
@@ -6,26 +6,12 @@ from tqdm.auto import tqdm
 
 
 def show_progress(total: int, description: str, unit: str) -> "tqdm[NoReturn]":
-    """Open a progress bar on standard error, or in a notebook.
+    """Open a progress bar of ``total`` steps, to be closed by the caller.
 
-    Output that goes to a file or a pipe gets no bar: there, each step of it would be a
-    line.
-
-    Parameters
-    ----------
-    total : int
-        Steps until all is done.
-    description : str
-        What is being done.
-    unit : str
-        What one step is.
-
-    Returns
-    -------
-    tqdm
-        The bar, to be closed by the caller; hidden where nobody can watch it.
+    It is on standard error, or in a notebook. Output to a file or a pipe has no bar,
+    since each step would be a line.
     """
     in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-    # None is tqdm's word for "only on a terminal", and a notebook is none.
+    # None makes tqdm show the bar on terminals only, which a notebook is not.
     disable = False if in_notebook else None
     return tqdm(total=total, desc=description, unit=unit, disable=disable)

@@ -1,4 +1,4 @@
-"""What made a fitted estimator: the versions of the packages, kept in its pickle."""
+"""Versions of packages in the pickles of estimators, compared when they are loaded."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -6,22 +6,19 @@ from typing import Any
 
 from plug_sklearn._warnings import warn_user
 
-#: Those that decide what a fitted estimator gives.
+#: Packages whose versions can change predictions.
 PACKAGES = ("plug_sklearn", "scikit-learn", "torch", "transformers")
 
 
 class ProvenanceWarning(UserWarning):
-    """What a fitted estimator was made with is not what is here."""
+    """A fitted estimator was made with other versions, or another model, than now."""
 
 
 @cache
 def list_versions() -> dict[str, str]:
-    """List the versions of the packages that decide what an estimator gives.
+    """Return the versions of ``PACKAGES``, by name.
 
-    Returns
-    -------
-    dict of str
-        By name. Builds of one version, such as torch's for CUDA, are the same.
+    Builds of one version, such as torch's for CUDA, have the same entry.
     """
     found = {package: find_version(package) for package in PACKAGES}
     return {
@@ -32,7 +29,7 @@ def list_versions() -> dict[str, str]:
 
 
 def find_version(package: str) -> str | None:
-    """Find the version of a package; None for a copy that was never installed."""
+    """Return the version of a package; None for a copy that is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -40,7 +37,7 @@ def find_version(package: str) -> str | None:
 
 
 class RecordsVersions:
-    """A mixin for estimators: versions go into pickles, and are compared on loading."""
+    """Mixin of estimators that stores versions in pickles, and compares them."""
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # scikit-learn's
@@ -60,7 +57,7 @@ def _compare(recorded: dict[str, str]) -> None:
         if recorded.get(package) != here[package]
     ]
     if differing:
-        # The text names no estimator: Python shows it once for a whole pipeline.
+        # Without the name of the estimator, Python shows it once for a whole pipeline.
         warn_user(
             f"Pickled with {', '.join(differing)}: predictions may differ. Fit again, "
             "or load it where the versions are the same.",

@@ -1,29 +1,22 @@
-"""Warnings that point at the line of the user's code that led to them."""
+"""Warnings that show the line of the user's code that caused them."""
 
 import sys
 import sysconfig
 import warnings
 from types import FrameType
 
-#: Libraries that call this package on the user's behalf, and this package itself.
+#: This package, and libraries that call it.
 _CALLERS = frozenset({"imblearn", "joblib", "plug_sklearn", "sklearn", "skorch"})
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _INSTALLED = ("site-packages", "dist-packages")
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Issue a warning at the innermost line that the user wrote.
+    """Issue a warning at the innermost line of the user's code.
 
-    A pipeline or a search puts scikit-learn's frames between the user's line and
-    ours, and how many differs by release: a fixed ``stacklevel`` would show a line
-    inside scikit-learn.
-
-    Parameters
-    ----------
-    message : str
-        What to say.
-    category : type of Warning, default=UserWarning
-        Class of the warning.
+    A pipeline or a search puts a number of scikit-learn's frames between the user's
+    line and this package. The number differs by release, so that a fixed ``stacklevel``
+    would show a line of scikit-learn.
     """
     frame = _find_user_frame(sys._getframe())
     warnings.warn_explicit(
@@ -37,10 +30,10 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _find_user_frame(frame: FrameType) -> FrameType:
-    """Find the innermost frame that is no library's."""
+    """Return the innermost frame that does not belong to a library."""
     while _is_library(frame):
         if frame.f_back is None:
-            # A worker process runs none of the user's own lines.
+            # A worker process runs no lines of the user's code.
             break
         frame = frame.f_back
     return frame

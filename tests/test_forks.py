@@ -16,8 +16,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
 from plug_sklearn._forks import make_lock
+from plug_sklearn.embedding import ActivationStore, _embed
 from plug_sklearn.embedding.models import _loading
-from plug_sklearn.embedding.store import _recall
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"{name} is a {kind}" for name in NAMES for kind in ("metal", "gas")]
@@ -37,8 +37,8 @@ os.register_at_fork(before=forks.set)
 @pytest.fixture
 def unhinted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what this test reads from being a repetition in another."""
-    monkeypatch.setattr(_recall, "_SEEN", {})
-    monkeypatch.setattr(_recall, "_HINTED", [])
+    monkeypatch.setattr(_embed, "_seen", {})
+    monkeypatch.setattr(_embed, "_hinted", [])
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +211,36 @@ def test_forked_pool_shares_a_store(llama: str, tmp_path: Path) -> None:
     found = ask_child(lambda: embedder.transform(TEXTS))
     np.testing.assert_array_equal(found[:8], expected)
     np.testing.assert_array_equal(found, embedder.transform(TEXTS))
+
+
+def test_children_forked_while_threads_use_a_store_do_so_too(
+    llama: str, tmp_path: Path
+) -> None:
+    embedder = HFEmbeddingTransformer(llama, device="cpu", store=tmp_path).fit(TEXTS)
+    expected = embedder.transform(TEXTS)
+    ends = threading.Event()
+
+    def keep_asking(thread: int) -> int:
+        n_asked = 0
+        while not ends.is_set():
+            embedder.transform([*TEXTS, f"{thread} {n_asked}"])
+            n_asked += 1
+        return n_asked
+
+    def answer() -> tuple[np.ndarray, int]:
+        new = embedder.transform([f"of the child {n}" for n in range(3)])
+        return embedder.transform(TEXTS), len(new)
+
+    with ThreadPoolExecutor(3) as threads:
+        asking = [threads.submit(keep_asking, thread) for thread in range(3)]
+        try:
+            answers = [ask_child(answer) for _ in range(8)]
+        finally:
+            ends.set()
+        n_asked = sum(asked.result(timeout=30) for asked in asking)
+    for found, n_new in answers:
+        np.testing.assert_array_equal(found, expected)
+        assert n_new == 3
+    # Each text of the threads and of the children was written once, and stays.
+    with ActivationStore(tmp_path) as store:
+        assert len(store) == len(TEXTS) + n_asked + 3

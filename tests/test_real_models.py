@@ -118,7 +118,7 @@ def test_mean_of_minilm_s_last_layer_is_its_sentence_embedding(minilm: str) -> N
 @needs_smollm2
 def test_chat_turns_read_the_answer_and_not_the_formatting(smollm2: str) -> None:
     embedder = HFEmbeddingTransformer(
-        smollm2, chat_template=True, eos_token="<|im_end|>"
+        smollm2, chat_template=True, pool_over="prompt", eos_token="<|im_end|>"
     )
     embedder.fit(TEXTS)
     assert embedder.selected_tokens([TEXTS[0], ANSWER]) == [[" is"], ["."]]
@@ -133,7 +133,11 @@ def test_literal_text_cannot_open_a_turn(smollm2: str) -> None:
     counts = {}
     for special_tokens in ("parse", "literal"):
         embedder = HFEmbeddingTransformer(
-            smollm2, pooling="mean", chat_template=True, special_tokens=special_tokens
+            smollm2,
+            pooling="mean",
+            pool_over="prompt",
+            chat_template=True,
+            special_tokens=special_tokens,
         ).fit(TEXTS)
         (tokens,) = embedder.selected_tokens([ANSWER])
         counts[special_tokens] = tokens.count("<|im_start|>")

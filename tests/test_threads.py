@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
-from plug_sklearn.embedding import _transformer, release_models
+from plug_sklearn.embedding import _embed, _transformer, release_models
 from plug_sklearn.embedding.models import _loading
-from plug_sklearn.embedding.store import _recall
 
 N_THREADS = 8
 N_REQUESTS = 2000
@@ -64,8 +63,8 @@ def draw_requests(n_requests: int) -> list[tuple[int, NDArray[np.int64]]]:
 @pytest.fixture
 def unhinted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what this test reads from being a repetition in another."""
-    monkeypatch.setattr(_recall, "_SEEN", {})
-    monkeypatch.setattr(_recall, "_HINTED", [])
+    monkeypatch.setattr(_embed, "_seen", {})
+    monkeypatch.setattr(_embed, "_hinted", [])
 
 
 @pytest.fixture
@@ -183,17 +182,17 @@ def test_threads_share_a_store(llama: str, tmp_path: Path) -> None:
 def test_threads_forget_the_oldest_texts_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_recall, "_SEEN", {})
-    monkeypatch.setattr(_recall, "_HINTED", [])
-    monkeypatch.setattr(_recall, "_MOST_SEEN", 20)
+    monkeypatch.setattr(_embed, "_seen", {})
+    monkeypatch.setattr(_embed, "_hinted", [])
+    monkeypatch.setattr(_embed, "_MOST_SEEN", 20)
 
     def note(number: int) -> bool:
         texts = [f"{number} {place}" for place in range(10)]
-        return _recall.note_repetition(texts, "settings")
+        return _embed.note_repetition(texts, "settings")
 
     with ThreadPoolExecutor(N_THREADS) as threads:
         assert not any(threads.map(note, range(1000)))
-    assert len(_recall._SEEN) == 20
+    assert len(_embed._seen) == 20
 
 
 @pytest.mark.usefixtures("unhinted")

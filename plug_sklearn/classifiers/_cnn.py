@@ -1,7 +1,8 @@
-"""Activations → probabilities, by a CNN."""
+"""The classifier on activations of several layers."""
 
 from collections.abc import Sequence
 from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,90 +11,186 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn.classifiers._budget import fit_cnn_to_budget
-from plug_sklearn.classifiers._classifiers import BasePlugClassifier
-from plug_sklearn.classifiers._cnn_network import CNNNetwork
-from plug_sklearn.classifiers._documentation import share_documentation
-from plug_sklearn.classifiers._inputs import read_samples
-from plug_sklearn.classifiers._labels import ClassWeight
-from plug_sklearn.classifiers._monitors import Scorer
-from plug_sklearn.classifiers._sizing import size_cnn
+from plug_sklearn.classifiers._base import BasePlugClassifier
+from plug_sklearn.classifiers._data import ClassWeight, read_samples
+from plug_sklearn.classifiers._monitoring import Scorer
+from plug_sklearn.classifiers._networks import CNNNetwork
+from plug_sklearn.classifiers._sizing import size_cnn, size_cnn_by_budget
 
 
-@share_documentation
 class PlugCNNClassifier(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, BasePlugClassifier
 ):
-    """Activations → probabilities: convolutions over depth, sized by the data.
+    """Classifier on activations of several layers: an ensemble of small CNNs.
 
-    The network maps each layer's hidden units, of all parts, to a few channels, by the
-    same linear map, and convolves these along the layers; their mean over layers is the
-    projection z, which a head of two hidden layers classifies. Beside it is a linear
-    probe of each layer. Each of these classifiers is trained by a loss of its own, of
-    which the network's is half; the logits are a weighted mean of theirs. The weights
-    are found before each validation, from the held-out rows: the less a classifier
-    loses there, the more it weighs, so that the layers that know the classes decide
-    without being chosen. Where no rows are held out, all weigh the same. With n rows
-    that differ, each layer is mapped to sqrt(``target_ratio`` n / 10) channels, at
-    least 8 and at most ``width_cap``, and the convolution has twice that. Each unit of
-    each layer and part is standardised within the network, by its weighted mean and
-    deviation over the rows of ``fit``.
+    The network maps the hidden units of each layer and all its parts to a few channels,
+    with the same linear map for all layers, and applies convolutions along the layers.
+    The mean over layers is the projection z, which a head with two hidden layers
+    classifies. There is also a linear probe of each layer. The network and the probes
+    are trained with separate losses, of which the network's counts half, and the logits
+    are a weighted mean of theirs. The weights are computed before each validation from
+    the held-out rows: a classifier with a lower loss has a larger weight, so that
+    informative layers dominate without being selected. Without held-out rows, all
+    weights are equal. With n distinct rows, each layer is mapped to
+    sqrt(``target_ratio`` n / 10) channels, at least 8 and at most ``width_cap``, and
+    the convolution has twice as many. The network standardises each unit of each layer
+    and part by its weighted mean and standard deviation over the rows of ``fit``.
 
     ``PlugCNNClassifier(conv_over="units", n_members=1, linear_path=False,
     input_dropout=0.0, calibrate=False, patience=20, contrastive_weight=0.1)`` is the
-    plain network that this one descends from: layers are its channels, it convolves
-    along the hidden units, and across parts where there are several.
+    plain network that this classifier extends. Layers are its channels, and it
+    convolves along the hidden units, and across parts if there are several.
 
     Parameters
     ----------
     n_layers : int, default=None
-        Layers of a sample of 2-D ``X``; None: 1.
+        Number of layers in a sample if ``X`` is 2-D; None: 1.
     n_parts : int, default=None
-        Parts of a sample of 2-D ``X``; None: 1. With neither given, 2-D ``X`` is read
-        as one layer and one part of features that are no hidden state, and is not layer
-        normalised: of two features that would leave the order alone.
+        Number of parts in a sample if ``X`` is 2-D; None: 1. If both are None, 2-D
+        ``X`` is read as features of one layer and part, to which layer norm is not
+        applied: of two features, it would only keep which is larger.
     target_ratio : float, default=5.0
-        Trainable parameters to aim at, per training row: of each member, roughly, or,
-        with ``sizing="budget"``, of all members in all.
+        Target number of trainable parameters per training row: roughly of each member,
+        or, with ``sizing="budget"``, of all members together.
     width_cap : int, default=64
-        Most channels of the first convolution, 8 at least.
+        Largest number of channels of the first convolution, at least 8.
     proj_mult : int, default=2
-        Length of z, in channels of the first convolution; at least 32 units in all.
+        Length of z as a multiple of the channels of the first convolution. z has at
+        least 32 units.
     sizing : {"budget", "heuristic"}, default="heuristic"
-        How widths are chosen: by the formula above, whatever the number of channels; or
-        such that all members together have ``target_ratio`` n trainable parameters,
-        within 10 %. Before the networks then stands a fixed projection of the channels
-        to the directions of most variance; it is not trained, and does not count. Where
-        the smallest network has more, a warning says so.
+        How widths are chosen. ``"heuristic"``: by the formula above, whatever the
+        number of channels. ``"budget"``: such that all members together have
+        ``target_ratio`` n trainable parameters, within 10 %. The networks then read the
+        first principal components of the channels, which are not trained and not
+        counted. A warning is issued if the smallest network has more parameters.
     conv_over : {"layers", "units"}, default="layers"
-        What the convolutions run along. Their channels are the hidden units of each
-        part, or the layers. Over units, each layer and part is layer normalised.
-    {members}
+        Axis of the convolutions. ``"layers"``: the channels are the hidden units of
+        each part. ``"units"``: the channels are the layers, and layer norm is applied
+        to each layer and part.
+    n_members : int, default=5
+        Number of networks in the ensemble, whose probabilities are averaged. Each is
+        trained on its own batches and holds out its own rows: with five, each row is
+        used to train four of them. 1: a single network.
+    linear_path : bool, default=True
+        Predict by a mixture of the network and a linear probe of each layer, which
+        reads standardised units and is initialised to zero.
+    input_dropout : float, default=0.2
+        Probability of dropping an input in training, in [0, 1).
     contrastive_weight : float, default=0.0
-        Factor of the contrastive loss, which draws the projections of a class
-        together. In the benchmarks it does not improve the probabilities.
+        Factor of the contrastive loss, which makes projections z of the same class more
+        similar. In the benchmarks it does not improve the probabilities.
     temperature : float, default=0.07
-        Temperature of the contrastive loss, where it has a weight: the lower, the more
-        near neighbours count.
+        Temperature of the contrastive loss. The lower it is, the more the loss depends
+        on near neighbours.
     dropout : float, default=0.1
-        Probability of dropping a unit in training, in [0, 1).
-    {training}
+        Probability of dropping a unit of z and of the head in training, in [0, 1).
+    max_epochs : int, default=200
+        Largest number of passes over the training rows.
+    lr : float, default=0.002
+        Learning rate of AdamW.
+    weight_decay : float, default=0.01
+        Weight decay of AdamW.
+    linear_lr : float, default=1.2
+        Learning rate of the linear path, divided by the number of inputs of a logit. It
+        is how much a step can change a logit whose inputs have size 1. The rate of an
+        input is at most ``lr``, or, with d < 64 inputs, at most 64 / d times ``lr``.
+    linear_decay : float, default=0.0003
+        Fraction of the linear path's weights that each step removes, below 1.
+    batch_size : int, default=64
+        Number of rows in a training batch of each member, at least 2.
+    early_stopping : bool, default=True
+        Hold out rows, stop when their predictions no longer improve, and keep the
+        weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
+    validation_fraction : float, default=0.2
+        Fraction of the samples that each member holds out for validation, stratified by
+        class. Members hold out different samples where possible. Equal samples are held
+        out together, whatever their labels: a sample that several annotators labelled
+        differently, or a soft label given as two weighted rows, is never in both
+        training and validation. With ``groups``, whole groups are held out instead. No
+        rows are held out if there are fewer than 20 distinct samples, or if every
+        choice of groups would leave a class without training rows: training is then as
+        without early stopping.
+    patience : int, default=8
+        Number of epochs without improvement after which training stops.
+    min_delta : float, default=0.002
+        Differences of the score and of the loss up to this size are ignored.
+    monitor : str or callable, default="roc_auc"
+        Score of the held-out rows that selects the best epoch. Each row is predicted by
+        the members that hold it out.
+
+        - ``"roc_auc"``: the one-vs-rest area under the ROC curve, averaged over
+          classes, or the loss if a class has no held-out row.
+        - ``"loss"``: the log loss.
+        - The name of a scikit-learn scorer, or ``scorer(estimator, X, y)``: its mean
+          over members.
+
+        Rows that are equal in features and label are one row with the sum of their
+        weights. ``"roc_auc"``, ``"loss"``, and scorers that take ``sample_weight`` use
+        the weights; other scorers count each row once. Among epochs with equal scores,
+        the one with the lowest loss is best.
+    calibrate : bool, default=True
+        Apply temperature scaling: divide the logits by the temperature that is most
+        probable given the held-out rows and a log-normal prior around 1. Without
+        held-out rows, the temperature is 1.
+    class_weight : dict or str, default=None
+        Factors by which the weights of the rows of each label are multiplied; 1 for
+        labels that are not in the dict. ``"balanced"``: factors that give all classes
+        the same total weight in each fit. None: all 1.
+    callbacks : list, default=None
+        Callbacks of skorch, or pairs (name, callback). They are not copied. They are
+        given labels as positions in ``classes_``, and the rows of all members as one
+        batch. A KeyboardInterrupt that a callback raises ends training, as in skorch;
+        any other one propagates. At the end of training, callbacks are given the
+        network that is kept: the best epoch, calibrated. Weights that they load then
+        are discarded.
+    device : str, default="auto"
+        ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
+        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If that is absent, a warning is
+        issued and the CPU is used.
+    random_state : int or RandomState, default=None
+        Determines held-out rows, initial weights, batches and dropout. Results with the
+        same value are equal bit by bit on the same device with the same number of
+        threads. Another value of ``torch.get_num_threads()`` changes the order of sums,
+        and therefore their rounding.
+    verbose : bool or int, default=False
+        Print a line for each epoch.
 
     Attributes
     ----------
-    {attributes}
+    classes_ : ndarray of shape (n_classes,)
+        Labels, in the order of the columns of probabilities.
+    n_features_in_ : int
+        Length of axis 1 of the ``X`` seen in ``fit``.
+    feature_names_in_ : ndarray of str
+        Names of the columns of ``X``, if it is a data frame.
+    input_shape_ : tuple of int
+        Shape of a sample.
+    n_parameters_ : int
+        Number of trainable parameters of all members.
+    history_ : list of dict
+        For each epoch: ``epoch`` and ``train_loss``; if rows are held out,
+        ``valid_loss`` and ``valid_score``, the score that ``monitor`` names; and what
+        callbacks record. ``pandas.DataFrame(classifier.history_)`` is a table of it.
+    n_iter_ : int
+        Number of epochs trained.
+    best_epoch_ : int
+        Epoch whose weights were kept, counted from 1.
+    monitor_ : str, callable or None
+        What was monitored; None if no rows were held out.
+    net_ : skorch.NeuralNetClassifier
+        The trained network, without what only training needs.
 
     See Also
     --------
-    PlugMLPClassifier : Reads features as they come.
-    LayerAggregator : With ``method="stack"``, chooses layers and parts.
+    PlugMLPClassifier : Reads one vector of features for each sample.
+    LayerAggregator : Selects layers and parts with ``method="stack"``.
 
     References
     ----------
-    Khosla et al., "Supervised Contrastive Learning", 2020, equation 2, of the
-    contrastive loss. Lee et al., "Deeply-supervised nets", 2015, of losses of layers.
-    Dalalyan and Tsybakov, "Aggregation by exponential weighting, sharp PAC-Bayesian
-    bounds and sparsity", 2008, of the mixture.
+    The contrastive loss: Khosla et al., "Supervised Contrastive Learning", 2020,
+    equation 2. Separate losses of layers: Lee et al., "Deeply-supervised nets", 2015.
+    The weights of the mixture: Dalalyan and Tsybakov, "Aggregation by exponential
+    weighting, sharp PAC-Bayesian bounds and sparsity", 2008.
 
     Examples
     --------
@@ -122,6 +219,9 @@ class PlugCNNClassifier(
     }
     _network = CNNNetwork
     _evaluation_rows = 64
+    # With few inputs and few rows, an epoch has two steps. At ``lr`` itself the linear
+    # probes would need hundreds of epochs, and training would stop long before.
+    _least_linear_inputs = 64
 
     def __init__(
         self,
@@ -206,7 +306,7 @@ class PlugCNNClassifier(
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
         ValueError
-            If ``X`` is not finite, or of another shape than in ``fit``.
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
         """
         check_is_fitted(self, "net_")
         z: NDArray[np.float64] = self.net_.compute(
@@ -221,31 +321,34 @@ class PlugCNNClassifier(
         return int(sizes["n_members"] * sizes["projection"])
 
     def _size_network(self, n_samples: int) -> dict[str, object]:
-        n_layers, n_parts, hidden_size = self._read_geometry()
-        is_bare = len(self.input_shape_) == 1 and self.n_layers is self.n_parts is None
+        given = self._read_parameters()
+        n_layers, n_parts, hidden_size = self._read_geometry(given)
+        is_bare = (
+            len(self.input_shape_) == 1 and given.n_layers is given.n_parts is None
+        )
         n_classes, n_kept = len(self.classes_), None
-        if self.sizing == "budget":
+        if given.sizing == "budget":
             n_channels, n_positions = n_parts * hidden_size, n_layers
             kernels = 1, 3
-            if self.conv_over == "units":
+            if given.conv_over == "units":
                 n_channels, n_positions = n_positions, n_channels
                 kernels = (5, 3) if n_parts == 1 else (5 * min(n_parts, 3), 1)
-            widths, n_kept = fit_cnn_to_budget(
+            widths, n_kept = size_cnn_by_budget(
                 n_samples,
                 n_channels,
                 n_classes,
                 kernels=kernels,
-                n_positions=n_positions if self.linear_path else 0,
-                target_ratio=self.target_ratio,
-                n_members=self.n_members,
+                n_positions=n_positions if given.linear_path else 0,
+                target_ratio=given.target_ratio,
+                n_members=given.n_members,
             )
             n_kept = None if n_kept == n_channels else n_kept
         else:
             widths = size_cnn(
                 n_samples,
-                target_ratio=self.target_ratio,
-                width_cap=self.width_cap,
-                proj_mult=self.proj_mult,
+                target_ratio=given.target_ratio,
+                width_cap=given.width_cap,
+                proj_mult=given.proj_mult,
             )
         return {
             "n_layers": n_layers,
@@ -253,25 +356,25 @@ class PlugCNNClassifier(
             "hidden_size": hidden_size,
             "n_classes": n_classes,
             "n_kept": n_kept,
-            "dropout": self.dropout,
-            "normalise": not is_bare and self.conv_over == "units",
-            "affine": self.sizing == "heuristic",
-            "conv_over": self.conv_over,
-            "n_members": self.n_members,
-            "linear_path": self.linear_path,
-            "input_dropout": self.input_dropout,
+            "dropout": given.dropout,
+            "normalise": not is_bare and given.conv_over == "units",
+            "affine": given.sizing == "heuristic",
+            "conv_over": given.conv_over,
+            "n_members": given.n_members,
+            "linear_path": given.linear_path,
+            "input_dropout": given.input_dropout,
             **vars(widths),
         }
 
-    def _describe_loss(self) -> dict[str, float]:
+    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
         return {
-            "contrastive_weight": self.contrastive_weight,
-            "temperature": self.temperature,
+            "contrastive_weight": given.contrastive_weight,
+            "temperature": given.temperature,
         }
 
-    def _read_geometry(self) -> tuple[int, int, int]:
+    def _read_geometry(self, given: SimpleNamespace) -> tuple[int, int, int]:
         if len(self.input_shape_) == 1:
-            return self._unflatten(self.input_shape_[0])
+            return self._unflatten(given, self.input_shape_[0])
         if len(self.input_shape_) > 3:
             raise ValueError(
                 "X given to PlugCNNClassifier must be (n, layers, parts, hidden), "
@@ -281,16 +384,18 @@ class PlugCNNClassifier(
         n_layers, *parts, hidden_size = self.input_shape_
         n_parts = parts[0] if parts else 1
         for name, found in {"n_layers": n_layers, "n_parts": n_parts}.items():
-            given = getattr(self, name)
-            if given not in (None, found):
+            wanted = getattr(given, name)
+            if wanted not in (None, found):
                 raise ValueError(
                     f"The {name!r} parameter of PlugCNNClassifier must be None or, as "
-                    f"X has it, {found}. Got {given} instead."
+                    f"X has it, {found}. Got {wanted} instead."
                 )
         return n_layers, n_parts, hidden_size
 
-    def _unflatten(self, n_features: int) -> tuple[int, int, int]:
-        n_layers, n_parts = self.n_layers or 1, self.n_parts or 1
+    def _unflatten(
+        self, given: SimpleNamespace, n_features: int
+    ) -> tuple[int, int, int]:
+        n_layers, n_parts = given.n_layers or 1, given.n_parts or 1
         if n_features % (n_layers * n_parts):
             raise ValueError(
                 "The 'n_layers' and 'n_parts' parameters of PlugCNNClassifier must "

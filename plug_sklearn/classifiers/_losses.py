@@ -1,23 +1,16 @@
-"""The losses: per batch, and weighted by row."""
+"""The training losses."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plug_sklearn.classifiers._rows import NO_CLASS
+from plug_sklearn.classifiers._batches import NO_CLASS
 
 
 class ProbeLoss(nn.Module):
-    """Cross-entropy, plus a contrastive term where the network gives a projection.
+    """Cross-entropy, plus a contrastive loss of the projections, if they are given.
 
-    Without the term in evaluation mode: what is monitored is the log loss.
-
-    Parameters
-    ----------
-    contrastive_weight : float, default=0.0
-        Factor of the contrastive term.
-    temperature : float, default=0.07
-        Temperature of the contrastive term.
+    In evaluation mode it is the cross-entropy alone: the log loss is monitored.
     """
 
     def __init__(
@@ -30,23 +23,14 @@ class ProbeLoss(nn.Module):
     def forward(
         self, outputs: Tensor | tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Compute the loss of a batch.
+        """Compute the loss of a batch, a scalar.
 
-        Parameters
-        ----------
-        outputs : Tensor or tuple of Tensor
-            Logits (n, n_classes); or logits, and projections (n, projection); or these
-            and the logits of each classifier that the first are a mixture of (n,
-            n_classifiers, n_classes). Of several members: (n, members, ...).
-        targets : tuple of Tensor
-            Class codes and row weights (n,), or (n, members). Weights are divided by n,
-            not by their sum: they average 1 over the epoch, so that a batch of light
-            rows moves the network little.
-
-        Returns
-        -------
-        Tensor
-            A scalar.
+        The outputs are logits (n, n_classes), then perhaps projections (n, projection),
+        then perhaps the logits of each classifier of a mixture (n, n_classifiers,
+        n_classes); of several members, (n, members, ...). The targets are class codes
+        and row weights (n,) or (n, members). The sum is divided by n, not by the sum of
+        the weights, which average 1 over the epoch: a batch of rows with small weights
+        changes the network little.
         """
         codes, weights = targets
         logits, *others = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -65,18 +49,10 @@ class ProbeLoss(nn.Module):
 
 
 def weigh_losses(logits: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
-    """Compute the cross-entropy of each row, times its weight.
+    """Compute the cross-entropy of each row times its weight.
 
-    Parameters
-    ----------
-    logits : Tensor of shape (n, n_classes) or (n, members, n_classes)
-        Logits.
-    codes, weights : Tensor of shape (n,) or (n, members)
-        Class codes and weights.
-
-    Returns
-    -------
-    Tensor of shape (n,) or (n * members,)
+    Logits (n, n_classes) or (n, members, n_classes), and codes and weights (n,) or
+    (n, members), give losses (n,) or (n * members,).
     """
     losses = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), codes.reshape(-1), reduction="none"
@@ -93,22 +69,9 @@ def contrast_by_class(
     \exp(z_i \cdot z_p / \tau) / \sum_{a \neq i} \exp(z_i \cdot z_a / \tau))`,
     where P(i) are the other rows of i's class. A row without any adds nothing.
 
-    Parameters
-    ----------
-    z : Tensor of shape (n, projection) or (n, members, projection)
-        Projections; scaled to unit length here. Those of a member contrast with each
-        other alone.
-    codes : Tensor of shape (n,) or (n, members)
-        Class codes; rows of none are no row's others.
-    weights : Tensor of the shape of ``codes``, default=None
-        Factors of the rows' terms; None: all 1.
-    temperature : float, default=0.07
-        The :math:`\tau` of the formula.
-
-    Returns
-    -------
-    Tensor
-        A scalar.
+    ``z`` (n, projection) or (n, members, projection) is scaled to unit length here.
+    Rows of different members are not compared, nor rows without a class. ``codes`` and
+    ``weights`` (n,) or (n, members) are class codes and factors of the rows' terms.
 
     References
     ----------
@@ -118,7 +81,7 @@ def contrast_by_class(
     codes = codes.view(len(codes), -1).T
     itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
     left_out = itself | (codes == NO_CLASS)[:, None, :]
-    # Not -inf: where all are left out, its softmax has no gradient.
+    # Not -inf, whose softmax has no gradient where all rows are left out.
     least = torch.finfo(z.dtype).min / 2
     similarity = (z @ z.mT / temperature).masked_fill(left_out, least)
     positives = (codes[:, :, None] == codes[:, None, :]) & ~left_out

@@ -1,4 +1,4 @@
-"""Features → probabilities, by an MLP."""
+"""The classifier on one vector of features for each sample."""
 
 from collections.abc import Sequence
 from math import prod
@@ -8,59 +8,157 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from plug_sklearn.classifiers._budget import fit_mlp_to_budget
-from plug_sklearn.classifiers._classifiers import BasePlugClassifier
-from plug_sklearn.classifiers._documentation import share_documentation
-from plug_sklearn.classifiers._labels import ClassWeight
-from plug_sklearn.classifiers._monitors import Scorer
+from plug_sklearn.classifiers._base import BasePlugClassifier
+from plug_sklearn.classifiers._data import ClassWeight
+from plug_sklearn.classifiers._monitoring import Scorer
 from plug_sklearn.classifiers._networks import MLPNetwork
-from plug_sklearn.classifiers._sizing import size_mlp
+from plug_sklearn.classifiers._sizing import size_mlp, size_mlp_by_budget
 
 
-@share_documentation
 class PlugMLPClassifier(BasePlugClassifier):
-    """Features → probabilities: MLPs beside a linear probe, sized by the data.
+    """Classifier on feature vectors: an ensemble of small MLPs, sized by the data.
 
-    Each member is a linear function of the features plus an MLP with a residual block.
-    With n rows that differ and d features, the first layer has ``target_ratio`` n / d
-    units, at least 16 and at most ``width_cap``; the second, a half; the last, an
-    eighth. Each is a linear layer, batch norm, ReLU and dropout. Arrays of more axes
-    are flattened. Features are standardised within the network, by their weighted mean
-    and deviation over the rows of ``fit``.
+    Each member of the ensemble is the sum of a linear function of the features and an
+    MLP with a residual block. With n distinct rows and d features, the first layer has
+    ``target_ratio`` n / d units, at least 16 and at most ``width_cap``; the second has
+    half as many, and the last an eighth. Each is a linear layer, followed by batch
+    norm, ReLU and dropout. Samples with more than one axis are flattened. The network
+    standardises the features by their weighted mean and standard deviation over the
+    rows of ``fit``.
 
     ``PlugMLPClassifier(n_members=1, linear_path=False, input_dropout=0.0, lr=0.002,
-    weight_decay=0.01, calibrate=False)`` is the plain network that this one descends
-    from.
+    weight_decay=0.01, calibrate=False)`` is the plain network that this classifier
+    extends.
 
     Parameters
     ----------
     target_ratio : float, default=5.0
-        Parameters to aim at, per training row: of the first layer of each member, or,
-        with ``sizing="budget"``, of all members in all.
+        Target number of parameters per training row: of the first layer of each member,
+        or, with ``sizing="budget"``, of all members together.
     width_cap : int, default=128
-        Most units of a layer, 16 at least. Of ``sizing="heuristic"`` alone, as is
-        ``out_floor``.
+        Largest number of units in a layer, at least 16. Only used with
+        ``sizing="heuristic"``.
     out_floor : int, default=16
-        Fewest units before the logits.
+        Smallest number of units before the logits. Only used with
+        ``sizing="heuristic"``.
     sizing : {"budget", "heuristic"}, default="heuristic"
-        How widths are chosen: by the formula above, which with many features exceeds
-        ``target_ratio`` n by far; or such that all members together have
-        ``target_ratio`` n trainable parameters, within 10 %. Before the networks then
-        stands a fixed projection to the directions of most variance; it is not trained,
-        and does not count. Where the classes alone take more, a warning says so.
-    {members}
+        How widths are chosen. ``"heuristic"``: by the formula above, which can exceed
+        ``target_ratio`` n by far if there are many features. ``"budget"``: such that
+        all members together have ``target_ratio`` n trainable parameters, within 10 %.
+        The networks then read the first principal components of the features, which
+        are not trained and not counted. A warning is issued if the logits alone have
+        more parameters.
+    n_members : int, default=5
+        Number of networks in the ensemble, whose probabilities are averaged. Each is
+        trained on its own batches and holds out its own rows: with five, each row is
+        used to train four of them. 1: a single network.
+    linear_path : bool, default=True
+        Add a linear function of the standardised features, initialised to zero, to the
+        logits: the network learns what it misses.
+    input_dropout : float, default=0.2
+        Probability of dropping an input in training, in [0, 1).
     dropout : float, default=0.3
         Probability of dropping a unit in training, in [0, 1).
-    {training}
+    max_epochs : int, default=200
+        Largest number of passes over the training rows.
+    lr : float, default=0.003
+        Learning rate of AdamW.
+    weight_decay : float, default=0.1
+        Weight decay of AdamW.
+    linear_lr : float, default=0.17
+        Learning rate of the linear path, divided by the number of inputs of a logit. It
+        is how much a step can change a logit whose inputs have size 1. The rate of an
+        input is at most ``lr``.
+    linear_decay : float, default=0.0003
+        Fraction of the linear path's weights that each step removes, below 1.
+    batch_size : int, default=64
+        Number of rows in a training batch of each member, at least 2.
+    early_stopping : bool, default=True
+        Hold out rows, stop when their predictions no longer improve, and keep the
+        weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
+    validation_fraction : float, default=0.2
+        Fraction of the samples that each member holds out for validation, stratified by
+        class. Members hold out different samples where possible. Equal samples are held
+        out together, whatever their labels: a sample that several annotators labelled
+        differently, or a soft label given as two weighted rows, is never in both
+        training and validation. With ``groups``, whole groups are held out instead. No
+        rows are held out if there are fewer than 20 distinct samples, or if every
+        choice of groups would leave a class without training rows: training is then as
+        without early stopping.
+    patience : int, default=20
+        Number of epochs without improvement after which training stops.
+    min_delta : float, default=0.002
+        Differences of the score and of the loss up to this size are ignored.
+    monitor : str or callable, default="roc_auc"
+        Score of the held-out rows that selects the best epoch. Each row is predicted by
+        the members that hold it out.
+
+        - ``"roc_auc"``: the one-vs-rest area under the ROC curve, averaged over
+          classes, or the loss if a class has no held-out row.
+        - ``"loss"``: the log loss.
+        - The name of a scikit-learn scorer, or ``scorer(estimator, X, y)``: its mean
+          over members.
+
+        Rows that are equal in features and label are one row with the sum of their
+        weights. ``"roc_auc"``, ``"loss"``, and scorers that take ``sample_weight`` use
+        the weights; other scorers count each row once. Among epochs with equal scores,
+        the one with the lowest loss is best.
+    calibrate : bool, default=True
+        Apply temperature scaling: divide the logits by the temperature that is most
+        probable given the held-out rows and a log-normal prior around 1. Without
+        held-out rows, the temperature is 1.
+    class_weight : dict or str, default=None
+        Factors by which the weights of the rows of each label are multiplied; 1 for
+        labels that are not in the dict. ``"balanced"``: factors that give all classes
+        the same total weight in each fit. None: all 1.
+    callbacks : list, default=None
+        Callbacks of skorch, or pairs (name, callback). They are not copied. They are
+        given labels as positions in ``classes_``, and the rows of all members as one
+        batch. A KeyboardInterrupt that a callback raises ends training, as in skorch;
+        any other one propagates. At the end of training, callbacks are given the
+        network that is kept: the best epoch, calibrated. Weights that they load then
+        are discarded.
+    device : str, default="auto"
+        ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
+        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If that is absent, a warning is
+        issued and the CPU is used.
+    random_state : int or RandomState, default=None
+        Determines held-out rows, initial weights, batches and dropout. Results with the
+        same value are equal bit by bit on the same device with the same number of
+        threads. Another value of ``torch.get_num_threads()`` changes the order of sums,
+        and therefore their rounding.
+    verbose : bool or int, default=False
+        Print a line for each epoch.
 
     Attributes
     ----------
-    {attributes}
+    classes_ : ndarray of shape (n_classes,)
+        Labels, in the order of the columns of probabilities.
+    n_features_in_ : int
+        Length of axis 1 of the ``X`` seen in ``fit``.
+    feature_names_in_ : ndarray of str
+        Names of the columns of ``X``, if it is a data frame.
+    input_shape_ : tuple of int
+        Shape of a sample.
+    n_parameters_ : int
+        Number of trainable parameters of all members.
+    history_ : list of dict
+        For each epoch: ``epoch`` and ``train_loss``; if rows are held out,
+        ``valid_loss`` and ``valid_score``, the score that ``monitor`` names; and what
+        callbacks record. ``pandas.DataFrame(classifier.history_)`` is a table of it.
+    n_iter_ : int
+        Number of epochs trained.
+    best_epoch_ : int
+        Epoch whose weights were kept, counted from 1.
+    monitor_ : str, callable or None
+        What was monitored; None if no rows were held out.
+    net_ : skorch.NeuralNetClassifier
+        The trained network, without what only training needs.
 
     See Also
     --------
-    PlugCNNClassifier : Reads layers and parts together.
-    LayerAggregator : Gives features.
+    PlugCNNClassifier : Reads several layers and parts together.
+    LayerAggregator : Computes features from activations.
 
     Examples
     --------
@@ -139,32 +237,33 @@ class PlugMLPClassifier(BasePlugClassifier):
         self.verbose = verbose
 
     def _size_network(self, n_samples: int) -> dict[str, object]:
+        given = self._read_parameters()
         n_features = prod(self.input_shape_)
         n_classes, n_kept = len(self.classes_), None
-        if self.sizing == "budget":
-            widths, n_kept = fit_mlp_to_budget(
+        if given.sizing == "budget":
+            widths, n_kept = size_mlp_by_budget(
                 n_samples,
                 n_features,
                 n_classes,
-                target_ratio=self.target_ratio,
-                n_members=self.n_members,
-                linear_path=self.linear_path,
+                target_ratio=given.target_ratio,
+                n_members=given.n_members,
+                linear_path=given.linear_path,
             )
         else:
             widths = size_mlp(
                 n_samples,
                 n_features,
-                target_ratio=self.target_ratio,
-                width_cap=self.width_cap,
-                out_floor=self.out_floor,
+                target_ratio=given.target_ratio,
+                width_cap=given.width_cap,
+                out_floor=given.out_floor,
             )
         return {
             "n_features": n_features,
             "n_classes": n_classes,
-            "dropout": self.dropout,
-            "n_members": self.n_members,
-            "linear_path": self.linear_path,
-            "input_dropout": self.input_dropout,
+            "dropout": given.dropout,
+            "n_members": given.n_members,
+            "linear_path": given.linear_path,
+            "input_dropout": given.input_dropout,
             "n_kept": None if n_kept == n_features else n_kept,
             **vars(widths),
         }

@@ -1,4 +1,4 @@
-"""The network of features, and how networks begin: plain torch modules."""
+"""The networks of the classifiers: plain torch modules."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -6,39 +6,26 @@ from math import sqrt
 import torch
 from torch import Generator, Tensor, nn
 
-from plug_sklearn.classifiers._cnn_network import CNNNetwork
-from plug_sklearn.classifiers._layers import Dropout, Projection, Sharpness, Standardise
-from plug_sklearn.classifiers._members import (
+from plug_sklearn.classifiers._layers import (
+    Dropout,
+    LayerProbes,
     LinearPath,
     MemberLinear,
     MemberNorm,
+    Mixture,
+    PrincipalComponents,
+    Standardise,
+    TemperatureScaling,
     average_members,
 )
-from plug_sklearn.classifiers._mixture import LayerProbes, Mixture
 
 
 class MLPNetwork(nn.Module):
-    """Two blocks, a residual block, and a linear layer on a narrow last block.
+    """An ensemble of MLPs: two blocks, a residual block, and a narrow last block.
 
-    Features are standardised first. There may be several such networks, the members,
-    in one module.
-
-    Parameters
-    ----------
-    n_features, n_classes : int
-        Features of a sample, and logits.
-    first, second, last : int
-        Units of the blocks.
-    dropout : float
-        Probability of dropping a unit after each block.
-    n_members : int, default=1
-        Networks.
-    linear_path : bool, default=False
-        Add a linear function of the features to the logits.
-    input_dropout : float, default=0.0
-        Probability of dropping a feature.
-    n_kept : int, default=None
-        Features to project to before the blocks; None: none are.
+    Features are standardised first. With ``n_kept``, they are then replaced by so many
+    principal components. With ``linear_path``, a linear function of the features is
+    added to the logits.
     """
 
     def __init__(
@@ -67,12 +54,12 @@ class MLPNetwork(nn.Module):
 
         self.n_features = n_features
         self.n_members = n_members
-        self.sharpness = Sharpness()
+        self.sharpness = TemperatureScaling()
         self.standardise = Standardise((n_features,))
         self.projection = None
         n_inputs = n_features
         if n_kept is not None:
-            self.projection, n_inputs = Projection(n_features, n_kept), n_kept
+            self.projection, n_inputs = PrincipalComponents(n_features, n_kept), n_kept
         self.input_dropout = Dropout(input_dropout)
         self.entry = nn.Sequential(block(n_inputs, first), block(first, second))
         self.residual = nn.Sequential(
@@ -92,15 +79,9 @@ class MLPNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map samples to logits.
 
-        Parameters
-        ----------
-        x : Tensor of shape (n, members, ...) or (n, ...)
-            Samples of each member, or of all.
-
-        Returns
-        -------
-        Tensor of shape (n, members, n_classes) or (n, n_classes)
-            Logits of each member; or those of the mean of their probabilities.
+        Samples (n, members, ...) of each member give the logits (n, members, n_classes)
+        of each; samples (n, ...) of all give the logits (n, n_classes) of the mean of
+        the members' probabilities.
         """
         x = self.read_features(x)
         is_shared = x.shape[1] == 1
@@ -119,6 +100,186 @@ class MLPNetwork(nn.Module):
         return logits if self.linear is None else logits + self.linear(x)
 
 
+class CNNNetwork(nn.Module):
+    """An ensemble of CNNs over samples (n_layers, n_parts, hidden_size).
+
+    Each unit of each layer and part is standardised first. The convolutions run along
+    the layers, with the units of all parts as channels, or along the units, with the
+    layers as channels; then ``normalise`` applies LayerNorm to the units of each layer
+    and part, which has weights if ``affine``. With ``n_kept``, the channels are
+    replaced by so many principal components. With ``linear_path``, the logits are a
+    mixture of the network's and those of a linear probe of each layer.
+    """
+
+    def __init__(
+        self,
+        n_layers: int,
+        n_parts: int,
+        hidden_size: int,
+        n_classes: int,
+        *,
+        first: int,
+        second: int,
+        projection: int,
+        head: int,
+        dropout: float,
+        conv_over: str = "units",
+        normalise: bool = True,
+        affine: bool = True,
+        n_members: int = 1,
+        linear_path: bool = False,
+        input_dropout: float = 0.0,
+        n_kept: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_members = n_members
+        self.sharpness = TemperatureScaling()
+        self.conv_over = conv_over
+        self.sample_shape = (n_layers, n_parts, hidden_size)
+        self.standardise = Standardise(self.sample_shape)
+        self.input_dropout = Dropout(input_dropout)
+        self.norm: nn.Module = nn.Identity()
+        if normalise:
+            self.norm = nn.LayerNorm(hidden_size, elementwise_affine=affine)
+        n_channels = n_parts * hidden_size if conv_over == "layers" else n_layers
+        self.projection = None
+        if n_kept is not None:
+            self.projection = PrincipalComponents(n_channels, n_kept)
+            n_channels = n_kept
+        widths = first, second, projection
+        self.reader: nn.Module | None = None
+        if conv_over == "layers":
+            self.reader = MemberLinear(n_members, n_channels, first)
+            convolutions = _convolve_line(n_members, *widths)
+        elif n_parts == 1:
+            first_convolution = nn.Conv1d(
+                n_members * n_channels,
+                n_members * first,
+                5,
+                padding=2,
+                groups=n_members,
+            )
+            convolutions = [first_convolution, *_convolve_line(n_members, *widths)]
+        else:
+            convolutions = _convolve_parts(n_members, n_channels, n_parts, *widths)
+        self.encoder = nn.Sequential(*convolutions, nn.Flatten())
+        self.dropout = Dropout(dropout)
+        self.head = nn.Sequential(
+            MemberLinear(n_members, projection, projection),
+            nn.ReLU(),
+            Dropout(dropout),
+            MemberLinear(n_members, projection, head),
+            nn.ReLU(),
+            Dropout(dropout),
+        )
+        self.output = MemberLinear(n_members, head, n_classes)
+        self.linear, self.mixture = None, None
+        if linear_path:
+            n_depth = n_layers if conv_over == "layers" else n_channels
+            n_units = n_channels if conv_over == "layers" else n_parts * hidden_size
+            self.linear = LayerProbes(n_members, n_depth, n_units, n_classes)
+            self.mixture = Mixture(n_depth + 1)
+
+    def read_features(self, x: Tensor) -> Tensor:
+        """Standardise samples: (n, members or 1, ..., channels)."""
+        x = x.reshape(len(x), -1, *self.sample_shape)
+        if self.conv_over == "layers":
+            # Matrix products read it by member and layer.
+            by_layer = x.flatten(start_dim=3).permute(1, 2, 0, 3)
+            by_layer = by_layer.clone(memory_format=torch.contiguous_format)
+            mean = self.standardise.mean.flatten(start_dim=1)[:, None]
+            scale = self.standardise.scale.flatten(start_dim=1)[:, None]
+            return by_layer.sub_(mean).mul_(scale).permute(2, 0, 1, 3)
+        x = self.norm(self.standardise(x)).movedim(2, -1)
+        return x.squeeze(2) if self.sample_shape[1] == 1 else x
+
+    def read_inputs(self, x: Tensor) -> Tensor:
+        """Standardise samples, keep principal components, and drop channels."""
+        x = self.read_features(x)
+        if self.projection is not None:
+            x = self.projection(x)
+        if not self.training:
+            return x
+        places = [1] * (x.ndim - 3)
+        mask = self.input_dropout(x.new_ones(*x.shape[:2], *places, x.shape[-1]))
+        # Features are a copy already; another would be new memory in each step.
+        dropped: Tensor = x.mul_(mask)
+        return dropped
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map what ``read_inputs`` gives to projections (n, members, projection)."""
+        if self.reader is not None:
+            read = self.reader(x.permute(2, 0, 1, 3).flatten(end_dim=1))
+            x = read.unflatten(0, (-1, len(x))).movedim(0, 2)
+        x = x.expand(-1, self.n_members, *x.shape[2:])
+        z: Tensor = self.encoder(x.movedim(-1, 2).flatten(1, 2))
+        dropped: Tensor = self.dropout(z.view(len(x), self.n_members, -1))
+        return dropped
+
+    def project(self, x: Tensor) -> Tensor:
+        """Map samples (n, ...) to their projections z, (n, members * projection)."""
+        return self.encode(self.read_inputs(x)).flatten(start_dim=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map samples to logits and projections z (n, members, projection).
+
+        The logits are as those of ``MLPNetwork``. With a linear path, a third result
+        (n, members, layers + 1, n_classes) holds the logits of each layer's probe and,
+        last, of the convolutional network.
+        """
+        x = self.read_inputs(x)
+        z = self.encode(x)
+        logits: Tensor = self.output(self.head(z))
+        outputs = [z]
+        if self.linear is not None and self.mixture is not None:
+            layers = x if self.conv_over == "layers" else x.movedim(-1, 2)
+            alone = self.linear(layers.flatten(start_dim=3))
+            outputs.append(torch.cat([alone, logits[:, :, None]], dim=2))
+            logits = self.mixture(outputs[-1])
+        if x.shape[1] == 1:
+            logits = average_members(logits)
+        return self.sharpness(logits), *outputs
+
+
+def _convolve_line(
+    n_members: int, first: int, second: int, projection: int
+) -> list[nn.Module]:
+    m = n_members
+    return [
+        nn.BatchNorm1d(m * first),
+        nn.ReLU(),
+        nn.Conv1d(m * first, m * second, 3, padding=1, groups=m),
+        nn.BatchNorm1d(m * second),
+        nn.ReLU(),
+        nn.Conv1d(m * second, m * projection, 1, groups=m),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+    ]
+
+
+def _convolve_parts(
+    n_members: int,
+    n_layers: int,
+    n_parts: int,
+    first: int,
+    second: int,
+    projection: int,
+) -> list[nn.Module]:
+    m, height = n_members, min(n_parts, 3)
+    padding = (height // 2, 2)
+    return [
+        nn.Conv2d(m * n_layers, m * first, (height, 5), padding=padding, groups=m),
+        nn.BatchNorm2d(m * first),
+        nn.ReLU(),
+        nn.Conv2d(m * first, m * second, 1, groups=m),
+        nn.BatchNorm2d(m * second),
+        nn.ReLU(),
+        nn.Conv2d(m * second, m * projection, 1, groups=m),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+    ]
+
+
 def initialise_parameters(
     module: MLPNetwork | CNNNetwork,
     generator: Generator,
@@ -127,17 +288,9 @@ def initialise_parameters(
     """Draw a module's parameters in place, from a generator and nothing else.
 
     Weights and biases of linear layers and convolutions are uniform within
-    ±1 / sqrt(fan in), as torch's own; norms and standardising start as the identity,
-    and a linear path as zero.
-
-    Parameters
-    ----------
-    module : MLPNetwork or CNNNetwork
-        On the device of ``generator``; its memory may be uninitialised.
-    generator : torch.Generator
-        What to draw from.
-    class_shares : sequence of float, default=None
-        Probability of each class that the logits start from, in place of a drawn bias.
+    ±1 / sqrt(fan in), as in torch. Norms and standardisation start as the identity, and
+    the linear path as zero. The logits start from the probability of each class,
+    ``class_shares``, if it is given, and from a drawn bias otherwise.
     """
     for layer in module.modules():
         if isinstance(layer, MemberLinear | LayerProbes):
@@ -149,7 +302,7 @@ def initialise_parameters(
         elif isinstance(
             layer,
             Standardise
-            | Sharpness
+            | TemperatureScaling
             | Mixture
             | nn.BatchNorm1d
             | nn.BatchNorm2d

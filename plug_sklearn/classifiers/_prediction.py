@@ -1,21 +1,25 @@
-"""A network and samples → what it computes of each, batch by batch."""
+"""Apply a trained network to samples, batch by batch."""
 
+import threading
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from plug_sklearn.classifiers._precision import copy_in_double
-from plug_sklearn.classifiers._rows import share_tensor
+from plug_sklearn.classifiers._batches import share_tensor
 
-#: Samples of a call that are computed in double precision.
+#: Most samples of a call that are computed in double precision.
 MOST_EXACT_ROWS = 1024
 
 Outputs = Tensor | tuple[Tensor, ...]
+
+_of_thread = threading.local()
 
 
 def apply_in_batches(
@@ -25,33 +29,16 @@ def apply_in_batches(
     device: torch.device,
     batch_size: int,
 ) -> NDArray[np.float64]:
-    """Apply a function of a network to all samples, batch by batch.
+    """Apply a function of a network to samples (n, ...), batch by batch.
 
-    A few samples are computed in double precision, where the device has it: in single
-    precision, a sample's result depends on the samples beside it, by some units of its
-    last place.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network; stays as it is.
-    X : ndarray of shape (n, ...), float32
-        Samples.
-    apply : callable
-        Given the network in evaluation mode, or a copy, and a batch of samples.
-    device : torch.device
-        Where the network is.
-    batch_size : int
-        Samples of a batch.
-
-    Returns
-    -------
-    ndarray of shape (n, ...), float64
-        What ``apply`` gave, joined.
+    Up to 1,024 samples are computed in double precision, where the device has it: in
+    single precision, a sample's result depends on its batch, by some units of its last
+    place. The network stays as it is; ``apply`` is given it, or a copy, in evaluation
+    mode.
     """
     is_exact = len(X) <= MOST_EXACT_ROWS and device.type != "mps"
     dtype = torch.float64 if is_exact else torch.float32
-    # A copy leaves the network as it is for whoever reads it in other threads.
+    # Other threads may read the network, so that only a copy may change.
     if module.training:
         module = deepcopy(module).to(dtype).eval()
     elif is_exact:
@@ -67,10 +54,32 @@ def apply_in_batches(
 
 
 def take_logits(outputs: Outputs) -> Tensor:
-    """Take the logits of what a network gives."""
+    """Take the logits from the outputs of a network."""
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def softmax_last(outputs: Outputs) -> Tensor:
-    """Turn what a network gives into probabilities."""
+    """Turn the outputs of a network into probabilities."""
     return take_logits(outputs).softmax(dim=-1)
+
+
+def copy_in_double(module: nn.Module) -> nn.Module:
+    """Copy a trained network in double precision and evaluation mode.
+
+    Copying its structure takes longer than to compute a few samples. Each thread keeps
+    that as long as the network exists, and copies only the weights.
+    """
+    copies: WeakKeyDictionary[nn.Module, nn.Module] = vars(_of_thread).setdefault(
+        "copies", WeakKeyDictionary()
+    )
+    if module not in copies:
+        copies[module] = deepcopy(module).double().eval()
+    copy = copies[module]
+    with torch.no_grad():
+        for mine, its in zip(_list_tensors(copy), _list_tensors(module), strict=True):
+            mine.copy_(its)
+    return copy
+
+
+def _list_tensors(module: nn.Module) -> "chain[torch.Tensor]":
+    return chain(module.parameters(), module.buffers())

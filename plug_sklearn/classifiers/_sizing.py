@@ -1,21 +1,20 @@
-"""Samples and shapes → widths of a network."""
+"""Choose the widths of the networks from the number of samples and their shape."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import floor, isqrt
+from itertools import product, starmap
+from math import floor, inf, isqrt, log, sqrt
+from typing import Any, TypeVar
 
-#: Of the first layer, or convolution, whatever the number of samples.
+#: Fewest units or channels of the first layer, whatever the number of samples.
 LEAST_MLP_UNITS, LEAST_CNN_CHANNELS = 16, 8
+#: For a smaller budget of a member, CNNs of all proportions are compared.
+SMALL_BUDGET = 2000
 
 
 @dataclass(frozen=True)
 class MLPWidths:
-    """Units of each layer of an MLP probe.
-
-    Attributes
-    ----------
-    first, second, last : int
-        Units after the first block, within the residual block, and before the logits.
-    """
+    """Units after the first block, in the residual block, and before the logits."""
 
     first: int
     second: int
@@ -24,22 +23,18 @@ class MLPWidths:
 
 @dataclass(frozen=True)
 class CNNWidths:
-    """Channels of a CNN probe.
+    """Channels after the three convolutions, and units of the head's hidden layer.
 
-    Attributes
-    ----------
-    first, second : int
-        Channels after the first and second convolutions.
-    projection : int
-        Channels after the third, and so the length of the projection z.
-    head : int
-        Units of the head's hidden layer.
+    ``projection``, the channels after the third, is the length of the projection z.
     """
 
     first: int
     second: int
     projection: int
     head: int
+
+
+Widths = TypeVar("Widths", MLPWidths, CNNWidths)
 
 
 def size_mlp(
@@ -50,25 +45,11 @@ def size_mlp(
     width_cap: int = 128,
     out_floor: int = 16,
 ) -> MLPWidths:
-    """Choose the widths of an MLP probe.
+    """Choose the widths of an MLP by pingkit's formula.
 
-    Parameters
-    ----------
-    n_samples : int or None
-        Training samples; None where unknown.
-    n_features : int
-        Features of a sample.
-    target_ratio : float, default=5.0
-        Parameters of the first layer to aim at, per sample.
-    width_cap : int, default=128
-        Most units of the first layer; at least 16.
-    out_floor : int, default=16
-        Fewest units before the logits.
-
-    Returns
-    -------
-    MLPWidths
-        With at least 16 units in the first two layers.
+    Its first layer has ``target_ratio`` parameters per sample, but at least 16 and at
+    most ``width_cap`` units; the last, at least ``out_floor`` units. ``n_samples`` is
+    None where it is unknown.
 
     Examples
     --------
@@ -90,23 +71,11 @@ def size_cnn(
     width_cap: int = 64,
     proj_mult: int = 2,
 ) -> CNNWidths:
-    """Choose the widths of a CNN probe.
+    """Choose the widths of a CNN by pingkit's formula.
 
-    Parameters
-    ----------
-    n_samples : int or None
-        Training samples; None where unknown.
-    target_ratio : float, default=5.0
-        Trainable parameters to aim at, per sample.
-    width_cap : int, default=64
-        Most channels after the first convolution; at least 8.
-    proj_mult : int, default=2
-        Length of the projection, in channels of the first convolution.
-
-    Returns
-    -------
-    CNNWidths
-        With a projection of length 32 at least.
+    The first convolution has at least 8 and at most ``width_cap`` channels; the
+    projection, ``proj_mult`` times as many, and at least 32. ``n_samples`` is None
+    where it is unknown.
 
     Examples
     --------
@@ -124,3 +93,159 @@ def size_cnn(
 
 def _clip(width: int, lowest: int, highest: int) -> int:
     return min(max(width, lowest), highest)
+
+
+def count_mlp_parameters(
+    n_features: int, n_classes: int, widths: MLPWidths, *, linear_path: bool
+) -> int:
+    """Count the trainable parameters of one MLP."""
+    first, second, last = widths.first, widths.second, widths.last
+    blocks = ((n_features, first), (first, second), (second, second), (second, last))
+    n_blocks = sum((n_in + 3) * n_out for n_in, n_out in blocks)
+    n_path = (n_features + 1) * n_classes if linear_path else 0
+    return n_blocks + (second + 1) * second + (last + 1) * n_classes + n_path
+
+
+def count_cnn_parameters(
+    n_channels: int,
+    n_classes: int,
+    widths: CNNWidths,
+    *,
+    kernels: tuple[int, int],
+    n_positions: int = 0,
+) -> int:
+    """Count the trainable parameters of one CNN, without those of a LayerNorm.
+
+    ``kernels`` are the weights of the first two kernels for each pair of channels.
+    ``n_positions``, if there are linear probes, is the number of places along which the
+    convolutions run.
+    """
+    first, second = widths.first, widths.second
+    projection, head = widths.projection, widths.head
+    return (
+        (kernels[0] * n_channels + 3) * first
+        + (kernels[1] * first + 3) * second
+        + (second + 1) * projection
+        + (projection + 1) * (projection + head)
+        + (head + 1) * n_classes
+        + ((n_positions * n_channels + 1) * n_classes if n_positions else 0)
+    )
+
+
+def size_mlp_by_budget(
+    n_samples: int,
+    n_features: int,
+    n_classes: int,
+    *,
+    target_ratio: float = 5.0,
+    n_members: int = 1,
+    linear_path: bool = False,
+) -> tuple[MLPWidths, int]:
+    """Choose widths, and a number of principal components, for a parameter budget.
+
+    All members have ``target_ratio`` trainable parameters per sample. Among the widths
+    within 5 % of that, or the closest, the first block is near a quarter of the root of
+    a member's budget, which leaves most of it to the features. There are at most
+    ``n_features`` components, and fewer than ``n_samples``.
+
+    Examples
+    --------
+    >>> size_mlp_by_budget(1000, 576, 2)
+    (MLPWidths(first=18, second=9, last=5), 249)
+    """
+    budget = target_ratio * n_samples / n_members
+    return _search(
+        budget,
+        sqrt(budget) / 4,
+        max(1, min(n_features, n_samples - 1)),
+        [
+            MLPWidths(first, -(-first // 2), -(-first // 4))
+            for first in _list_first(budget)
+        ],
+        lambda n_kept, widths: count_mlp_parameters(
+            n_kept, n_classes, widths, linear_path=linear_path
+        ),
+    )
+
+
+def size_cnn_by_budget(
+    n_samples: int,
+    n_channels: int,
+    n_classes: int,
+    *,
+    kernels: tuple[int, int],
+    n_positions: int = 0,
+    target_ratio: float = 5.0,
+    n_members: int = 1,
+) -> tuple[CNNWidths, int]:
+    """Choose widths, and a number of principal components, for a parameter budget.
+
+    As ``size_mlp_by_budget``, with a first convolution near a twelfth of the root of
+    the budget; ``kernels`` and ``n_positions`` are those of ``count_cnn_parameters``.
+    The result is within 10 % of the budget unless the smallest network exceeds it. That
+    has one channel everywhere and, for two classes and kernels of 3, 22 parameters, and
+    with linear probes 2 more a position and 2.
+
+    Examples
+    --------
+    >>> size_cnn_by_budget(1000, 576, 2, kernels=(3, 3))
+    (CNNWidths(first=6, second=12, projection=12, head=3), 243)
+    """
+    budget = target_ratio * n_samples / n_members
+    candidates = [
+        CNNWidths(first, 2 * first, 2 * first, -(-first // 2))
+        for first in _list_first(budget)
+    ]
+    if budget < SMALL_BUDGET:
+        # One channel more is a large part of it. Widths of other proportions fill it.
+        narrow = range(1, 5)
+        candidates += starmap(CNNWidths, product(narrow, narrow, narrow, range(1, 17)))
+    return _search(
+        budget,
+        sqrt(budget) / 12,
+        n_channels,
+        candidates,
+        lambda n_kept, widths: count_cnn_parameters(
+            n_kept, n_classes, widths, kernels=kernels, n_positions=n_positions
+        ),
+    )
+
+
+def _list_first(budget: float) -> range:
+    return range(1, 2 + isqrt(floor(budget)))
+
+
+def _search(
+    budget: float,
+    preferred: float,
+    most_kept: int,
+    candidates: Sequence[Widths],
+    count: Callable[[int, Widths], int],
+) -> tuple[Widths, int]:
+    best, least = (candidates[0], 1), (inf, inf)
+    for widths in candidates:
+        slope = count(2, widths) - count(1, widths)
+        wanted = round(1 + (budget - count(1, widths)) / slope)
+        n_kept = min(max(wanted, 1), most_kept)
+        error = abs(count(n_kept, widths) / budget - 1)
+        rank = max(error, 0.05), abs(log(widths.first / max(1.0, preferred)))
+        if rank < least:
+            best, least = (widths, n_kept), rank
+    return best
+
+
+def find_width_limit(
+    probe: Any,  # noqa: ANN401 - estimators of any kind
+) -> str:
+    """Tell which limit keeps a fitted network from following ``target_ratio``.
+
+    ``"least"`` or ``"most"``, if ``sizing="heuristic"`` has given its first layer the
+    fewest possible units or channels, or ``width_cap``; ``"none"`` otherwise.
+    """
+    if getattr(probe, "sizing", None) != "heuristic":
+        return "none"
+    sizes = probe.net_.get_params_for("module")
+    is_cnn = "n_layers" in sizes
+    if sizes["first"] <= (LEAST_CNN_CHANNELS if is_cnn else LEAST_MLP_UNITS):
+        return "least"
+    return "most" if sizes["first"] >= probe.width_cap else "none"

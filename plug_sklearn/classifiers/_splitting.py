@@ -1,19 +1,80 @@
-"""Rows → training and validation rows."""
+"""Choose validation rows, stratified by class, or whole groups of rows."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plug_sklearn.classifiers._stratification import (
-    LabelledSamples,
-    gather_samples,
-    spread_ranks,
-)
-
-#: With fewer rows, holding some out costs the network more than early stopping gives.
-#: Rows of one sample count as one.
+#: With fewer samples, holding some out costs more than early stopping gains.
 MIN_ROWS = 20
-#: Random draws of groups among which the one with the best balance is taken.
+#: Random orders of the groups that are compared.
 N_DRAWS = 32
+
+
+@dataclass(frozen=True)
+class LabelledSamples:
+    """Distinct samples, some of which may have rows of several classes.
+
+    ``sample_of_row`` and ``codes`` (n_rows,) are the sample and class of each row.
+    ``strata`` (n_samples,) is the rarest class of each sample: a split of every stratum
+    has every class on both sides, where that is possible. ``ranks`` (n_samples,) sorts
+    samples by their class of most weight and its share of the sample's weight.
+    """
+
+    sample_of_row: NDArray[np.intp]
+    codes: NDArray[np.intp]
+    strata: NDArray[np.intp]
+    ranks: NDArray[np.intp]
+
+    @property
+    def have_one_class(self) -> bool:
+        """Whether no sample has rows of several classes."""
+        return len(self.strata) == len(self.codes)
+
+    def list_codes(self, sample: int) -> NDArray[np.intp]:
+        """List the class codes of a sample."""
+        start, stop = np.searchsorted(self.sample_of_row, [sample, sample + 1])
+        return self.codes[start:stop]
+
+
+def gather_samples(
+    codes: NDArray[np.intp],
+    sample_of_row: NDArray[np.intp] | None = None,
+    weight: NDArray[np.float64] | None = None,
+) -> LabelledSamples:
+    """Gather rows (n_rows,) into samples; None: one row each, and all weights 1."""
+    rows = np.arange(len(codes))
+    if sample_of_row is None or sample_of_row[-1] == rows[-1]:
+        return LabelledSamples(rows, codes, codes, np.zeros_like(rows))
+    weight = np.ones(len(codes)) if weight is None else weight
+    counts = np.bincount(codes)
+    # Each sorts the rows of a sample such that the wanted one is last.
+    last = np.bincount(sample_of_row).cumsum() - 1
+    rarest = np.lexsort((-codes, -counts[codes], sample_of_row))[last]
+    heaviest = np.lexsort((-codes, weight, sample_of_row))[last]
+    share = weight[heaviest] / np.bincount(sample_of_row, weight)
+    # Rounded, so that samples of equal shares tie whatever the order of the sums.
+    keys = 2 * codes[heaviest] + np.round(share, 6)
+    _, ranks = np.unique(keys, return_inverse=True)
+    return LabelledSamples(sample_of_row, codes, codes[rarest], ranks)
+
+
+def spread_ranks(ranks: NDArray[np.intp], n_at_once: int) -> NDArray[np.intp]:
+    """Order samples such that ``n_at_once`` successive ones have low and high ranks.
+
+    The positions (n,) hold one sample of each of ``n_at_once`` ranges of ranks, then
+    another of each, and so on. If all ranks are equal, the order does not change.
+    """
+    n = len(ranks)
+    if (ranks == ranks[0]).all():
+        return np.arange(n)
+    in_order = np.argsort(ranks, kind="stable")
+    of_range = np.arange(n) * n_at_once // n
+    starts = np.searchsorted(of_range, np.arange(n_at_once))
+    # Within a range, back in random order.
+    in_order = in_order[np.lexsort((in_order, of_range))]
+    place_in_range = np.arange(n) - starts[of_range]
+    return in_order[np.lexsort((of_range, place_in_range))]
 
 
 def choose_validation_rows(
@@ -26,37 +87,20 @@ def choose_validation_rows(
     sample_of_row: NDArray[np.intp] | None = None,
     weight: NDArray[np.float64] | None = None,
 ) -> NDArray[np.bool_] | None:
-    """Choose the rows that each member validates on, class by class or group by group.
+    """Choose the rows that each member is validated on: a mask (n_members, n).
 
-    Members choose rows that others have not, as long as there are any.
+    ``codes``, ``groups`` and ``sample_of_row`` (n,) number classes, groups and samples
+    from 0. Rows of one sample have the same features and differ in their class;
+    ``sample_of_row`` ascends, and None means that each row is a sample of its own.
 
-    Parameters
-    ----------
-    codes : ndarray of shape (n,)
-        Class codes, from 0.
-    fraction : float
-        Part of the samples to choose, in (0, 1).
-    rng : numpy.random.Generator
-        What to draw from.
-    groups : ndarray of shape (n,), default=None
-        Group codes, from 0. No group is on both sides.
-    n_members : int, default=1
-        Networks to choose for.
-    sample_of_row : ndarray of shape (n,), default=None
-        Sample of each row, ascending from 0; None: each row is a sample of its own.
-        Rows of one sample have the same features and differ in their class. Without
-        groups, no sample is on both sides.
-    weight : ndarray of shape (n,), default=None
-        Weights of the rows; None: all 1. Samples with several classes are chosen such
-        that both sides have similar shares of each class.
+    A part ``fraction`` of the samples is chosen, stratified by class; members choose
+    different samples where possible. No sample, or with ``groups`` no group, is on both
+    sides. Training keeps rows of every class. Without groups, every class of at least
+    two samples is on both sides, unless samples with several classes make that
+    impossible; these are chosen such that both sides have similar shares of each class.
 
-    Returns
-    -------
-    ndarray of bool, shape (n_members, n), or None
-        The rows chosen. Training keeps rows of every class. Without groups, every class
-        of two samples or more is on both sides, unless samples with several classes
-        make that impossible. None where nothing can be chosen: fewer than 20 samples,
-        no class of two samples, or every choice of groups takes all rows of a class.
+    The result is None if there are fewer than 20 samples, no class has two samples, or
+    every choice of groups takes all rows of a class.
     """
     n_samples = len(codes) if sample_of_row is None else sample_of_row[-1] + 1
     if n_samples < MIN_ROWS:
@@ -71,7 +115,7 @@ def choose_validation_rows(
     for _ in range(n_members):
         groups_chosen = _choose_groups(counts, fraction, rng, times_chosen)
         if groups_chosen is None:
-            # Those that none has chosen may all be ones that training needs.
+            # Training may need all the groups that no member has chosen.
             groups_chosen = _choose_groups(counts, fraction, rng, 0 * times_chosen)
         if groups_chosen is None:
             return None
@@ -93,7 +137,7 @@ def _choose_samples(
             continue
         n_chosen = int(np.clip(round(fraction * len(alike)), 1, len(alike) - 1))
         alike = alike[spread_ranks(samples.ranks[alike], n_chosen)]
-        # Arcs of a circle, which leave no sample out as long as they reach around it.
+        # Arcs of a circle: no sample is left out if they reach around it.
         arc = np.arange(n_chosen)
         for member, start in enumerate(np.arange(n_members) * len(alike) // n_members):
             chosen[member, alike.take(start + arc, mode="wrap")] = True

@@ -1,58 +1,54 @@
-"""The skorch net that trains a network."""
+"""Train a network.
 
-from collections.abc import Callable, Iterable, Sequence
+The training loop is skorch's. ``ProbeNet`` only replaces the parts that our networks
+need to be different: where batches come from, what is random, and what is kept.
+"""
+
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.extmath import randomized_svd
 from skorch import NeuralNetClassifier
 from skorch.callbacks import PassthroughScoring, PrintLog
 from torch import Generator, Tensor, nn
 
-import plug_sklearn._forks  # noqa: F401 - that a forked child computes with one thread
-from plug_sklearn.classifiers._callbacks import OWN_CALLBACKS, hide_members
-from plug_sklearn.classifiers._layers import Dropout
+import plug_sklearn._forks  # noqa: F401 - forked children compute with one thread
+from plug_sklearn.classifiers._batches import Batches, MemberRows, wrap_samples
+from plug_sklearn.classifiers._layers import Dropout, weigh_mixture
 from plug_sklearn.classifiers._losses import ProbeLoss
-from plug_sklearn.classifiers._mixture import weigh_mixture
+from plug_sklearn.classifiers._monitoring import (
+    OWN_CALLBACKS,
+    StopTraining,
+    find_inverse_temperature,
+    hide_members,
+)
 from plug_sklearn.classifiers._networks import initialise_parameters
 from plug_sklearn.classifiers._prediction import (
     apply_in_batches,
     softmax_last,
     take_logits,
 )
-from plug_sklearn.classifiers._projection import learn_basis
-from plug_sklearn.classifiers._rows import Batch, Batches, MemberRows, Rows
-from plug_sklearn.classifiers._sharpness import find_sharpness
-from plug_sklearn.classifiers._stopping import StopTraining
 
-#: After this many batches, the running mean of all is torch's own, of momentum 0.1.
+#: Batches after which batch norms take torch's running mean, of momentum 0.1.
 WARM_UP_STEPS = 10
 
 
 class ProbeNet(NeuralNetClassifier):
-    """A skorch classifier that draws from its own seed, from rows on its device.
+    """A skorch classifier whose training is reproducible and needs no DataLoader.
 
-    Differs from skorch's in five ways: no draw comes from a global generator; batches
-    are slices of tensors already on the device, without a DataLoader; rows have
-    weights; an interrupt gets out; and a pickle holds the weights of the network once,
-    on the CPU, with nothing of its training.
+    skorch's epochs, batches, losses, optimizer, history and callbacks are used as they
+    are. Different are five things: nothing is drawn from a global generator, but all
+    from ``seed``; batches are slices of tensors on the device; rows have weights;
+    KeyboardInterrupt is not caught; and a pickle holds the weights once, on the CPU,
+    and nothing of the training.
 
-    Parameters
-    ----------
-    module : type of torch.nn.Module
-        The network; gives logits, or logits and projections.
-    seed : int, default=0
-        Where initial weights, batches and dropout masks come from.
-    class_shares : sequence of float, default=None
-        Weight of each class in training, which the logits start from: an early epoch
-        need not learn it first. None: all the same.
-    evaluation_rows : int, default=1024
-        Rows of a batch outside training.
-    **kwargs
-        skorch's parameters.
+    The logits start from ``class_shares``, the weight of each class, so that the first
+    epochs need not learn it. ``evaluation_rows`` is the batch size outside training.
     """
 
     def __init__(
@@ -66,11 +62,11 @@ class ProbeNet(NeuralNetClassifier):
     ) -> None:
         defaults = {
             "criterion": ProbeLoss,
-            "dataset": Rows,
+            "dataset": wrap_samples,
             "optimizer": torch.optim.AdamW,
             "predict_nonlinearity": softmax_last,
             "train_split": None,
-            # Rows are scored from the batches, which is where their labels are.
+            # The losses are recorded from the batches, which hold the labels.
             "use_caching": True,
         }
         super().__init__(module, **(defaults | kwargs))
@@ -84,11 +80,11 @@ class ProbeNet(NeuralNetClassifier):
             ("train_loss", PassthroughScoring("train_loss", on_train=True)),
             ("valid_loss", PassthroughScoring("valid_loss")),
         ]
-        # It makes its table each epoch, whether or not it prints it.
+        # It builds its table in each epoch even if it prints nothing.
         return [*losses, ("print_log", PrintLog())] if self.verbose else losses
 
     def initialize_module(self) -> "ProbeNet":
-        """Build the network without a draw, then draw from the seed."""
+        """Build the network without drawing, then draw its weights from the seed."""
         seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
         with torch.device("meta"):
             module = self.module(**self.get_params_for("module"))
@@ -112,27 +108,26 @@ class ProbeNet(NeuralNetClassifier):
         classes: object = None,
         **fit_params: object,
     ) -> "ProbeNet":
-        """Train, to the end or until a callback ends it.
+        """Train for all epochs, or until a callback stops training.
 
-        skorch's own takes Ctrl-C for the end of training too, and returns a network
-        that is half trained.
+        skorch also stops at Ctrl-C, and returns a network that is half trained.
         """
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
-        X.put_batches_in_one_place(self.batch_size)
+        X.reuse_memory(self.batch_size)
         with suppress(StopTraining):
             self.fit_loop(X, y, **fit_params)
         self.notify("on_train_end", X=X, y=y)
         return self
 
     def notify(self, method_name: str, **kwargs: object) -> None:
-        """Call the callbacks, who may end training.
+        """Call the callbacks, which may stop training.
 
-        skorch's callbacks end it with a KeyboardInterrupt of their own. One that comes
-        out of a callback that is not ours is taken for that. They are shown rows and
-        class codes, where the loss is given weights too and rows of each member. At the
-        end of training, ours are called first: the others see the network that is kept.
+        skorch's callbacks stop it by raising KeyboardInterrupt; from a user's callback,
+        that ends training too. Users' callbacks are given rows and class codes, without
+        weights and members. At the end of training ours are called first, so that the
+        others see the network that is kept.
         """
         getattr(self, method_name)(self, **kwargs)
         shown = None
@@ -158,27 +153,28 @@ class ProbeNet(NeuralNetClassifier):
         y: object = None,
         **kwargs: object,
     ) -> None:
-        """Learn how to standardise the units, from the rows of all members."""
+        """Standardise the units by the rows of all members."""
         super().on_train_begin(net, X=X, y=y, **kwargs)
-        weight = cast(Tensor, X.rows.weight)
-        self.module_.standardise.learn(X.rows.X, weight, X.rows.places)
+        weight = X.all_weight
+        self.module_.standardise.learn(X.X, weight, X.places)
         if self.module_.projection is not None:
-            inputs = self.module_.read_features(X.rows.put_in_order())
+            inputs = self.module_.read_features(X.put_in_order())
             inputs = inputs.flatten(end_dim=-2).cpu()
             shared = weight.cpu().repeat_interleave(len(inputs) // len(weight))
             basis = self.module_.projection.basis
             seed = int(np.random.SeedSequence(self.seed).generate_state(4)[3])
-            learnt = learn_basis(inputs.numpy(), shared.numpy(), basis.shape[1], seed)
-            basis.copy_(torch.tensor(learnt))
+            n_kept = basis.shape[1]
+            found = find_components(inputs.numpy(), shared.numpy(), n_kept, seed)
+            basis.copy_(torch.tensor(found))
         if not self.module_.standardise.scale.any():
             self._keep_class_shares()
 
     def _keep_class_shares(self) -> None:
-        """Predict the share of each class, and let no step change that.
+        """Predict the share of each class, and keep all steps from changing that.
 
-        Where no feature varies there is nothing to learn. Norms over rows that are all
-        equal divide rounding errors by almost nothing, and Adam makes whole steps of
-        such gradients.
+        If no feature varies, there is nothing to learn. Batch norm over equal rows
+        divides rounding errors by almost nothing, and Adam takes full steps along such
+        gradients.
         """
         nn.init.zeros_(self.module_.output.weight)
         for group in self.optimizer_.param_groups:
@@ -191,29 +187,28 @@ class ProbeNet(NeuralNetClassifier):
         prefix: str,
         **kwargs: Any,  # noqa: ANN401 - skorch's own
     ) -> None:
-        """Weigh the classifiers of a mixture, before it is validated."""
+        """Set the weights of a mixture before each validation."""
         mixture = getattr(self.module_, "mixture", None)
         if not training and iterator is not None and mixture is not None:
             self._set_training(False)
-            weigh_mixture(self.module_, mixture, cast(Iterable[Batch], iterator))
+            weigh_mixture(self.module_, mixture, iterator)
         super().run_single_epoch(iterator, training, prefix, **kwargs)
 
     def train_step_single(self, batch: object, **fit_params: object) -> dict[str, Any]:
-        """Take a step, with norms whose running statistics start from the data.
+        """Take a step, with running statistics of batch norm that start from the data.
 
-        Torch starts them from 0 and 1, which a few dozen steps later still show: an
-        early epoch would be judged by statistics it does not have. The first ten
-        batches are averaged in full instead.
+        Torch starts them from 0 and 1, which still has an effect dozens of steps later.
+        Here they are the plain mean over the first ten batches.
         """
         self.n_steps_ += 1
         warm_up_norms(self.module_, self.n_steps_)
         step: dict[str, Any] = super().train_step_single(batch, **fit_params)
         return step
 
-    def calibrate(self, validation: Rows | MemberRows) -> None:
-        """Scale the logits by the most probable factor on validation rows.
+    def calibrate(self, validation: MemberRows) -> None:
+        """Set the temperature that is most probable given the validation rows.
 
-        Where no feature varies they are those of the shares of the classes, and stay.
+        If no feature varies, the probabilities are the shares of the classes, and stay.
         """
         if not self.module_.standardise.scale.any():
             return
@@ -221,37 +216,31 @@ class ProbeNet(NeuralNetClassifier):
         with torch.inference_mode():
             batches = self.get_iterator(validation)
             logits = torch.cat([take_logits(self.module_(x)) for x, _ in batches])
-        codes = cast(Tensor, validation.y).flatten()
-        weights = cast(Tensor, validation.weight).flatten()
-        # The mixture has been weighed by these rows, and is less sure of others: there
-        # is no doubt about a factor below 1.
+        codes, weights = validation.y.flatten(), validation.weight.flatten()
+        # The weights of a mixture were chosen on these rows, where it is therefore too
+        # confident: factors below 1 are not penalised.
         is_mixed = getattr(self.module_, "mixture", None) is not None
-        factor = find_sharpness(
-            logits.flatten(end_dim=-2), codes, weights, doubt_below_one=not is_mixed
+        factor = find_inverse_temperature(
+            logits.flatten(end_dim=-2), codes, weights, is_prior_two_sided=not is_mixed
         )
         self.module_.sharpness.factor.fill_(factor)
 
     def _set_training(self, training: bool = True) -> None:
-        # skorch's own goes through all layers in each step.
+        # skorch would set all layers in each step.
         if (self.module_.training, self.criterion_.training) != (training, training):
             super()._set_training(training)
 
     def check_data(self, X: object, y: object = None) -> None:
-        """Accept the data: the estimator has checked it."""
+        """Do nothing: the estimator has checked the data."""
 
-    def get_iterator(
-        self, dataset: Rows | MemberRows, training: bool = False
-    ) -> Batches:
-        """Take batches of rows, shuffled in training."""
+    def get_iterator(self, dataset: MemberRows, training: bool = False) -> Batches:
+        """Give the batches of rows, shuffled in training."""
         if training:
             return Batches(dataset, self.batch_size, self.order_generator_)
-        n_members = 1
-        if isinstance(dataset, MemberRows):
-            n_members = dataset.positions.shape[1] // dataset.n_probes
-        return Batches(dataset, max(2, self.evaluation_rows // n_members))
+        return Batches(dataset, max(2, self.evaluation_rows // dataset.n_members))
 
     def trim_for_prediction(self) -> None:
-        """Drop all that only training needs; the network stays in evaluation mode."""
+        """Drop what only training needs; the network stays in evaluation mode."""
         super().trim_for_prediction()
         del self.order_generator_
         for parameter in self.module_.parameters():
@@ -268,21 +257,18 @@ class ProbeNet(NeuralNetClassifier):
     def compute_probabilities(
         self, X: ArrayLike, member: int | None = None
     ) -> NDArray[np.float64]:
-        """Compute class probabilities, (n, n_classes), that sum to 1.
-
-        Of one member, or, None, the mean of all.
-        """
+        """Compute class probabilities (n, n_classes) of one member, or None for all."""
 
         def apply(module: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - either network
-            # One member is the mean of all; a network takes its axis for no axis.
+            # A network reads an axis of length 1 as samples of all members.
             if member is None or module.n_members == 1:
                 return take_logits(module(x))
             each = x[:, None].expand(-1, module.n_members, *x.shape[1:])
             return take_logits(module(each))[:, member]
 
         logits = self.compute(np.asarray(X, dtype=np.float32), apply)
-        # In double precision, whatever that of the logits: in single precision the sum
-        # is so far from 1 that scikit-learn's log loss warns.
+        # In single precision, the sums would be so far from 1 that scikit-learn's log
+        # loss warns.
         probabilities: NDArray[np.float64] = torch.tensor(logits).softmax(dim=1).numpy()
         return probabilities
 
@@ -298,16 +284,28 @@ class ProbeNet(NeuralNetClassifier):
 
 
 def warm_up_norms(module: nn.Module, n_steps: int) -> None:
-    """Set how fast the norms of a module forget, in its first steps.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network that takes a step.
-    n_steps : int
-        Steps, with this one.
-    """
+    """Set the momentum of batch norms for step ``n_steps``, counted from 1."""
     if n_steps <= WARM_UP_STEPS:
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 layer.momentum = 1 / n_steps
+
+
+def find_components(
+    X: NDArray[np.float32], weight: NDArray[np.float32], n_kept: int, seed: int
+) -> NDArray[np.float32]:
+    """Find the principal components (n_features, n_kept) of standardised features.
+
+    ``X`` (n, n_features) has a weighted mean of 0. All components are scaled by one
+    factor, such that the variances of ``X`` along them average 1.
+
+    References
+    ----------
+    Halko, Martinsson and Tropp, "Finding structure with randomness", 2011.
+    """
+    shares = weight / weight.sum()
+    rows = X * np.sqrt(shares)[:, None]
+    _, deviations, directions = randomized_svd(rows, n_kept, random_state=seed)
+    typical = np.sqrt(np.square(deviations).mean())
+    basis: NDArray[np.float32] = (directions.T / max(typical, 1e-30)).astype(np.float32)
+    return basis

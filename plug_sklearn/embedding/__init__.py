@@ -2,7 +2,11 @@
 
 ``_transformer``
     :class:`HFEmbeddingTransformer`, the estimator.
-``_filling``, ``_jobs``
+``_parameters``
+    Its parameters, checked, and the model that they describe.
+``_output``
+    Names, containers and tags of the activations that it gives.
+``_embed``
     Texts → rows of activations, through a store; the work split over workers.
 ``_language_model``
     A model, its prompts and its pooling in one: distinct texts → activations.
@@ -21,8 +25,8 @@
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
 from plug_sklearn.embedding.models import release_models
-from plug_sklearn.embedding.store._catalog import StoredModel
-from plug_sklearn.embedding.store._failures import StoreError
+from plug_sklearn.embedding.store._database import StoreError
+from plug_sklearn.embedding.store._settings import StoredModel
 from plug_sklearn.embedding.store._store import ActivationStore
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import joblib
@@ -20,6 +20,8 @@ from plug_sklearn.embedding.models import (
     ModelSource,
     WeightOptions,
     file_state,
+    find_adapter,
+    identify_model,
     load_config,
     load_model,
     load_tokenizer,
@@ -34,19 +36,29 @@ from plug_sklearn.embedding.passes import (
     choose_strategy,
     read_activations,
 )
+from plug_sklearn.embedding.prompts._conversations import (
+    ChatTemplate,
+    Text,
+    list_invisible,
+)
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
-from plug_sklearn.embedding.prompts._turns import (
+from plug_sklearn.embedding.prompts._templates import (
     ChatTurn,
     describe_difference,
     render_turn,
 )
+from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.store._store import ActivationStore
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
 
 # Models and turns of which a change has been told in this process.
 _TOLD: set[tuple[Hashable, ChatTurn]] = set()
+
+
+#: Numbers of some texts, and their activations; a list of arrays keeps every token.
+Batch = tuple[NDArray[np.int64], NDArray[np.float32] | list[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class LanguageModel:
         How its weights are loaded.
     prompts : PromptOptions
         What a prompt is made of.
-    pooling, stack : str
+    stack : str
         As in :class:`~plug_sklearn.HFEmbeddingTransformer`.
     batch_tokens : int
         Tokens in one forward pass.
@@ -75,12 +87,13 @@ class LanguageModel:
         Layers and hidden size then.
     fitted_turn : ChatTurn or None
         What the chat template wrote around a message then; None renders it anew.
+    fitted_chat : ChatTemplate or None
+        The chat template that rendered conversations then; None is the tokenizer's.
     """
 
     source: ModelSource
     weights: WeightOptions
     prompts: PromptOptions
-    pooling: str
     stack: str
     batch_tokens: int
     verbose: bool = False
@@ -88,6 +101,7 @@ class LanguageModel:
     fitted_stack: Stack | None = None
     fitted_sizes: tuple[int, int] | None = None
     fitted_turn: ChatTurn | None = None
+    fitted_chat: ChatTemplate | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
@@ -102,7 +116,7 @@ class LanguageModel:
             self._geometries.append(read_geometry(config, self.stack))
         return self._geometries[0]
 
-    def read_prompts(self, texts: Sequence[str]) -> TokenizedPrompts:
+    def read_prompts(self, texts: Sequence[Text]) -> TokenizedPrompts:
         """Tokenize texts, and choose the tokens to pool."""
         return self.prompt_reader.read(texts)
 
@@ -113,7 +127,14 @@ class LanguageModel:
             geometry, tokenizer = self.geometry, load_tokenizer(self.source)
             limit, start = geometry.max_tokens, geometry.start_id
             self._readers.append(
-                PromptReader(tokenizer, self.prompts, limit, start, self.fitted_turn)
+                PromptReader(
+                    tokenizer,
+                    self.prompts,
+                    limit,
+                    start,
+                    self.fitted_turn,
+                    self.fitted_chat,
+                )
             )
         return self._readers[0]
 
@@ -122,7 +143,7 @@ class LanguageModel:
         """What stands around each message; None without a chat template."""
         if not self.prompts.chat_template:
             return None
-        return self.fitted_turn or self.prompt_reader.frame.turn
+        return self.fitted_turn or self.prompt_reader.template.turn
 
     def warn_of_other_turn(self) -> None:
         """Warn, once in a process, if the chat template writes something else by now.
@@ -134,7 +155,10 @@ class LanguageModel:
             return
         try:
             tokenizer = load_tokenizer(self.source)
-            now, again = render_turn(tokenizer), render_turn(tokenizer)
+            opens = self.prompts.generation_prompt
+            now, again = (
+                render_turn(tokenizer, generation_prompt=opens) for _ in range(2)
+            )
         except (OSError, ValueError, ImportError):
             # Texts can be read as in fit without the template, and stored ones without
             # the tokenizer.
@@ -150,16 +174,23 @@ class LanguageModel:
         )
         _TOLD.add(key)
 
-    def list_empty(self, texts: Sequence[str]) -> list[str]:
-        """List the texts that have no token; none where no tokenizer is at hand.
+    def list_empty(self, texts: Sequence[Text]) -> list[Text]:
+        """List the texts that have no token to pool; none without a tokenizer.
 
         What a store holds needs none, and has tokens.
         """
+        suspects = list_invisible(texts, self.prompts.roles)
+        if not suspects:
+            return []
         try:
             reader = self.prompt_reader
         except OSError:
             return []
-        return reader.list_empty(texts)
+        return reader.list_empty(suspects)
+
+    def count_tokens(self, texts: Sequence[Text]) -> int:
+        """Count the tokens of texts that are kept."""
+        return int(self.prompt_reader.read(texts, counts=False).kept.sum())
 
     def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were cut or lost all tokens."""
@@ -186,36 +217,34 @@ class LanguageModel:
                 "fit again."
             )
 
-    def compute(
-        self, texts: Sequence[str], layers: Sequence[int], parts: Sequence[str]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    def compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
         """Run texts through the model, each once.
 
         Parameters
         ----------
-        texts : sequence of str
+        texts : sequence of str or Conversation
             Distinct texts.
-        layers, parts : sequence
-            What to read.
+        asked : Request
+            What to read, of the stack that the model's options name.
 
         Yields
         ------
         numbers : ndarray of shape (n,), int64
             Texts of one batch.
-        states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
-            Their activations.
+        states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
+float32
+            Their activations; or a list of arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
         """
         try:
-            yield from self.run(self.read_prompts(texts), layers, parts)
+            yield from self.run(self.read_prompts(texts), asked)
         except NonFiniteStatesError as error:
             raise error.rename(texts) from None
 
-    def run(
-        self, prompts: TokenizedPrompts, layers: Sequence[int], parts: Sequence[str]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    def run(self, prompts: TokenizedPrompts, asked: Request) -> Iterator[Batch]:
         """Do the same for texts that are tokens already."""
         stack = self.geometry.stack
-        request = Request(tuple(layers), tuple(parts), self.pooling, stack)
+        request = replace(asked, stack=stack)
         loaded = load_model(self.source, self.weights)
         require_weights(loaded, stack, self.source.name)
         forward = ForwardPass(loaded, request)
@@ -234,8 +263,19 @@ class LanguageModel:
             forward, prompts, self.batch_tokens, trial.strategy, trial.beyond_window
         )
 
-    def describe(self) -> dict[str, Any]:
-        """Give all that changes a text's activations, as JSON, but for the model."""
+    def register(self, store: ActivationStore, *, conversations: bool = False) -> bytes:
+        """Give a store's key of the model and its settings.
+
+        What renders conversations is among them only if ``conversations`` are read.
+        """
+        settings = self.describe(conversations=conversations)
+        adapter = find_adapter(self.source, self.weights.adapter)
+        if adapter is not None:
+            settings["adapter"] = identify_model(adapter, store.path)
+        return store.register(identify_model(self.source, store.path), **settings)
+
+    def describe(self, *, conversations: bool = False) -> dict[str, Any]:
+        """Give all that changes a text's activations, except model and pooling."""
         weights, turn = self.weights, self.turn
         settings = {
             "reading": READING,
@@ -245,12 +285,13 @@ class LanguageModel:
             "model_kwargs": joblib.hash(
                 {k: v for k, v in weights.model_kwargs.items() if k not in FETCHING}
             ),
-            "pooling": self.pooling,
             "stack": self._find_stack(),
             **asdict(self.prompts),
         }
         if turn is not None:
             settings["turn"] = asdict(turn)
+        if conversations:
+            settings["chat"] = asdict(self.fitted_chat or self.prompt_reader.chat)
         return settings
 
     def _find_stack(self) -> Stack | None:

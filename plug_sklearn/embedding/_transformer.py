@@ -3,28 +3,21 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from numbers import Integral
-from os.path import expanduser
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
 from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
-from plug_sklearn.embedding._filling import fill_rows
-from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
+from plug_sklearn.embedding._embed import EmbeddingJob
+from plug_sklearn.embedding._language_model import LanguageModel
+from plug_sklearn.embedding._memory import count_bytes, refuse_too_large
+from plug_sklearn.embedding._output import ActivationOutput
+from plug_sklearn.embedding._parameters import OWNER, EmbeddingParameters
 from plug_sklearn.embedding.models import (
-    ModelSource,
-    WeightOptions,
     find_commit,
     find_origin,
     load_config,
@@ -32,22 +25,22 @@ from plug_sklearn.embedding.models import (
     read_geometry,
 )
 from plug_sklearn.embedding.passes import NonFiniteStatesError
-from plug_sklearn.embedding.prompts._frames import SLOT
-from plug_sklearn.embedding.prompts._prompts import PromptOptions
-from plug_sklearn.embedding.prompts._refusals import (
+from plug_sklearn.embedding.prompts._conversations import (
+    Conversation,
+    Text,
+    describe_chat_template,
+)
+from plug_sklearn.embedding.prompts._errors import (
     MOST_LISTED,
     RefusedTextError,
     refuse_empty_texts,
 )
+from plug_sklearn.embedding.prompts._templates import render_turn
 from plug_sklearn.embedding.prompts._texts import read_texts
-from plug_sklearn.embedding.prompts._turns import ChatTurn, render_turn
-
-PARTS = ("rs", "attn", "mlp")
-OWNER = "HFEmbeddingTransformer"
 
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
-    TransformerMixin, RecordsVersions, BaseEstimator, auto_wrap_output_keys=None
+    ActivationOutput, RecordsVersions, EmbeddingParameters, auto_wrap_output_keys=None
 ):
     """Texts → activations of a Hugging Face language model.
 
@@ -77,8 +70,21 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         without an MLP gives zeros for it. Where the stream has several channels,
         ``"rs"`` is their mean. All three come in this order, by which
         :class:`LayerAggregator` knows their names.
-    pooling : {"last", "first", "mean", "max"}, default="last"
-        How a text's tokens become one vector.
+    pooling : {"last", "first", "mean", "max"}, sequence of these or None, \
+default="last"
+        How a text's tokens become one vector. Several poolings are read in one pass:
+        axis 2 of the activations then holds each part under each pooling, part by part
+        (``rs_last``, ``rs_mean``, ``attn_last``, ...). None keeps every token.
+    pool_over : {"auto", "text", "prompt"}, default="auto"
+        Which tokens are pooled: ``"prompt"`` is all of them, ``"text"`` only those of
+        your own text or of a conversation's contents, without templates, default system
+        turns and the tokenizer's special tokens. ``"auto"`` is ``"text"`` in
+        conversations and where a template stands around the text, unless it ends with a
+        ``generation_prompt``, and ``"prompt"`` elsewhere. :meth:`selected_tokens` shows
+        the difference.
+    roles : sequence of str, default=None
+        Pool only the tokens of what these roles say, such as ``("assistant",)``, in
+        conversations. A string is said by ``"user"``. None is all roles.
     token_filter : {None, "special", "non_text"}, default=None
         Tokens left out of pooling: ``"special"`` leaves out special tokens,
         ``"non_text"`` those without a letter or digit too. A text that has none left
@@ -89,10 +95,14 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     prompt_template : str, default=None
         A string that holds ``{text}``, which each text replaces.
     chat_template : bool, default=False
-        Whether to wrap each text (in its ``prompt_template``) as a user turn with the
-        tokenizer's own chat template. The template is rendered once, in ``fit``; if it
-        writes today's date, ``transform`` and copies of this estimator keep that date,
-        and a warning tells when the template has come to write something else.
+        Whether to wrap each string (in its ``prompt_template``) as a user turn with
+        the tokenizer's own chat template. The template is rendered once, in ``fit``; if
+        it writes today's date, ``transform`` and copies of this estimator keep that
+        date, and a warning tells when the template has come to write something else.
+        Conversations are always rendered with the chat template.
+    generation_prompt : bool, default=False
+        Whether a prompt that the chat template writes ends with its opening of the
+        answer, where the model would go on.
     special_tokens : {"parse", "literal"}, default="parse"
         ``"parse"``: text that spells a special token becomes it, as ready-made
         prompts need. ``"literal"``: text from strangers cannot; the template's still
@@ -102,7 +112,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         decoder reads its start token and then the text, the encoder the text.
     max_length : int, default=None
         Longest prompt in tokens; None is the model's own limit. Of a longer one the
-        text is cut, not its template, and a warning counts such texts.
+        text is cut, not its template, and a warning counts such texts. Of a
+        conversation, what ``roles`` leaves out is cut first.
     truncation_side : {"left", "right"}, default="left"
         The side to cut: left keeps the end of the text, where the last token is.
     batch_tokens : "auto" or int, default="auto"
@@ -115,6 +126,9 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Type of weights and states; ``"auto"`` is bfloat16 on an accelerator and
         float32 on the CPU.
+    activation_dtype : {"float32", "float16"}, default="float32"
+        Type of the activations that :meth:`transform` returns. They are pooled in
+        float32.
     attn_implementation : str, default=None
         Passed to the model's loader, such as ``"eager"`` or ``"sdpa"``.
     quantization : {None, "4bit", "8bit"}, default=None
@@ -154,7 +168,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     layers_ : tuple of int
         Layers along axis 1 of the activations.
     parts_ : tuple of str
-        Parts along axis 2 of the activations.
+        What axis 2 of the activations holds: parts, such as ``"rs"``, or parts under
+        each of several poolings, such as ``"rs_last"`` and ``"rs_mean"``.
     hidden_size_ : int
         Units along axis 3 of the activations.
     n_model_layers_ : int
@@ -179,91 +194,6 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     [['.']]
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "model_name": [str, Path],
-        "pooling": [StrOptions({"last", "first", "mean", "max"})],
-        "token_filter": [StrOptions({"special", "non_text"}), None],
-        "eos_token": [str, None],
-        "prompt_template": [str, None],
-        "chat_template": ["boolean"],
-        "special_tokens": [StrOptions({"parse", "literal"})],
-        "stack": [StrOptions({"auto", "encoder", "decoder"})],
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
-        "truncation_side": [StrOptions({"left", "right"})],
-        "batch_tokens": [
-            StrOptions({"auto"}),
-            Interval(Integral, 1, None, closed="left"),
-        ],
-        "device": [str],
-        "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
-        "attn_implementation": [str, None],
-        "quantization": [StrOptions({"4bit", "8bit"}), None],
-        "adapter": [str, Path, None],
-        "revision": [str, None],
-        "trust_remote_code": ["boolean"],
-        "model_kwargs": [dict, None],
-        "store": [str, Path, None],
-        "n_jobs": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(Integral, None, -1, closed="right"),
-            None,
-        ],
-        "verbose": ["verbose"],
-    }
-
-    def __init__(
-        self,
-        model_name: str | Path = "Qwen/Qwen3-0.6B",
-        *,
-        layers: str | int | Sequence[int] = "all",
-        parts: Sequence[str] = ("rs",),
-        pooling: str = "last",
-        token_filter: str | None = None,
-        eos_token: str | None = None,
-        prompt_template: str | None = None,
-        chat_template: bool = False,
-        special_tokens: str = "parse",
-        stack: str = "auto",
-        max_length: int | None = None,
-        truncation_side: str = "left",
-        batch_tokens: str | int = "auto",
-        device: str = "auto",
-        dtype: str = "auto",
-        attn_implementation: str | None = None,
-        quantization: str | None = None,
-        adapter: str | Path | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        model_kwargs: Mapping[str, Any] | None = None,
-        store: str | Path | None = None,
-        n_jobs: int | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.model_name = model_name
-        self.layers = layers
-        self.parts = parts
-        self.pooling = pooling
-        self.token_filter = token_filter
-        self.eos_token = eos_token
-        self.prompt_template = prompt_template
-        self.chat_template = chat_template
-        self.special_tokens = special_tokens
-        self.stack = stack
-        self.max_length = max_length
-        self.truncation_side = truncation_side
-        self.batch_tokens = batch_tokens
-        self.device = device
-        self.dtype = dtype
-        self.attn_implementation = attn_implementation
-        self.quantization = quantization
-        self.adapter = adapter
-        self.revision = revision
-        self.trust_remote_code = trust_remote_code
-        self.model_kwargs = model_kwargs
-        self.store = store
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: ANN401 - texts, see read_texts
         """Validate the parameters and read the model's configuration.
 
@@ -271,7 +201,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
         ----------
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-            Strings, one text a row.
+            Strings or conversations, one text a row. A conversation is a sequence of
+            mappings with ``role`` and ``content``.
         y : None
             Ignored.
 
@@ -285,38 +216,48 @@ one-column frame
         TypeError, ValueError
             If a parameter or ``X`` is not as described.
         """
+        self._poolings = self._read_poolings()
         self._check_parameters()
-        read_texts(X, OWNER)
-        parts = self._read_parts()
+        texts = read_texts(X, OWNER)
         geometry = read_geometry(load_config(self._source), self.stack)
         self.layers_ = resolve_positions(
             self.layers, geometry.n_layers, parameter="layers", owner=OWNER
         )
-        self.parts_ = parts
+        self.parts_ = self._name_parts()
         self.hidden_size_ = geometry.hidden_size
         self.n_model_layers_ = geometry.n_layers
         self.model_revision_ = find_commit(self._source)
-        self._origin: str | None = None
+        self._origin = None
         self._stack = geometry.stack
         self._turn: dict[str, str] | None = None
+        self._turn_is_open = bool(self.generation_prompt)
         if self.chat_template:
             # Once for all texts: a template may write today's date.
-            self._turn = asdict(render_turn(load_tokenizer(self._source)))
+            tokenizer = load_tokenizer(self._source)
+            turn = render_turn(tokenizer, generation_prompt=self._turn_is_open)
+            self._turn = asdict(turn)
+        self._chat: dict[str, str | None] | None = None
+        if any(isinstance(text, Conversation) for text in texts):
+            chat = describe_chat_template(load_tokenizer(self._source))
+            self._chat = asdict(chat)
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as for fit
+    def transform(self, X: Any) -> NDArray[Any]:  # noqa: ANN401 - as for fit
         """Read the activations of texts.
 
         Parameters
         ----------
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-            Strings, one text a row. Equal texts are computed once.
+            Strings or conversations, as in :meth:`fit`. Equal texts are computed once.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_layers, n_parts, hidden_size), float32
-            Pooled activations, in the order of ``layers_`` and ``parts_``.
+        ndarray of shape (n_samples, n_layers, n_parts, hidden_size)
+            Pooled activations, in the order of ``layers_`` and ``parts_``, of
+            ``activation_dtype``. With ``pooling=None``, an array of shape
+            (n_samples,) and dtype object: item i is an array of shape
+            (n_tokens_i, n_layers, n_parts, hidden_size), and equal texts share one.
 
         Raises
         ------
@@ -324,23 +265,42 @@ one-column frame
             If ``X`` is not as described, a text has no token, or a part does not
             exist in a layer.
         FloatingPointError
-            If states of some texts overflow ``dtype``; says which texts.
+            If states of some texts overflow ``dtype`` or ``activation_dtype``; says
+            which texts.
+        MemoryError
+            If the activations would not fit into free memory; nothing is computed then.
         """
         check_is_fitted(self)
         self._check_parameters()
         texts = read_texts(X, OWNER)
-        first_rows: dict[str, int] = {}
+        first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
-        shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
-        activations = np.empty((len(texts), *shape), dtype=np.float32)
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
         model = self._describe_model()
-        with _naming_positions(first_rows):
-            refuse_empty_texts(texts, model.list_empty)
-            try:
-                self._fill(model, distinct, activations, rows)
-            except NonFiniteStatesError as error:
-                raise _explain_overflow(error, texts) from None
+        with _naming_positions(texts, first_rows), ExitStack() as shown:
+            refuse_empty_texts(texts, model.list_empty(distinct))
+            activations = self._make_room(model, len(texts), distinct)
+            report: Callable[[int], object] = int
+            if self.verbose:
+                # Only then: tqdm starts a thread and takes a lock of all processes
+                # even where it shows nothing.
+                progress = show_progress(len(distinct), "Embedding", "text")
+                report = shown.enter_context(progress).update
+            EmbeddingJob(
+                model,
+                distinct,
+                layers=self.layers_,
+                parts=self._read_parts(),
+                poolings=self._read_poolings(),
+                out=activations,
+                dtype=np.dtype(self.activation_dtype),
+                rows=rows,
+                n_jobs=self.n_jobs,
+                spread=self._workers_choose_devices(),
+                report=report,
+            ).run(self._find_store())
+        model.tell_changes()
+        model.warn_of_other_turn()
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
         return activations
@@ -352,13 +312,14 @@ one-column frame
         ----------
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-            Strings, one text a row.
+            Strings or conversations, as in :meth:`fit`.
 
         Returns
         -------
         list of list of str
             For each text, the text of its pooled tokens: one with ``pooling="last"``
-            or ``"first"``, all that the filter keeps otherwise.
+            or ``"first"``, all that the filter keeps with others and with None, which
+            keeps as many in the activations.
         """
         check_is_fitted(self)
         self._check_parameters()
@@ -366,74 +327,30 @@ one-column frame
         model = self._describe_model()
         reader = model.prompt_reader
         first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
-        with _naming_positions(first_rows):
-            refuse_empty_texts(texts, model.list_empty)
+        with _naming_positions(texts, first_rows):
+            refuse_empty_texts(texts, model.list_empty(list(first_rows)))
             prompts = reader.read(texts)
         reader.tell_changes()
         model.warn_of_other_turn()
-        chosen = {"last": slice(-1, None), "first": slice(0, 1)}.get(self.pooling)
-        return [
-            tokens[chosen] if chosen else tokens
-            for tokens in reader.show_tokens(prompts)
-        ]
+        shown = reader.show_tokens(prompts)
+        places = {"first": 0, "last": -1}
+        poolings = self._read_poolings()
+        if poolings is None or not set(poolings) <= places.keys():
+            return shown
+        return [[tokens[places[name]] for name in poolings] for tokens in shown]
 
-    def get_feature_names_out(
-        self, input_features: object = None
-    ) -> NDArray[np.object_]:
-        """Name each unit of the activations, flattened: layer, part, unit.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored; texts have no names.
-
-        Returns
-        -------
-        ndarray of shape (n_layers * n_parts * hidden_size,), object
-            Such as ``"L20_rs_17"``.
-        """
-        check_is_fitted(self)
-        names = [
-            f"L{layer}_{part}_{unit}"
-            for layer in self.layers_
-            for part in self.parts_
-            for unit in range(self.hidden_size_)
-        ]
-        return np.array(names, dtype=object)
-
-    def set_output(self, *, transform: str | None = None) -> Self:
-        """Let a pipeline's ``set_output`` reach the steps whose output can be a frame.
-
-        Activations have four axes and stay arrays.
-
-        Parameters
-        ----------
-        transform : {"default", "pandas", "polars"}, default=None
-            What the other steps of the pipeline give.
-
-        Returns
-        -------
-        HFEmbeddingTransformer
-            This estimator, unchanged.
-
-        Raises
-        ------
-        ValueError
-            If ``transform`` is none of these.
-        """
-        if transform not in ("default", "pandas", "polars", None):
-            raise ValueError(
-                f"The 'transform' parameter of {OWNER}.set_output must be 'default', "
-                f"'pandas', 'polars' or None. Got {transform!r} instead."
-            )
-        return self
-
-    def __sklearn_tags__(self) -> Tags:
-        tags: Tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        tags.transformer_tags.preserves_dtype = []
-        return tags
+    def _make_room(
+        self, model: LanguageModel, n_samples: int, distinct: Sequence[Text]
+    ) -> NDArray[Any]:
+        """Make the array of activations, if they fit into free memory."""
+        dtype = np.dtype(self.activation_dtype)
+        shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
+        if self.pooling is not None:
+            refuse_too_large(count_bytes(n_samples, shape, dtype), n_samples)
+            return np.empty((n_samples, *shape), dtype=dtype)
+        n_tokens = model.count_tokens(distinct)
+        refuse_too_large(count_bytes(n_tokens, shape, dtype), n_samples)
+        return np.empty(n_samples, dtype=object)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -448,162 +365,24 @@ one-column frame
             known = find_origin(self._source)
         return known
 
-    @property
-    def _source(self) -> ModelSource:
-        model_kwargs = self._read_model_kwargs()
-        return ModelSource(
-            expanduser(self.model_name),
-            self.revision,
-            bool(model_kwargs.get("trust_remote_code", self.trust_remote_code)),
-            commit=getattr(self, "model_revision_", None),
-            model_kwargs=model_kwargs,
-        )
-
-    def _check_parameters(self) -> None:
-        """Check what is used as it stands: it may have been set since ``fit``."""
-        self._validate_params()
-        store = self.store
-        if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
-            raise ValueError(
-                f"The 'store' parameter of {OWNER} must be the path of a folder, or "
-                f"None. Got {str(store)!r} instead"
-                f"{', which is a file' if str(store) else ''}."
-            )
-        revision = (self.model_kwargs or {}).get("revision", self.revision)
-        if self.revision not in (None, revision):
-            raise ValueError(
-                f"The 'revision' parameter of {OWNER} must be that of 'model_kwargs', "
-                f"{revision!r}, or None. Got {self.revision!r} instead."
-            )
-        if self.prompt_template is not None and SLOT not in self.prompt_template:
-            raise ValueError(
-                f"The 'prompt_template' parameter of {OWNER} must be a string that "
-                f"holds {{text}}. Got {self.prompt_template!r} instead."
-            )
-
-    def _read_parts(self) -> tuple[str, ...]:
-        parts = self.parts
-        if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
-            parts = [parts]
-        known = len(parts) > 0 and all(part in PARTS for part in parts)
-        if isinstance(self.parts, str) or not known or len(set(parts)) < len(parts):
-            raise ValueError(
-                f"The 'parts' parameter of {OWNER} must be a sequence of any of "
-                f"{PARTS}, each named once. Got {self.parts!r} instead."
-            )
-        if len(parts) == len(PARTS) and tuple(parts) != PARTS:
-            raise ValueError(
-                f"The 'parts' parameter of {OWNER} must name all three in the order "
-                f"{PARTS}, by which LayerAggregator knows them. Got {self.parts!r} "
-                "instead."
-            )
-        return tuple(str(part) for part in parts)
-
-    def _read_model_kwargs(self) -> dict[str, Any]:
-        """Give ``model_kwargs`` with paths that do not begin with ``~``."""
-        model_kwargs = dict(self.model_kwargs or {})
-        for name in ("cache_dir", "offload_folder"):
-            if model_kwargs.get(name) is not None:
-                model_kwargs[name] = expanduser(model_kwargs[name])
-        return model_kwargs
-
-    def _describe_model(self) -> LanguageModel:
-        device = resolve_device(self.device, OWNER)
-        dtype = self.dtype
-        if dtype == "auto":
-            # Half precision is slow on most CPUs, and a probe reads small differences.
-            dtype = "float32" if device.type == "cpu" else "bfloat16"
-        weights = WeightOptions(
-            device=device,
-            dtype=getattr(torch, dtype),
-            attn_implementation=self.attn_implementation,
-            quantization=self.quantization,
-            adapter=None if self.adapter is None else expanduser(self.adapter),
-            model_kwargs=self._read_model_kwargs(),
-        )
-        prompts = PromptOptions(
-            prompt_template=self.prompt_template,
-            chat_template=bool(self.chat_template),
-            special_tokens=self.special_tokens,
-            token_filter=self.token_filter,
-            eos_token=self.eos_token,
-            max_length=self.max_length,
-            truncation_side=self.truncation_side,
-        )
-        return LanguageModel(
-            source=self._source,
-            weights=weights,
-            prompts=prompts,
-            pooling=self.pooling,
-            stack=self.stack,
-            batch_tokens=choose_budget(self.batch_tokens, device),
-            verbose=bool(self.verbose),
-            origin=self._origin,
-            fitted_stack=self._stack,
-            fitted_sizes=(self.n_model_layers_, self.hidden_size_),
-            fitted_turn=self._find_turn(),
-        )
-
-    def _find_turn(self) -> ChatTurn | None:
-        """Give what the chat template wrote in ``fit``, if it was asked for then."""
-        # Pickles of earlier releases do not have it.
-        turn: dict[str, str] | None = getattr(self, "_turn", None)
-        return ChatTurn(**turn) if turn and self.chat_template else None
-
-    def _fill(
-        self,
-        model: LanguageModel,
-        texts: Sequence[str],
-        activations: NDArray[np.float32],
-        rows: NDArray[np.int64],
-    ) -> None:
-        """Put the activations of distinct texts into their rows."""
-        chooses = self.device == "auto" and "device_map" not in (
-            self.model_kwargs or {}
-        )
-        report: Callable[[int], object] = int
-        with ExitStack() as shown:
-            if self.verbose:
-                # Only then: tqdm starts a thread and takes a lock of all processes
-                # even where it shows nothing.
-                progress = show_progress(len(texts), "Embedding", "text")
-                report = shown.enter_context(progress).update
-            fill_rows(
-                model,
-                texts,
-                activations,
-                rows,
-                self.layers_,
-                self.parts_,
-                store=None if self.store is None else expanduser(self.store),
-                n_jobs=self.n_jobs,
-                spread=chooses,
-                report=report,
-            )
-        model.tell_changes()
-        model.warn_of_other_turn()
-
-
-def _explain_overflow(
-    error: NonFiniteStatesError, texts: Sequence[str]
-) -> FloatingPointError:
-    """Say which rows of X have states that are not finite."""
-    found = set(error.texts)
-    positions = [row for row, text in enumerate(texts) if text in found]
-    listed = ", ".join(map(str, positions[:MOST_LISTED]))
-    more = ", ..." if len(positions) > MOST_LISTED else ""
-    return FloatingPointError(
-        f"The states of {error.states} hold infinities or NaN for at least "
-        f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]; the "
-        f"first is {texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' in "
-        f"{OWNER}."
-    )
-
 
 @contextmanager
-def _naming_positions(positions: Mapping[str, int]) -> Iterator[None]:
-    """Let an error about one text name its position in X."""
+def _naming_positions(
+    texts: Sequence[Text], first_rows: Mapping[Any, int]
+) -> Iterator[None]:
+    """Let an error about texts name their positions in X."""
     try:
         yield
     except RefusedTextError as error:
-        raise error.at(positions[error.text]) from None
+        raise error.at(first_rows[error.text]) from None
+    except NonFiniteStatesError as error:
+        found = set(error.texts)
+        positions = [row for row, text in enumerate(texts) if text in found]
+        listed = ", ".join(map(str, positions[:MOST_LISTED]))
+        more = ", ..." if len(positions) > MOST_LISTED else ""
+        raise FloatingPointError(
+            f"The states of {error.states} hold infinities or NaN for at least "
+            f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]; "
+            f"the first is {texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' "
+            f"in {OWNER}."
+        ) from None

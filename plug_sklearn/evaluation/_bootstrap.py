@@ -1,4 +1,4 @@
-"""A metric → the interval that chance in the choice of rows leaves it."""
+"""Bootstrap intervals of a metric, or of the difference of two models in it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,29 +8,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.parallel import Parallel, delayed
+
+from plug_sklearn._sklearn import Interval, validate_parameter_constraints
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 
-#: Resamples that a worker draws at once.
+#: Resamples of one job of joblib.
 CHUNK = 250
 
 
 @dataclass(frozen=True)
 class BootstrapInterval:
-    """A metric and its interval.
+    """Estimate of a metric with its bootstrap interval.
 
     Parameters
     ----------
     estimate : float
-        The metric on all rows; of two models, the first's less the second's.
+        The metric on all rows; of two models, that of the first minus the second.
     lower, upper : float
         Ends of the interval.
     standard_error : float
         Standard deviation over the resamples.
     level : float
-        Probability that the interval aims to cover.
+        Confidence level of the interval.
     """
 
     estimate: float
@@ -56,12 +57,13 @@ def bootstrap_interval(
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
 ) -> BootstrapInterval:
-    """Estimate a metric, or the difference of two models in it, with an interval.
+    """Estimate a metric with its percentile bootstrap interval.
 
-    Rows are drawn with replacement, as many as there are, and the metric is computed of
-    each such resample; the interval holds the middle of what comes out. A metric that
-    grows with the noise of small samples, such as :func:`expected_calibration_error`,
-    is higher on resamples than on the rows: so is then its interval.
+    Rows are drawn with replacement, as many as there are, and the metric is computed on
+    each of these resamples. The ends of the interval are quantiles of the results. A
+    metric that grows with the noise of small samples, such as
+    :func:`expected_calibration_error`, is higher on resamples than on the rows, and its
+    interval is too high by as much.
 
     Parameters
     ----------
@@ -71,23 +73,22 @@ def bootstrap_interval(
     y_true : array-like of shape (n_samples,)
         True labels.
     y_pred : array-like of shape (n_samples, ...)
-        What the metric takes: predicted labels, or probabilities.
+        Predicted labels or probabilities, as the metric takes them.
     other : array-like of shape (n_samples, ...), default=None
-        The same of a second model. The metric is then the first's less the second's, on
-        the same resamples: the chance that both share cancels.
+        Predictions of a second model. The estimate is then the metric of the first
+        model minus that of the second, on the same resamples.
     groups : array-like of shape (n_samples,), default=None
-        Groups to draw whole, for rows that are not independent within them; classes
-        are then not stratified.
+        Groups of rows that are not independent. Whole groups are then drawn, without
+        stratification.
     stratify : bool, default=True
-        Draw from each class as many rows as it has. Not for targets that are numbers:
-        refused where most rows have a label of their own.
+        Whether to draw as many rows of each class as it has. It must be False for
+        continuous targets.
     level : float, default=0.95
-        Probability that the interval is to cover, in (0, 1).
+        Confidence level of the interval, in (0, 1).
     n_resamples : int, default=2000
         Number of resamples.
     random_state : int or RandomState, default=None
-        Decides the resamples: the same one gives the same interval, whatever
-        ``n_jobs``.
+        Seed of the resamples. The interval does not depend on ``n_jobs``.
     n_jobs : int, default=None
         Workers of joblib.
 
@@ -99,7 +100,7 @@ def bootstrap_interval(
     Raises
     ------
     ValueError
-        If a parameter is not what it must be, or the metric of a resample is NaN.
+        If a parameter is invalid, or the metric of a resample is NaN.
 
     See Also
     --------
@@ -173,21 +174,17 @@ def _check_parameters(
 
 @dataclass(frozen=True)
 class _Sample:
-    """What resamples are drawn from.
+    """Rows to draw resamples from.
 
-    Attributes
-    ----------
-    strata : list of ndarray of int
-        Units, drawn within each stratum.
-    members : list of ndarray of int or None
-        Rows of each unit; None: a unit is a row.
+    ``strata`` holds arrays of units, each to be drawn from separately. ``members``
+    holds the rows of each unit; if it is None, a unit is a row.
     """
 
     strata: list[NDArray[np.intp]]
     members: list[NDArray[np.intp]] | None = None
 
     def draw_rows(self, rng: np.random.RandomState) -> NDArray[np.intp]:
-        """Draw the rows of a resample."""
+        """Draw the rows of one resample."""
         units = np.concatenate(
             [
                 stratum[rng.randint(len(stratum), size=len(stratum))]
@@ -210,17 +207,17 @@ def _stratify(
     strata = _split_by_value(truth)
     n_alone = sum(len(rows) == 1 for rows in strata)
     if 2 * n_alone > len(truth):
-        # Drawn within strata of one row, each resample would be the rows themselves.
+        # Each resample would then hold the same rows.
         raise ValueError(
-            f"The 'stratify' parameter of {owner} must be False where y_true is no "
-            f"class. Got True, and {n_alone} of {len(truth)} rows have a label of "
-            "their own."
+            f"The 'stratify' parameter of {owner} must be False unless y_true holds "
+            f"classes. Got True, and {n_alone} of {len(truth)} rows have a label that "
+            "no other row has."
         )
     return _Sample(strata)
 
 
 def _split_by_value(values: NDArray[Any]) -> list[NDArray[np.intp]]:
-    """Give the rows of each value."""
+    """Return the rows of each value."""
     codes = np.unique(values, return_inverse=True)[1]
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.cumsum(np.bincount(codes))[:-1])

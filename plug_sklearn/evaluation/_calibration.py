@@ -1,11 +1,26 @@
-"""Probabilities → how well they are calibrated, in numbers."""
+"""Calibration errors and Brier scores of probabilities."""
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from plug_sklearn.evaluation._bins import bin_rows, measure_gap, tabulate_bins
-from plug_sklearn.evaluation._probabilities import read_predictions
+from plug_sklearn._sklearn import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from plug_sklearn.evaluation._probabilities import Predictions, read_predictions
+
+CONSTRAINTS = {
+    "n_bins": [Interval(Integral, 1, None, closed="left")],
+    "strategy": [StrOptions({"uniform", "quantile"})],
+    "method": [StrOptions({"confidence", "positive"})],
+    "closed": [StrOptions({"right", "left"})],
+}
 
 
 def expected_calibration_error(
@@ -19,10 +34,11 @@ def expected_calibration_error(
     labels: ArrayLike | None = None,
     pos_label: object = None,
 ) -> float:
-    """Measure how far probabilities are from frequencies, over bins.
+    """Compute the expected calibration error (ECE) of probabilities.
 
-    In each bin, the mean probability is set against how often what it was the
-    probability of came true; the differences are averaged, weighted by rows.
+    Rows are put into bins by their probability. In each bin, the mean probability is
+    compared with the frequency of the event that it is the probability of. The absolute
+    differences are averaged over bins, weighted by their numbers of rows.
 
     Parameters
     ----------
@@ -34,17 +50,17 @@ def expected_calibration_error(
         Number of bins.
     strategy : {"uniform", "quantile"}, default="uniform"
         ``"uniform"``: bins of equal width over [0, 1]. ``"quantile"``: bins of equal
-        counts, save that rows of the same probability share a bin.
+        counts, except that rows of the same probability share a bin.
     method : {"confidence", "positive"}, default="confidence"
-        ``"confidence"``: the probability of the predicted class, against how often it
-        is the true one; the first of classes that tie is predicted. ``"positive"``:
-        the probability of the positive one of two classes, against how often it is the
-        true one, as reliability diagrams of two classes show.
+        ``"confidence"``: the probability of the predicted class, compared with how
+        often the prediction is right; of classes that tie, the first is predicted.
+        ``"positive"``: the probability of the positive one of two classes, compared
+        with how often it is the true one, as in reliability diagrams of two classes.
     closed : {"right", "left"}, default="right"
-        The side of a bin that belongs to it: with ``"right"``, bins are (0.5, 0.6] and
-        so on, and a probability of 0.6 lies below the edge; with ``"left"``, [0.6, 0.7)
-        holds it. 0 is always in the first bin, and 1 in the last. What rounding in the
-        probabilities' own precision can take off an edge is on it.
+        The end of a bin that belongs to it. With ``"right"``, bins are (0.5, 0.6] and
+        so on, so that this one holds a probability of 0.6; with ``"left"``, [0.6, 0.7)
+        holds it. 0 is always in the first bin, and 1 in the last. A probability that
+        differs from an edge by no more than its rounding error counts as the edge.
     labels : array-like of shape (n_classes,), default=None
         Labels in the order of the columns of ``y_proba``; None: those of ``y_true``,
         sorted.
@@ -59,7 +75,7 @@ def expected_calibration_error(
     Raises
     ------
     ValueError
-        If a parameter is not what it must be.
+        If a parameter is invalid.
 
     See Also
     --------
@@ -78,18 +94,15 @@ def expected_calibration_error(
     >>> round(expected_calibration_error([1, 0, 1, 1], [0.9, 0.2, 0.8, 0.3]), 3)
     0.3
     """
-    binned = bin_rows(
+    rows = bin_rows(
+        "expected_calibration_error",
         y_true,
         y_proba,
-        n_bins=n_bins,
-        strategy=strategy,
-        method=method,
-        closed=closed,
-        labels=labels,
-        pos_label=pos_label,
-        owner="expected_calibration_error",
+        (n_bins, strategy, method, closed),
+        labels,
+        pos_label,
     )
-    return measure_gap(binned)
+    return rows.measure_error()
 
 
 def calibration_bins(
@@ -103,7 +116,7 @@ def calibration_bins(
     labels: ArrayLike | None = None,
     pos_label: object = None,
 ) -> pd.DataFrame:
-    """Set probabilities against frequencies, bin by bin.
+    """Compare mean probabilities with frequencies, bin by bin.
 
     Parameters
     ----------
@@ -117,18 +130,18 @@ def calibration_bins(
     Returns
     -------
     DataFrame
-        One bin a row, without those that hold no sample: its edges ``lower`` and
-        ``upper``; ``n_samples`` in it; their mean ``probability``; and the
-        ``frequency`` at which what it was the probability of came true.
+        A row for each bin that holds samples. Columns: its edges ``lower`` and
+        ``upper``; the number ``n_samples``; their mean ``probability``; and the
+        ``frequency`` of the event that it is the probability of.
 
     Raises
     ------
     ValueError
-        If a parameter is not what it must be.
+        If a parameter is invalid.
 
     See Also
     --------
-    expected_calibration_error : Their mean difference.
+    expected_calibration_error : The mean difference over bins.
 
     Examples
     --------
@@ -138,18 +151,15 @@ def calibration_bins(
     0    0.6    0.8          3     0.766667   0.666667
     1    0.8    1.0          1     0.900000   1.000000
     """
-    binned = bin_rows(
+    rows = bin_rows(
+        "calibration_bins",
         y_true,
         y_proba,
-        n_bins=n_bins,
-        strategy=strategy,
-        method=method,
-        closed=closed,
-        labels=labels,
-        pos_label=pos_label,
-        owner="calibration_bins",
+        (n_bins, strategy, method, closed),
+        labels,
+        pos_label,
     )
-    return tabulate_bins(binned)
+    return rows.tabulate()
 
 
 def brier_score(
@@ -159,7 +169,7 @@ def brier_score(
     labels: ArrayLike | None = None,
     pos_label: object = None,
 ) -> float:
-    """Measure the squared distance of probabilities from what came true.
+    """Compute the Brier score, the mean squared error of probabilities.
 
     Parameters
     ----------
@@ -176,13 +186,13 @@ def brier_score(
     Returns
     -------
     float
-        Of two classes, the mean square of the positive one's error, in [0, 1]; of more,
-        the mean over rows of the sum over classes, in [0, 2]. 0 is best.
+        For two classes, the mean squared error of the positive one, in [0, 1]; for
+        more, the mean over rows of the sum over classes, in [0, 2]. 0 is best.
 
     Raises
     ------
     ValueError
-        If a parameter is not what it must be.
+        If a parameter is invalid.
 
     See Also
     --------
@@ -191,7 +201,7 @@ def brier_score(
     References
     ----------
     Brier, "Verification of forecasts expressed in terms of probability", 1950,
-    equation 2; for two classes, half of it, as is the custom.
+    equation 2; for two classes, half of it, as is usual.
 
     Examples
     --------
@@ -204,8 +214,117 @@ def brier_score(
     predictions = read_predictions(
         y_true, y_proba, labels=labels, pos_label=pos_label, owner="brier_score"
     )
-    came_true = predictions.codes[:, None] == np.arange(len(predictions.labels))
-    errors = came_true - predictions.probabilities.astype(np.float64)
-    if predictions.is_binary:
+    n_classes = len(predictions.labels)
+    is_true = predictions.codes[:, None] == np.arange(n_classes)
+    errors = is_true - predictions.probabilities.astype(np.float64)
+    if n_classes == 2:
         errors = errors[:, 1:]
     return float((errors**2).sum(axis=1).mean())
+
+
+@dataclass(frozen=True)
+class BinnedRows:
+    """An event in each row, and the bin of its probability.
+
+    ``edges`` has shape (n_bins + 1,). ``bins``, ``probability`` and ``happened`` have
+    shape (n_samples,): the bin of each row, the probability of its event, and whether
+    the event happened.
+    """
+
+    edges: NDArray[np.float64]
+    bins: NDArray[np.intp]
+    probability: NDArray[np.float64]
+    happened: NDArray[np.bool_]
+
+    def measure_error(self) -> float:
+        """Compute the expected calibration error."""
+        differences = np.bincount(self.bins, self.happened - self.probability)
+        return float(abs(differences).sum() / len(self.bins))
+
+    def tabulate(self) -> pd.DataFrame:
+        """Make the table that :func:`calibration_bins` returns."""
+        counts = np.bincount(self.bins)
+        held = np.flatnonzero(counts)
+        sums = [
+            np.bincount(self.bins, values)[held]
+            for values in (self.probability, self.happened)
+        ]
+        return pd.DataFrame(
+            {
+                "lower": self.edges[held],
+                "upper": self.edges[held + 1],
+                "n_samples": counts[held],
+                "probability": sums[0] / counts[held],
+                "frequency": sums[1] / counts[held],
+            }
+        )
+
+
+def bin_rows(
+    owner: str,
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    binning: tuple[int, str, str, str],
+    labels: ArrayLike | None,
+    pos_label: object,
+) -> BinnedRows:
+    """Put rows into bins by the probability of an event in each.
+
+    ``binning`` holds ``n_bins``, ``strategy``, ``method`` and ``closed``. These and the
+    other parameters are those of the public function ``owner``.
+    """
+    given = dict(zip(CONSTRAINTS, binning, strict=True))
+    validate_parameter_constraints(CONSTRAINTS, given, caller_name=owner)
+    n_bins, strategy, method, closed = binning
+    predictions = read_predictions(
+        y_true, y_proba, labels=labels, pos_label=pos_label, owner=owner
+    )
+    probability, happened = _find_events(predictions, method, owner)
+    edges, sought = _place_edges(probability, n_bins, strategy)
+    # Searched on the left, a probability that is an edge is in the bin below it.
+    side: Any = "left" if closed == "right" else "right"
+    bins = np.searchsorted(edges[1:-1], sought, side=side)
+    return BinnedRows(edges, bins, probability.astype(np.float64), happened)
+
+
+def _find_events(
+    predictions: Predictions, method: str, owner: str
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Return the probability of the event in each row, and whether it happened."""
+    probabilities = predictions.probabilities
+    if method == "confidence":
+        predicted = probabilities.argmax(axis=1)
+        return probabilities.max(axis=1), predicted == predictions.codes
+    if len(predictions.labels) != 2:
+        raise ValueError(
+            f"The 'method' parameter of {owner} must be 'confidence' for more than two "
+            f"classes. Got {method!r} with {len(predictions.labels)} instead."
+        )
+    return probabilities[:, 1], predictions.codes == 1
+
+
+def _place_edges(
+    probability: NDArray[np.floating], n_bins: int, strategy: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the edges of the bins, and the values to search for among them."""
+    values = probability.astype(np.float64)
+    shares = np.arange(n_bins + 1) / n_bins
+    if strategy == "quantile":
+        return _find_quantiles(np.sort(values), n_bins), values
+    # 1 - 0.18 is 0.8200000000000001, and 0.6 in single precision is 0.60000002. Values
+    # that differ from an edge by no more than a rounding error count as the edge.
+    nearest = shares[np.rint(values * n_bins).astype(np.intp)]
+    is_on_edge = abs(values - nearest) <= np.finfo(probability.dtype).eps
+    return shares, np.where(is_on_edge, nearest, values)
+
+
+def _find_quantiles(ordered: NDArray[np.float64], n_bins: int) -> NDArray[np.float64]:
+    """Compute ``np.quantile``, without rounding errors for edges that are values.
+
+    ``np.quantile`` may place such an edge just beside the value, since 0.3 times 10 is
+    3.0000000000000004 or 2.9999999999999996 depending on the order of operations.
+    """
+    below, rest = np.divmod(np.arange(n_bins + 1) * (len(ordered) - 1), n_bins)
+    above = np.minimum(below + 1, len(ordered) - 1)
+    steps: NDArray[np.float64] = ordered[above] - ordered[below]
+    return np.asarray(ordered[below] + rest / n_bins * steps)

@@ -1,28 +1,58 @@
-"""Budgets of parameters → scores of probes of that size."""
+"""Scores and sizes of a probe for several budgets of parameters."""
 
+from __future__ import annotations
+
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import FitFailedWarning
 from sklearn.utils.parallel import Parallel, delayed
 
+from plug_sklearn.evaluation._drawing import (
+    BLUE,
+    GREY,
+    VERMILION,
+    add_legend,
+    check_axes,
+    check_table,
+    find_score,
+    finish_axes,
+    make_axes,
+    mark_point,
+    name_score,
+    write_folds,
+)
 from plug_sklearn.evaluation._folds import (
     Folds,
+    Scoring,
+    check_score,
     collect_fit_params,
-    refuse_failed_fits,
     score_folds,
     split_folds,
 )
-from plug_sklearn.evaluation._tables import Scoring
-from plug_sklearn.evaluation._training_history import find_trained
+from plug_sklearn.evaluation._training_curves import find_trained
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 OWNER = "capacity_curve"
-#: Doubling, around the default of 5.
+#: Each is twice the one before; the default of the classifiers is 5.
 TARGET_RATIOS = (0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
+COLUMNS = ("target_ratio", "n_train", "n_parameters", "fold", "fit_time")
+
+#: Labels of the networks whose width is at a limit.
+ADVICE = {
+    "least": 'least width; sizing="budget" goes below',
+    "most": 'greatest width; sizing="budget" goes above',
+}
+#: Inches that the label of a ratio takes, with room beside it.
+LABEL_WIDTH = 0.42
 
 
 def capacity_curve(
@@ -38,12 +68,12 @@ def capacity_curve(
     params: Mapping[str, Any] | None = None,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Cross-validate a probe at several budgets of parameters, on the same folds.
+    """Cross-validate a probe for several budgets of parameters, on the same folds.
 
     With ``sizing="heuristic"``, the default, networks have a least and a greatest
-    width: on few rows, small ratios all give the network of the least width, and the
-    curve is flat there. The column ``width_limit`` says where. With
-    ``sizing="budget"``, the network follows ``target_ratio``.
+    width. On few rows, all small ratios give the network of the least width, so that
+    the curve is flat there: the column ``width_limit`` shows where. With
+    ``sizing="budget"``, the size of the network follows ``target_ratio``.
 
     Parameters
     ----------
@@ -51,43 +81,44 @@ def capacity_curve(
         A :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`, or a pipeline that
         ends in one.
     X : array-like of shape (n_samples, ...)
-        What it takes.
+        Features, or what the first step of the pipeline takes.
     y : array-like of shape (n_samples,)
         Labels.
     target_ratios : sequence of float, default=(0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
-        Parameters to aim at, per training row.
+        Numbers of trainable parameters per training row to aim for.
     param_name : str, default="target_ratio"
         Name of the parameter; in a pipeline, such as
         ``"plugmlpclassifier__target_ratio"``.
     cv : int, splitter or iterable, default=None
-        Folds, as in :func:`~sklearn.model_selection.cross_validate`, split once.
+        Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
+        for all budgets.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the estimator's own.
     groups : array-like of shape (n_samples,), default=None
-        Groups for ``cv``. They reach the ``fit`` of an estimator that takes them too,
+        Groups for ``cv``. They also reach the ``fit`` of an estimator that takes them,
         alone or at the end of a pipeline.
     params : dict, default=None
-        More arguments of the estimator's ``fit``.
+        Further arguments of the estimator's ``fit``.
     n_jobs : int, default=None
         Workers of joblib, over budgets.
 
     Returns
     -------
     DataFrame
-        A row for each budget and fold. Columns: ``target_ratio``; ``n_train``, the rows
-        trained on; ``n_parameters``, the trainable parameters that the network then
-        has; ``width_limit``, ``"least"`` or ``"most"`` where the network has the least
-        or the greatest width that ``sizing="heuristic"`` allows, so that other ratios
-        give the same network, and otherwise ``"none"``; ``fold``, from 0; a column for
-        each score, by its name, or ``score`` where it has none; ``fit_time`` and
-        ``score_time``, in seconds.
+        A row for each budget and fold. Columns: ``target_ratio``; ``n_train``, the
+        number of training rows; ``n_parameters``, the number of trainable parameters of
+        the network; ``width_limit``, ``"least"`` or ``"most"`` where the network has
+        the least or the greatest width that ``sizing="heuristic"`` allows, so that
+        other ratios give the same network, and otherwise ``"none"``; ``fold``, from 0;
+        a column for each score, by its name, or ``score`` where it has none;
+        ``fit_time`` and ``score_time``, in seconds.
 
     Raises
     ------
     ValueError
-        If ratios are no ratios, or the estimator has no such parameter, does not count
-        its own, or cannot be fitted on a fold.
+        If a ratio is not a positive number; or if the estimator has no parameter
+        ``param_name``, does not count its parameters, or cannot be fitted on a fold.
 
     See Also
     --------
@@ -131,7 +162,7 @@ def capacity_curve(
     return pd.concat(frames, ignore_index=True)
 
 
-def _read_ratios(target_ratios: Any) -> list[float]:  # noqa: ANN401 - it is checked
+def _read_ratios(target_ratios: Any) -> list[float]:  # noqa: ANN401 - checked below
     is_sequence = np.iterable(target_ratios) and not isinstance(target_ratios, str)
     ratios = list(target_ratios) if is_sequence else []
     are_positive = [isinstance(r, Real) and 0 < float(r) < np.inf for r in ratios]
@@ -162,21 +193,247 @@ def _score_ratio(
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
 ) -> pd.DataFrame:
-    with refuse_failed_fits(OWNER):
-        frame, fitted = score_folds(
-            estimator, X, y, folds, scoring=scoring, fit_params=fit_params
-        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FitFailedWarning)
+        try:
+            frame, fitted = score_folds(
+                estimator, X, y, folds, scoring=scoring, fit_params=fit_params
+            )
+        except FitFailedWarning as warning:
+            raise ValueError(
+                f"The 'estimator' parameter of {OWNER} must fit on every fold. "
+                f"{str(warning).strip()}"
+            ) from None
     sizes = [getattr(find_trained(probe), "n_parameters_", None) for probe in fitted]
     if None in sizes:
         raise ValueError(
             f"The 'estimator' parameter of {OWNER} must count its parameters, as "
             f"PlugMLPClassifier does. Got {type(estimator).__name__} instead."
         )
-    # Others need no torch, which takes seconds to import.
-    from plug_sklearn.classifiers._width_limit import find_width_limit
+    # Other estimators need no torch, which takes seconds to import.
+    from plug_sklearn.classifiers import find_width_limit
 
     frame.insert(0, "n_parameters", np.array(sizes))
     frame.insert(
         1, "width_limit", [find_width_limit(find_trained(probe)) for probe in fitted]
     )
     return frame
+
+
+class CapacityCurveDisplay:
+    """Plot of the score and of the number of parameters for each ``target_ratio``.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        What :func:`capacity_curve` returns.
+    score : str, default=None
+        The score to draw, a column of ``curve``; None: the first.
+
+    Attributes
+    ----------
+    curve : DataFrame
+        As given.
+    score : str
+        The score that is drawn.
+    summary_ : DataFrame
+        A row for each ``target_ratio``. Columns: the ``mean`` and standard deviation
+        ``std`` of the score over the folds; the means ``n_parameters`` and ``budget``,
+        which is ``target_ratio`` times the number of training rows; and
+        ``width_limit``, as in ``curve`` if it is the same in all folds, or ``"none"``.
+    best_ratio_ : float
+        The ``target_ratio`` of the highest mean.
+    ax_ : list of Axes
+        The axes of the scores, and below them those of the parameters.
+    figure_ : Figure
+        Their figure.
+    score_line_, parameters_line_, budget_line_ : Line2D
+        The mean score, the number of parameters, and the budget.
+    limit_marks_ : list of Line2D
+        Hollow marks where networks have the least or the greatest width, so that
+        ``target_ratio`` does not change them.
+    band_ : PolyCollection
+        The mean score ± one standard deviation over folds.
+
+    See Also
+    --------
+    capacity_curve : Computes the numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import CapacityCurveDisplay, PlugMLPClassifier
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 4)) + y[:, None]
+    >>> probe = PlugMLPClassifier(max_epochs=3, random_state=0)
+    >>> display = CapacityCurveDisplay.from_estimator(
+    ...     probe, X, y, target_ratios=[1, 10], cv=2
+    ... )
+    >>> display.summary_["target_ratio"].tolist()
+    [1.0, 10.0]
+    """
+
+    def __init__(self, curve: pd.DataFrame, *, score: str | None = None) -> None:
+        owner = type(self).__name__
+        check_table(curve, COLUMNS, "curve", owner, "capacity_curve")
+        self.curve = curve
+        self.score = find_score(curve, score, "curve", owner)
+        rows = curve.assign(
+            budget=curve["target_ratio"] * curve["n_train"],
+            width_limit=curve.get("width_limit", "none"),
+        )
+        self.summary_ = (
+            rows.groupby("target_ratio")
+            .agg(
+                mean=(self.score, "mean"),
+                std=(self.score, "std"),
+                n_parameters=("n_parameters", "mean"),
+                budget=("budget", "mean"),
+                width_limit=("width_limit", _agree),
+            )
+            .reset_index()
+        )
+        best = int(self.summary_["mean"].argmax())
+        self.best_ratio_ = float(self.summary_["target_ratio"].iloc[best])
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Any,  # noqa: ANN401 - whatever the estimator takes
+        y: ArrayLike,
+        *,
+        score: str | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
+        **options: Any,  # noqa: ANN401 - see capacity_curve
+    ) -> Self:
+        """Run :func:`capacity_curve`, and draw its scores and numbers of parameters.
+
+        Parameters
+        ----------
+        estimator, X, y : see below
+            The probe, features and labels, as in :func:`capacity_curve`.
+        score : str, default=None
+            The score to draw, if there are several; None: the first.
+        ax : Axes or sequence of Axes, default=None
+            Where to draw: two Axes, or one to be divided; None: a new figure.
+        **options : dict
+            Further arguments of :func:`capacity_curve`, such as ``cv``.
+
+        Returns
+        -------
+        CapacityCurveDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is invalid.
+        """
+        owner = f"{cls.__name__}.from_estimator"
+        check_axes(ax, 2, owner)
+        check_score(options.get("scoring"), score, owner)
+        curve = capacity_curve(estimator, X, y, **options)
+        return cls(curve, score=score).plot(ax=ax)
+
+    def plot(self, ax: Axes | Sequence[Axes] | None = None) -> Self:
+        """Draw scores and parameters.
+
+        Parameters
+        ----------
+        ax : Axes or sequence of Axes, default=None
+            Where to draw: two Axes, or one to be divided; None: a new figure.
+
+        Returns
+        -------
+        CapacityCurveDisplay
+            This display.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        self.ax_ = make_axes(ax, 2, f"{type(self).__name__}.plot", height=5.5)
+        self.figure_ = self.ax_[0].get_figure()
+        upper, lower = self.ax_
+        upper.set_xscale("log")
+        lower.set(xscale="log", yscale="log")
+        self._draw_scores(upper)
+        self._draw_parameters(lower)
+        self._label_ratios(lower)
+        for axes in self.ax_:
+            finish_axes(axes)
+        upper.legend(frameon=False)
+        add_legend(lower)
+        return self
+
+    def _label_ratios(self, axes: Axes) -> None:
+        ratios = self.summary_["target_ratio"].to_numpy()
+        extent = axes.get_window_extent()
+        inches = extent.transformed(axes.figure.dpi_scale_trans.inverted()).width
+        room = LABEL_WIDTH / inches * np.ptp(np.log(ratios))
+        labels, last = [], -np.inf
+        for ratio in ratios:
+            is_far = np.log(ratio) - last >= room
+            labels.append(f"{ratio:.3g}" if is_far else "")
+            last = np.log(ratio) if is_far else last
+        axes.set_xticks(ratios, labels)
+        axes.minorticks_off()
+
+    def _draw_scores(self, axes: Axes) -> None:
+        rows = self.summary_
+        n_folds = self.curve["fold"].nunique()
+        ratios, mean, std = rows["target_ratio"], rows["mean"], rows["std"]
+        (self.score_line_,) = axes.plot(
+            ratios, mean, "-o", color=BLUE, label=f"mean of {write_folds(n_folds)}"
+        )
+        self.band_ = axes.fill_between(
+            ratios,
+            mean - std,
+            mean + std,
+            color=BLUE,
+            alpha=0.15,
+            linewidth=0,
+            label="± 1 sd" if n_folds > 1 else None,
+        )
+        axes.margins(y=0.15)
+        best = float(mean.max())
+        mark_point(axes, self.best_ratio_, best, f"{best:.3f}", BLUE)
+        axes.set(ylabel=name_score(self.score))
+
+    def _draw_parameters(self, axes: Axes) -> None:
+        rows = self.summary_
+        (self.parameters_line_,) = axes.plot(
+            rows["target_ratio"],
+            rows["n_parameters"],
+            "-s",
+            color=VERMILION,
+            label="built",
+        )
+        (self.budget_line_,) = axes.plot(
+            rows["target_ratio"],
+            rows["budget"],
+            color=GREY,
+            linestyle="--",
+            label="ratio times training rows",
+        )
+        self.limit_marks_ = []
+        for limit, advice in ADVICE.items():
+            limited = rows[rows["width_limit"] == limit]
+            if len(limited):
+                self.limit_marks_ += axes.plot(
+                    limited["target_ratio"],
+                    limited["n_parameters"],
+                    "s",
+                    color=VERMILION,
+                    markerfacecolor="white",
+                    label=advice,
+                )
+        axes.set(xlabel="target_ratio", ylabel="Trainable parameters")
+
+
+def _agree(limits: pd.Series) -> str:
+    return str(limits.iloc[0]) if limits.nunique() == 1 else "none"

@@ -1,19 +1,177 @@
-"""Two probes → which scores better on the same folds, and how sure that is."""
+"""Whether one of two probes scores better on the same folds, and how sure that is."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from sklearn.base import BaseEstimator, is_classifier
-from sklearn.utils._param_validation import validate_parameter_constraints
+from sklearn.utils import check_consistent_length, column_or_1d
 
-from plug_sklearn.evaluation._folds import collect_fit_params, score_folds, split_folds
-from plug_sklearn.evaluation._paired_scores import LEVEL, compare_scores
-from plug_sklearn.evaluation._tables import Scoring, list_scores
+from plug_sklearn._sklearn import Interval, validate_parameter_constraints
+from plug_sklearn.evaluation._folds import (
+    Scoring,
+    collect_fit_params,
+    list_scores,
+    score_folds,
+    split_folds,
+)
 
 OWNER = "compare_probes"
+#: What the level of an interval may be.
+LEVEL = [Interval(Real, 0, 1, closed="neither")]
+
+
+@dataclass(frozen=True)
+class ProbeComparison:
+    """Difference between the scores of two probes, with its interval and test.
+
+    Parameters
+    ----------
+    first, second : float
+        Mean scores over the folds.
+    difference : float
+        The first mean score minus the second.
+    lower, upper : float
+        Ends of the confidence interval of the difference.
+    level : float
+        Confidence level of the interval.
+    standard_error : float
+        Corrected standard error of the difference.
+    statistic : float
+        The difference divided by its standard error.
+    degrees_of_freedom : int
+        Number of folds minus 1.
+    pvalue : float
+        Two-sided p-value: the probability of such a difference, or a larger one,
+        between probes that are equally good.
+    """
+
+    first: float
+    second: float
+    difference: float
+    lower: float
+    upper: float
+    level: float
+    standard_error: float
+    statistic: float
+    degrees_of_freedom: int
+    pvalue: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.difference:+.3f} [{self.lower:+.3f}, {self.upper:+.3f}], "
+            f"p = {self.pvalue:.2g}"
+        )
+
+
+def compare_scores(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    n_train: float,
+    n_test: float,
+    level: float = 0.95,
+) -> ProbeComparison:
+    """Test the difference of scores over folds with the corrected resampled t-test.
+
+    The training sets of folds overlap, so that their scores are not independent. The
+    ordinary paired t-test therefore finds differences where there are none. The
+    correction increases the variance of the mean over J folds from s² / J, where s² is
+    the variance over folds, to (1 / J + n_test / n_train) s².
+
+    Parameters
+    ----------
+    first, second : array-like of shape (n_folds,)
+        Scores of two probes on the same folds, such as columns of two
+        ``CrossValidationReport.scores``.
+    n_train, n_test : float
+        Numbers of training and test rows of a fold; their means, if folds differ.
+    level : float, default=0.95
+        Confidence level of the interval, in (0, 1).
+
+    Returns
+    -------
+    ProbeComparison
+        The difference, its interval and its test. If the difference is the same in all
+        folds, both ends of the interval equal it, and ``pvalue`` is 1 for a difference
+        of 0, and 0 otherwise.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two folds, or a score is not finite.
+
+    See Also
+    --------
+    compare_probes : Fits the probes too.
+
+    References
+    ----------
+    Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52,
+    2003: the corrected resampled t-test. For repeated cross-validation: Bouckaert and
+    Frank, "Evaluating the Replicability of Significance Tests for Comparing Learning
+    Algorithms", 2004.
+
+    Examples
+    --------
+    >>> from plug_sklearn import compare_scores
+    >>> print(compare_scores([0.9, 0.8, 0.9], [0.7, 0.7, 0.6], n_train=80, n_test=40))
+    +0.200 [-0.193, +0.593], p = 0.16
+    """
+    owner = "compare_scores"
+    validate_parameter_constraints(
+        {
+            "n_train": [Interval(Real, 0, None, closed="neither")],
+            "n_test": [Interval(Real, 0, None, closed="neither")],
+            "level": LEVEL,
+        },
+        {"n_train": n_train, "n_test": n_test, "level": level},
+        caller_name=owner,
+    )
+    pair = _read_pair(first, second, owner)
+    differences = pair[0] - pair[1]
+    # Differences of equal scores are not exactly 0 after rounding.
+    rounding = 1e-12 * np.abs(pair).max()
+    differences[abs(differences) <= rounding] = 0
+    mean, n_folds = float(differences.mean()), len(differences)
+    variance = (1 / n_folds + n_test / n_train) * differences.var(ddof=1)
+    error = float(np.sqrt(variance))
+    if error <= rounding:
+        error = 0.0
+    statistic = (
+        mean / error if error else float(np.sign(mean)) * np.inf if mean else 0.0
+    )
+    half = float(stats.t.ppf((1 + level) / 2, n_folds - 1)) * error
+    return ProbeComparison(
+        first=float(pair[0].mean()),
+        second=float(pair[1].mean()),
+        difference=mean,
+        lower=mean - half,
+        upper=mean + half,
+        level=level,
+        standard_error=error,
+        statistic=statistic,
+        degrees_of_freedom=n_folds - 1,
+        pvalue=float(2 * stats.t.sf(abs(statistic), n_folds - 1)),
+    )
+
+
+def _read_pair(
+    first: ArrayLike, second: ArrayLike, owner: str
+) -> list[NDArray[np.float64]]:
+    pair = [column_or_1d(scores).astype(np.float64) for scores in (first, second)]
+    check_consistent_length(*pair)
+    if len(pair[0]) < 2 or not np.isfinite(pair).all():
+        raise ValueError(
+            f"The 'first' and 'second' parameters of {owner} must be finite scores of "
+            f"two folds or more. Got {pair[0].tolist()} and {pair[1].tolist()} instead."
+        )
+    return pair
 
 
 def compare_probes(
@@ -35,25 +193,25 @@ def compare_probes(
     Parameters
     ----------
     first, second : estimator
-        The probes. Where they read different features, pipelines that begin with
+        The probes. If they use different layers, pipelines that begin with
         :class:`LayerAggregator`.
     X : array-like of shape (n_samples, ...)
-        What both take.
+        Features or activations, as both probes take them.
     y : array-like of shape (n_samples,)
         Targets.
     cv : int, splitter or iterable, default=None
-        Folds, as in :func:`~sklearn.model_selection.cross_validate`; repeated ones make
-        the comparison surer.
+        Folds, as in :func:`~sklearn.model_selection.cross_validate`. Repeated folds
+        make the comparison more certain.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the probes' own.
     groups : array-like of shape (n_samples,), default=None
-        Groups for ``cv``. They reach the ``fit`` of a probe that takes them too, alone
+        Groups for ``cv``. They also reach the ``fit`` of a probe that takes them, alone
         or at the end of a pipeline.
     first_params, second_params : dict, default=None
-        More arguments of each ``fit``.
+        Further arguments of each ``fit``.
     level : float, default=0.95
-        Probability that the interval is to cover, in (0, 1).
+        Confidence level of the interval, in (0, 1).
     n_jobs : int, default=None
         Workers of joblib, over folds.
 
@@ -62,18 +220,18 @@ def compare_probes(
     DataFrame
         A row for each score, under its name, or ``"score"`` where it has none. Columns:
         ``first`` and ``second``, the mean scores; their ``difference``, with the ends
-        ``lower`` and ``upper`` of its interval of ``level``; ``standard_error``,
-        ``statistic``, ``degrees_of_freedom`` and ``pvalue`` of the corrected resampled
-        t-test.
+        ``lower`` and ``upper`` of its confidence interval of ``level``;
+        ``standard_error``, ``statistic``, ``degrees_of_freedom`` and ``pvalue`` of the
+        corrected resampled t-test.
 
     Raises
     ------
     ValueError
-        If a parameter is not what it must be, or a score is NaN.
+        If a parameter is invalid, or a score is NaN.
 
     See Also
     --------
-    compare_scores : The test, for scores that are there already.
+    compare_scores : The test alone, for given scores.
     bootstrap_interval : An interval for one set of predictions.
 
     Examples
@@ -132,7 +290,7 @@ def _check_comparable(
     n_folds: int,
     level: float,
 ) -> None:
-    """Refuse what would come out only once all has been fitted."""
+    """Check what would otherwise fail only after all fits."""
     validate_parameter_constraints({"level": LEVEL}, {"level": level}, OWNER)
     if n_folds < 2:
         raise ValueError(
@@ -141,8 +299,8 @@ def _check_comparable(
         )
     if scoring is None and is_classifier(first) != is_classifier(second):
         raise ValueError(
-            f"The 'scoring' parameter of {OWNER} must name a score for a classifier "
-            "and what is none: their own scores are not of a kind. Got None instead."
+            f"The 'scoring' parameter of {OWNER} must name a score if one probe is a "
+            "classifier and the other is not. Got None instead."
         )
 
 
@@ -152,6 +310,5 @@ def _refuse_nan(table: pd.DataFrame, probe: str) -> None:
         if folds:
             raise ValueError(
                 f"The {probe!r} parameter of {OWNER} must be a probe with a score on "
-                f"every fold. Got NaN for {score!r} in folds {folds}: it fits, or is "
-                "scored, only on others."
+                f"every fold. Got NaN for {score!r} in folds {folds}."
             )

@@ -1,51 +1,92 @@
-"""What the displays share: axes, legends, marks."""
+"""What the displays share: checks of their tables, axes, legends, styles and names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from plug_sklearn._extras import require_extra
+from plug_sklearn.evaluation._folds import check_score, list_scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.typing import ColorType
 
-#: Inches; at matplotlib's 100 dots an inch, 600 pixels wide.
+#: Width of a new figure in inches: 600 pixels at matplotlib's 100 dots an inch.
 WIDTH = 6.0
+
+#: From the palette of Okabe and Ito, which colour-blind readers can tell apart.
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, GREY = "#E69F00", "#595959"
+#: Lines that differ in more than colour.
+LINES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "linestyle": "-", "marker": "o"},
+    {"color": VERMILION, "linestyle": "--", "marker": "s"},
+    {"color": GREEN, "linestyle": "-.", "marker": "^"},
+    {"color": PURPLE, "linestyle": ":", "marker": "D"},
+    {"color": ORANGE, "linestyle": (0, (5, 1)), "marker": "v"},
+)
+
+#: Words in the names of scorers that are not written in lower case.
+WORDS = {
+    "auc": "AUC",
+    "brier": "Brier",
+    "ovo": "OvO",
+    "ovr": "OvR",
+    "r2": "R²",
+    "roc": "ROC",
+}
+
+
+def check_table(
+    table: Any,  # noqa: ANN401 - anything else is refused
+    columns: Sequence[str],
+    name: str,
+    owner: str,
+    maker: str,
+) -> None:
+    """Raise a ValueError unless a table is one that ``maker`` returns.
+
+    ``name`` is that of the parameter of ``owner`` which holds the table.
+    """
+    is_table = isinstance(table, pd.DataFrame)
+    if not is_table or not set(columns) <= set(table.columns):
+        found = f"the columns {list(table.columns)}" if is_table else repr(table)
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must be a DataFrame with the columns "
+            f"{list(columns)}, as {maker} returns it. Got {found} instead."
+        )
+
+
+def find_score(table: pd.DataFrame, score: str | None, name: str, owner: str) -> str:
+    """Return the name of the score to draw: ``score``, or the first of the table."""
+    scores = list_scores(table)
+    check_score(scores, score, owner)
+    found = scores[0] if score is None else score
+    if table[found].isna().all():
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must hold scores that are numbers. All "
+            f"values of {found!r} are missing."
+        )
+    return found
 
 
 def check_axes(
     ax: Any,  # noqa: ANN401 - Axes, a sequence of them, or None
     n_rows: int,
-    caller: str,
+    owner: str,
 ) -> list[Axes]:
-    """Make sure that a picture can be drawn, before anything is computed for it.
+    """Check that ``n_rows`` plots can be drawn, before anything is computed for them.
 
-    Parameters
-    ----------
-    ax : Axes, sequence of Axes or None
-        What to draw on; one of a grid can be divided where more are needed.
-    n_rows : int
-        How many are needed.
-    caller : str
-        What draws, for messages.
-
-    Returns
-    -------
-    list of Axes
-        Those given: none, one or ``n_rows``.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    ValueError
-        If what is given cannot be drawn on.
+    One Axes of a grid can be divided into several rows. Returns the Axes that are
+    given: none, one or ``n_rows``.
     """
-    require_extra("plots", caller)
+    require_extra("plots", owner)
     if ax is None:
         return []
     from matplotlib.axes import Axes
@@ -58,38 +99,21 @@ def check_axes(
         return given
     several = "" if n_rows == 1 else f" of a grid, to be divided, or {n_rows} Axes"
     raise ValueError(
-        f"The 'ax' parameter of {caller} must be one Axes{several}. Got {ax!r} instead."
+        f"The 'ax' parameter of {owner} must be one Axes{several}. Got {ax!r} instead."
     )
 
 
 def make_axes(
     ax: Any,  # noqa: ANN401 - Axes, a sequence of them, or None
     n_rows: int,
-    caller: str,
+    owner: str,
     height: float = 4.0,
 ) -> list[Axes]:
-    """Make the axes to draw on, one above the other, or take those given.
+    """Return ``n_rows`` Axes, one above the other: those given, or of a new figure.
 
-    Parameters
-    ----------
-    ax, n_rows, caller : see below
-        As in :func:`check_axes`; None: a new figure.
-    height : float, default=4.0
-        Height of a new figure in inches.
-
-    Returns
-    -------
-    list of Axes
-        ``n_rows`` of them.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    ValueError
-        If what is given cannot be drawn on.
+    ``height`` is that of a new figure, in inches.
     """
-    given = check_axes(ax, n_rows, caller)
+    given = check_axes(ax, n_rows, owner)
     if not given:
         import matplotlib.pyplot as plt
 
@@ -108,7 +132,7 @@ def _divide_axes(ax: Axes, n_rows: int) -> list[Axes]:
     ax.set_axis_off()
     figure = ax.get_figure()
     rows: list[Axes] = []
-    grid = ax.get_subplotspec().subgridspec(n_rows, 1)  # type: ignore[union-attr]  # it is of a grid, which has been checked
+    grid = ax.get_subplotspec().subgridspec(n_rows, 1)  # type: ignore[union-attr]  # check_axes has checked that it is of a grid
     for row in range(n_rows):
         first = rows[0] if rows else None
         if rows:
@@ -117,26 +141,23 @@ def _divide_axes(ax: Axes, n_rows: int) -> list[Axes]:
     return rows
 
 
-def finish_axes(ax: Axes) -> None:
-    """Leave out the frame's upper and right sides, which say nothing.
+def make_figure(height: float) -> Figure:
+    """Make a figure that pyplot does not know, so that no window ever shows it."""
+    from matplotlib.figure import Figure
 
-    Parameters
-    ----------
-    ax : Axes
-        What is drawn.
-    """
+    return Figure(figsize=(WIDTH, height), dpi=100, layout="constrained")
+
+
+def finish_axes(ax: Axes) -> None:
+    """Remove the upper and right sides of the frame."""
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def add_legend(ax: Axes, handles: list[Any] | None = None) -> None:
-    """Add a legend where there is room: below the axes, if they have none.
+    """Add a legend inside the axes, or below them if it would cover a line or a text.
 
-    Parameters
-    ----------
-    ax : Axes
-        With all lines and texts drawn.
-    handles : list of Artist, default=None
-        What to list; None: all that has a label.
+    Call it after all lines and texts are drawn. ``handles`` are the artists to list;
+    None lists all that have a label.
     """
     legend = ax.legend(handles=handles, frameon=False)
     figure = ax.get_figure()
@@ -167,24 +188,7 @@ def add_legend(ax: Axes, handles: list[Any] | None = None) -> None:
 
 
 def mark_point(ax: Axes, x: float, y: float, text: str, color: ColorType) -> Annotation:
-    """Mark a point with a ring, and write beside it where there is room.
-
-    Parameters
-    ----------
-    ax : Axes
-        With all lines drawn.
-    x, y : float
-        The point.
-    text : str
-        What to write.
-    color : color
-        Colour of ring and text.
-
-    Returns
-    -------
-    Annotation
-        The text.
-    """
+    """Draw a ring around a point and a text above it, after all lines are drawn."""
     ax.plot(x, y, "o", markersize=11, fillstyle="none", markeredgewidth=2, color=color)
     left, right = ax.get_xlim()
     place = (x - left) / (right - left)
@@ -199,3 +203,34 @@ def mark_point(ax: Axes, x: float, y: float, text: str, color: ColorType) -> Ann
         color=color,
         fontweight="bold",
     )
+
+
+def style_line(number: int) -> dict[str, Any]:
+    """Return arguments of matplotlib's ``plot`` for the line of a number, from 0.
+
+    Lines of different numbers look different.
+    """
+    n_styles = len(LINES)
+    style = LINES[number % n_styles]
+    marker = LINES[(number + number // n_styles) % n_styles]["marker"]
+    return {**style, "marker": marker}
+
+
+def name_score(score: str) -> str:
+    """Turn the name of a scorer into a label.
+
+    Examples
+    --------
+    >>> name_score("roc_auc"), name_score("neg_log_loss")
+    ('ROC AUC', 'Negative log loss')
+    """
+    words = score.split("_")
+    if words[0] == "neg":
+        words[0] = "negative"
+    label = " ".join(WORDS.get(word, word) for word in words)
+    return label[:1].upper() + label[1:]
+
+
+def write_folds(n_folds: int) -> str:
+    """Write a number of folds, such as ``"5 folds"``."""
+    return f"{n_folds} folds" if n_folds > 1 else "1 fold"

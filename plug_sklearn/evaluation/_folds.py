@@ -1,8 +1,9 @@
-"""An estimator → its scores on fixed folds, by scikit-learn's ``cross_validate``."""
+"""Cross-validation on fixed folds: splits, groups, and tables of scores by fold."""
 
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,22 @@ import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import check_cv, cross_validate
-from sklearn.utils.validation import _num_samples
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import has_fit_parameter
 
-from plug_sklearn.evaluation._groups import name_group_arguments
-from plug_sklearn.evaluation._tables import TIMES, Scoring
+from plug_sklearn._sklearn import BaseSearchCV
 
-Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+Folds = list[Fold]
+Scoring = (
+    str | Callable[..., Any] | Sequence[str] | Mapping[str, str | Callable[..., Any]]
+)
+
+#: Columns of a table of scores that hold times.
+TIMES = ["fit_time", "score_time"]
+#: Suffix of the column that holds the chance level of a score.
+CHANCE = "_chance"
 
 
 def split_folds(
@@ -28,26 +37,9 @@ def split_folds(
     cv: Any,  # noqa: ANN401 - as scikit-learn's functions take it
     groups: ArrayLike | None,
 ) -> Folds:
-    """Split rows into folds once, for all that is to be compared on them.
+    """Split rows into positions of training and test rows, once for all fits.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Whether it is a classifier decides whether folds are stratified.
-    X, y, groups : array-like of shape (n_samples, ...)
-        Rows.
-    cv : int, splitter, iterable or None
-        As in :func:`~sklearn.model_selection.cross_validate`.
-
-    Returns
-    -------
-    list of (ndarray, ndarray)
-        Positions of training and test rows.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
+    Folds of a classifier are stratified, as scikit-learn's functions make them.
     """
     splitter = check_cv(cv, y, classifier=is_classifier(estimator))
     folds = list(splitter.split(X, y, groups))
@@ -63,31 +55,58 @@ def collect_fit_params(
     params: Mapping[str, Any] | None,
     groups: ArrayLike | None,
 ) -> dict[str, Any]:
-    """Add the groups to what ``fit`` is given, where the estimator takes them.
+    """Add the groups to the arguments of ``fit``, where the estimator takes them.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Such as one that holds out validation rows by group, a search whose splitter
-        uses groups, or a pipeline of such steps.
-    params : dict or None
-        What the user gives to ``fit``, which goes first.
-    groups : array-like of shape (n_samples,) or None
-        Groups.
-
-    Returns
-    -------
-    dict
-        Arguments of ``fit``.
+    What the user gives in ``params`` is kept.
     """
     given = dict(params or {})
     if groups is not None and not sklearn.get_config()["enable_metadata_routing"]:
         given.update(
             (name, groups)
-            for name in name_group_arguments(estimator)
+            for name in _name_group_arguments(estimator)
             if name not in given
         )
     return given
+
+
+def _name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estimators of any kind
+    """List the arguments of ``fit`` that take groups, without metadata routing.
+
+    They are those of an estimator whose ``fit`` has the argument ``groups``; of a
+    search, or an ``RFECV``, whose own splitter uses groups; and of pipelines of such
+    steps. Steps after a resampler of imbalanced-learn get no groups, since the
+    resampler changes the rows.
+    """
+    if isinstance(estimator, Pipeline):
+        names = []
+        for step, part in estimator.steps:
+            names += [f"{step}__{name}" for name in _name_group_arguments(part)]
+            if hasattr(part, "fit_resample"):
+                break
+        return names
+    is_search = isinstance(estimator, BaseSearchCV)
+    if is_search or _is_rfecv(estimator):
+        own = ["groups"] if _uses_groups(estimator.cv) else []
+        if not is_search:
+            return own
+        # A search passes "groups" to its splitter, and other names to its estimator.
+        inner = _name_group_arguments(estimator.estimator)
+        return own + [name for name in inner if name != "groups"]
+    takes_groups = hasattr(estimator, "fit") and has_fit_parameter(estimator, "groups")
+    return ["groups"] if takes_groups else []
+
+
+def _is_rfecv(estimator: Any) -> bool:  # noqa: ANN401 - as above
+    # Whoever passes an RFECV has imported its module. Others need not import it.
+    module = sys.modules.get("sklearn.feature_selection")
+    return module is not None and isinstance(estimator, module.RFECV)
+
+
+def _uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
+    """Tell whether a splitter uses groups; scikit-learn's others warn of them."""
+    if hasattr(cv, "get_metadata_routing"):
+        return cv.get_metadata_routing().split.requests.get("groups") is True
+    return hasattr(cv, "split") and "groups" in signature(cv.split).parameters
 
 
 def score_folds(
@@ -99,31 +118,13 @@ def score_folds(
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
     n_jobs: int | None = None,
+    error_score: float | str = np.nan,
 ) -> tuple[pd.DataFrame, list[Any]]:
-    """Fit an estimator on each fold, and score it.
+    """Fit an estimator on each fold and score it, by scikit-learn's ``cross_validate``.
 
-    Parameters
-    ----------
-    estimator : estimator
-        What to fit.
-    X, y : array-like of shape (n_samples, ...)
-        Rows.
-    folds : list of (ndarray, ndarray)
-        Positions of training and test rows.
-    scoring : str, callable, sequence of str, dict or None
-        As in :func:`~sklearn.model_selection.cross_validate`.
-    fit_params : dict
-        Arguments of ``fit``.
-    n_jobs : int, default=None
-        Workers of joblib.
-
-    Returns
-    -------
-    scores : DataFrame
-        A row a fold: ``fold``; a column a score, by the name of the scorer, or
-        ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds.
-    estimators : list
-        The fitted estimators.
+    Returns a table with a row a fold, and the fitted estimators. The columns of the
+    table are ``fold``; a column for each score, by the name of the scorer, or
+    ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds.
     """
     results = cross_validate(
         estimator,
@@ -134,6 +135,7 @@ def score_folds(
         params=dict(fit_params) or None,
         n_jobs=n_jobs,
         return_estimator=True,
+        error_score=error_score,
     )
     scores = {
         name.removeprefix("test_"): values
@@ -145,63 +147,51 @@ def score_folds(
     return frame, results["estimator"]
 
 
-@contextmanager
-def refuse_failed_fits(owner: str) -> Iterator[None]:
-    """Make an error of fits that fail, for what needs an estimator of every fold.
-
-    Parameters
-    ----------
-    owner : str
-        Who fits, for messages.
-
-    Raises
-    ------
-    ValueError
-        If an estimator cannot be fitted on a fold.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", FitFailedWarning)
-        try:
-            yield
-        except FitFailedWarning as warning:
-            raise ValueError(
-                f"The 'estimator' parameter of {owner} must fit on every fold. "
-                f"{str(warning).strip()}"
-            ) from None
-
-
 def score_chance(
     estimator: BaseEstimator, y: ArrayLike, folds: Folds, scoring: Scoring | None
 ) -> pd.DataFrame:
-    """Score what knows the training labels alone, and no feature.
+    """Score a constant prediction: the shares of the classes, or the mean.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Whether it is a classifier decides what chance is: the shares of the classes, or
-        the mean.
-    y : array-like of shape (n_samples,)
-        Targets.
-    folds : list of (ndarray, ndarray)
-        Positions of training and test rows.
-    scoring : str, callable, sequence of str, dict or None
-        As in :func:`~sklearn.model_selection.cross_validate`.
-
-    Returns
-    -------
-    DataFrame
-        A row a fold, a column a score; NaN where chance has none.
+    Returns a table with a row a fold and a column a score. A score that is undefined
+    for constant predictions is NaN.
     """
     dummy = DummyClassifier() if is_classifier(estimator) else DummyRegressor()
     with warnings.catch_warnings():
-        # Scores that are undefined for constant predictions have no chance level.
         warnings.simplefilter("ignore")
         scores, _ = score_folds(
             dummy,
-            np.zeros((_num_samples(y), 1)),
+            np.zeros((np.shape(y)[0], 1)),
             y,
             folds,
             scoring=scoring,
             fit_params={},
         )
     return scores.drop(columns=["fold", *TIMES])
+
+
+def list_scores(table: pd.DataFrame) -> list[str]:
+    """List the columns of scores, without those of chance levels.
+
+    They are the columns between ``fold`` and ``fit_time``.
+    """
+    columns = list(table.columns)
+    if not {"fold", "fit_time"} <= set(columns):
+        return []
+    between = columns[columns.index("fold") + 1 : columns.index("fit_time")]
+    return [name for name in between if not name.endswith(CHANCE)]
+
+
+def check_score(scoring: Scoring | None, score: str | None, owner: str) -> None:
+    """Raise a ValueError if ``scoring`` will not give the score to draw.
+
+    The scores that a callable will return are unknown, so that any is accepted.
+    """
+    if callable(scoring):
+        return
+    scoring = ["score"] if scoring is None else scoring
+    scores = [scoring] if isinstance(scoring, str) else list(scoring)
+    if not scores or score not in (None, *scores):
+        raise ValueError(
+            f"The 'score' parameter of {owner} must be one of {scores}. Got {score!r} "
+            "instead."
+        )

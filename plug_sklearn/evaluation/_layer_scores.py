@@ -1,6 +1,8 @@
-"""Features of several layers → scores of a probe on each, fitted at once if it can."""
+"""Scores of a probe on several layers, which are fitted together where possible."""
 
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from time import perf_counter
 from typing import Any
@@ -11,149 +13,133 @@ import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing
+from threadpoolctl import threadpool_limits
 
-from plug_sklearn.evaluation._folds import Folds, score_folds
-from plug_sklearn.evaluation._tables import Scoring
+from plug_sklearn._sklearn import take_rows
+from plug_sklearn.evaluation._folds import Folds, Scoring, score_folds
 
-#: Positions of a layer and of a part.
-Cell = tuple[int, int]
-#: Arguments of ``fit``, one for each sample, that all layers of a fold share.
+#: Arguments of ``fit`` that hold one value a row, which all layers of a fold share.
 SHARED = {"sample_weight", "groups"}
+#: Numbers in the features of a layer up to which BLAS is limited to one thread.
+MOST_NUMBERS = 2**22
 
 
-def count_at_once(
+def count_joint_fits(
     estimator: BaseEstimator,
     fit_params: Mapping[str, Any],
     activations: NDArray[Any],
     folds: Folds,
 ) -> int:
-    """Count the probes that are to be fitted at once.
+    """Count the probes, of all layers and folds, that are to be fitted together.
 
-    Parameters
-    ----------
-    estimator : estimator
-        The probe.
-    fit_params : dict
-        Arguments of its ``fit``.
-    activations : ndarray of shape (n_samples, ..., n_features)
-        What holds the features.
-    folds : list of (ndarray, ndarray)
-        Training and test rows.
-
-    Returns
-    -------
-    int
-        1 for probes that cannot be.
-
-    Raises
-    ------
-    ValueError
-        If a parameter of a probe that might be is not what it must be.
+    It is 1 for estimators that cannot be fitted together. Raises a ValueError if a
+    parameter of a :class:`PlugMLPClassifier` is invalid.
     """
-    given = [np.shape(value)[:1] for value in fit_params.values()]
+    lengths = [np.shape(value)[:1] for value in fit_params.values()]
     if (
         type(estimator).__name__ != "PlugMLPClassifier"
         or not set(fit_params) <= SHARED
-        or any(length != activations.shape[:1] for length in given)
+        or any(length != activations.shape[:1] for length in lengths)
         or sklearn.get_config()["enable_metadata_routing"]
     ):
         return 1
-    # Others need no torch, which takes seconds to import.
-    from plug_sklearn.classifiers._side_by_side import (
-        can_fit_side_by_side,
-        count_side_by_side,
+    # Other estimators need no torch, which takes seconds to import.
+    from plug_sklearn.classifiers import (
+        can_fit_jointly,
+        count_joint_probes,
     )
 
     estimator._validate_params()
-    if not can_fit_side_by_side(estimator):
+    if not can_fit_jointly(estimator):
         return 1
     n_rows = max(len(train) for train, _ in folds)
-    return count_side_by_side(estimator, n_rows, activations.shape[-1])
+    return count_joint_probes(estimator, n_rows, activations.shape[-1])
 
 
 def score_layers(
     estimator: BaseEstimator,
-    features: Mapping[Cell, NDArray[Any]],
+    features: Mapping[tuple[int, int], NDArray[Any]],
     y: ArrayLike,
     folds: Folds,
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
-    n_at_once: int = 1,
-) -> list[pd.DataFrame]:
-    """Score a probe on each of several layers.
+    n_joint: int,
+) -> tuple[list[pd.DataFrame], str]:
+    """Score a probe on several layers and parts.
 
-    Parameters
-    ----------
-    estimator : estimator
-        The probe.
-    features : dict of Cell to ndarray of shape (n_samples, n_features)
-        Features of each layer and part.
-    y, folds, scoring, fit_params
-        As ``score_folds`` takes them.
-    n_at_once : int, default=1
-        Probes, of layers and folds, to fit at once.
+    ``features`` holds, by the positions of a layer and a part, an array of shape
+    (n_samples, n_features). ``n_joint`` probes are fitted together.
 
-    Returns
-    -------
-    list of DataFrame
-        For each layer and part, what ``score_folds`` gives. Probes that are fitted at
-        once have even shares of the time.
-
-    Raises
-    ------
-    ValueError
-        If none of the fits to a layer and part succeeds; a note says which it is.
+    Returns the tables of ``score_folds``, one for each layer and part, and the error
+    that kept probes from being fitted together, or an empty string. Probes that are
+    fitted together have equal shares of the time. Raises a ValueError, with a note
+    that names the layer and part, if all fits to one of them fail.
     """
-    if n_at_once > 1:
+    failure = ""
+    if n_joint > 1:
         try:
             layers = list(features.values())
-            return _score_at_once(
-                estimator, layers, y, folds, scoring, fit_params, n_at_once
-            )
-        except Exception:
-            # One of them cannot be fitted. Alone, the others can, and that one gets
-            # the warning that it would have got.
-            pass
+            return _score_jointly(
+                estimator, layers, y, folds, scoring, fit_params, n_joint
+            ), failure
+        except Exception as error:
+            # One probe that cannot be fitted ends the fit of all. One by one, the
+            # others are fitted, and that one gets scikit-learn's warning.
+            failure = f"{type(error).__name__}: {error}"
     frames = []
     for (layer, part), X in features.items():
         try:
-            # The fitted estimators stay behind: they may be larger than the features.
-            frame, _ = score_folds(
-                estimator, X, y, folds, scoring=scoring, fit_params=fit_params
-            )
+            # The fitted estimators are dropped: they may be larger than the features.
+            with _limit_blas_threads(X):
+                frame, _ = score_folds(
+                    estimator, X, y, folds, scoring=scoring, fit_params=fit_params
+                )
         except ValueError as error:
             error.add_note(f"That was at position {layer} of axis 1, {part} of axis 2.")
             raise
         frames.append(frame)
-    return frames
+    return frames, failure
 
 
-def _score_at_once(
+def _limit_blas_threads(X: NDArray[Any]) -> AbstractContextManager[object]:
+    """Limit BLAS to one thread while a probe is fitted to few features.
+
+    More threads take more time there than they save. The limit holds for the whole
+    process. Only the main thread sets it, since several threads might not restore it in
+    order.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and X.size <= MOST_NUMBERS:
+        limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+        return limits
+    return nullcontext()
+
+
+def _score_jointly(
     estimator: BaseEstimator,
     features: Sequence[NDArray[Any]],
     y: ArrayLike,
     folds: Folds,
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
-    n_at_once: int,
+    n_joint: int,
 ) -> list[pd.DataFrame]:
-    from plug_sklearn.classifiers._side_by_side import fit_side_by_side
+    from plug_sklearn.classifiers import fit_jointly
 
     frames: list[list[pd.DataFrame]] = [[] for _ in features]
     cells = list(product(range(len(features)), range(len(folds))))
-    for first in range(0, len(cells), n_at_once):
-        chosen = cells[first : first + n_at_once]
+    for first in range(0, len(cells), n_joint):
+        chosen = cells[first : first + n_joint]
         probes = [clone(estimator) for _ in chosen]
         start = perf_counter()
         arguments = [
             {
-                name: _safe_indexing(value, folds[fold][0])
+                name: take_rows(value, folds[fold][0])
                 for name, value in {"X": features[layer], "y": y, **fit_params}.items()
             }
             for layer, fold in chosen
         ]
-        fit_side_by_side(probes, arguments)
+        fit_jointly(probes, arguments)
         seconds = (perf_counter() - start) / len(probes)
         for probe, (layer, fold) in zip(probes, chosen, strict=True):
             scores, _ = score_folds(

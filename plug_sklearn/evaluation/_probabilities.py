@@ -1,7 +1,6 @@
-"""Labels and probabilities, as users give them → class codes and a matrix."""
+"""Checks of labels and predicted probabilities, and of classifiers that give them."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,32 +8,21 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
-#: How far from 1 the probabilities of a row may add up to: bfloat16 rounds to 0.4%.
+#: Largest accepted error of the sum of a row's probabilities: bfloat16 rounds to 0.4%.
 TOLERANCE = 0.01
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What was predicted, and what was true.
+class Predictions(NamedTuple):
+    """True classes and predicted probabilities.
 
-    Attributes
-    ----------
-    codes : ndarray of shape (n_samples,), int
-        True classes, as columns of ``probabilities``.
-    probabilities : ndarray of shape (n_samples, n_classes), floating
-        Of as many bits as given. The positive one of two classes comes last.
-    labels : ndarray of shape (n_classes,)
-        The class of each column.
+    ``codes`` of shape (n_samples,) are true classes, as columns of ``probabilities`` of
+    shape (n_samples, n_classes), which keep the precision given. ``labels`` name the
+    columns. Of two classes, the positive one is the second.
     """
 
     codes: NDArray[np.intp]
     probabilities: NDArray[np.floating]
     labels: NDArray[Any]
-
-    @property
-    def is_binary(self) -> bool:
-        """Whether there are two classes."""
-        return len(self.labels) == 2
 
 
 def read_predictions(
@@ -45,30 +33,10 @@ def read_predictions(
     pos_label: object,
     owner: str,
 ) -> Predictions:
-    """Read labels and probabilities.
+    """Check labels and probabilities, given as the public functions take them.
 
-    Parameters
-    ----------
-    y_true : array-like of shape (n_samples,)
-        True labels.
-    y_proba : array-like of shape (n_samples,) or (n_samples, n_classes)
-        Probabilities of the positive class, or of each class.
-    labels : array-like of shape (n_classes,) or None
-        Labels in the order of the columns; None: those of ``y_true``, sorted.
-    pos_label : object
-        The positive one of two labels; None: the second.
-    owner : str
-        Name of the function, for messages.
-
-    Returns
-    -------
-    Predictions
-        In one form for both.
-
-    Raises
-    ------
-    ValueError
-        If probabilities are no probabilities, or labels are not those of the columns.
+    Raises a ValueError, which names the function ``owner``, if they are no labels or
+    probabilities, or if the labels do not match the columns.
     """
     truth = column_or_1d(y_true)
     _refuse_fractions(truth, owner)
@@ -78,21 +46,21 @@ def read_predictions(
     order = np.arange(len(classes))
     if pos_label is not None and pos_label == classes[0]:
         order = order[::-1]
-        # One column is of the positive class, whichever that is.
+        # A single column holds the positive class, whichever that is.
         given = given if np.ndim(y_proba) == 1 else given[:, ::-1]
     ordered = classes[order]
     is_true = truth[:, None] == ordered
     if not is_true.any(axis=1).all():
-        strangers = np.unique(truth[~is_true.any(axis=1)]).tolist()
+        unknown = np.unique(truth[~is_true.any(axis=1)]).tolist()
         raise ValueError(
             f"The 'labels' parameter of {owner} must hold every label of y_true. "
-            f"{strangers} are missing from {classes.tolist()}."
+            f"{unknown} are missing from {classes.tolist()}."
         )
     return Predictions(is_true.argmax(axis=1), given, ordered)
 
 
 def _read_matrix(y_proba: ArrayLike, owner: str) -> NDArray[np.floating]:
-    """Read probabilities as a matrix of two columns or more."""
+    """Return probabilities as a matrix of two columns or more."""
     shape = np.shape(y_proba)
     if len(shape) not in (1, 2) or shape[1:] in ((0,), (1,)):
         raise ValueError(
@@ -122,7 +90,7 @@ def _read_matrix(y_proba: ArrayLike, owner: str) -> NDArray[np.floating]:
 
 
 def _refuse_fractions(truth: NDArray[Any], owner: str) -> None:
-    """Labels may be numbers, but not probabilities, nor NaN."""
+    """Refuse probabilities and NaN among labels, which may be whole numbers."""
     if truth.dtype.kind != "f":
         return
     others = truth[truth != np.floor(truth)]
@@ -142,7 +110,7 @@ def _read_labels(
 ) -> NDArray[Any]:
     classes = np.unique(truth) if labels is None else np.asarray(labels)
     if n_classes == 2 and labels is None and len(classes) < 2:
-        # One class alone is there; the other one's name can be known all the same.
+        # If y_true holds one class alone, usual labels tell what the other one is.
         for pair in ((0, 1), (-1, 1)):
             if set(classes.tolist()) <= set(pair):
                 classes = np.array(pair)
@@ -160,71 +128,42 @@ def _read_labels(
     return classes
 
 
-def require_probabilities(
-    estimator: Any,  # noqa: ANN401 - what is no classifier is refused
+def check_probabilistic(
+    estimator: Any,  # noqa: ANN401 - anything else is refused
     owner: str,
+    *,
+    is_fitted: bool,
 ) -> None:
-    """Make sure that an estimator predicts probabilities, or may once it is fitted.
+    """Raise a ValueError if an estimator does not predict probabilities.
 
-    Parameters
-    ----------
-    estimator : classifier
-        Any.
-    owner : str
-        Name of the function, for messages.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
-    if not _may_predict_probabilities(estimator):
-        refuse_without_probabilities(estimator, owner)
-
-
-def refuse_without_probabilities(
-    estimator: Any,  # noqa: ANN401 - what is no classifier is refused
-    owner: str,
-) -> None:
-    """Refuse an estimator that does not predict probabilities as it is.
-
-    Parameters
-    ----------
-    estimator : classifier
-        Any.
-    owner : str
-        Name of the function, for messages.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
+    An estimator that is not fitted yet passes if it may predict them once it is.
     """
     if hasattr(estimator, "predict_proba"):
         return
-    can_be_taught = isinstance(estimator, BaseEstimator) and is_classifier(estimator)
-    teacher = "sklearn.calibration.CalibratedClassifierCV"
-    hint = f", which {teacher} can teach to" if can_be_taught else ""
+    is_known = isinstance(estimator, BaseEstimator) and is_classifier(estimator)
+    if is_known and not is_fitted and _may_predict_probabilities(estimator):
+        return
+    hint = ""
+    if is_known:
+        hint = (
+            ", which sklearn.calibration.CalibratedClassifierCV can calibrate to do so"
+        )
     raise ValueError(
         f"The 'estimator' parameter of {owner} must predict probabilities. Got "
         f"{type(estimator).__name__} instead{hint}."
     )
 
 
-def _may_predict_probabilities(estimator: Any) -> bool:  # noqa: ANN401 - as above
-    """Tell whether a classifier predicts probabilities, or may once it is fitted.
+def _may_predict_probabilities(classifier: BaseEstimator) -> bool:
+    """Tell whether a classifier may predict probabilities once it is fitted.
 
     A stack of classifiers may, since it makes its last one in ``fit``.
     """
-    if isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    kind = type(estimator)
-    if hasattr(estimator, "predict_proba"):
-        return True
-    if not (isinstance(estimator, BaseEstimator) and is_classifier(estimator)):
-        return False
+    if isinstance(classifier, Pipeline):
+        classifier = classifier.steps[-1][1]
+    kind = type(classifier)
     if not hasattr(kind, "predict_proba"):
         return False
     # For scikit-learn's own classes the parameters decide, unless one is an estimator.
-    held = {"estimator", "estimators", "steps"} & set(kind._get_param_names())
-    return bool(held) or not kind.__module__.startswith("sklearn.")
+    has_inner = {"estimator", "estimators", "steps"} & set(classifier.get_params(False))
+    return bool(has_inner) or not kind.__module__.startswith("sklearn.")

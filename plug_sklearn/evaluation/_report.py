@@ -1,69 +1,71 @@
-"""A classifier → out-of-fold probabilities, and scores by fold and overall."""
+"""Cross-validation of a classifier, with all its results in one report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length, column_or_1d
 
-from plug_sklearn.evaluation._fold_scorer import FoldScorer
-from plug_sklearn.evaluation._folds import collect_fit_params, split_folds
-from plug_sklearn.evaluation._probabilities import require_probabilities
+from plug_sklearn.evaluation._folds import Scoring, collect_fit_params, split_folds
+from plug_sklearn.evaluation._probabilities import check_probabilistic
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
-from plug_sklearn.evaluation._report_fits import OWNER, score_each_fold
-from plug_sklearn.evaluation._report_labels import read_labels
-from plug_sklearn.evaluation._report_predictions import (
+from plug_sklearn.evaluation._report_fits import (
+    OWNER,
+    fit_folds,
     name_columns,
-    predict_out_of_fold,
+    tabulate_predictions,
+    tabulate_scores,
 )
 from plug_sklearn.evaluation._report_scores import (
+    FoldScorer,
     measure_calibration,
     resolve_scoring,
     score_overall,
 )
-from plug_sklearn.evaluation._tables import Scoring
-from plug_sklearn.evaluation._training_history import find_trained, training_history
+from plug_sklearn.evaluation._training_curves import find_trained, training_history
 
 
 @dataclass(frozen=True, eq=False)
 class CrossValidationReport:
-    """What cross-validation found out about a classifier.
+    """Results of the cross-validation of a classifier.
 
     Parameters
     ----------
     predictions : DataFrame
-        A row for each row of ``X`` in each fold that tests it, in the order and with
-        the index of ``X``. Columns: ``fold``; ``group``, where there are groups;
-        ``label``, the true one; ``predicted``, the most probable one; and for each
-        class, such as ``cat``, its probability ``proba_cat``.
+        A row for each row of ``X`` and fold that tests it, in the order and with the
+        index of ``X``. Columns: ``fold``; ``group``, if there are groups; ``label``,
+        the true label; ``predicted``, the most probable label; and for each class, such
+        as ``cat``, its probability ``proba_cat``.
     scores : DataFrame
         A row a fold. Columns: ``fold``, a column for each score, ``fit_time`` and
         ``score_time`` in seconds, ``n_train`` and ``n_test``.
     overall : DataFrame
         A row a score. Columns: ``mean`` and ``std`` over the folds where it is defined,
-        and ``pooled``, the score of all out-of-fold probabilities together: NaN where
-        it takes decisions, or the rows of ``X``. A class that a fold did not train on
-        has the probability 0 there, in all scores.
+        and ``pooled``, the score of all out-of-fold probabilities together, which is
+        NaN for a scorer that needs decisions or the rows of ``X``. In all scores, a
+        class without training rows in a fold has probability 0 there.
     calibration : dict of float
         ``expected_calibration_error`` and ``brier_score`` of all out-of-fold
         probabilities together.
     history : DataFrame or None
-        Losses by fold and epoch, as :func:`training_history` gives them, where the
-        estimators have any.
+        Losses by fold and epoch, as :func:`training_history` returns them, without
+        failed fits; None for estimators that are not trained by epochs.
     n_samples : int
         Rows of ``X``.
     classes : ndarray of shape (n_classes,)
         Labels, in the order of their columns.
     wall_time : float
-        Seconds that fitting, scoring and predicting took.
+        Seconds for fitting, scoring and predicting.
     description : str
-        The estimator as it prints.
+        The printed form of the estimator.
     estimators : list
-        The estimators fitted, one a fold.
+        The fitted estimator of each fold; None for a fold whose fit failed.
     """
 
     predictions: pd.DataFrame
@@ -91,14 +93,14 @@ def cross_validation_report(
     params: Mapping[str, Any] | None = None,
     n_jobs: int | None = None,
 ) -> CrossValidationReport:
-    """Cross-validate a classifier, and report all that comes out.
+    """Cross-validate a classifier, and collect scores, probabilities and histories.
 
     Parameters
     ----------
     estimator : classifier
-        Any that predicts probabilities.
+        Any classifier that predicts probabilities, alone or in a pipeline.
     X : array-like of shape (n_samples, ...)
-        What it takes; texts, if it begins with an embedder.
+        Rows, as the classifier takes them: texts, if it begins with an embedder.
     y : array-like of shape (n_samples,)
         Labels.
     cv : int, splitter or iterable, default=None
@@ -110,25 +112,26 @@ def cross_validation_report(
         such as ``GridSearchCV(cv=GroupKFold())``, alone or in a pipeline.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
-        None: accuracy, area under the ROC curve (each class against the rest, averaged,
-        where there are more than two), and negated log loss and Brier score.
+        None: accuracy, area under the ROC curve (one-vs-rest for more than two
+        classes), and negative log loss and Brier score.
     out_dir : str or Path, default=None
-        Folder, made if it is not there, for three files. ``predictions.csv`` and
-        ``summary.json`` hold the report; the latter's keys are listed below.
-        ``learning_curve.png`` shows losses and scores by epoch, a line a fold, where
-        the estimators record them, and otherwise the first score against the number of
-        training rows, for which a quarter and half of each fold are fitted too.
+        Folder for three files, which is made if needed. ``predictions.csv`` and
+        ``summary.json`` hold the report; the keys of the latter are listed below.
+        ``learning_curve.png`` shows losses and scores by epoch, with a line for each
+        fold. For estimators without epochs, it shows the first score against the number
+        of training rows; for this, they are also fitted on a quarter and on half of the
+        training rows of each fold.
     overwrite : bool, default=False
-        Whether files of an earlier run in ``out_dir`` may be replaced.
+        Whether to replace the files of an earlier run in ``out_dir``.
     params : dict, default=None
-        More arguments of the estimator's ``fit``.
+        Further arguments of the estimator's ``fit``.
     n_jobs : int, default=None
         Workers of joblib, over folds.
 
     Returns
     -------
     CrossValidationReport
-        Tables of probabilities and scores.
+        Tables of scores and out-of-fold probabilities.
 
     Raises
     ------
@@ -139,30 +142,33 @@ def cross_validation_report(
     NotADirectoryError
         If ``out_dir`` is a file.
     ValueError
-        If the estimator does not predict probabilities, or cannot be fitted on a fold;
-        or if labels are missing, not those of classes, or not as many as rows.
+        If the estimator does not predict probabilities, or cannot be fitted on any
+        fold; or if labels are missing, continuous, of one class, or not as many as
+        rows.
 
     Warns
     -----
     UserWarning
-        If a score is undefined in a fold, as the area under the ROC curve is of one
-        class, or a scorer fails: it is NaN there, and left out of means. If an
-        estimator fails to predict: its probabilities are NaN, and left out of pooled
-        scores and calibration. If a file cannot be written or a picture drawn.
+        If a fit fails: the scores and probabilities of its fold are NaN, and are left
+        out of means, pooled scores and calibration. If a score is undefined in a fold,
+        such as the area under the ROC curve of one class, or a scorer fails: the score
+        is NaN there, and left out of means. If a prediction fails: the probabilities of
+        its fold are NaN, and are left out of pooled scores and calibration. If a file
+        cannot be written or a picture drawn.
 
     See Also
     --------
-    compare_scores : Whether two reports on the same folds differ.
-    sklearn.model_selection.cross_validate : Scores alone.
+    compare_scores : Tests whether the scores of two reports on the same folds differ.
+    sklearn.model_selection.cross_validate : Computes scores alone.
 
     Notes
     -----
-    ``summary.json`` has the keys ``format_version`` (1); ``estimator``, as it prints;
-    ``n_samples``, ``n_folds``, ``n_groups`` (null without groups) and ``classes``;
-    ``scores``, for each of them ``mean``, ``std``, ``pooled`` and the list
+    ``summary.json`` has the keys ``format_version`` (1); ``estimator``, its printed
+    form; ``n_samples``, ``n_folds``, ``n_groups`` (null without groups) and
+    ``classes``; ``scores``, each with ``mean``, ``std``, ``pooled`` and the list
     ``by_fold``; ``expected_calibration_error`` and ``brier_score``; ``wall_time`` and
     ``fit_time``, the sum over folds, in seconds; and ``versions`` of Python and of the
-    packages used. What is undefined is null.
+    packages used. Undefined values are null.
 
     Examples
     --------
@@ -177,27 +183,27 @@ def cross_validation_report(
     roc_auc  0.87  0.12    0.88
     """
     start = perf_counter()
-    require_probabilities(estimator, OWNER)
-    truth, classes = read_labels(X, y, groups)
+    check_probabilistic(estimator, OWNER, is_fitted=False)
+    truth, classes = _read_labels(X, y, groups)
     scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
     folds = split_folds(estimator, X, truth, cv, groups)
     fit_params = collect_fit_params(estimator, params, groups)
-    # Last of all checks, since it may make a folder.
+    # The last of all checks, since it may make a folder.
     folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
-    scores, estimators = score_each_fold(
-        estimator, X, truth, folds, scorer, fit_params, n_jobs
-    )
-    predictions = predict_out_of_fold(
-        estimators, X, truth, groups, folds, classes, n_jobs
-    )
+    fits = fit_folds(estimator, X, truth, folds, scorer, fit_params, n_jobs)
+    scores = tabulate_scores(fits, folds, scorer)
+    predictions = tabulate_predictions(fits, X, truth, groups, folds, classes)
     labels = predictions["label"].to_numpy()
     probabilities = predictions[name_columns(classes)].to_numpy()
+    estimators = [fit.estimator for fit in fits]
+    fitted = [one for one in estimators if one is not None]
+    has_history = all(find_trained(one) is not None for one in fitted)
     report = CrossValidationReport(
         predictions=predictions,
         scores=scores,
         overall=score_overall(scores, probabilities, labels, scorer),
         calibration=measure_calibration(labels, probabilities, classes),
-        history=training_history(estimators) if _have_history(estimators) else None,
+        history=training_history(estimators) if has_history else None,
         n_samples=len(truth),
         classes=classes,
         wall_time=perf_counter() - start,
@@ -211,5 +217,45 @@ def cross_validation_report(
     return report
 
 
-def _have_history(estimators: Sequence[Any]) -> bool:
-    return all(find_trained(estimator) is not None for estimator in estimators)
+def _read_labels(
+    X: Any,  # noqa: ANN401 - whatever an estimator takes
+    y: ArrayLike,
+    groups: ArrayLike | None,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return labels of shape (n_samples,) as an array, and their sorted classes.
+
+    Raises a ValueError if a label or a group is missing, or if the labels are not those
+    of two classes or more.
+    """
+    labels = column_or_1d(y)
+    check_consistent_length(X, labels, groups)
+    for name, given in (("y", labels), ("groups", groups)):
+        _refuse_missing(name, given)
+    try:
+        classes = np.unique(labels)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise ValueError(
+            "The 'y' parameter of cross_validation_report must be labels of one type. "
+            f"Got {kinds} instead."
+        ) from None
+    is_continuous = classes.dtype.kind == "f" and (classes != np.floor(classes)).any()
+    if is_continuous or len(classes) < 2:
+        what = "continuous values" if is_continuous else "one class"
+        raise ValueError(
+            "The 'y' parameter of cross_validation_report must be labels of two "
+            f"classes or more. Got {what} instead: {classes[:5].tolist()}."
+        )
+    return labels, classes
+
+
+def _refuse_missing(name: str, given: ArrayLike | None) -> None:
+    missing: list[int] = []
+    if given is not None:
+        missing = np.flatnonzero(pd.isna(np.asarray(given))).tolist()
+    if missing:
+        found = f"{len(missing)} missing, at rows {missing[:5]}"
+        raise ValueError(
+            f"The {name!r} parameter of cross_validation_report must have a value for "
+            f"each row. Got {found}{'' if len(missing) <= 5 else ' and others'}."
+        )

@@ -1,9 +1,10 @@
-"""A report → the files of a run."""
+"""Files of a report: predictions, a summary, and a picture of training."""
 
 from __future__ import annotations
 
 import json
 import math
+import platform
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,52 +21,40 @@ from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
 from sklearn.model_selection import LearningCurveDisplay, learning_curve
 
 from plug_sklearn._extras import require_extra
+from plug_sklearn._provenance import find_version
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.evaluation._drawing import WIDTH, finish_axes
-from plug_sklearn.evaluation._fold_scorer import FoldScorer
-from plug_sklearn.evaluation._folds import Folds
-from plug_sklearn.evaluation._report_summary import summarise_report
-from plug_sklearn.evaluation._tables import list_scores
+from plug_sklearn.evaluation._drawing import (
+    finish_axes,
+    make_figure,
+    name_score,
+    write_folds,
+)
+from plug_sklearn.evaluation._folds import Folds, list_scores
+from plug_sklearn.evaluation._report_scores import FoldScorer
 from plug_sklearn.evaluation._training_curves import (
     TRAINING,
     VALIDATION,
     TrainingCurveDisplay,
 )
-from plug_sklearn.evaluation._wording import name_score, write_folds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from plug_sklearn.evaluation._report import CrossValidationReport
 
+FORMAT_VERSION = 1
+#: Packages whose versions the summary records.
+PACKAGES = ("plug_sklearn", "scikit-learn", "numpy", "torch")
 PREDICTIONS, CURVE, SUMMARY = "predictions.csv", "learning_curve.png", "summary.json"
-#: Of the rows of a fold: what an estimator without epochs is fitted on for its curve.
+#: Fractions of the training rows for the curve of an estimator without epochs.
 TRAIN_SIZES = (0.25, 0.5, 1.0)
 
 
 def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
-    """Make sure that a report can be written, before anything is computed.
+    """Check that a report can be written, and make its folder.
 
-    Parameters
-    ----------
-    out_dir : str or Path
-        Folder to write to; made if it is not there.
-    overwrite : bool
-        Whether a run that is there may be replaced.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    FileExistsError
-        If it holds a run that may not be replaced.
-    ImportError
-        If matplotlib is not installed.
-    NotADirectoryError
-        If it is a file.
+    Raises an error if the folder holds a run that must not be replaced, is a file or
+    cannot be written to, or if matplotlib is not installed.
     """
     require_extra("plots", "cross_validation_report with out_dir")
     folder = Path(out_dir)
@@ -81,7 +70,7 @@ def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
             f"the file {folder} instead."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Where nothing may be written, this fails, before anything is computed.
+    # This fails if nothing may be written there.
     with tempfile.TemporaryFile(dir=folder):
         return folder
 
@@ -97,49 +86,80 @@ def write_report(
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
 ) -> None:
-    """Write the files of a run; the summary last, so that one with it is whole.
+    """Write the files of a run; the summary comes last, so that a run with it is whole.
 
-    Parameters
-    ----------
-    report : CrossValidationReport
-        What to write.
-    folder : Path
-        Where to.
-    estimator, X, y, folds, scorer, fit_params, n_jobs : as it was made
-        What it was made from, for the curve of an estimator without epochs.
+    The parameters after ``folder`` are those that the report was made from. They are
+    needed for the curve of an estimator without epochs.
     """
     (folder / SUMMARY).unlink(missing_ok=True)
-    with _warning_of(PREDICTIONS):
-        label = name_index(report.predictions)
+    with _warn_instead(PREDICTIONS):
+        label = _name_index(report.predictions)
         report.predictions.to_csv(folder / PREDICTIONS, index_label=label)
-    with _warning_of(CURVE):
+    with _warn_instead(CURVE):
         if report.history is not None:
             figure = _draw_history(report.history, report.estimators)
         else:
             name = list_scores(report.scores)[0]
-            figure = _draw_sizes(
-                estimator, X, y, folds, scorer, name, fit_params, n_jobs
+            # A fold whose fit failed would fail here again.
+            fitted = [
+                fold
+                for fold, one in zip(folds, report.estimators, strict=True)
+                if one is not None
+            ]
+            scores = _score_sizes(
+                estimator, X, y, fitted, scorer, name, fit_params, n_jobs
             )
+            figure = _draw_sizes(*scores, name)
         figure.savefig(folder / CURVE)
-    with _warning_of(SUMMARY):
-        summary = json.dumps(summarise_report(report), indent=2, allow_nan=False)
+    with _warn_instead(SUMMARY):
+        summary = json.dumps(_summarise(report), indent=2, allow_nan=False)
         (folder / SUMMARY).write_text(summary + "\n", encoding="utf-8")
 
 
-def name_index(table: pd.DataFrame) -> str | list[str]:
-    """Name the levels of a table's index, by names that no column has.
+def _summarise(report: CrossValidationReport) -> dict[str, Any]:
+    """Return the content of ``summary.json``, as the report's function documents it."""
+    predictions = report.predictions
+    summary: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "estimator": report.description,
+        "n_samples": report.n_samples,
+        "n_folds": len(report.scores),
+        "n_groups": predictions["group"].nunique() if "group" in predictions else None,
+        "classes": report.classes.tolist(),
+        "scores": {
+            name: {
+                **report.overall.loc[name].to_dict(),
+                "by_fold": report.scores[name].tolist(),
+            }
+            for name in list_scores(report.scores)
+        },
+        **report.calibration,
+        "wall_time": report.wall_time,
+        "fit_time": float(report.scores["fit_time"].sum()),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: find_version(package) for package in PACKAGES},
+        },
+    }
+    plain: dict[str, Any] = _replace_nan(summary)
+    return plain
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of any index.
 
-    Returns
-    -------
-    str or list of str
-        One for each level: its own; or ``"index"``, or ``"level_0"``, ``"level_1"``
-        and so on for several, where it has none; with ``"_"`` added as long as a column
-        or a level before it has that name.
+def _replace_nan(value: Any) -> Any:  # noqa: ANN401 - any value of JSON
+    """Replace numbers that JSON cannot hold by None."""
+    if isinstance(value, dict):
+        return {key: _replace_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace_nan(item) for item in value]
+    is_undefined = isinstance(value, float) and not math.isfinite(value)
+    return None if is_undefined else value
+
+
+def _name_index(table: pd.DataFrame) -> str | list[str]:
+    """Return names for the levels of a table's index that no column has.
+
+    A level without a name is ``"index"``, or ``"level_0"`` and so on if there are
+    several. ``"_"`` is added while a column or another level has the name.
     """
     several = table.index.nlevels > 1
     names: list[str] = []
@@ -152,19 +172,19 @@ def name_index(table: pd.DataFrame) -> str | list[str]:
 
 
 @contextmanager
-def _warning_of(file: str) -> Iterator[None]:
-    """Warn of a file that cannot be made, in place of an error that loses the rest."""
+def _warn_instead(file: str) -> Iterator[None]:
+    """Turn an error into a warning, so that a failed file does not lose the report."""
     try:
         yield
     except Exception as error:
         warn_user(
-            f"cross_validation_report cannot write {file}: {error!r}. What it returns "
-            "is whole."
+            f"cross_validation_report cannot write {file}: {error!r}. The report "
+            "that it returns is complete."
         )
 
 
 def _draw_history(history: pd.DataFrame, estimators: list[Any]) -> Figure:
-    figure = _make_figure(height=6.0)
+    figure = make_figure(height=6.0)
     n_rows = 1 + ("valid_score" in history)
     axes = figure.subplots(n_rows, sharex=True, squeeze=False)[:, 0]
     display = TrainingCurveDisplay.from_estimator(estimators, ax=list(axes))
@@ -172,7 +192,7 @@ def _draw_history(history: pd.DataFrame, estimators: list[Any]) -> Figure:
     return figure
 
 
-def _draw_sizes(
+def _score_sizes(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     y: NDArray[Any],
@@ -181,9 +201,13 @@ def _draw_sizes(
     name: str,
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
-) -> Figure:
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Score an estimator that is fitted on fractions of the training rows.
+
+    Returns numbers of rows, and training and test scores of shape (n_sizes, n_folds).
+    """
     with warnings.catch_warnings():
-        # A quarter of the rows may hold one class alone; its point is left out.
+        # A quarter of the rows may hold one class alone. It then has no point.
         warnings.simplefilter("ignore", FitFailedWarning)
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         sizes, train, test = learning_curve(
@@ -198,7 +222,21 @@ def _draw_sizes(
             params=dict(fit_params) or None,
             n_jobs=n_jobs,
         )
-    figure = _make_figure(height=4.0)
+    # One fold whose score is undefined would leave nothing to draw of the others.
+    is_defined = np.isfinite(test[-1])
+    if is_defined.any():
+        train, test = train[:, is_defined], test[:, is_defined]
+    return sizes, train, test
+
+
+def _draw_sizes(
+    sizes: NDArray[np.intp],
+    train: NDArray[np.float64],
+    test: NDArray[np.float64],
+    name: str,
+) -> Figure:
+    n_folds = test.shape[1]
+    figure = make_figure(height=4.0)
     axes = figure.subplots()
     display = LearningCurveDisplay(
         train_sizes=sizes,
@@ -216,8 +254,8 @@ def _draw_sizes(
         line.set(color=style["color"], linestyle=style["linestyle"])
         band.set(color=style["color"], linewidth=0)
     axes.margins(y=0.15)
-    spread = ", mean ± 1 sd" if len(folds) > 1 else ""
-    axes.set(xlabel="Training rows", title=f"{write_folds(len(folds))}{spread}")
+    spread = ", mean ± 1 sd" if n_folds > 1 else ""
+    axes.set(xlabel="Training rows", title=f"{write_folds(n_folds)}{spread}")
     axes.legend(frameon=False, ncols=2, loc="upper right")
     finish_axes(axes)
     return figure
@@ -231,9 +269,3 @@ def _score_one(
     y: NDArray[Any],
 ) -> float:
     return scorer(estimator, X, y).get(name, math.nan)
-
-
-def _make_figure(height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(WIDTH, height), dpi=100, layout="constrained")

@@ -1,28 +1,43 @@
-"""An estimator → one fitted on each fold of a report, with its scores there."""
+"""Fits of a report: an estimator, its scores and its probabilities for each fold."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
+from traceback import format_exc
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 
+from plug_sklearn._sklearn import take_rows
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.evaluation._fold_scorer import FoldScorer
-from plug_sklearn.evaluation._folds import Folds, refuse_failed_fits, score_folds
-from plug_sklearn.evaluation._probabilities import refuse_without_probabilities
-from plug_sklearn.evaluation._tables import TIMES, list_scores
+from plug_sklearn.evaluation._folds import TIMES, Fold, Folds, list_scores, score_folds
+from plug_sklearn.evaluation._probabilities import check_probabilistic
+from plug_sklearn.evaluation._report_scores import FoldScorer, PaddedClassifier
 
 OWNER = "cross_validation_report"
 
 
-def score_each_fold(
+class FoldFit(NamedTuple):
+    """A fitted estimator, its scores and the probabilities of its test rows.
+
+    If the fit failed, ``estimator`` is None and ``failure`` is the error. If only the
+    prediction failed, ``failure`` is its error. Probabilities have shape
+    (n_test, n_classes), and are NaN after a failure.
+    """
+
+    estimator: Any
+    scores: pd.DataFrame
+    probabilities: NDArray[np.float64]
+    failure: str = ""
+    traceback: str = ""
+
+
+def fit_folds(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     y: NDArray[Any],
@@ -30,107 +45,165 @@ def score_each_fold(
     scorer: FoldScorer,
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
-) -> tuple[pd.DataFrame, list[Any]]:
-    """Fit an estimator on each fold, score it, and count the rows.
+) -> list[FoldFit]:
+    """Fit an estimator on each fold, score it, and predict the test rows.
 
-    Parameters
-    ----------
-    estimator, X, y, folds, fit_params, n_jobs : see below
-        As in :func:`score_folds`.
-    scorer : FoldScorer
-        Scores of a fold.
-
-    Returns
-    -------
-    scores : DataFrame
-        A row a fold, as :class:`CrossValidationReport` describes it.
-    estimators : list
-        The fitted estimators.
-
-    Raises
-    ------
-    ValueError
-        If the estimator cannot be fitted on a fold, or predicts no probabilities.
-
-    Warns
-    -----
-    UserWarning
-        If a score is undefined in a fold.
+    Warns of fits and predictions that fail. Raises a ValueError if all fits fail, or if
+    the estimator predicts no probabilities.
     """
-    tables, estimators = [], []
-    # For some estimators only a fitted one shows whether it predicts probabilities. The
-    # first fold is then fitted alone, so that a refusal costs one fit and not all.
-    is_sure = hasattr(estimator, "predict_proba")
-    chunks = [folds] if is_sure else [folds[:1], folds[1:]]
-    with warnings.catch_warnings(), refuse_failed_fits(OWNER):
-        # One warning of ours says it for all folds.
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        for chunk in filter(None, chunks):
-            table, fitted = score_folds(
-                estimator,
-                X,
-                y,
-                chunk,
-                scoring=_score_nothing if scorer.names is None else scorer,
-                fit_params=fit_params,
-                n_jobs=n_jobs,
+
+    def fit(chosen: Folds) -> list[FoldFit]:
+        return list(
+            Parallel(n_jobs=n_jobs)(
+                delayed(_fit_fold)(estimator, X, y, fold, scorer, fit_params)
+                for fold in chosen
             )
-            refuse_without_probabilities(fitted[0], OWNER)
-            tables.append(table)
-            estimators += fitted
-        scores = pd.concat(tables, ignore_index=True)
-        scores["fold"] = np.arange(len(folds))
-        if scorer.names is None:
-            scores = _score_by_callable(scores, estimators, X, y, folds, scorer, n_jobs)
-    _warn_of_undefined(scores)
+        )
+
+    fits: list[FoldFit] = []
+    with warnings.catch_warnings():
+        # One warning of this package covers all folds.
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        if not hasattr(estimator, "predict_proba"):
+            # Only a fitted one shows whether it predicts probabilities. Folds are
+            # fitted one by one until a fit succeeds, so that a refusal costs one fit.
+            while len(fits) < len(folds) and all(one.estimator is None for one in fits):
+                fits += fit(folds[len(fits) : len(fits) + 1])
+            _check_fits(fits)
+        fits += fit(folds[len(fits) :])
+    _check_fits(fits)
+    _warn_of_failures(fits)
+    return fits
+
+
+def _fit_fold(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    y: NDArray[Any],
+    fold: Fold,
+    scorer: FoldScorer,
+    fit_params: Mapping[str, Any],
+) -> FoldFit:
+    unknown = np.full((len(fold[1]), len(scorer.classes)), np.nan)
+    start = perf_counter()
+    try:
+        scores, (fitted,) = score_folds(
+            estimator,
+            X,
+            y,
+            [fold],
+            scoring=scorer,
+            fit_params=fit_params,
+            error_score="raise",
+        )
+    except Exception as error:
+        times = {"fold": 0, "fit_time": perf_counter() - start, "score_time": 0.0}
+        # The error goes as text: not every exception can be pickled.
+        return FoldFit(
+            None, pd.DataFrame([times]), unknown, _describe(error), format_exc()
+        )
+    if not hasattr(fitted, "predict_proba"):
+        return FoldFit(fitted, scores, unknown)
+    try:
+        padded = PaddedClassifier(fitted, scorer.classes)
+        probabilities = padded.predict_proba(take_rows(X, fold[1]))
+    except Exception as error:
+        return FoldFit(fitted, scores, unknown, _describe(error))
+    return FoldFit(fitted, scores, probabilities)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _check_fits(fits: list[FoldFit]) -> None:
+    fitted = [one.estimator for one in fits if one.estimator is not None]
+    if fitted:
+        check_probabilistic(fitted[0], OWNER, is_fitted=True)
+        return
+    error = ValueError(
+        f"The 'estimator' parameter of {OWNER} must be one that can be fitted. All "
+        f"{len(fits)} fits failed, the first with {fits[0].failure}"
+    )
+    error.add_note(f"The first failed fit:\n{fits[0].traceback}")
+    raise error
+
+
+def _warn_of_failures(fits: list[FoldFit]) -> None:
+    folds_of: dict[tuple[bool, str], list[int]] = {}
+    for fold, one in enumerate(fits):
+        if one.failure:
+            folds_of.setdefault((one.estimator is None, one.failure), []).append(fold)
+    for (is_unfitted, failure), folds in folds_of.items():
+        where = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds}"
+        problem = (
+            f"cannot be fitted on {where}, where scores and"
+            if is_unfitted
+            else f"cannot predict the test rows of {where}, where"
+        )
+        warn_user(
+            f"In {OWNER}, the estimator {problem} probabilities are NaN: {failure}"
+        )
+
+
+def tabulate_scores(
+    fits: list[FoldFit], folds: Folds, scorer: FoldScorer
+) -> pd.DataFrame:
+    """Make the table of scores by fold that a report holds.
+
+    Scores of failed fits are NaN. Warns of scores that are undefined elsewhere.
+    """
+    scores = pd.concat([one.scores for one in fits], ignore_index=True)
+    scores["fold"] = np.arange(len(folds))
+    # After a failure on the first fold, the columns of scores come last.
+    found = [name for name in scores if name not in ("fold", *TIMES)]
+    names = scorer.names or found or ["score"]
+    scores = scores.reindex(columns=["fold", *names, *TIMES])
+    is_fitted = np.array([one.estimator is not None for one in fits])
+    for name in list_scores(scores):
+        undefined = scores.loc[scores[name].isna() & is_fitted, "fold"].tolist()
+        if undefined:
+            warn_user(
+                f"The score {name!r} is undefined in folds {undefined}: their test "
+                "rows may be of one class, or the scorer fails on them. Means leave "
+                "them out."
+            )
     scores["n_train"], scores["n_test"] = (
         [len(rows) for rows in side] for side in zip(*folds, strict=True)
     )
-    return scores, estimators
+    return scores
 
 
-def _score_nothing(estimator: object, X: object, y: object) -> float:
-    """Give 0 to cross_validate, where the scores are computed afterwards."""
-    return 0.0
-
-
-def _score_by_callable(
-    table: pd.DataFrame,
-    estimators: Sequence[Any],
+def tabulate_predictions(
+    fits: list[FoldFit],
     X: Any,  # noqa: ANN401 - whatever the estimators take
     y: NDArray[Any],
+    groups: ArrayLike | None,
     folds: Folds,
-    scorer: FoldScorer,
-    n_jobs: int | None,
+    classes: NDArray[Any],
 ) -> pd.DataFrame:
-    """Score with a callable, whose names of scores are known only from its results."""
-    found = Parallel(n_jobs=n_jobs)(
-        delayed(_score_and_time)(
-            scorer, fitted, _safe_indexing(X, test), _safe_indexing(y, test)
-        )
-        for fitted, (_, test) in zip(estimators, folds, strict=True)
+    """Make the table of out-of-fold probabilities that a report holds."""
+    probabilities = np.vstack([one.probabilities for one in fits])
+    rows = np.concatenate([test for _, test in folds])
+    index = getattr(X, "index", None)
+    index = index if isinstance(index, pd.Index) else pd.RangeIndex(len(y))
+    table = pd.DataFrame(
+        {"fold": np.repeat(range(len(folds)), [len(test) for _, test in folds])},
+        index=index[rows],
     )
-    scores = pd.DataFrame([scores for scores, _ in found], index=table.index)
-    if scores.empty:
-        scores = pd.DataFrame({"score": np.nan}, index=table.index)
-    table["score_time"] = [seconds for _, seconds in found]
-    return pd.concat([table[["fold"]], scores, table[TIMES]], axis=1)
+    if groups is not None:
+        table["group"] = np.asarray(groups)[rows]
+    table["label"] = y[rows]
+    predicted = pd.Series(classes[probabilities.argmax(axis=1)], index=table.index)
+    is_predicted = np.asarray(np.isfinite(probabilities).all(axis=1))
+    if not is_predicted.all():
+        # As objects, integers stay integers beside NaN.
+        predicted = predicted.astype(object).where(is_predicted)
+    table["predicted"] = predicted
+    table[name_columns(classes)] = probabilities
+    return table.iloc[np.argsort(rows, kind="stable")]
 
 
-def _score_and_time(
-    scorer: FoldScorer, fitted: object, X: object, y: NDArray[Any]
-) -> tuple[dict[str, float], float]:
-    start = perf_counter()
-    scores = scorer(fitted, X, y)
-    return scores, perf_counter() - start
-
-
-def _warn_of_undefined(scores: pd.DataFrame) -> None:
-    for name in list_scores(scores):
-        folds = scores.loc[scores[name].isna(), "fold"].tolist()
-        if folds:
-            warn_user(
-                f"The score {name!r} is undefined in folds {folds}: their test rows "
-                "may be of one class, or the scorer fails on them. Means leave them "
-                "out."
-            )
+def name_columns(classes: NDArray[Any]) -> list[str]:
+    """Return the names of the columns of probabilities, such as ``"proba_cat"``."""
+    return [f"proba_{label}" for label in classes]

@@ -1,140 +1,40 @@
-"""Scorers of a report, and its scores of all folds together."""
+"""Scores of a report, by fold and of all folds together."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import log_loss, make_scorer, roc_auc_score
+from sklearn.metrics import check_scoring, log_loss, make_scorer, roc_auc_score
+from sklearn.utils.metadata_routing import get_routing_for_object
 
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._calibration import brier_score, expected_calibration_error
-from plug_sklearn.evaluation._fold_scorer import FoldScorer
-from plug_sklearn.evaluation._tables import Scoring, list_scores
+from plug_sklearn.evaluation._folds import Scoring, list_scores
 
-#: scikit-learn's scorers of these names fail where a fold tests only some classes.
+#: scikit-learn's scorers of these names fail on a fold that tests only some classes.
 LOSSES = {"neg_log_loss": log_loss, "neg_brier_score": brier_score}
 
 
-def choose_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
-    """Choose the scores of a report that none are chosen for.
-
-    They go by the names of scikit-learn's scorers, and know the classes that a fold
-    tests none of: log loss and Brier score are defined there too, and the area under
-    the ROC curve is NaN.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-        All labels.
-
-    Returns
-    -------
-    dict
-        Name → scorer.
-    """
-    rank = "roc_auc" if len(classes) == 2 else "roc_auc_ovr"
-    metrics = {rank: measure_auc, **LOSSES}
-    return {
-        "accuracy": "accuracy",
-        **{
-            name: make_scorer(
-                metric,
-                greater_is_better=name not in LOSSES,
-                response_method="predict_proba",
-                labels=classes,
-            )
-            for name, metric in metrics.items()
-        },
-    }
-
-
-def measure_auc(
-    y_true: NDArray[Any], y_proba: NDArray[np.float64], labels: NDArray[Any]
-) -> float:
-    """Measure the area under the ROC curve, each class against the rest, averaged.
-
-    Parameters
-    ----------
-    y_true : ndarray of shape (n_samples,)
-        True labels.
-    y_proba : ndarray of shape (n_samples,) or (n_samples, n_classes)
-        Probabilities of the second class of two, or of each class.
-    labels : ndarray of shape (n_classes,)
-        All labels.
-
-    Returns
-    -------
-    float
-        NaN where a class has no row.
-    """
-    if len(np.unique(y_true)) < len(labels):
-        return float("nan")
-    if y_proba.ndim == 1:
-        return float(roc_auc_score(y_true == labels[1], y_proba))
-    return float(roc_auc_score(y_true, y_proba, multi_class="ovr", labels=labels))
-
-
-class PooledClassifier(ClassifierMixin, BaseEstimator):
-    """What a scorer takes for a classifier: predictions that are there already.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-        Labels, in the order of the columns.
-    probabilities : ndarray of shape (n_samples, n_classes)
-        Probabilities by row; ``X`` is the numbers of rows.
-    """
-
-    def __init__(
-        self, classes: NDArray[Any], probabilities: NDArray[np.float64]
-    ) -> None:
-        self.classes = classes
-        self.probabilities = probabilities
-        self.classes_ = classes
-
-    def fit(self, X: object, y: object) -> Self:
-        """Do nothing: what would be fitted has predicted."""
-        return self
-
-    def predict_proba(self, X: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Look the probabilities up, (n, n_classes)."""
-        return self.probabilities[X]
-
-    def predict(self, X: NDArray[np.intp]) -> NDArray[Any]:
-        """Look the most probable labels up, (n,)."""
-        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return labels
-
-
 def resolve_scoring(scoring: Scoring | None, classes: NDArray[Any]) -> Any:  # noqa: ANN401 - as below
-    """Turn a ``scoring`` parameter into scorers by name where the names are known.
+    """Turn the ``scoring`` of a report into a dict of scorers.
 
-    Parameters
-    ----------
-    scoring : str, callable, sequence of str, dict or None
-        As :func:`cross_validation_report` takes it.
-    classes : ndarray of shape (n_classes,)
-        All labels.
-
-    Returns
-    -------
-    dict or callable
-        Name → scorer; or a callable that returns a number or a dict of numbers. Log
-        loss and Brier score know all classes.
+    A callable that may return several scores is returned as it is, since their names
+    are unknown.
     """
-    defaults = choose_default_scorers(classes)
+    defaults = _make_default_scorers(classes)
     if scoring is None:
         return defaults
     if callable(scoring):
-        # A scorer that make_scorer made gives one number.
+        # A scorer that make_scorer made returns one number.
         return {"score": scoring} if hasattr(scoring, "_score_func") else scoring
     names = [scoring] if isinstance(scoring, str) else scoring
     if not isinstance(names, Mapping):
-        # scikit-learn says what is wrong with a sequence of other things.
+        # scikit-learn has an error message for a sequence of other things.
         if not all(isinstance(name, str) for name in names):
             return scoring
         names = {name: name for name in names}
@@ -145,65 +45,205 @@ def resolve_scoring(scoring: Scoring | None, classes: NDArray[Any]) -> Any:  # n
     }
 
 
+def _make_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
+    """Make the default scorers of a report.
+
+    They have the names of scikit-learn's scorers, and are given all classes. If a fold
+    does not test all of them, log loss and Brier score are still defined, and the area
+    under the ROC curve is NaN.
+    """
+    auc = "roc_auc" if len(classes) == 2 else "roc_auc_ovr"
+    return {
+        "accuracy": "accuracy",
+        **{
+            name: make_scorer(
+                metric,
+                greater_is_better=name not in LOSSES,
+                response_method="predict_proba",
+                labels=classes,
+            )
+            for name, metric in {auc: _measure_auc, **LOSSES}.items()
+        },
+    }
+
+
+def _measure_auc(
+    y_true: NDArray[Any], y_proba: NDArray[np.float64], labels: NDArray[Any]
+) -> float:
+    """Measure the area under the ROC curve, one-vs-rest; NaN if a class has no row."""
+    if len(np.unique(y_true)) < len(labels):
+        return float("nan")
+    if y_proba.ndim == 1:
+        return float(roc_auc_score(y_true == labels[1], y_proba))
+    return float(roc_auc_score(y_true, y_proba, multi_class="ovr", labels=labels))
+
+
+class FoldScorer:
+    """Scores a fitted classifier on a fold; a score that fails is NaN, with a warning.
+
+    Parameters
+    ----------
+    scoring : dict of scorers, or callable
+        A callable returns a number, or a dict of numbers.
+    classes : ndarray of shape (n_classes,)
+        All labels, sorted.
+    estimator : estimator
+        What will be fitted and scored.
+    """
+
+    def __init__(
+        self,
+        scoring: Any,  # noqa: ANN401 - scorers of any kind
+        classes: NDArray[Any],
+        estimator: BaseEstimator,
+    ) -> None:
+        self.classes = classes
+        self.names = list(scoring) if isinstance(scoring, Mapping) else []
+        # It calls predict_proba once for all scores.
+        self.scorer: Callable[..., Any] = check_scoring(
+            estimator, scoring=scoring, raise_exc=False
+        )
+        self.scorers = {
+            name: check_scoring(estimator, scoring=scoring[name]) for name in self.names
+        }
+
+    def __call__(
+        self,
+        fitted: Any,  # noqa: ANN401 - a classifier of any kind
+        X: Any,  # noqa: ANN401 - whatever it takes
+        y: NDArray[Any],
+        **params: Any,  # noqa: ANN401 - metadata of any kind
+    ) -> dict[str, float]:
+        """Return scores by name; none if a callable, whose names are unknown, fails."""
+        if not hasattr(fitted, "predict_proba"):
+            # The report refuses it, and says why.
+            return dict.fromkeys(self.names, float("nan"))
+        if len(getattr(fitted, "classes_", self.classes)) < len(self.classes):
+            fitted = PaddedClassifier(fitted, self.classes)
+        try:
+            found = self.scorer(fitted, X, y, **params)
+        except Exception as error:
+            if not self.names:
+                _warn_of_failure("scoring", repr(error))
+                return {}
+            # If one scorer needs a method that the classifier lacks, scikit-learn's
+            # joint scorer returns no score at all.
+            found = {
+                name: _try_to_score(scorer, fitted, X, y)
+                for name, scorer in self.scorers.items()
+            }
+        scores = found if isinstance(found, Mapping) else {"score": found}
+        return {name: _read_number(name, score) for name, score in scores.items()}
+
+    def get_metadata_routing(self) -> Any:  # noqa: ANN401 - scikit-learn's router
+        """Return the metadata that the scorers request."""
+        return get_routing_for_object(self.scorer)
+
+
+class PaddedClassifier(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that predicts probability 0 for classes it has not seen.
+
+    ``classes`` are all labels, sorted.
+    """
+
+    def __init__(self, fitted: Any, classes: NDArray[Any]) -> None:  # noqa: ANN401 - of any kind
+        self.fitted = fitted
+        self.classes = classes
+        self.classes_ = classes
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: ANN401 - whatever it takes
+        """Predict probabilities of shape (n_samples, n_classes)."""
+        found = self.fitted.predict_proba(X)
+        probabilities = np.zeros((len(found), len(self.classes)))
+        probabilities[:, np.searchsorted(self.classes, self.fitted.classes_)] = found
+        return probabilities
+
+    def predict(self, X: Any) -> Any:  # noqa: ANN401 - whatever it takes, and labels
+        """Predict labels of shape (n_samples,)."""
+        return self.fitted.predict(X)
+
+
+class _StoredPredictions(ClassifierMixin, BaseEstimator):
+    """A classifier, for scorers, whose probabilities are known; ``X`` is row numbers.
+
+    ``probabilities`` have shape (n_rows, n_classes).
+    """
+
+    def __init__(
+        self, classes: NDArray[Any], probabilities: NDArray[np.float64]
+    ) -> None:
+        self.classes = classes
+        self.probabilities = probabilities
+        self.classes_ = classes
+
+    def predict_proba(self, X: NDArray[np.intp]) -> NDArray[np.float64]:
+        return self.probabilities[X]
+
+    def predict(self, X: NDArray[np.intp]) -> NDArray[Any]:
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
+
+
+def _try_to_score(
+    scorer: Callable[..., Any], fitted: object, X: object, y: NDArray[Any]
+) -> Any:  # noqa: ANN401 - what a scorer returns
+    try:
+        return scorer(fitted, X, y)
+    except Exception as error:
+        return repr(error)
+
+
+def _read_number(name: str, score: Any) -> float:  # noqa: ANN401 - what a scorer returns
+    if not isinstance(score, str) and np.ndim(score) == 0:
+        with suppress(TypeError, ValueError):
+            return float(score)
+    # In place of a score that fails, scikit-learn returns a traceback.
+    reason = score.strip().rpartition("\n")[2] if isinstance(score, str) else score
+    _warn_of_failure(f"the score {name!r}", f"{reason}")
+    return float("nan")
+
+
+def _warn_of_failure(what: str, reason: str) -> None:
+    warn_user(
+        f"In cross_validation_report, {what} failed on a fold and is NaN there: "
+        f"{reason}"
+    )
+
+
 def score_overall(
     scores: pd.DataFrame,
     probabilities: NDArray[np.float64],
     y: NDArray[Any],
     scorer: FoldScorer,
 ) -> pd.DataFrame:
-    """Score all folds together.
+    """Make a table with a row a score: ``mean`` and ``std`` over folds, and ``pooled``.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Scores by fold.
-    probabilities : ndarray of shape (n_predictions, n_classes)
-        Of the test rows of all folds; NaN where there are none.
-    y : ndarray of shape (n_predictions,)
-        Their labels.
-    scorer : FoldScorer
-        What was scored.
-
-    Returns
-    -------
-    DataFrame
-        A row a score: ``mean`` and ``std`` over folds, and ``pooled``.
+    ``scores`` are those by fold. ``probabilities`` of shape (n_predictions, n_classes)
+    are those of the test rows of all folds, which may be NaN, and ``y`` their labels.
     """
-    pooled = PooledClassifier(scorer.classes, probabilities)
-    there = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
+    stored = _StoredPredictions(scorer.classes, probabilities)
+    rows = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     with warnings.catch_warnings():
         # Scorers that need more than probabilities fail here, and "pooled" is NaN.
         warnings.simplefilter("ignore")
-        found = scorer(pooled, there, y[there]) if len(there) else {}
+        pooled = scorer(stored, rows, y[rows]) if len(rows) else {}
     overall = scores[list_scores(scores)].agg(["mean", "std"]).T
-    overall["pooled"] = pd.Series(found, dtype=np.float64)
+    overall["pooled"] = pd.Series(pooled, dtype=np.float64)
     return overall
 
 
 def measure_calibration(
     y: NDArray[Any], probabilities: NDArray[np.float64], classes: NDArray[Any]
 ) -> dict[str, float]:
-    """Measure how well probabilities are calibrated.
+    """Compute calibration error and Brier score, without rows whose values are NaN.
 
-    Parameters
-    ----------
-    y : ndarray of shape (n_predictions,)
-        True labels.
-    probabilities : ndarray of shape (n_predictions, n_classes)
-        NaN where there are none.
-    classes : ndarray of shape (n_classes,)
-        Labels, in the order of the columns.
-
-    Returns
-    -------
-    dict of float
-        By the name of the measure; NaN, with a warning, if these are no probabilities.
+    What is no probability has NaN, with a warning.
     """
-    there = np.isfinite(probabilities).all(axis=1)
+    rows = np.isfinite(probabilities).all(axis=1)
     measured = {}
     for metric in (expected_calibration_error, brier_score):
         try:
-            value = metric(y[there], probabilities[there], labels=classes)
+            value = metric(y[rows], probabilities[rows], labels=classes)
         except ValueError as error:
             warn_user(
                 f"The {metric.__name__} of cross_validation_report is NaN: {error}"

@@ -1,29 +1,143 @@
-"""Losses and scores by epoch → a picture."""
+"""Losses and scores of networks by epoch, as a table and as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
 from plug_sklearn._extras import require_extra
-from plug_sklearn.evaluation._drawing import finish_axes, make_axes
-from plug_sklearn.evaluation._styles import BLUE, VERMILION
-from plug_sklearn.evaluation._tables import check_table
-from plug_sklearn.evaluation._training_history import list_probes, training_history
-from plug_sklearn.evaluation._wording import name_score
+from plug_sklearn.evaluation._drawing import (
+    BLUE,
+    VERMILION,
+    check_table,
+    finish_axes,
+    make_axes,
+    name_score,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+CURVES = ("epoch", "train_loss", "valid_loss", "valid_score")
 COLUMNS = ("fold", "epoch", "train_loss", "kept")
 TRAINING = {"color": BLUE, "linestyle": "--", "label": "training"}
 VALIDATION = {"color": VERMILION, "linestyle": "-", "label": "validation"}
 
 
+def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see below
+    """Collect the losses and scores by epoch of fitted probes in a table.
+
+    Parameters
+    ----------
+    estimators : estimator, sequence of estimators or dict
+        A fitted :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`, alone, in a
+        pipeline or as the best of a search; several of them; or what
+        :func:`~sklearn.model_selection.cross_validate` returns with
+        ``return_estimator=True``. An estimator whose fit failed has no rows: it is
+        None, as in a report, or without a history among others of its class.
+
+    Returns
+    -------
+    DataFrame
+        A row for each fit and epoch. Columns: ``fold``, the position of the estimator;
+        ``epoch``, from 1; ``train_loss``; ``valid_loss`` and the monitored
+        ``valid_score``, where rows were held out; ``kept``, whether the estimator has
+        the weights of this epoch.
+
+    Raises
+    ------
+    ValueError
+        If an estimator has no history of training.
+
+    See Also
+    --------
+    TrainingCurveDisplay : The same as a picture.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import PlugMLPClassifier, training_history
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 4)) + y[:, None]
+    >>> probe = PlugMLPClassifier(max_epochs=3, random_state=0).fit(X, y)
+    >>> training_history(probe)[["fold", "epoch"]]
+       fold  epoch
+    0     0      1
+    1     0      2
+    2     0      3
+    """
+    return tabulate_history(find_probes(estimators))
+
+
+def tabulate_history(probes: Mapping[int, Any]) -> pd.DataFrame:
+    """Collect the history of probes, given by fold, in a table."""
+    frames = []
+    for fold, probe in probes.items():
+        history = pd.DataFrame(probe.history_)
+        frame = history[[name for name in CURVES if name in history]].copy()
+        frame.insert(0, "fold", fold)
+        frame["kept"] = frame["epoch"] == probe.best_epoch_
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def find_trained(estimator: Any) -> Any | None:  # noqa: ANN401 - estimators of any kind
+    """Return the probe with a history in a pipeline or search; None without one."""
+    if isinstance(estimator, Pipeline):
+        return find_trained(estimator[-1])
+    if hasattr(estimator, "best_estimator_"):
+        return find_trained(estimator.best_estimator_)
+    is_trained = hasattr(estimator, "history_") and hasattr(estimator, "best_epoch_")
+    return estimator if is_trained else None
+
+
+def find_probes(estimators: Any) -> dict[int, Any]:  # noqa: ANN401 - as above
+    """Return the probes with a history, by the positions of their estimators.
+
+    ``estimators`` is as in :func:`training_history`. Raises a ValueError if an
+    estimator has no history although its fit did not fail, or if there is none.
+    """
+    if isinstance(estimators, Mapping):
+        if "estimator" not in estimators:
+            raise ValueError(
+                "The 'estimators' parameter of training_history must hold fitted "
+                "estimators, as cross_validate returns them with "
+                f"return_estimator=True. Got the keys {list(estimators)} instead."
+            )
+        estimators = estimators["estimator"]
+    # A pipeline is iterable too.
+    is_one = isinstance(estimators, BaseEstimator) or not isinstance(
+        estimators, Iterable
+    )
+    given = [estimators] if is_one else list(estimators)
+    probes = [find_trained(estimator) for estimator in given]
+    # If one has a history, others of its class have none because their fit failed.
+    alike = {
+        type(estimator)
+        for estimator, probe in zip(given, probes, strict=True)
+        if probe is not None
+    }
+    failed = {type(None), *alike} if alike else set()
+    without = [
+        type(estimator).__name__
+        for estimator, probe in zip(given, probes, strict=True)
+        if probe is None and type(estimator) not in failed
+    ]
+    if without or not probes:
+        found = f"{without[0]} without one" if without else "none"
+        raise ValueError(
+            "The 'estimators' parameter of training_history must be fitted estimators "
+            f"with a history of training, such as PlugMLPClassifier. Got {found}."
+        )
+    return {fold: probe for fold, probe in enumerate(probes) if probe is not None}
+
+
 class TrainingCurveDisplay:
-    """Loss and monitored score by epoch, a line for each fit.
+    """Plot of the losses and the monitored score by epoch, with a line for each fit.
 
     Parameters
     ----------
@@ -37,12 +151,12 @@ class TrainingCurveDisplay:
     history, score_name
         As given.
     ax_ : list of Axes
-        What was drawn on: losses, and below them scores where any were recorded.
+        The axes of the losses, and below them those of the scores, if there are any.
     figure_ : Figure
         Their figure.
     lines_ : dict of list of Line2D
-        For each of ``train_loss``, ``valid_loss`` and ``valid_score`` that there is, a
-        line for each fit.
+        The lines of all fits, under ``train_loss``, ``valid_loss`` and
+        ``valid_score``.
 
     See Also
     --------
@@ -77,14 +191,14 @@ class TrainingCurveDisplay:
         *,
         ax: Axes | Sequence[Axes] | None = None,
     ) -> Self:
-        """Draw the training of estimators that have been fitted.
+        """Draw the losses and scores of fitted estimators.
 
         Parameters
         ----------
         estimator : estimator, sequence of estimators or dict
-            Fitted: one or several, as in :func:`training_history`.
+            One or several fitted estimators, as in :func:`training_history`.
         ax : Axes or sequence of Axes, default=None
-            What to draw on: one, which is divided, or two; None: a new figure.
+            Where to draw: two Axes, or one to be divided; None: a new figure.
 
         Returns
         -------
@@ -99,10 +213,10 @@ class TrainingCurveDisplay:
             If an estimator has no history of training.
         """
         require_extra("plots", f"{cls.__name__}.from_estimator")
-        probes = list_probes(estimator)
-        monitor = getattr(probes[0], "monitor_", None)
+        probes = find_probes(estimator)
+        monitor = getattr(next(iter(probes.values())), "monitor_", None)
         score_name = name_score(monitor) if isinstance(monitor, str) else None
-        return cls(training_history(probes), score_name=score_name).plot(ax=ax)
+        return cls(tabulate_history(probes), score_name=score_name).plot(ax=ax)
 
     def plot(self, ax: Axes | Sequence[Axes] | None = None) -> Self:
         """Draw losses and scores.
@@ -110,7 +224,7 @@ class TrainingCurveDisplay:
         Parameters
         ----------
         ax : Axes or sequence of Axes, default=None
-            What to draw on: one, which is divided, or two; None: a new figure.
+            Where to draw: two Axes, or one to be divided; None: a new figure.
 
         Returns
         -------
@@ -123,8 +237,8 @@ class TrainingCurveDisplay:
             If matplotlib is not installed.
         """
         has_scores = "valid_score" in self.history
-        caller = f"{type(self).__name__}.plot"
-        self.ax_ = make_axes(ax, 1 + has_scores, caller, height=4.0 + 2.0 * has_scores)
+        owner = f"{type(self).__name__}.plot"
+        self.ax_ = make_axes(ax, 1 + has_scores, owner, height=4.0 + 2.0 * has_scores)
         from matplotlib.ticker import MaxNLocator
 
         self.figure_ = self.ax_[0].get_figure()
@@ -156,7 +270,7 @@ class TrainingCurveDisplay:
                 history[column],
                 alpha=0.7,
                 linewidth=1.2,
-                # A line of one epoch is a point.
+                # A line of one epoch would not be visible.
                 marker="s" if len(history) == 1 else None,
                 markersize=7,
                 **(style if number == 0 else {**style, "label": None}),

@@ -1,9 +1,9 @@
-"""Activations → features.
+"""Features from activations.
 
 ``_aggregator``
     :class:`LayerAggregator`, the estimator.
 ``_npz``
-    Activations ⇄ ``.npz`` files: :func:`load_npz_features`, :func:`save_npz_features`.
+    Activations in files: :func:`load_npz_features` and :func:`save_npz_features`.
 """
 
 from plug_sklearn.features._aggregator import LayerAggregator
@@ -14,3 +14,6 @@ from plug_sklearn.features._npz import (
 )
 
 __all__ = ["LayerAggregator", "NpzFeatures", "load_npz_features", "save_npz_features"]
+
+# Files name a class by its module: this name stays when the private modules change.
+LayerAggregator.__module__ = __name__

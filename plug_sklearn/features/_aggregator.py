@@ -1,4 +1,4 @@
-"""Activations → features, as a scikit-learn transformer."""
+"""A scikit-learn transformer that turns activations into features."""
 
 import re
 from collections.abc import Sequence
@@ -12,22 +12,21 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import (
     _check_feature_names_in,
+    _check_n_features,
     check_is_fitted,
     validate_data,
 )
 
-from plug_sklearn._positions import resolve_positions
+from plug_sklearn._positions import PART_NAMES, resolve_positions
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.features._arrays import holds_single, to_array
+from plug_sklearn.features._tokens import is_ragged, map_ragged, read_ragged
 
 OWNER = "LayerAggregator"
 
-#: What the positions along axis 2 hold when all three parts are there.
-PART_NAMES = ("rs", "attn", "mlp")
-
 
 class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
-    """Activations → features: choose layers and parts, and join or pool them.
+    """Select layers and parts of activations, and concatenate or pool them.
 
     Parameters
     ----------
@@ -36,16 +35,20 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         They are positions among the layers that were read: with
         ``HFEmbeddingTransformer(layers=[10, 20])``, position 1 is layer 20.
     parts : "all", int, str or sequence of int or str, default="all"
-        Positions along axis 2; or names, where the activations hold three parts, in
-        the order ``"rs"``, ``"attn"``, ``"mlp"``.
+        Positions along axis 2, or names among ``part_names``.
     method : {"concat", "mean", "max", "stack"}, default="concat"
         ``"concat"`` joins all that is chosen, layer by layer, then part, then unit;
-        ``"mean"`` and ``"max"`` pool over layers; ``"stack"`` keeps four axes.
+        ``"mean"`` and ``"max"`` pool over layers; ``"stack"`` keeps all axes.
+    part_names : sequence of str, default=None
+        What axis 2 holds, in order, such as ``("rs_last", "rs_mean")`` where texts were
+        read with ``pooling=("last", "mean")``: an embedder's ``parts_``. None is
+        ``("rs", "attn", "mlp")`` for activations of three parts, and no names for
+        others.
 
     Attributes
     ----------
     layers_, parts_ : tuple of int
-        Positions chosen, counted from 0.
+        Selected positions, counted from 0.
     input_shape_ : tuple of int
         Shape of one sample: (n_layers, n_parts, hidden_size).
     n_features_in_ : int
@@ -55,7 +58,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
 
     See Also
     --------
-    HFEmbeddingTransformer : Gives activations.
+    HFEmbeddingTransformer : Computes activations.
 
     Examples
     --------
@@ -66,6 +69,11 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     array([[18., 19.]])
     >>> LayerAggregator(parts=["rs"], method="mean").fit_transform(activations)
     array([[ 9., 10.]])
+    >>> poolings = LayerAggregator(
+    ...     parts=["rs_mean"], part_names=("rs_last", "rs_mean")
+    ... )
+    >>> poolings.fit_transform(activations[:, :2, :2])
+    array([[2., 3., 8., 9.]])
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -77,10 +85,12 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         layers: str | int | Sequence[int] = "all",
         parts: str | int | Sequence[int | str] = "all",
         method: str = "concat",
+        part_names: Sequence[str] | None = None,
     ) -> None:
         self.layers = layers
         self.parts = parts
         self.method = method
+        self.part_names = part_names
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Resolve layers and parts against the shape of the activations.
@@ -89,7 +99,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         ----------
         X : array or tensor of shape (n_samples, n_layers, n_parts, hidden_size)
             Activations. Three axes are read as (n_samples, n_layers, hidden_size), two
-            as (n_samples, hidden_size).
+            as (n_samples, hidden_size). Or token activations: an array of dtype object,
+            or a list, of arrays of shape (n_tokens, n_layers, n_parts, hidden_size).
         y : None
             Ignored.
 
@@ -106,17 +117,19 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         """
         self._validate_params()
         activations = self._read_activations(X, reset=True)
-        self.input_shape_ = activations.shape[1:]
+        one = activations[0] if activations.dtype == object else activations
+        self.input_shape_ = one.shape[1:]
         n_layers, n_parts, _ = self.input_shape_
         self.layers_ = resolve_positions(
             self.layers, n_layers, parameter="layers", owner=OWNER
         )
+        self._list_part_names(n_parts)
         self.parts_ = resolve_positions(
             self._number_parts(n_parts), n_parts, parameter="parts", owner=OWNER
         )
         return self
 
-    def transform(self, X: ArrayLike) -> NDArray[np.floating]:
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Turn activations into features.
 
         Parameters
@@ -130,7 +143,9 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
             As ``X``; half precision becomes float32, and integers float64.
             (n_samples, n_layers * n_parts * hidden_size) with ``"concat"``,
             (n_samples, n_parts * hidden_size) with ``"mean"`` and ``"max"``,
-            (n_samples, n_layers, n_parts, hidden_size) with ``"stack"``.
+            (n_samples, n_layers, n_parts, hidden_size) with ``"stack"``. Of token
+            activations, an array of dtype object with one such array a text, of
+            n_tokens rows in place of n_samples.
 
         Raises
         ------
@@ -140,13 +155,23 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         check_is_fitted(self)
         self._validate_params()
         activations = self._read_activations(X, reset=False)
-        if activations.shape[1:] != self.input_shape_:
+        one = activations[0] if activations.dtype == object else activations
+        if one.shape[1:] != self.input_shape_:
             raise ValueError(
                 f"X given to {OWNER} must have samples of shape {self.input_shape_}, "
-                f"as in fit. Got {activations.shape[1:]} instead."
+                f"as in fit. Got {one.shape[1:]} instead."
             )
+        if activations.dtype == object:
+            self._refuse_frames("token activations", "X must be pooled")
+            return map_ragged(activations, self._aggregate)
         if self.method == "stack":
-            self._refuse_frames()
+            self._refuse_frames(
+                "'stack', which keeps four axes",
+                f"The 'method' parameter of {OWNER} must be 'concat', 'mean' or 'max'",
+            )
+        return self._aggregate(activations)
+
+    def _aggregate(self, activations: NDArray[np.floating]) -> NDArray[np.floating]:
         layers, parts = np.array(self.layers_), np.array(self.parts_)
         chosen = activations[:, layers[:, None], parts]
         if self.method == "stack":
@@ -197,7 +222,12 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _read_activations(self, X: ArrayLike, *, reset: bool) -> NDArray[np.floating]:
+    def _read_activations(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        if is_ragged(X):
+            ragged = read_ragged(list(X), OWNER)  # type: ignore[arg-type]  # told above
+            if reset:
+                _check_n_features(self, ragged[0], reset=True)
+            return ragged
         X = to_array(X)
         dtypes: list[type] = [np.float64, np.float32]
         if holds_single(X):
@@ -225,19 +255,35 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
             return parts
         names = [part for part in parts if isinstance(part, str)]
-        if names and n_parts != len(PART_NAMES):
+        known = self._list_part_names(n_parts)
+        if names and known is None:
             raise ValueError(
                 f"The 'parts' parameter of {OWNER} must be positions in "
                 f"[0, {n_parts}): parts have names only where all of {PART_NAMES} are "
-                f"there. Got {self.parts!r} instead."
+                f"there, or 'part_names' gives them. Got {self.parts!r} instead."
             )
-        unknown = [name for name in names if name not in PART_NAMES]
+        unknown = [name for name in names if name not in (known or ())]
         if unknown:
             raise ValueError(
                 f"The 'parts' parameter of {OWNER} must be positions in "
-                f"[0, {n_parts}) or names among {PART_NAMES}. Got {unknown} instead."
+                f"[0, {n_parts}) or names among {known}. Got {unknown} instead."
             )
-        return [PART_NAMES.index(p) if isinstance(p, str) else p for p in parts]
+        return [known.index(p) if known and isinstance(p, str) else p for p in parts]
+
+    def _list_part_names(self, n_parts: int) -> tuple[str, ...] | None:
+        """Give the names of the positions along axis 2, if they have any."""
+        names = self.part_names
+        if names is None:
+            return PART_NAMES if n_parts == len(PART_NAMES) else None
+        is_listed = isinstance(names, Sequence | np.ndarray)
+        is_named = is_listed and all(isinstance(name, str) for name in names)
+        if isinstance(names, str) or not is_named or len(set(names)) != n_parts:
+            raise ValueError(
+                f"The 'part_names' parameter of {OWNER} must be None or a sequence of "
+                f"{n_parts} distinct names, one for each position along axis 2 of X. "
+                f"Got {names!r} instead."
+            )
+        return tuple(map(str, names))
 
     def _name_units(self, input_features: ArrayLike | None) -> NDArray[np.object_]:
         n_layers, n_parts, hidden_size = self.input_shape_
@@ -253,7 +299,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
                     f"{np.prod(self.input_shape_)}. Got {len(given)} instead."
                 )
             return given
-        parts = PART_NAMES if n_parts == 3 else [f"P{part}" for part in range(n_parts)]
+        parts = self._list_part_names(n_parts)
+        parts = parts or tuple(f"P{part}" for part in range(n_parts))
         return np.array(
             [
                 f"L{layer}_{part}_{unit}"
@@ -264,11 +311,9 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
             dtype=object,
         )
 
-    def _refuse_frames(self) -> None:
+    def _refuse_frames(self, found: str, expected: str) -> None:
         container = _get_output_config("transform", self)["dense"]
         if container != "default":
             raise ValueError(
-                f"The 'method' parameter of {OWNER} must be 'concat', 'mean' or 'max' "
-                f"where output is a {container} frame. Got 'stack' instead, which "
-                "keeps four axes."
+                f"{expected} where output is a {container} frame. Got {found} instead."
             )

@@ -1,4 +1,4 @@
-"""Activations of any library → what numpy and scikit-learn read without a loss."""
+"""Activations of any library as arrays of numpy, without a loss of precision."""
 
 import sys
 from typing import Any
@@ -7,18 +7,9 @@ import numpy as np
 
 
 def to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
-    """Turn a torch tensor, or a list of tensors or arrays, into one array.
+    """Convert a torch tensor, or a list of tensors or arrays, to one array.
 
-    Parameters
-    ----------
-    X : array-like
-        Activations.
-
-    Returns
-    -------
-    array-like
-        Arrays and frames as they are; of a tensor, an array of its dtype, or of float32
-        where numpy has none.
+    Tensors of dtypes that numpy lacks become float32. Others are returned as they are.
     """
     if _is_tensor(X):
         tensor = X.detach().cpu()
@@ -31,18 +22,7 @@ def to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
 
 
 def holds_single(X: Any) -> bool:  # noqa: ANN401 - as above
-    """Tell whether float32 holds all values: floats of 32 bits or fewer.
-
-    Parameters
-    ----------
-    X : array-like
-        Array or frame.
-
-    Returns
-    -------
-    bool
-        False where its dtype is not known.
-    """
+    """Tell whether values are floats of up to 32 bits, which float32 can hold."""
     # The columns of a frame have dtypes of their own; numpy finds a common one.
     dtype = np.asarray(X[:0]).dtype if hasattr(X, "columns") else None
     dtype = getattr(X, "dtype", None) if dtype is None else dtype
@@ -50,6 +30,6 @@ def holds_single(X: Any) -> bool:  # noqa: ANN401 - as above
 
 
 def _is_tensor(X: Any) -> bool:  # noqa: ANN401 - as above
-    # Importing torch takes seconds. Whoever passes a tensor has imported it.
+    # Importing torch takes seconds. Whoever passes a tensor has already imported it.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(X, torch.Tensor)

@@ -1,31 +1,42 @@
-"""Activations and what their axes hold ⇄ ``.npz`` files, pingkit's among them."""
+"""Activations in ``.npz`` files, those of pingkit among them."""
 
 import os
 from collections.abc import Sequence
 from math import prod
 from operator import index
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from uuid import uuid4
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
-from plug_sklearn.features._npz_members import open_archive, read_header, read_member
-
+#: Names of the arrays in a file.
 _KEYS = ("data", "columns", "parts", "layers", "hidden_size")
+_METHODS = {ZIP_STORED, ZIP_DEFLATED}
+_MAGIC = b"PK\x03\x04"
+#: Largest ratio of unpacked to packed size, except for small files: activations hardly
+#: compress.
+_MOST_UNPACKED = 200
+_ALWAYS_UNPACKED = 2**26
+
+_READ_HEADER = {
+    (1, 0): npy.read_array_header_1_0,
+    (2, 0): npy.read_array_header_2_0,
+}
 
 
 class NpzFeatures(NamedTuple):
-    """Activations, and what their axes hold.
+    """Activations with the names of their samples, layers and parts.
 
     Parameters
     ----------
     activations : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
-        What :class:`LayerAggregator` reads.
+        Activations, as :class:`LayerAggregator` takes them.
     ids : ndarray of shape (n,)
-        Name of each sample.
+        Names of the samples.
     layers : tuple of int
         Layers along axis 1.
     parts : tuple of str
@@ -46,31 +57,31 @@ def load_npz_features(
     Parameters
     ----------
     path : str or Path
-        Of the ``.npz`` file.
+        Path of the ``.npz`` file.
     allow_pickle : bool, default=False
-        Read the ids as a pickle, which can run code: pingkit writes them so. For files
-        whose origin you trust.
+        Whether to read ids that are a pickle, as pingkit writes them. A pickle can run
+        code: only for files whose origin you trust.
 
     Returns
     -------
     NpzFeatures
-        Activations, ids, layers and parts. In the file a sample is a column, part by
-        part, then layer, then unit; here it is layer by layer, then part, then unit.
+        Activations, ids, layers and parts. In the file, a sample is a column, ordered
+        by part, layer and unit; here, the axes are layers, parts and units.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is of another kind or damaged; has pickled ids, and
-        ``allow_pickle`` is False; or would unpack to more than 64 MiB and 200 times its
-        own size.
+        If the file is of another kind or damaged; if it has pickled ids and
+        ``allow_pickle`` is False; or if it would unpack to more than 64 MiB and 200
+        times its own size.
 
     See Also
     --------
-    save_npz_features : Writes them.
+    save_npz_features : Writes such files.
     LayerAggregator : With ``set_output(transform="pandas")``, turns activations into
-        a frame, which writes CSV files.
+        a frame.
 
     Examples
     --------
@@ -88,11 +99,11 @@ def load_npz_features(
     """
     path = Path(path)
     try:
-        with path.open("rb") as stream, open_archive(stream, _KEYS) as archive:
+        with path.open("rb") as stream, _open_archive(stream, _KEYS) as archive:
             return _read(archive, allow_pickle)
     except FileNotFoundError:
         raise
-    except Exception as error:  # damaged bytes raise what zipfile, zlib and numpy do
+    except Exception as error:  # damaged files raise errors of many kinds
         why = str(error).removesuffix(".")
         raise ValueError(f"{path} cannot be loaded as features: {why}.") from error
 
@@ -105,14 +116,14 @@ def save_npz_features(
     parts: Sequence[str],
     ids: ArrayLike | None = None,
 ) -> Path:
-    """Save activations in the layout of pingkit's files, without any pickle.
+    """Save activations in the layout of pingkit's files, without a pickle.
 
     Parameters
     ----------
     path : str or Path
-        Of the file; ``.npz`` is added where it is missing. Folders are made.
+        Path of the file; ``.npz`` is added if it is missing. Folders are made.
     activations : array-like of shape (n, n_layers, n_parts, hidden_size)
-        Become float32.
+        Activations, which are saved as float32.
     layers : sequence of int
         Layers along axis 1.
     parts : sequence of str
@@ -123,17 +134,17 @@ def save_npz_features(
     Returns
     -------
     Path
-        Of the file.
+        Path of the file.
 
     Raises
     ------
     ValueError
-        If there are not as many ids, layers and parts as the axes are long, or layers
-        are no integers.
+        If the numbers of ids, layers and parts do not match the axes, or if layers are
+        not integers.
 
     See Also
     --------
-    load_npz_features : Reads them, and has an example.
+    load_npz_features : Reads such files.
 
     Examples
     --------
@@ -191,17 +202,17 @@ def _read_layers(layers: Sequence[int]) -> NDArray[np.int64]:
 
 def _read(archive: ZipFile, allow_pickle: bool) -> NpzFeatures:
     axes, (n_rows, n_ids) = _check_headers(archive, allow_pickle)
-    shape = (*axes, int(read_member(archive, "hidden_size")[0]))
+    shape = (*axes, int(_read_member(archive, "hidden_size")[0]))
     if shape[2] < 0 or n_rows != prod(shape):
         raise ValueError(
             f"its data must have a row for each of {shape} parts, layers and units. "
             f"Got {n_rows} rows instead"
         )
-    layers, parts = read_member(archive, "layers"), read_member(archive, "parts")
-    ids = read_member(archive, "columns", allow_pickle=allow_pickle)
+    layers, parts = _read_member(archive, "layers"), _read_member(archive, "parts")
+    ids = _read_member(archive, "columns", allow_pickle=allow_pickle)
     if ids.shape != (n_ids,):
         raise ValueError(f"its columns must be {n_ids} ids. Got {ids.shape} instead")
-    by_part = read_member(archive, "data").T.reshape(n_ids, *shape)
+    by_part = _read_member(archive, "data").T.reshape(n_ids, *shape)
     return NpzFeatures(
         np.ascontiguousarray(by_part.transpose(0, 2, 1, 3)),
         ids,
@@ -213,11 +224,11 @@ def _read(archive: ZipFile, allow_pickle: bool) -> NpzFeatures:
 def _check_headers(
     archive: ZipFile, allow_pickle: bool
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Check what all arrays are before any is read.
+    """Check the shapes and types of all arrays before any is read.
 
-    Gives the numbers of parts and layers, and the shape of the data.
+    Returns the numbers of parts and layers, and the shape of the data.
     """
-    headers = {key: read_header(archive, key) for key in _KEYS}
+    headers = {key: _read_header(archive, key) for key in _KEYS}
     names = [headers[key] for key in ("layers", "parts", "hidden_size")]
     kinds = "".join(header.dtype.kind for header in names)
     axes_named = all(len(header.shape) == 1 for header in names)
@@ -242,3 +253,68 @@ def _check_headers(
         )
     n_layers, n_parts = names[0].shape[0], names[1].shape[0]
     return (n_parts, n_layers), (data.shape[0], data.shape[1])
+
+
+class _Header(NamedTuple):
+    """Shape and dtype of an array, as its header says. Objects are a pickle."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _open_archive(stream: BinaryIO, keys: tuple[str, ...]) -> ZipFile:
+    """Open a ``.npz`` file after a check of how large its arrays would be.
+
+    Raises a ValueError if it is no such file, lacks one of the arrays ``keys``, or if
+    these would be far larger than the file.
+    """
+    if stream.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("it is no npz file")
+    n_bytes = stream.seek(0, 2)
+    archive = ZipFile(stream)
+    members = {info.filename: info.file_size for info in archive.infolist()}
+    # zipfile reads other methods without a limit on memory. numpy writes none of them.
+    if {info.compress_type for info in archive.infolist()} - _METHODS:
+        raise ValueError("it is compressed by a method that numpy does not use")
+    if {f"{key}.npy" for key in keys} - set(members):
+        raise ValueError(f"it must hold {', '.join(keys)}")
+    # zipfile reads no more of a member than the size that the archive states.
+    unpacked = sum(members[f"{key}.npy"] for key in keys)
+    most = max(_ALWAYS_UNPACKED, _MOST_UNPACKED * n_bytes)
+    if unpacked > most:
+        raise ValueError(
+            f"its {n_bytes} bytes would unpack to {unpacked}, where at most {most} are "
+            "taken"
+        )
+    return archive
+
+
+def _read_header(archive: ZipFile, key: str) -> _Header:
+    """Read the header of an array.
+
+    Raises a ValueError if the array is longer or shorter than its header says.
+    """
+    with archive.open(f"{key}.npy") as member:
+        version = npy.read_magic(member)
+        if version not in _READ_HEADER:
+            raise ValueError(f"its {key} has a header of an unknown version {version}")
+        shape, _, dtype = _READ_HEADER[version](member)
+        n_left = archive.getinfo(f"{key}.npy").file_size - member.tell()
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its {key} has the shape {shape}")
+    # The header does not state the length of a pickle.
+    if not dtype.hasobject and n_left != dtype.itemsize * prod(shape):
+        raise ValueError(f"its {key} is not as long as {shape} of {dtype} are")
+    return _Header(shape, dtype)
+
+
+def _read_member(
+    archive: ZipFile, key: str, *, allow_pickle: bool = False
+) -> NDArray[Any]:
+    """Read an array whose header has been checked."""
+    with archive.open(f"{key}.npy") as member:
+        array: NDArray[Any] = npy.read_array(member, allow_pickle=allow_pickle)
+        # zipfile compares the checksum at the end.
+        if member.read(1):
+            raise ValueError(f"its {key} is longer than its header says")
+    return array

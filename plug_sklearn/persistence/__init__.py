@@ -1,21 +1,26 @@
-"""Fitted estimators ⇄ files that are safe to load.
+"""Fitted estimators in files that are safe to load.
 
 ``_artifacts``
     :func:`save_artifacts` and :func:`load_artifacts`.
-``_describing``, ``_restoring``
-    Estimators → records and tensors, and back.
-``_schema``
-    What the JSON may say; with ``_parameters`` and ``_labels`` for its values.
-``_tensors``, ``_files``
-    The two files: checked before they are used, and written whole.
+``_schema``, ``_tables``
+    The JSON; for each class of estimator, its keys, and how to save and restore it.
+``_values``
+    Hyperparameters and labels as plain values of JSON.
+``_files``
+    The two files: strict JSON, checked tensors, atomic writes.
 ``_pingkit``
-    Files of pingkit → estimators.
-``_skops``
-    The types that skops is to trust.
+    Reading of pingkit's files.
 """
 
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn.persistence._artifacts import load_artifacts, save_artifacts
-from plug_sklearn.persistence._skops import SKOPS_TRUSTED
+
+#: Types for the ``trusted`` parameter of ``skops.io.load``. A probe needs its own class
+#: alone, since it stores its network as numbers and arrays.
+SKOPS_TRUSTED = (
+    "plug_sklearn.classifiers.PlugCNNClassifier",
+    "plug_sklearn.classifiers.PlugMLPClassifier",
+    "plug_sklearn.features.LayerAggregator",
+)
 
 __all__ = ["SKOPS_TRUSTED", "ProvenanceWarning", "load_artifacts", "save_artifacts"]

@@ -1,4 +1,4 @@
-"""Fitted estimators ⇄ two files that are safe to load: safetensors and JSON."""
+"""Fitted estimators in files that are safe to load: safetensors and JSON."""
 
 import json
 import os
@@ -9,12 +9,20 @@ from sklearn.base import BaseEstimator
 
 from plug_sklearn._devices import check_device
 from plug_sklearn._provenance import list_versions
-from plug_sklearn.persistence._describing import describe_estimator
-from plug_sklearn.persistence._files import name_file, naming, read_json, write_file
+from plug_sklearn.persistence._files import (
+    name_file,
+    naming,
+    read_json,
+    read_tensors,
+    write_file,
+    write_tensors,
+)
 from plug_sklearn.persistence._pingkit import load_pingkit
-from plug_sklearn.persistence._restoring import expect_tensors, restore_estimator
-from plug_sklearn.persistence._schema import FORMAT, validate_artifact
-from plug_sklearn.persistence._tensors import read_tensors, write_tensors
+from plug_sklearn.persistence._schema import (
+    FORMAT,
+    describe_estimator,
+    validate_artifact,
+)
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -22,17 +30,17 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 def save_artifacts(
     estimator: BaseEstimator, path: str | os.PathLike[str]
 ) -> tuple[Path, Path]:
-    """Save a fitted estimator as tensors and JSON, which no one needs to trust.
+    """Save a fitted estimator as tensors and JSON, which are safe to load.
 
-    Not saved are ``history_``, and where and how an estimator runs: ``device``,
-    ``n_jobs``, ``store`` and ``verbose``, and a pipeline's ``memory``. Callbacks and
-    scorers are code: an estimator that holds some is not saved until
-    ``set_params(callbacks=None)`` takes them off.
+    ``history_`` is not saved, nor are the parameters of where and how an estimator
+    runs: ``device``, ``n_jobs``, ``store`` and ``verbose``, and a pipeline's
+    ``memory``. Callbacks and scorers are code: to save an estimator that holds some,
+    remove them first, by ``set_params(callbacks=None)``.
 
     Parameters
     ----------
     estimator : BaseEstimator
-        Fitted: :class:`PlugMLPClassifier`, :class:`PlugCNNClassifier`,
+        A fitted :class:`PlugMLPClassifier`, :class:`PlugCNNClassifier`,
         :class:`LayerAggregator`, :class:`HFEmbeddingTransformer`, scikit-learn's
         ``StandardScaler``, or a ``Pipeline`` of them.
     path : str or Path
@@ -50,8 +58,8 @@ def save_artifacts(
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If it, or a step, is of another class; if a hyperparameter is no plain value; or
-        if it would let the file run code when it is used.
+        If the estimator, or a step, is of another class; or if a hyperparameter is not
+        a plain value, or would let the file run code when it is used.
 
     See Also
     --------
@@ -75,22 +83,21 @@ def save_artifacts(
     tensors_path, description = (
         name_file(path, suffix) for suffix in (".safetensors", ".json")
     )
-    record, arrays = describe_estimator(estimator)
+    values, arrays = describe_estimator(estimator)
     tensors = write_tensors(arrays)
     artifact = {
         "format": FORMAT,
         "versions": dict(list_versions()),
-        "sha256": _digest(tensors, record),
-        "estimator": record,
+        "sha256": _digest(tensors, values),
+        "estimator": values,
     }
     try:
-        # What cannot be read is not written.
-        checked = validate_artifact(artifact).estimator
-        read = read_tensors(tensors, expect_tensors(checked))
-        restore_estimator(checked, read, "cpu")
+        # Files that could not be read are not written.
+        table = validate_artifact(artifact).estimator
+        table.restore(read_tensors(tensors, table.expect_tensors()), "cpu")
     except ValueError as error:
         raise ValueError(f"The 'estimator' given to save_artifacts: {error}.") from None
-    # The JSON comes last: until it does, its checksum tells that the two do not match.
+    # The JSON comes last: until then, its checksum shows that the files do not match.
     write_file(tensors_path, tensors)
     text = json.dumps(artifact, indent=1, allow_nan=False)
     write_file(description, f"{text}\n".encode())
@@ -100,35 +107,35 @@ def save_artifacts(
 def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEstimator:
     """Load a fitted estimator from files that :func:`save_artifacts` wrote.
 
-    Nothing in the files can run code: the JSON is checked against a closed schema, the
-    tensors against the shapes that it names, and both against a checksum. Files of
-    pingkit, a ``.pt`` beside its JSON, are read too: as long as they hold tensors
-    alone, of its own MLP or CNN.
+    Untrusted files cannot run code: the JSON is checked against a strict schema, the
+    tensors against the shapes in the JSON, and both against a checksum. Files of
+    pingkit, a ``.pt`` beside its JSON, are read too if they hold only the tensors of
+    its own MLP or CNN.
 
     Parameters
     ----------
     path : str or Path
         Path of both files, with or without the suffix of one.
     device : str, default="cpu"
-        The ``device`` parameter of what is loaded: ``"auto"``, ``"cpu"``, ``"cuda"``.
+        The ``device`` parameter of the estimator, such as ``"auto"`` or ``"cuda"``.
 
     Returns
     -------
     BaseEstimator
-        Fitted, with equal probabilities. It has no ``history_``; hyperparameters that
-        were arrays or tuples are lists.
+        The fitted estimator, which predicts the same probabilities. It has no
+        ``history_``, and its hyperparameters have lists in place of arrays and tuples.
 
     Raises
     ------
     FileNotFoundError
         If there is no such pair of files.
     ValueError
-        If a file is of another format, incomplete, changed, or says what it may not;
-        or if torch knows no such device.
+        If a file is of another format, incomplete or changed, or if it holds a value
+        that is not allowed; or if torch knows no such device.
 
     See Also
     --------
-    save_artifacts : Writes them, and has an example.
+    save_artifacts : Writes the files.
 
     Examples
     --------
@@ -149,13 +156,13 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
         if weights.suffix != ".safetensors":
             return load_pingkit(found, weights, device)
         artifact = validate_artifact(found)
-        expected = expect_tensors(artifact.estimator)
+        expected = artifact.estimator.expect_tensors()
     with naming(weights):
         data = weights.read_bytes()
         tensors = read_tensors(data, expected)
     with naming(description):
-        estimator = restore_estimator(artifact.estimator, tensors, device)
-        # Last: what is wrong with a value tells more than that it was changed.
+        estimator = artifact.estimator.restore(tensors, device)
+        # The checksum comes last, since errors of single values are more helpful.
         if _digest(data, found["estimator"]) != artifact.sha256:
             raise ValueError(
                 f"it or {weights.name} is not what was saved: their checksum differs"
@@ -163,7 +170,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     return estimator
 
 
-def _digest(tensors: bytes, record: object) -> str:
-    """Digest all that decides predictions: a digit of the JSON as well as a weight."""
-    text = json.dumps(record, sort_keys=True)
+def _digest(tensors: bytes, values: object) -> str:
+    """Compute the checksum of the tensors and of the table of the estimator."""
+    text = json.dumps(values, sort_keys=True)
     return sha256(tensors + text.encode()).hexdigest()

@@ -1,26 +1,33 @@
-"""The files of an artifact: their names, JSON that is only data, and whole writes."""
+"""The two files of an artifact: names, strict JSON, tensors, and atomic writes."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-SUFFIXES = (".safetensors", ".json", ".pt", ".pth")
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
 
-# A file may hold anything; a message that quotes it is to be read.
-_MOST_SAID = 1000
+Arrays = dict[str, NDArray[Any]]
+
+SUFFIXES = (".safetensors", ".json", ".pt", ".pth")
+_TYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
+#: Characters of a message that quotes a file, which may hold anything.
+_LONGEST_MESSAGE = 1000
 
 
 class Refusal(ValueError):
-    """A file that is not loaded; names it and says why."""
+    """The error of a file that is not loaded, with its name and the reason."""
 
 
 def name_file(path: str | os.PathLike[str], suffix: str) -> Path:
-    """Name a file of the artifact at ``path``, which may end in a suffix of one."""
+    """Return the path of a file of an artifact, whose path may end in any suffix."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(
             "The 'path' of an artifact must be a str or a Path. Got "
@@ -38,21 +45,21 @@ def name_file(path: str | os.PathLike[str], suffix: str) -> Path:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Begin the message of a ValueError with the file that it is about."""
+    """Add the name of a file to the message of a ValueError about its content."""
     try:
         yield
     except Refusal:
         raise
     except ValueError as error:
         why = str(error).removesuffix(".")
-        if len(why) > _MOST_SAID:
-            half = _MOST_SAID // 2
+        if len(why) > _LONGEST_MESSAGE:
+            half = _LONGEST_MESSAGE // 2
             why = f"{why[:half]} ... {why[-half:]}"
         raise Refusal(f"{path} cannot be loaded: {why}.") from error
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment the old one or the new one is whole."""
+    """Replace a file atomically: at any moment, the old or the new one is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f"{path.name}.{uuid4().hex}")
     try:
@@ -69,11 +76,8 @@ def write_file(path: Path, data: bytes) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
-    Raises
-    ------
-    ValueError
-        If it is none; or has a key twice, a number that is not finite, or is nested
-        beyond reason.
+    Raises a ValueError if it is none, has a key twice, holds a number that is not
+    finite, or is nested too deeply.
     """
     try:
         found = json.loads(
@@ -97,7 +101,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"it holds {name}, which is no JSON")
+    raise ValueError(f"it holds {name}, which is not JSON")
 
 
 def _parse_float(text: str) -> float:
@@ -105,3 +109,57 @@ def _parse_float(text: str) -> float:
     if not isfinite(value):
         raise ValueError(f"it holds the number {text}, which is too large")
     return value
+
+
+class Expected(NamedTuple):
+    """Shape and dtype that a tensor must have."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+def write_tensors(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the bytes of a safetensors file."""
+    # ascontiguousarray would add an axis to an array without any.
+    contiguous = {name: np.array(array, order="C") for name, array in arrays.items()}
+    return safetensors.numpy.save(contiguous)
+
+
+def read_tensors(data: bytes, expected: Mapping[str, Expected]) -> Arrays:
+    """Read copies of exactly the expected arrays from the bytes of a safetensors file.
+
+    Raises a ValueError if the bytes are no such file; if a tensor is missing, unknown
+    or of another shape or dtype; or if a value is not finite.
+    """
+    try:
+        found = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]  # safetensors leaves it untyped
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"it is no complete safetensors file ({error})") from None
+    for what, names in (
+        ("lacks", set(expected) - set(found)),
+        ("has unknown", set(found) - set(expected)),
+    ):
+        if names:
+            raise ValueError(f"it {what} tensors: {sorted(names)}")
+    for name, must_be in expected.items():
+        shape, kind = tuple(found[name]["shape"]), found[name]["dtype"]
+        if (shape, kind) != (must_be.shape, _TYPES[must_be.dtype]):
+            raise ValueError(
+                f"its tensor {name!r} must be {must_be.shape} of {must_be.dtype}, as "
+                f"the JSON has it. Got {shape} of {kind} instead"
+            )
+    arrays = {
+        name: np.frombuffer(found[name]["data"], must_be.dtype).reshape(must_be.shape)
+        for name, must_be in expected.items()
+    }
+    check_values(arrays)
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def check_values(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise a ValueError if a value is not finite, or a variance is negative."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"its tensor {name!r} must be finite")
+        if name.endswith("var") and (array < 0).any():
+            raise ValueError(f"its tensor {name!r} must be variances, 0 or more")

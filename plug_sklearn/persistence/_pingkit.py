@@ -1,4 +1,4 @@
-"""Files of pingkit, a state dict beside JSON → fitted estimators."""
+"""Reading of pingkit's files, a state dict beside JSON."""
 
 import pickle
 import zipfile
@@ -12,24 +12,22 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 import plug_sklearn
-from plug_sklearn.classifiers._sizing import size_cnn, size_mlp
-from plug_sklearn.persistence._files import naming
-from plug_sklearn.persistence._restoring import expect_weights
-from plug_sklearn.persistence._schema import Probability, Size, explain_validation
-from plug_sklearn.persistence._tensors import Arrays, Expected, check_values
+from plug_sklearn.persistence._files import Arrays, Expected, check_values, naming
+from plug_sklearn.persistence._schema import explain_validation
+from plug_sklearn.persistence._tables import Probability, Size, expect_weights
 
 Ratio = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class _Description(BaseModel):
-    # Its users may add keys of their own, which mean nothing here.
+    # Users may have added keys of their own, which are ignored.
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
     num_classes: Annotated[int, Field(ge=2, le=2**40)] = 2
     n_examples: Size | None = None
     target_ratio: Ratio = 5.0
     p_drop: Probability = 0.3
-    # The MLP's own default is 128, but this is what its files mean without the key.
+    # What pingkit assumes for files without this key: its MLP's own default is 128.
     width_cap: Size = 64
 
 
@@ -53,7 +51,7 @@ _READER: TypeAdapter[_MLP | _CNN] = TypeAdapter(
 
 _OF_CUSTOM_MODELS = ("factory_", "custom_model", "source")
 
-#: What is here named as it is there, of one network.
+#: Names of blocks of the networks here, with pingkit's names.
 _MLP_BLOCKS = {
     "entry.0": "fc1",
     "entry.1": "fc2",
@@ -62,15 +60,8 @@ _MLP_BLOCKS = {
     "head": "out.0",
     "output": "out.1",
 }
-#: Blocks that here have an axis for members, and inputs before outputs.
+#: Blocks whose weights here have an axis for members, and inputs before outputs.
 _LINEAR = ("entry.", "residual.", "head.", "output.")
-#: What the networks of here can do beyond it.
-_PLAIN = {
-    "n_members": 1,
-    "linear_path": False,
-    "input_dropout": 0.0,
-    "n_kept": None,
-}
 _CNN_BLOCKS = {
     "norm": "encoder.layer_norm",
     "encoder": "encoder.backbone",
@@ -80,27 +71,11 @@ _CNN_BLOCKS = {
 
 
 def load_pingkit(found: dict[str, Any], weights: Path, device: str) -> BaseEstimator:
-    """Make a fitted estimator of pingkit's files.
+    """Make a fitted estimator from pingkit's files.
 
-    Parameters
-    ----------
-    found : dict
-        What the JSON holds.
-    weights : Path
-        The ``.pt`` or ``.pth``.
-    device : str
-        The estimator's ``device``.
-
-    Returns
-    -------
-    PlugMLPClassifier or PlugCNNClassifier
-        Of one plain network and classes 0, 1, ...; it takes the flat features that
-        pingkit's takes, in their order.
-
-    Raises
-    ------
-    ValueError
-        If the JSON is of a custom model, or the weights are not those it describes.
+    It has one plain network and the classes 0, 1 and so on, and takes the same flat
+    features as pingkit's. Raises a ValueError if the JSON describes a custom model, or
+    the weights do not match the JSON.
     """
     foreign = sorted(key for key in found if key.startswith(_OF_CUSTOM_MODELS))
     if found.get("model_type") == "custom" or foreign:
@@ -113,14 +88,23 @@ def load_pingkit(found: dict[str, Any], weights: Path, device: str) -> BaseEstim
     except ValidationError as error:
         raise ValueError(explain_validation(error)) from None
     if isinstance(description, _MLP):
-        classifier, sizes = _describe_mlp(description)
-        blocks = _MLP_BLOCKS
+        classifier, blocks = _make_mlp(description), _MLP_BLOCKS
     else:
-        classifier, sizes = _describe_cnn(description)
-        blocks = _CNN_BLOCKS
-    classifier.set_params(dropout=description.p_drop, device=device)
+        classifier, blocks = _make_cnn(description), _CNN_BLOCKS
+    classifier.set_params(
+        target_ratio=description.target_ratio,
+        width_cap=description.width_cap,
+        dropout=description.p_drop,
+        n_members=1,
+        linear_path=False,
+        input_dropout=0.0,
+        calibrate=False,
+        device=device,
+    )
     classifier._validate_params()
-    sizes |= {"n_classes": description.num_classes, "dropout": description.p_drop}
+    # A range has a length and takes no memory, whatever number the JSON holds.
+    classifier.classes_ = range(description.num_classes)
+    sizes = classifier._size_network(description.n_examples)
     expected = expect_weights(classifier._network, sizes)
     with naming(weights):
         arrays = _arrange(_read_state(weights), expected, blocks)
@@ -131,29 +115,14 @@ def load_pingkit(found: dict[str, Any], weights: Path, device: str) -> BaseEstim
     return classifier
 
 
-def _describe_mlp(description: _MLP) -> tuple[Any, dict[str, Any]]:
-    classifier = plug_sklearn.PlugMLPClassifier(
-        target_ratio=description.target_ratio,
-        width_cap=description.width_cap,
-        n_members=1,
-        linear_path=False,
-        input_dropout=0.0,
-        lr=0.002,
-        weight_decay=0.01,
-        calibrate=False,
-    )
-    n_features = description.input_dim
-    widths = size_mlp(
-        description.n_examples,
-        n_features,
-        target_ratio=description.target_ratio,
-        width_cap=description.width_cap,
-    )
-    classifier.input_shape_, classifier.n_features_in_ = (n_features,), n_features
-    return classifier, {"n_features": n_features, **_PLAIN, **vars(widths)}
+def _make_mlp(description: _MLP) -> Any:  # noqa: ANN401 - an untyped class
+    classifier = plug_sklearn.PlugMLPClassifier(lr=0.002, weight_decay=0.01)
+    classifier.n_features_in_ = description.input_dim
+    classifier.input_shape_ = (description.input_dim,)
+    return classifier
 
 
-def _describe_cnn(description: _CNN) -> tuple[Any, dict[str, Any]]:
+def _make_cnn(description: _CNN) -> Any:  # noqa: ANN401 - an untyped class
     n_layers, n_parts = (
         axis if isinstance(axis, int) else len(axis)
         for axis in (description.layers, description.parts)
@@ -161,38 +130,18 @@ def _describe_cnn(description: _CNN) -> tuple[Any, dict[str, Any]]:
     classifier = plug_sklearn.PlugCNNClassifier(
         n_layers=n_layers,
         n_parts=n_parts,
-        target_ratio=description.target_ratio,
-        width_cap=description.width_cap,
         proj_mult=description.proj_mult,
         conv_over="units",
-        n_members=1,
-        linear_path=False,
-        input_dropout=0.0,
         contrastive_weight=0.1,
         patience=20,
-        calibrate=False,
     )
-    widths = size_cnn(
-        description.n_examples,
-        target_ratio=description.target_ratio,
-        width_cap=description.width_cap,
-        proj_mult=description.proj_mult,
-    )
-    n_features = n_layers * n_parts * description.hidden_size
-    classifier.input_shape_, classifier.n_features_in_ = (n_features,), n_features
-    geometry = {
-        "n_layers": n_layers,
-        "n_parts": n_parts,
-        "hidden_size": description.hidden_size,
-        "conv_over": "units",
-        "normalise": True,
-        "affine": True,
-    }
-    return classifier, {**geometry, **_PLAIN, **vars(widths)}
+    classifier.n_features_in_ = n_layers * n_parts * description.hidden_size
+    classifier.input_shape_ = (classifier.n_features_in_,)
+    return classifier
 
 
 def _read_state(weights: Path) -> dict[str, Tensor]:
-    """Read a state dict, of whole tensors on the CPU."""
+    """Read a state dict of plain tensors on the CPU."""
     try:
         _check_sums(weights)
         state: dict[str, Tensor] = torch.load(
@@ -202,14 +151,14 @@ def _read_state(weights: Path) -> dict[str, Tensor]:
         raise ValueError(
             "it is no file of tensors alone, and a pickle of more could run code"
         ) from None
-    except Exception as error:  # torch raises what its readers happen to meet
+    except Exception as error:  # torch raises errors of many kinds
         raise ValueError(f"it is no whole file of torch ({error})") from None
     whole = isinstance(state, dict) and all(
         isinstance(name, str)
         and isinstance(value, Tensor)
         and value.layout == torch.strided
         and value.device.type == "cpu"
-        # Otherwise a few bytes could claim to be a large tensor.
+        # A few bytes could otherwise be expanded to a large tensor.
         and value.is_contiguous()
         for name, value in state.items()
     )
@@ -219,9 +168,9 @@ def _read_state(weights: Path) -> dict[str, Tensor]:
 
 
 def _check_sums(weights: Path) -> None:
-    """Refuse a file with a changed byte, or one that unpacks to more than it is.
+    """Refuse a file with a changed byte, or that unpacks to more than its own size.
 
-    torch writes members as they are, and reads compressed ones too.
+    torch does not compress files, but reads compressed ones.
     """
     if zipfile.is_zipfile(weights):
         with zipfile.ZipFile(weights) as members:
@@ -236,7 +185,7 @@ def _check_sums(weights: Path) -> None:
 def _arrange(
     state: dict[str, Tensor], expected: dict[str, Expected], blocks: dict[str, str]
 ) -> Arrays:
-    """Give the weights the names and shapes that they have here."""
+    """Return the weights with the names and shapes that they have here."""
     arrays: Arrays = {}
     names = {
         name: name.replace(ours, theirs, 1)
@@ -258,7 +207,7 @@ def _arrange(
             )
         arrays[name] = value.T[None] if is_linear else value
     check_values(arrays)
-    # What the plain networks do not have, as it is before it is learnt.
+    # Weights that plain networks do not have get their initial values.
     for name in set(expected) - set(names):
         fill = np.zeros if name.endswith("mean") else np.ones
         arrays[name] = fill(expected[name].shape, dtype=np.float32)

@@ -1,196 +1,138 @@
-"""What the JSON of an artifact may say: a closed set of names, numbers and lists.
-
-A file is described by pydantic models that forbid unknown keys and convert nothing.
-None of them holds the path of a class or source code.
-"""
+"""The JSON of an artifact: one estimator, or a pipeline of several."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
-#: Raised by a release that writes anything differently.
+import plug_sklearn
+from plug_sklearn.persistence._files import Arrays, Expected
+from plug_sklearn.persistence._tables import (
+    TABLES,
+    AggregatorTable,
+    CNNTable,
+    Described,
+    EmbedderTable,
+    MLPTable,
+    ScalerTable,
+    Table,
+)
+from plug_sklearn.persistence._values import describe_parameters, to_plain
+
+#: Changes with every release that writes anything differently.
 FORMAT = 1
 
-Size = Annotated[int, Field(ge=1, le=2**40)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Position = Annotated[int, Field(ge=0)]
-Output = Literal["default", "pandas", "polars"]
-# Plain values of any kind: scikit-learn's constraints say which ones they may be.
-Parameters = dict[str, Any]
+
+EstimatorTable = MLPTable | CNNTable | AggregatorTable | EmbedderTable | ScalerTable
 
 
-class Record(BaseModel):
-    """A JSON object with the keys below and no other."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, frozen=True
-    )
-
-
-class Labels(Record):
-    """Classes: their dtype as numpy names it, ``"str"`` for strings of any length."""
-
-    dtype: str
-    values: list[bool | int | float | str] = Field(min_length=2)
-
-
-class MLPSizes(Record):
-    """The parameters of an ``MLPNetwork``."""
-
-    n_features: Size
-    n_classes: Size
-    first: Size
-    second: Size
-    last: Size
-    dropout: Probability
-    n_members: Size
-    linear_path: bool
-    input_dropout: Probability
-    n_kept: Size | None
-
-
-class CNNSizes(Record):
-    """The parameters of a ``CNNNetwork``."""
-
-    n_layers: Size
-    n_parts: Size
-    hidden_size: Size
-    n_classes: Size
-    first: Size
-    second: Size
-    projection: Size
-    head: Size
-    dropout: Probability
-    conv_over: Literal["layers", "units"]
-    normalise: bool
-    affine: bool
-    n_members: Size
-    linear_path: bool
-    input_dropout: Probability
-    n_kept: Size | None
-
-
-class ClassifierRecord(Record):
-    """What both classifiers have."""
-
-    parameters: Parameters
-    classes: Labels
-    input_shape: list[Size] = Field(min_length=1, max_length=16)
-    feature_names: list[str] | None
-    n_epochs: Position
-    best_epoch: Position
-    monitor: str | None
-
-
-class MLPRecord(ClassifierRecord):
-    """A fitted :class:`~plug_sklearn.PlugMLPClassifier`."""
-
-    kind: Literal["PlugMLPClassifier"]
-    network: MLPSizes
-
-
-class CNNRecord(ClassifierRecord):
-    """A fitted :class:`~plug_sklearn.PlugCNNClassifier`."""
-
-    kind: Literal["PlugCNNClassifier"]
-    network: CNNSizes
-    output: Output | None
-
-
-class AggregatorRecord(Record):
-    """A fitted :class:`~plug_sklearn.LayerAggregator`."""
-
-    kind: Literal["LayerAggregator"]
-    parameters: Parameters
-    input_shape: list[Size] = Field(min_length=3, max_length=3)
-    n_features_in: Size
-    feature_names: list[str] | None
-    layers: list[Position] = Field(min_length=1)
-    parts: list[Position] = Field(min_length=1)
-    output: Output | None
-
-
-class TurnRecord(Record):
-    """What a chat template wrote around a message in ``fit``."""
-
-    start: str
-    end: str
-    stripped_left: str
-    stripped_right: str
-
-
-class EmbedderRecord(Record):
-    """A fitted :class:`~plug_sklearn.HFEmbeddingTransformer`: no weights."""
-
-    kind: Literal["HFEmbeddingTransformer"]
-    parameters: Parameters
-    layers: list[Position] = Field(min_length=1)
-    parts: list[Literal["rs", "attn", "mlp"]] = Field(min_length=1)
-    hidden_size: Annotated[int, Field(ge=1, le=2**20)]
-    n_model_layers: Annotated[int, Field(ge=1, le=2**16)]
-    model_revision: str | None
-    origin: str | None
-    stack: Literal["encoder", "decoder"] | None
-    # Only written with a chat template: other files are as they ever were.
-    turn: TurnRecord | None = None
-
-
-class ScalerRecord(Record):
-    """A fitted :class:`sklearn.preprocessing.StandardScaler`."""
-
-    kind: Literal["StandardScaler"]
-    parameters: Parameters
-    n_features: Size
-    n_samples_seen: Size
-    feature_names: list[str] | None
-    output: Output | None
-
-
-EstimatorRecord = (
-    MLPRecord | CNNRecord | AggregatorRecord | EmbedderRecord | ScalerRecord
-)
-
-
-class Step(Record):
+class Step(Table):
     """A step of a pipeline."""
 
     name: Annotated[str, Field(min_length=1)]
-    estimator: Annotated[EstimatorRecord, Field(discriminator="kind")]
+    estimator: Annotated[EstimatorTable, Field(discriminator="kind")]
 
 
-class PipelineRecord(Record):
-    """A fitted :class:`sklearn.pipeline.Pipeline`."""
+class PipelineTable(Table):
+    """A fitted :class:`sklearn.pipeline.Pipeline`.
+
+    The names of its tensors begin with the name of the step and a dot.
+    """
 
     kind: Literal["Pipeline"]
     steps: list[Step] = Field(min_length=1)
 
+    @staticmethod
+    def describe(pipeline: Pipeline) -> Described:
+        """Return what to save of a fitted pipeline."""
+        if pipeline.transform_input is not None:
+            raise ValueError(
+                "The 'transform_input' parameter of Pipeline must be None to be saved. "
+                f"Got {pipeline.transform_input!r} instead."
+            )
+        steps: list[dict[str, Any]] = []
+        tensors: Arrays = {}
+        for name, step in pipeline.steps:
+            values, own = _describe_one(step)
+            steps.append({"name": name, "estimator": values})
+            tensors |= {f"{name}.{key}": value for key, value in own.items()}
+        return {"kind": "Pipeline", "steps": steps}, tensors
 
-class Artifact(Record):
+    def expect_tensors(self) -> dict[str, Expected]:
+        """List the tensors of all steps."""
+        expected = [
+            (f"{step.name}.{name}", tensor)
+            for step in self.steps
+            for name, tensor in step.estimator.expect_tensors().items()
+        ]
+        if len(dict(expected)) < len(expected):
+            raise ValueError("its steps have tensors of the same names")
+        return dict(expected)
+
+    def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
+        """Make the fitted pipeline."""
+        names = [step.name for step in self.steps]
+        if len(set(names)) < len(names) or any("__" in name for name in names):
+            raise ValueError(f"its steps' names must differ and have no '__': {names}")
+        steps = []
+        for step in self.steps:
+            own = {
+                name: tensors[f"{step.name}.{name}"]
+                for name in step.estimator.expect_tensors()
+            }
+            steps.append((step.name, step.estimator.restore(own, device)))
+        for name, estimator in steps[:-1]:
+            if not hasattr(estimator, "transform"):
+                raise ValueError(
+                    f"its step {name!r} must be the last: it has no transform"
+                )
+        return Pipeline(steps)
+
+
+class Artifact(Table):
     """The whole JSON."""
 
     format: Literal[1]
     versions: dict[str, str]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    estimator: Annotated[EstimatorRecord | PipelineRecord, Field(discriminator="kind")]
+    estimator: Annotated[EstimatorTable | PipelineTable, Field(discriminator="kind")]
+
+
+def describe_estimator(estimator: BaseEstimator) -> Described:
+    """Return a fitted estimator, or a pipeline of several, as plain values and tensors.
+
+    Raises a ValueError if there is no table for its class, or a value is not plain.
+    """
+    if type(estimator) is Pipeline:
+        return PipelineTable.describe(estimator)
+    return _describe_one(estimator)
+
+
+def _describe_one(estimator: BaseEstimator) -> Described:
+    kind = type(estimator).__name__
+    ours = StandardScaler if kind == "StandardScaler" else None
+    if kind not in TABLES or type(estimator) is not (
+        ours or getattr(plug_sklearn, kind)
+    ):
+        raise ValueError(
+            f"The 'estimator' given to save_artifacts must be one of "
+            f"{sorted(TABLES)}, or a Pipeline of them. Got {estimator!r} instead: "
+            "joblib.dump saves it, as a pickle."
+        )
+    check_is_fitted(estimator)
+    values, tensors = TABLES[kind].describe(estimator)
+    parameters = describe_parameters(estimator)
+    # Fitted attributes may be numpy scalars, like the parameters they come from.
+    return {"kind": kind, "parameters": parameters, **to_plain(values)}, tensors
 
 
 def validate_artifact(found: dict[str, Any]) -> Artifact:
     """Check the whole JSON.
 
-    Parameters
-    ----------
-    found : dict
-        What the file holds.
-
-    Returns
-    -------
-    Artifact
-        The same.
-
-    Raises
-    ------
-    ValueError
-        If it is of another format, or says what the schema does not know.
+    Raises a ValueError if it is of another format, or does not match the tables.
     """
     number = found.get("format")
     if type(number) is not int or number != FORMAT:
@@ -205,7 +147,7 @@ def validate_artifact(found: dict[str, Any]) -> Artifact:
 
 
 def explain_validation(error: ValidationError) -> str:
-    """Say where a JSON differs from its schema, in one line."""
+    """Describe in one line where a JSON does not match its table."""
     wrong = [
         f"{'.'.join(map(str, at['loc']))}: {at['msg'].lower()}"
         for at in error.errors(include_url=False, include_context=False)

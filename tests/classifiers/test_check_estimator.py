@@ -2,11 +2,12 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from unittest import SkipTest
 
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.neural_network import MLPClassifier
-from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from plug_sklearn.classifiers import PlugCNNClassifier, PlugMLPClassifier
 
@@ -40,12 +41,20 @@ def count_checks(estimator: BaseEstimator) -> Counter[str]:
 def test_every_check_of_scikit_learn_passes(
     classifier: type[BaseEstimator], tell: Callable[..., None]
 ) -> None:
-    results = check_estimator(classifier(), on_skip=None, on_fail=None)
-    statuses = Counter(result["status"] for result in results)
-    tell(f"{classifier.__name__}: {len(results)} checks, {dict(statuses)}")
-    unpassed = [r["check_name"] for r in results if r["status"] != "passed"]
-    assert set(unpassed) <= {"check_array_api_input"}
-    assert statuses["failed"] == 0
+    # Some checks are there twice, and the last is the strictest: on float32 in memory
+    # that cannot be written to.
+    checks = {
+        check.func.__name__: (estimator, check)
+        for estimator, check in estimator_checks_generator(classifier())
+    }
+    skipped = []
+    for name, (estimator, check) in checks.items():
+        try:
+            check(estimator)
+        except SkipTest:
+            skipped.append(name)
+    tell(f"{classifier.__name__}: {len(checks)} checks, {len(skipped)} skipped")
+    assert skipped == ["check_array_api_input"]
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)

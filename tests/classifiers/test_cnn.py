@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from skorch import NeuralNet
@@ -8,8 +9,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from plug_sklearn import LayerAggregator, PlugCNNClassifier
-from plug_sklearn.classifiers._cnn_network import CNNNetwork
-from plug_sklearn.classifiers._members import average_members
+from plug_sklearn.classifiers._layers import average_members
+from plug_sklearn.classifiers._networks import CNNNetwork
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4, 3, 6))
@@ -220,3 +221,29 @@ def test_names_are_those_of_the_fitted_network_whatever_is_set_since() -> None:
     assert probe.get_feature_names_out().tolist() == names
     probe.set_output(transform="pandas")
     assert probe.transform(X).columns.tolist() == names
+
+
+@pytest.mark.parametrize("number", [np.uint8, np.int8, np.uint16, np.int64])
+def test_numpy_numbers_shape_samples_as_python_numbers(number: type) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 16 * 16 * 2)), np.arange(40) % 2
+    shapes = [{"n_layers": kind(16), "n_parts": kind(16)} for kind in (int, number)]
+    expected, found = (
+        PlugCNNClassifier(
+            **shape, proj_mult=shape["n_layers"], max_epochs=1, random_state=0
+        )
+        .fit(X, y)
+        .predict_proba(X)
+        for shape in shapes
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["contrastive_weight", "temperature"])
+def test_numpy_rates_of_the_contrastive_loss_fit_as_python_numbers(name: str) -> None:
+    probe = PlugCNNClassifier(max_epochs=1, random_state=0, contrastive_weight=0.1)
+    expected, found = (
+        clone(probe).set_params(**{name: value}).fit(X, Y).predict_proba(X)
+        for value in (float(np.float16(0.3)), np.float16(0.3))
+    )
+    np.testing.assert_array_equal(found, expected)

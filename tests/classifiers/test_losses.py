@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plug_sklearn.classifiers._batches import NO_CLASS
 from plug_sklearn.classifiers._losses import ProbeLoss, contrast_by_class
-from plug_sklearn.classifiers._rows import NO_CLASS
 
 
 def contrast_in_plain_python(

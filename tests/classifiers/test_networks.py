@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plug_sklearn.classifiers._cnn_network import CNNNetwork
-from plug_sklearn.classifiers._members import MemberLinear, MemberNorm, average_members
-from plug_sklearn.classifiers._networks import MLPNetwork, initialise_parameters
+from plug_sklearn.classifiers._layers import MemberLinear, MemberNorm, average_members
+from plug_sklearn.classifiers._networks import (
+    CNNNetwork,
+    MLPNetwork,
+    initialise_parameters,
+)
 
 WIDTHS = {"first": 8, "second": 16, "projection": 32, "head": 32}
 

@@ -4,14 +4,16 @@ import signal
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from skorch.helper import predefined_split
 from torch import nn
 from torch.nn import functional as F
 
+from plug_sklearn.classifiers._batches import MemberRows, put_on_device
+from plug_sklearn.classifiers._data import Rows
+from plug_sklearn.classifiers._monitoring import find_inverse_temperature
 from plug_sklearn.classifiers._networks import MLPNetwork
-from plug_sklearn.classifiers._rows import MemberRows, Rows
-from plug_sklearn.classifiers._sharpness import find_sharpness
-from plug_sklearn.classifiers._training import ProbeNet
+from plug_sklearn.classifiers._training import ProbeNet, find_components
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
@@ -32,8 +34,13 @@ def build_net(**parameters: object) -> ProbeNet:
     return ProbeNet(**({"module": MLPNetwork} | sizes | settings | parameters))
 
 
+def share_rows(X: np.ndarray) -> MemberRows:
+    factors = np.ones(CODES.max() + 1)
+    return put_on_device(Rows(X, CODES, WEIGHT), factors, torch.device("cpu"))
+
+
 def member_rows(X: np.ndarray, n_members: int = 1) -> MemberRows:
-    return MemberRows(Rows(X, CODES, WEIGHT), np.ones((n_members, 50), bool))
+    return share_rows(X).choose(np.ones((n_members, 50), bool))
 
 
 def train(**parameters: object) -> ProbeNet:
@@ -48,7 +55,7 @@ def weighted_cross_entropy(net: ProbeNet, logits: torch.Tensor) -> float:
 
 def test_losses_of_an_epoch_are_weighted_means_over_its_rows() -> None:
     # So slow that the network is the same before and after the epoch.
-    split = predefined_split(Rows(X, CODES, WEIGHT))
+    split = predefined_split(share_rows(X))
     net = train(
         max_epochs=1,
         lr=1e-12,
@@ -160,9 +167,9 @@ def test_offset_of_a_unit_hardly_matters() -> None:
 def test_calibration_scales_logits_by_the_factor_of_the_lowest_loss() -> None:
     net = train(max_epochs=30, module__dropout=0.0, lr=0.05)
     noisy = X + RNG.normal(size=X.shape).astype(np.float32)
-    rows = Rows(noisy, CODES, WEIGHT)
+    rows = share_rows(noisy)
     logits = net.module_.eval()(rows.X).detach()
-    factor = find_sharpness(logits, rows.y, rows.weight)
+    factor = find_inverse_temperature(logits, rows.y, rows.weight)
     assert factor != 1
     net.calibrate(rows)
     torch.testing.assert_close(net.module_(rows.X).detach(), factor * logits)
@@ -171,7 +178,7 @@ def test_calibration_scales_logits_by_the_factor_of_the_lowest_loss() -> None:
 def test_calibration_leaves_the_order_of_rows_as_it_was() -> None:
     net = train(max_epochs=10)
     before = net.compute_probabilities(X)[:, 1]
-    net.calibrate(Rows(X[::-1].copy(), CODES, WEIGHT))
+    net.calibrate(share_rows(X[::-1].copy()))
     after = net.compute_probabilities(X)[:, 1]
     assert np.array_equal(before.argsort(), after.argsort())
     assert not np.allclose(before, after)
@@ -181,3 +188,39 @@ def test_probabilities_of_a_member_average_to_those_of_all() -> None:
     net = train(module__n_members=3)
     each = [net.compute_probabilities(X, member) for member in range(3)]
     np.testing.assert_allclose(np.mean(each, axis=0), net.compute_probabilities(X))
+
+
+GENERATOR = np.random.default_rng(0)
+DEVIATIONS = np.geomspace(5, 0.1, 12)
+FEATURES = (GENERATOR.normal(size=(80, 12)) * DEVIATIONS).astype(np.float32)
+FEATURES -= FEATURES.mean(axis=0)
+
+
+def test_directions_are_the_principal_ones() -> None:
+    basis = find_components(FEATURES, np.ones(80, np.float32), 3, seed=0)
+    unit = basis / np.linalg.norm(basis, axis=0)
+    principal = PCA(3).fit(FEATURES).components_
+    np.testing.assert_allclose(np.abs(np.diag(principal @ unit)), 1, atol=1e-5)
+
+
+def test_variances_along_them_average_one() -> None:
+    basis = find_components(FEATURES, np.ones(80, np.float32), 4, seed=0)
+    assert np.var(FEATURES @ basis, axis=0).mean() == pytest.approx(1, rel=1e-4)
+    lengths = np.linalg.norm(basis, axis=0)
+    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-5)
+
+
+def test_a_row_of_weight_two_is_a_row_twice() -> None:
+    weight = np.ones(80, np.float32)
+    weight[:5] = 2
+    weighted = find_components(FEATURES, weight, 3, seed=0)
+    repeated = np.concatenate([FEATURES, FEATURES[:5]])
+    other = find_components(repeated, np.ones(85, np.float32), 3, seed=0)
+    np.testing.assert_allclose(weighted @ weighted.T, other @ other.T, atol=1e-4)
+
+
+def test_features_without_variance_have_a_finite_basis() -> None:
+    basis = find_components(
+        np.zeros((9, 4), np.float32), np.ones(9, np.float32), 2, seed=0
+    )
+    assert np.isfinite(basis).all()

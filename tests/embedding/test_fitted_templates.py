@@ -85,7 +85,12 @@ def write_prompts(day: int) -> list[str]:
 
 def fit(folder: str, **parameters: object) -> HFEmbeddingTransformer:
     embedder = HFEmbeddingTransformer(
-        folder, layers=1, chat_template=True, device="cpu", **parameters
+        folder,
+        layers=1,
+        chat_template=True,
+        pool_over="prompt",
+        device="cpu",
+        **parameters,
     )
     return embedder.fit(TEXTS)
 
@@ -185,7 +190,8 @@ def test_stored_texts_need_no_tokenizer(
 def test_chat_template_asked_for_after_fit_is_rendered_anew(
     dated: str, clock: Clock
 ) -> None:
-    embedder = HFEmbeddingTransformer(dated, layers=1, device="cpu").fit(TEXTS)
+    embedder = HFEmbeddingTransformer(dated, layers=1, pool_over="prompt", device="cpu")
+    embedder.fit(TEXTS)
     embedder.set_params(chat_template=True)
     for day in (26, 27):
         clock.day = day

@@ -17,7 +17,6 @@ Y = RNG.integers(2, size=300)
 P = np.clip(0.6 * Y + RNG.normal(0.2, 0.2, size=300), 0, 1)
 Y3 = RNG.integers(3, size=300)
 P3 = RNG.dirichlet(np.ones(3), size=300)
-
 binary = st.lists(st.tuples(st.booleans(), st.integers(0, 40)), min_size=1, max_size=60)
 
 
@@ -143,3 +142,118 @@ def test_bad_input_is_named(arguments: dict[str, object], message: str) -> None:
 def test_messages_name_the_function_that_was_called(function: Callable) -> None:
     with pytest.raises(ValueError, match=f"parameter of {function.__name__} must"):
         function(Y3, 2 * P3)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("closed", ["right", "left"])
+@pytest.mark.parametrize("n_bins", [10, 20])
+def test_a_decimal_on_an_edge_falls_on_the_closed_side_whatever_its_precision(
+    dtype: type, closed: str, n_bins: int
+) -> None:
+    for edge in range(n_bins + 1):
+        p = np.array([float(str(edge / n_bins))], dtype=dtype)
+        bins = calibration_bins(
+            [0], p, n_bins=n_bins, method="positive", closed=closed, labels=[0, 1]
+        )
+        held = bins["upper"] if closed == "right" else bins["lower"]
+        outermost = {"right": 0, "left": n_bins}[closed]
+        if edge != outermost:
+            assert_allclose(held, [edge / n_bins], rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n_bins", [10, 20, 100])
+def test_a_confidence_lies_on_an_edge_whichever_class_it_is_of(
+    dtype: type, n_bins: int
+) -> None:
+    for edge in range(n_bins // 2):
+        p = np.array([edge / n_bins], dtype=dtype)  # of class 1; class 0 is predicted
+        bins = calibration_bins([0], p, n_bins=n_bins, labels=[0, 1])
+        assert_allclose(bins["upper"], [1 - edge / n_bins], rtol=1e-6)
+
+
+def test_zero_is_in_the_first_bin_and_one_in_the_last_on_either_side() -> None:
+    for closed in ("right", "left"):
+        bins = calibration_bins([0, 1], [0.0, 1.0], method="positive", closed=closed)
+        assert_allclose(bins["lower"], [0, 0.9])
+        assert bins["n_samples"].tolist() == [1, 1]
+
+
+def test_the_first_of_two_classes_is_predicted_where_they_tie() -> None:
+    assert expected_calibration_error([0, 0], [0.5, 0.5]) == 0.5
+    assert expected_calibration_error([1, 0], [0.5, 0.5]) == 0
+    assert calibration_bins([0], [0.5])["frequency"].tolist() == [1]
+    assert calibration_bins([1], [0.5])["frequency"].tolist() == [0]
+
+
+def test_quantile_bins_hold_equal_counts() -> None:
+    p = RNG.permutation(np.linspace(0.5, 1, 60))
+    bins = calibration_bins(np.ones(60), p, strategy="quantile", n_bins=6)
+    assert bins["n_samples"].tolist() == [10] * 6
+
+
+def test_rows_of_the_same_probability_share_a_quantile_bin() -> None:
+    p = np.repeat([0.55, 0.75, 0.95], [30, 5, 25])
+    bins = calibration_bins(np.ones(60), p, strategy="quantile", n_bins=6)
+    assert bins["n_samples"].tolist() == [30, 30]
+    assert_allclose(bins["probability"], [0.55, (5 * 0.75 + 25 * 0.95) / 30])
+
+
+@pytest.mark.parametrize("closed", ["right", "left"])
+@pytest.mark.parametrize("n_bins", range(2, 25))
+def test_a_value_on_a_quantile_falls_on_the_closed_side(
+    n_bins: int, closed: str
+) -> None:
+    for step in (1, 2, 3):  # every step-th value is an edge
+        p = RNG.random(step * n_bins + 1)
+        bins = calibration_bins(
+            np.ones(len(p)),
+            p,
+            n_bins=n_bins,
+            strategy="quantile",
+            method="positive",
+            closed=closed,
+            labels=[0, 1],
+        )
+        outermost = 0 if closed == "right" else -1
+        expected = np.full(n_bins, step)
+        expected[outermost] += 1
+        assert bins["n_samples"].tolist() == expected.tolist()
+
+
+TWO = np.array([0.1, 0.8])
+
+
+def test_one_column_is_of_the_second_label() -> None:
+    assert_allclose(brier_score(["no", "yes"], TWO), (0.1**2 + 0.2**2) / 2)
+    assert_allclose(brier_score(["yes", "no"], TWO), (0.9**2 + 0.8**2) / 2)
+
+
+@pytest.mark.parametrize("only", [1, -1, True])
+def test_the_absent_one_of_two_usual_labels_is_known(only: object) -> None:
+    bins = calibration_bins([only, only], TWO, method="positive")
+    assert bins["frequency"].tolist() == 2 * [float(only == 1)]
+
+
+def test_the_absent_one_of_other_labels_must_be_named() -> None:
+    with pytest.raises(ValueError, match="'labels' parameter of brier_score must name"):
+        brier_score(["yes", "yes"], TWO)
+    found = brier_score(["yes", "yes"], TWO, labels=["no", "yes"])
+    assert_allclose(found, (0.9**2 + 0.2**2) / 2)
+
+
+def test_labels_that_are_named_twice_are_refused() -> None:
+    with pytest.raises(ValueError, match="'labels' parameter of brier_score"):
+        brier_score([0, 1], TWO, labels=[1, 1])
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 1.0], [0.0, np.nan]])
+def test_labels_that_are_fractions_or_missing_are_refused(wrong: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"'y_true' parameter .* Got \S+ among"):
+        brier_score(wrong, TWO)
+
+
+@pytest.mark.parametrize("wrong", [0.5, [[0.5], [0.5]], [[[0.5, 0.5]]]])
+def test_probabilities_of_another_shape_are_refused(wrong: object) -> None:
+    with pytest.raises(ValueError, match=r"'y_proba' parameter of .* Got shape"):
+        brier_score([0, 1], wrong)

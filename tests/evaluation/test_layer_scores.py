@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from plug_sklearn import PlugMLPClassifier, layer_sweep
-from plug_sklearn.classifiers import _side_by_side
-from plug_sklearn.evaluation._layer_scores import count_at_once, score_layers
 
 N = 90
 Y = np.array(["no", "yes"])[np.arange(N) % 2]
@@ -59,12 +61,6 @@ def test_the_estimators_own_score_is_that_of_each_layer() -> None:
         np.testing.assert_allclose(rows["score"], expected)
 
 
-def test_times_of_layers_fitted_at_once_are_even_shares() -> None:
-    sweep = layer_sweep(PROBE, X, Y, cv=2)
-    assert (sweep.groupby("fold")["fit_time"].nunique() == 1).all()
-    assert (sweep["fit_time"] > 0).all()
-
-
 def test_a_layer_that_cannot_be_fitted_leaves_the_others_their_scores() -> None:
     given = {"y": Y, "cv": 2, "scoring": "roc_auc", "layers": [0, 3]}
     spoilt = X.astype(np.float64)
@@ -72,21 +68,11 @@ def test_a_layer_that_cannot_be_fitted_leaves_the_others_their_scores() -> None:
     with pytest.warns() as caught:
         sweep = layer_sweep(PROBE, spoilt, **given)
     assert FitFailedWarning in {warning.category for warning in caught}
+    assert any("trained one by one" in str(warning.message) for warning in caught)
     failed = sweep["layer"].eq(3) & sweep["part"].eq(1)
     assert sweep["roc_auc"][failed].isna().all()
     expected = layer_sweep(PROBE, X, **given)["roc_auc"]
     np.testing.assert_allclose(sweep["roc_auc"][~failed], expected[~failed], atol=1e-6)
-
-
-@pytest.mark.parametrize("probe", [PROBE, LogisticRegression()])
-def test_a_layer_that_no_fold_can_be_fitted_to_is_named(probe: BaseEstimator) -> None:
-    spoilt = X.astype(np.float64)
-    spoilt[:, 3, 1] = 1e39 if probe is PROBE else np.inf
-    with pytest.raises(ValueError, match="fits failed") as caught:
-        score_layers(
-            probe, {(2, 1): X[:, 2, 1], (3, 1): spoilt[:, 3, 1]}, Y, FOLDS, None, {}, 2
-        )
-    assert caught.value.__notes__ == ["That was at position 3 of axis 1, 1 of axis 2."]
 
 
 def test_a_monitor_that_fails_on_a_layer_leaves_the_others_their_scores() -> None:
@@ -114,41 +100,124 @@ def test_a_parameter_that_is_wrong_is_named() -> None:
             layer_sweep(probe, X, Y, cv=3)
 
 
-def test_probes_are_fitted_no_more_at_once_than_there_is_memory_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    fitted: list[int] = []
-    fit = _side_by_side.fit_side_by_side
-    monkeypatch.setattr(
-        _side_by_side,
-        "fit_side_by_side",
-        lambda probes, arguments: fitted.append(len(probes)) or fit(probes, arguments),
+def count_times(sweep: pd.DataFrame) -> list[int]:
+    """The numbers of rows that share a time of fitting, which tells joint fits."""
+    return sweep.groupby("fit_time", sort=False).size().tolist()
+
+
+def test_probes_of_all_layers_and_folds_are_trained_together() -> None:
+    assert count_times(layer_sweep(PROBE, X, Y, cv=3)) == [24]
+
+
+def test_no_more_probes_are_trained_together_than_256_megabytes_hold() -> None:
+    wide = np.tile(X[:, :, :1], 256)
+    sweep = layer_sweep(PROBE, wide, Y, cv=3, scoring="accuracy")
+    assert count_times(sweep) == [6, 6]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_sweep_that_cannot_train_together_says_so(failing: int) -> None:
+    spoilt = X.astype(np.float64)
+    spoilt[:30, failing, 0] = 1e39
+    with pytest.warns() as caught:
+        layer_sweep(PROBE, spoilt, Y, cv=FOLDS, layers=[0, 1], parts=[0])
+    (said,) = (
+        str(warning.message)
+        for warning in caught
+        if "trained one by one" in str(warning.message)
     )
-    monkeypatch.setattr(_side_by_side, "count_side_by_side", lambda *_: 4)
-    layer_sweep(PROBE, X, Y, cv=3, scoring="accuracy", parts=[0])
-    assert fitted == 4 * [3]
+    assert "training them together failed: ValueError: Input X contains" in said
+
+
+class Picky(LogisticRegression):
+    """Refuses large values."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "Picky":
+        if abs(X).max() > 1e38:
+            raise ValueError("too large")
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("probe", [PROBE, Picky()])
+def test_a_layer_that_no_fold_can_be_fitted_to_is_named(probe: BaseEstimator) -> None:
+    spoilt = X.astype(np.float64)
+    spoilt[:, 3, 1] = 1e39
+    with pytest.raises(ValueError, match="fits failed") as caught:
+        layer_sweep(probe, spoilt, Y, cv=FOLDS, layers=[2, 3], parts=[1])
+    assert caught.value.__notes__ == ["That was at position 3 of axis 1, 1 of axis 2."]
 
 
 @pytest.mark.parametrize(
-    ("estimator", "fit_params"),
+    ("estimator", "params"),
     [
         (LogisticRegression(), {}),
         (make_pipeline(StandardScaler(), PROBE), {}),
-        (PlugMLPClassifier(verbose=True), {}),
+        (clone(PROBE).set_params(sizing="budget"), {}),
         (PROBE, {"X_val": X[:, 0, 0], "y_val": Y}),
-        (PROBE, {"sample_weight": WEIGHT[:-1]}),
     ],
 )
 def test_other_probes_are_fitted_one_by_one(
-    estimator: BaseEstimator, fit_params: dict[str, object]
+    estimator: BaseEstimator, params: dict[str, object]
 ) -> None:
-    assert count_at_once(estimator, fit_params, X, FOLDS) == 1
+    sweep = layer_sweep(estimator, X, Y, cv=2, params=params, parts=[0])
+    assert count_times(sweep) == 8 * [1]
 
 
-def test_our_own_probe_is_fitted_to_several_layers_at_once() -> None:
-    assert count_at_once(PROBE, {"groups": GROUPS}, X, FOLDS) > 4
+def test_weights_of_a_wrong_length_are_refused_by_the_fit() -> None:
+    with pytest.raises(ValueError, match="sample_weight"):
+        layer_sweep(PROBE, X, Y, cv=3, params={"sample_weight": WEIGHT[:-1]})
 
 
-def test_training_rows_count_alone() -> None:
-    many = np.broadcast_to(X[:1], (5000, *X.shape[1:]))
-    assert count_at_once(PROBE, {}, many, FOLDS) == count_at_once(PROBE, {}, X, FOLDS)
+def test_rows_of_no_fold_take_no_memory_of_those_trained_together() -> None:
+    rows = np.zeros((1500, 2, 1, 4096), dtype=np.float32)
+    rows[:N] = np.tile(X[:, :2, :1], 256)
+    sweep = layer_sweep(PROBE, rows, np.resize(Y, 1500), cv=FOLDS, scoring="accuracy")
+    assert count_times(sweep) == [6]
+
+
+def count_blas_threads() -> list[int]:
+    return [
+        library["num_threads"]
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+class ThreadCounter(LogisticRegression):
+    """Keeps the largest number of threads of BLAS during its fit."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "ThreadCounter":
+        self.n_threads_ = max(count_blas_threads())
+        return super().fit(X[:, :1], y)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return super().predict(X[:, :1])
+
+
+def read_threads(probe: ThreadCounter, X: object, y: object) -> int:
+    return probe.n_threads_
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_small_probes_are_fitted_with_one_thread_of_blas(n_jobs: int | None) -> None:
+    with threadpool_limits(2, user_api="blas"):
+        sweep = layer_sweep(
+            ThreadCounter(), X, Y, cv=2, scoring=read_threads, n_jobs=n_jobs
+        )
+        assert (sweep["score"] == 1).all()
+        assert set(count_blas_threads()) == {2}
+
+
+def test_threads_are_restored_after_an_error() -> None:
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(ValueError, match="fits failed"):
+            layer_sweep(Picky(), 1e39 * X.astype(np.float64), Y, cv=2)
+        assert set(count_blas_threads()) == {2}
+
+
+def test_large_features_and_other_threads_keep_their_threads_of_blas() -> None:
+    large = np.broadcast_to(X[:, :1, :1, :1], (N, 1, 1, 50_000))
+    sweep = partial(layer_sweep, ThreadCounter(), y=Y, cv=2, scoring=read_threads)
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        assert (sweep(large)["score"] == 2).all()
+        assert (pool.submit(sweep, X).result()["score"] == 2).all()

@@ -1,20 +1,26 @@
+"""What fails after the fits of a report costs nothing that was fitted."""
+
 import csv
+import importlib.metadata
 import json
 import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 from _readable import GROUPS, X, Y
+from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import LeaveOneGroupOut
 
 from plug_sklearn import PlugMLPClassifier, cross_validation_report
 
-FEATURES = X[:, 1, 0]
 PROBE = LogisticRegression()
 FILES = ["learning_curve.png", "predictions.csv", "summary.json"]
 KEYS = [
@@ -202,3 +208,116 @@ def test_table_of_predictions_names_each_column_once(
     for row, *expected in zip(rows, *levels, strict=True):
         assert row[: len(names)] == [str(value).split(" ")[0] for value in expected]
         assert len(row) == len(header)
+
+
+FEATURES = X[:, 1, 0].astype(np.float64)
+NAMES = np.array(["ant", "bee", "cat"])
+
+
+class PredictsElsewhere(LogisticRegression):
+    """Fits anywhere, and cannot predict the first row."""
+
+    def predict_proba(self, X: Any) -> Any:  # noqa: ANN401
+        if X[0, 0] == FEATURES[0, 0]:
+            raise MemoryError("too long a text")
+        return super().predict_proba(X)
+
+
+def test_fold_that_cannot_be_predicted_has_no_probabilities(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning) as warned:
+        report = cross_validation_report(
+            PredictsElsewhere(), FEATURES, NAMES[Y], cv=3, out_dir=tmp_path
+        )
+    assert any("too long a text" in str(w.message) for w in warned)
+    table = report.predictions
+    is_first = table["fold"] == 0
+    assert (
+        table.loc[is_first, ["proba_ant", "proba_bee", "predicted"]]
+        .isna()
+        .all(axis=None)
+    )
+    others = table[~is_first]
+    assert set(others["predicted"]) == {"ant", "bee"}
+    p = others[["proba_ant", "proba_bee"]].to_numpy()
+    expected = -log_loss(others["label"], p)
+    assert_allclose(report.overall.loc["neg_log_loss", "pooled"], expected)
+    assert np.isfinite(list(report.calibration.values())).all()
+    assert json.loads((tmp_path / "summary.json").read_text())["n_folds"] == 3
+
+
+class Unnormalised(LogisticRegression):
+    """Gives what does not add up to one."""
+
+    def predict_proba(self, X: Any) -> Any:  # noqa: ANN401
+        return 0.5 * super().predict_proba(X)
+
+
+def test_calibration_of_what_is_no_probability_is_nan() -> None:
+    with pytest.warns(UserWarning, match="must have rows that add up to 1"):
+        report = cross_validation_report(
+            Unnormalised(), FEATURES, Y, cv=2, scoring="accuracy"
+        )
+    assert np.isnan(list(report.calibration.values())).all()
+    assert report.scores["accuracy"].notna().all()
+
+
+def test_copy_that_is_not_installed_has_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.metadata.distribution
+
+    def find_installed(package: str) -> importlib.metadata.Distribution:
+        if package == "plug_sklearn":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return find(package)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", find_installed)
+    cross_validation_report(PROBE, FEATURES, Y, cv=2, out_dir=tmp_path)
+    versions = json.loads((tmp_path / "summary.json").read_text())["versions"]
+    assert versions["plug_sklearn"] is None
+    assert versions["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize("missing", ["learning_curve.png", "predictions.csv"])
+def test_file_that_cannot_be_written_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    if missing == "predictions.csv":
+        monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    else:
+        monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.warns(UserWarning, match=rf"cannot write {missing}: .*no room"):
+        report = cross_validation_report(PROBE, FEATURES, Y, cv=2, out_dir=tmp_path)
+    assert len(report.scores) == 2
+    names = {"learning_curve.png", "predictions.csv", "summary.json"} - {missing}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_folder_that_cannot_be_written_is_told_before_the_first_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(PermissionError, match="read-only"):
+        cross_validation_report(Unfit(), FEATURES, Y, out_dir=tmp_path)
+
+
+def test_run_that_is_stopped_while_it_writes_leaves_no_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cross_validation_report(PROBE, FEATURES, Y, cv=2, out_dir=tmp_path)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validation_report(
+            PROBE, FEATURES, Y, cv=2, out_dir=tmp_path, overwrite=True
+        )
+    assert not (tmp_path / "summary.json").exists()

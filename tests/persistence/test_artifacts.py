@@ -11,11 +11,12 @@ import pytest
 import safetensors.numpy
 import torch
 from _fitted import QUICK, X, Y, fit_cnn, fit_mlp, fit_pipeline, rewrite
+from numpy.testing import assert_array_equal
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import EpochTimer
 
@@ -27,6 +28,7 @@ from plug_sklearn import (
     load_artifacts,
     save_artifacts,
 )
+from plug_sklearn.persistence._artifacts import _digest
 
 FITTED: dict[str, Callable[[], Any]] = {
     "MLP": fit_mlp,
@@ -318,6 +320,38 @@ def test_tensors_that_the_json_does_not_describe_are_named(
     assert str(raised.value).startswith(str(path))
 
 
+def test_steps_whose_tensors_would_have_the_same_names_are_refused(
+    tmp_path: Path,
+) -> None:
+    # The MLP has a tensor "standardise.mean", and the scaler one named "mean".
+    steps = [("p.standardise", StandardScaler()), ("p", PlugMLPClassifier(**QUICK))]
+    pipeline = Pipeline(steps).fit(X.reshape(60, -1), Y)
+    with pytest.raises(ValueError, match="steps have tensors of the same names"):
+        save_artifacts(pipeline, tmp_path / "probe")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scale_of_zero_is_refused(tmp_path: Path) -> None:
+    scaler = StandardScaler().fit(X.reshape(60, -1))
+    path, _ = save_artifacts(scaler, tmp_path / "scaler")
+    tensors = safetensors.numpy.load_file(path)
+    tensors["scale"][3] = 0
+    rewrite(tmp_path / "scaler", tensors=tensors)
+    with pytest.raises(ValueError, match="its tensor 'scale' must be above 0"):
+        load_artifacts(tmp_path / "scaler")
+
+
+def test_features_that_the_shape_of_activations_cannot_have_are_refused(
+    tmp_path: Path,
+) -> None:
+    _, description = save_artifacts(LayerAggregator().fit(X), tmp_path / "aggregator")
+    found = json.loads(description.read_text())
+    found["estimator"]["n_features_in"] = 4
+    rewrite(tmp_path / "aggregator", description=found)
+    with pytest.raises(ValueError, match=r"n_features_in must be among \[3\]"):
+        load_artifacts(tmp_path / "aggregator")
+
+
 def test_versions_of_packages_are_recorded(tmp_path: Path) -> None:
     _, description = save_artifacts(fit_mlp(), tmp_path / "probe")
     versions = json.loads(description.read_text())["versions"]
@@ -331,3 +365,39 @@ def test_loading_draws_from_no_global_generator(tmp_path: Path) -> None:
     load_artifacts(tmp_path / "probe")
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002 - as above
+
+
+def test_embedder_of_conversations_and_poolings_comes_back(
+    llama: str, tmp_path: Path
+) -> None:
+    said = [[{"role": "user", "content": "Gold?"}, {"role": "a", "content": "Yes."}]]
+    embedder = HFEmbeddingTransformer(
+        llama,
+        device="cpu",
+        parts=("attn", "rs"),
+        pooling=["mean", "last"],
+        roles=["a"],
+        activation_dtype="float16",
+    )
+    expected = embedder.fit_transform(said)
+    save_artifacts(embedder, tmp_path / "embedder")
+    again = load_artifacts(tmp_path / "embedder", device="cpu")
+    assert again.parts_ == ("attn_mean", "attn_last", "rs_mean", "rs_last")
+    assert_array_equal(again.transform(said), expected)
+
+
+def test_file_of_an_earlier_release_pools_over_the_whole_prompt(
+    llama: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "embedder"
+    embedder = HFEmbeddingTransformer(llama, prompt_template="Is it {text}?")
+    save_artifacts(embedder.fit(["a"]), path)
+    written = json.loads(path.with_suffix(".json").read_text())
+    for name in ("activation_dtype", "generation_prompt", "pool_over", "roles"):
+        del written["estimator"]["parameters"][name]
+    tensors = path.with_suffix(".safetensors").read_bytes()
+    written["sha256"] = _digest(tensors, written["estimator"])
+    rewrite(path, description=written)
+    again = load_artifacts(path, device="cpu")
+    assert again.get_params()["pool_over"] == "prompt"
+    assert again.selected_tokens(["gold"]) == [["?"]]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _fitted import fit_mlp
 
-from plug_sklearn import load_artifacts
-from plug_sklearn.persistence._schema import FORMAT
+from plug_sklearn import load_artifacts, save_artifacts
 
 DATA = Path(__file__).parents[1] / "data"
 WRITTEN = [
@@ -34,8 +34,10 @@ def test_artifacts_of_every_format_give_the_probabilities_of_then(
     )
 
 
-def test_every_format_up_to_this_one_is_guarded() -> None:
-    expected = [f"format_{number}" for number in range(1, FORMAT + 1)]
+def test_every_format_up_to_this_one_is_guarded(tmp_path: Path) -> None:
+    _, description = save_artifacts(fit_mlp(), tmp_path / "probe")
+    newest = json.loads(description.read_text())["format"]
+    expected = [f"format_{number}" for number in range(1, newest + 1)]
     assert [folder.name for folder in sorted(DATA.glob("format_*"))] == expected
 
 

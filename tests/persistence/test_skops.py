@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -31,3 +32,10 @@ def test_each_type_is_needed_and_no_other() -> None:
     loaded = skops.io.loads(skops.io.dumps(aggregator), trusted=list(SKOPS_TRUSTED))
     assert np.array_equal(loaded.transform(X), aggregator.transform(X))
     assert needed == set(SKOPS_TRUSTED)
+
+
+def test_trusted_names_are_public() -> None:
+    for name in SKOPS_TRUSTED:
+        module, _, kind = name.rpartition(".")
+        assert not any(part.startswith("_") for part in name.split("."))
+        assert getattr(import_module(module), kind).__module__ == module

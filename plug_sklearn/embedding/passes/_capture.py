@@ -24,15 +24,16 @@ class Request:
         Layers, counted from 0, in the order of axis 1.
     parts : tuple of str
         Any of ``"rs"``, ``"attn"`` and ``"mlp"``, in the order of axis 2.
-    pooling : str
-        ``"last"``, ``"first"``, ``"mean"`` or ``"max"`` over the kept tokens.
+    poolings : tuple of str, or None
+        Any of ``"last"``, ``"first"``, ``"mean"`` and ``"max"``, in the order in which
+        axis 2 holds them for each part; None keeps every token.
     stack : "encoder", "decoder" or None
         Which stack of an encoder-decoder model; None where there is only one.
     """
 
     layers: tuple[int, ...]
     parts: tuple[str, ...]
-    pooling: str
+    poolings: tuple[str, ...] | None
     stack: Stack | None = None
 
     @property
@@ -61,8 +62,8 @@ class Capture:
 
     Attributes
     ----------
-    pooled : dict of (int, str) to Tensor of shape (n_prompts, hidden_size)
-        Pooled states by layer and part, float32.
+    pooled : dict of (int, str) to Tensor
+        What the pooler makes of the states, by layer and part.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class Capture:
         self.parts = request.parts
         self.wanted = set(request.pairs)
         self.deepest = max(request.layers)
-        self.pooler = Pooler(request.pooling, batch.kept, batch.offsets)
-        self.narrows = narrows and self.pooler.picks_one
+        self.pooler = Pooler(request.poolings, batch.kept, batch.offsets)
+        self.narrowed_to = self.pooler.read if narrows else None
         self.pooled: dict[tuple[int, str], Tensor] = {}
         # A block may serve several layers (ALBERT): the layer is the count of calls.
         self.layer = 0
@@ -83,8 +84,12 @@ class Capture:
     def add_hooks(self, blocks: Sequence[Block], hooks: ExitStack) -> None:
         """Put hooks on the blocks; leaving ``hooks`` takes them off."""
         for block in blocks:
-            if self.narrows and len(block.mlp) == 1 and not _convolves(block.mlp[0]):
-                self._narrow(block.mlp[0], hooks)
+            if (
+                self.narrowed_to is not None
+                and len(block.mlp) == 1
+                and not _convolves(block.mlp[0])
+            ):
+                self._narrow(block.mlp[0], self.narrowed_to, hooks)
             for part in self.parts:
                 if part != "rs":
                     for module in getattr(block, part):
@@ -94,7 +99,7 @@ class Capture:
             handle = block.module.register_forward_hook(self._read_block(block))
             hooks.callback(handle.remove)
 
-    def _narrow(self, mlp: nn.Module, hooks: ExitStack) -> None:
+    def _narrow(self, mlp: nn.Module, tokens: Tensor, hooks: ExitStack) -> None:
         """Run the deepest layer's MLP only on the tokens that are read.
 
         An MLP treats each token by itself, and nothing after it is read.
@@ -110,13 +115,12 @@ class Capture:
                 return None
             narrowed.append(True)
             states = args[0].flatten(end_dim=1)
-            return (states[self.pooler.tokens.to(states.device)][None],), kwargs
+            return (states[tokens.to(states.device)][None],), kwargs
 
         def widen(module: nn.Module, args: object, output: object) -> object:
             if not narrowed:
                 return None
             narrowed.clear()
-            tokens = self.pooler.tokens
             states = first_tensor(output).reshape(len(tokens), -1)
             wide = states.new_zeros(self.shape[0] * self.shape[1], states.shape[-1])
             wide[tokens.to(states.device)] = states

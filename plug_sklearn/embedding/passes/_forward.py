@@ -98,18 +98,27 @@ class ForwardPass:
         self.row_multiple = find_row_multiple(loaded.model.config, request.stack)
         self.rotary_modules = _list_rotary_modules(loaded.model)
 
-    def run(self, batch: Batch, prefix: SharedPrefix | None = None) -> States:
+    def run(
+        self, batch: Batch, prefix: SharedPrefix | None = None
+    ) -> States | list[States]:
         """Read the activations of one batch, whose rows may all continue a prefix.
 
         Returns
         -------
-        ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
-            Pooled over the batch's tokens, in the request's order of layers and parts.
+        ndarray of shape (n_prompts, n_layers, n_parts * n_poolings, hidden_size), \
+float32
+            Pooled over the batch's tokens, in the request's order of layers, parts and
+            poolings; or a list of arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size) where nothing is pooled.
         """
         if prefix is None:
-            return self._read(batch)
-        cache = prefix.repeat_cache(len(batch.ids))
-        return self._read(batch, cache, prefix.n_tokens)
+            states = self._read(batch)
+        else:
+            cache = prefix.repeat_cache(len(batch.ids))
+            states = self._read(batch, cache, prefix.n_tokens)
+        if self.request.poolings is None:
+            return np.split(states, batch.offsets[1:])
+        return states
 
     def reset_rotary_factors(self) -> None:
         """Make rotary factors forget how long earlier texts were.
@@ -241,14 +250,18 @@ class ForwardPass:
         added[..., n_before:].masked_fill_(hidden, torch.finfo(dtype).min)
         return added
 
-    def check_finite(self, numbers: Numbers, states: States) -> None:
+    def check_finite(self, numbers: Numbers, states: States | list[States]) -> None:
         """Raise an error if states of some texts overflowed or are not a number."""
-        finite = np.asarray(np.isfinite(states).all(axis=3))
+        over = (0, 3) if self.request.poolings is None else 2
+        finite = np.stack([np.isfinite(item).all(axis=over) for item in states])
         if finite.all():
             return
         pairs = self.request.pairs
-        layer, part = pairs[int(np.argmin(finite.all(axis=0).ravel()))]
-        texts = numbers[~finite.all(axis=(1, 2))].tolist()
+        # Each part holds all poolings, one after the other.
+        n_poolings = len(self.request.poolings or (None,))
+        place = int(np.argmin(finite.all(axis=0).ravel()))
+        layer, part = pairs[place // n_poolings]
+        texts = numbers[~finite.reshape(len(finite), -1).all(axis=1)].tolist()
         raise NonFiniteStatesError(
             f"layer {layer} (part {part!r}) in {self.loaded.model.dtype}", sorted(texts)
         )
@@ -259,8 +272,10 @@ class ForwardPass:
         device = pooled[pairs[0]].device
         states = torch.stack([pooled[pair].to(device) for pair in pairs], dim=1)
         activations: States = states.cpu().numpy()
-        n_layers, n_parts = len(self.request.layers), len(self.request.parts)
-        return activations.reshape(len(activations), n_layers, n_parts, -1)
+        *_, n_poolings, hidden_size = activations.shape
+        n_parts = len(self.request.parts) * n_poolings
+        shape = (len(activations), len(self.request.layers), n_parts, hidden_size)
+        return activations.reshape(shape)
 
 
 def _choose_pad_id(model: PreTrainedModel) -> int:

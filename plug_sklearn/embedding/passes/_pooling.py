@@ -1,9 +1,10 @@
-"""Pool the states of a prompt's tokens into one vector.
+"""Pool the states of a prompt's tokens into one vector, or keep those of every token.
 
-States are pooled on the model's device as soon as a block puts them out, so that those
-of single tokens are never kept. Where prompts share a prefix, its pooled states are
-joined with those of the tokens that follow.
+States are pooled on the model's device as soon as a block puts them out. Where prompts
+share a prefix, its pooled states are joined with those of the tokens that follow.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,62 +21,94 @@ class Pooler:
 
     Parameters
     ----------
-    pooling : {"last", "first", "mean", "max"}
-        How tokens become one vector.
+    poolings : sequence of {"last", "first", "mean", "max"}, or None
+        How tokens become one vector; None keeps every token.
     tokens : ndarray of shape (n_kept,), int64
         The kept tokens, as positions in the flattened batch, prompt by prompt.
     offsets : ndarray of shape (n_prompts,), int64
         Where each prompt's tokens begin in `tokens`.
+
+    Attributes
+    ----------
+    read : Tensor of shape (n_read,), int64, or None
+        The only tokens whose states are read, where every pooling picks one.
     """
 
-    def __init__(self, pooling: str, tokens: Numbers, offsets: Numbers) -> None:
-        self.pooling = pooling
-        self.picks_one = pooling in ("last", "first")
-        if self.picks_one:
-            ends = np.append(offsets[1:], len(tokens))
-            tokens = tokens[offsets if pooling == "first" else ends - 1]
-        #: The tokens that are read.
+    def __init__(
+        self, poolings: Sequence[str] | None, tokens: Numbers, offsets: Numbers
+    ) -> None:
+        self.poolings = poolings
         self.tokens = torch.from_numpy(tokens)
         self.offsets = torch.from_numpy(offsets)
+        # The last token of a prompt is the one before the next prompt's first.
+        ends = np.append(offsets[1:], len(tokens))
+        picked = {"first": tokens[offsets], "last": tokens[ends - 1]}
+        self.picked = {name: torch.from_numpy(ids) for name, ids in picked.items()}
+        self.read: Tensor | None = None
+        if poolings is not None and set(poolings) <= self.picked.keys():
+            self.read = torch.cat([self.picked[name] for name in poolings])
 
     def pool(self, states: Tensor) -> Tensor:
-        """Map states of shape (n_rows * n_tokens, units) to (n_prompts, units)."""
+        """Pool states of shape (n_rows * n_tokens, units).
+
+        Returns
+        -------
+        Tensor of shape (n_prompts, n_poolings, units), float32
+            Or (n_kept, 1, units), the kept tokens prompt by prompt, where nothing is
+            pooled.
+        """
+        if self.poolings is None:
+            return states[self.tokens.to(states.device)].float()[:, None]
+        return torch.stack([self._pool(states, name) for name in self.poolings], dim=1)
+
+    def _pool(self, states: Tensor, pooling: str) -> Tensor:
+        if pooling in self.picked:
+            return states[self.picked[pooling].to(states.device)].float()
         tokens = self.tokens.to(states.device)
-        if self.picks_one:
-            return states[tokens].float()
         offsets = self.offsets.to(states.device)
-        return F.embedding_bag(tokens, states.float(), offsets, mode=self.pooling)
+        return F.embedding_bag(tokens, states.float(), offsets, mode=pooling)
 
 
 def join_pooled(
-    pooling: str, prefix: States, n_prefix: int, rest: States, n_rest: Numbers
-) -> States:
+    poolings: Sequence[str] | None,
+    prefix: States,
+    n_prefix: int,
+    rest: States | list[States],
+    n_rest: Numbers,
+) -> States | list[States]:
     """Join what was pooled over a shared prefix with what was pooled after it.
 
     Parameters
     ----------
-    pooling : {"last", "first", "mean", "max"}
-        How both were pooled.
-    prefix : ndarray of shape (1, n_layers, n_parts, hidden_size), float32
-        Pooled over the prefix's kept tokens.
+    poolings : sequence of {"last", "first", "mean", "max"}, or None
+        How both were pooled; None where every token was kept.
+    prefix : ndarray of shape (1, n_layers, n_parts * n_poolings, hidden_size), float32
+        Pooled over the prefix's kept tokens; these along axis 0 where nothing was.
     n_prefix : int
         How many these are, at least one.
-    rest : ndarray of shape (n_prompts, n_layers, n_parts, hidden_size), float32
-        Pooled over the kept tokens of each prompt after the prefix.
+    rest : ndarray of shape (n_prompts, n_layers, n_parts * n_poolings, hidden_size), \
+float32
+        Pooled over the kept tokens of each prompt after the prefix; a list of arrays of
+        shape (n_tokens, n_layers, n_parts, hidden_size) where nothing was.
     n_rest : ndarray of shape (n_prompts,), int64
         How many these are, at least one.
 
     Returns
     -------
-    ndarray of the shape of ``rest``, float32
-        Pooled over both.
+    ndarray or list of ndarray
+        As ``rest``, over both.
     """
-    if pooling == "last":
-        return rest
-    if pooling == "first":
-        return np.broadcast_to(prefix, rest.shape)
-    if pooling == "max":
-        return np.maximum(prefix, rest)
+    if poolings is None:
+        return [np.concatenate([prefix, after]) for after in rest]
+    joined = np.array(rest)
     weight = (n_prefix / (n_prefix + n_rest)).astype(np.float32)[:, None, None, None]
-    joined: States = weight * prefix + (1 - weight) * rest
+    for number, pooling in enumerate(poolings):
+        # Each part holds all poolings, one after the other.
+        own = np.s_[:, :, number :: len(poolings)]
+        if pooling == "first":
+            joined[own] = prefix[own]
+        elif pooling == "max":
+            joined[own] = np.maximum(prefix[own], joined[own])
+        elif pooling == "mean":
+            joined[own] = weight * prefix[own] + (1 - weight) * joined[own]
     return joined

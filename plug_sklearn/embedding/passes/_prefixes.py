@@ -159,8 +159,10 @@ class SharedPrefix:
         Its length.
     cache : DynamicCache
         What each layer keeps of it, for one row.
-    pooled : ndarray of shape (1, n_layers, n_parts, hidden_size), float32, or None
-        Its pooled activations; None where none of its tokens is pooled.
+    pooled : ndarray of shape (1, n_layers, n_parts * n_poolings, hidden_size), \
+float32, or None
+        Its pooled activations, or those of its kept tokens along axis 0 where nothing
+        is pooled; None where none of its tokens is kept.
     n_kept : int
         How many of its tokens are pooled.
     """

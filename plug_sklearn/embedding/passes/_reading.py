@@ -37,7 +37,7 @@ from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 #: computed once for each trie.
 PACK_NODES = 128
 
-Read = Iterator[tuple[Numbers, States]]
+Read = Iterator[tuple[Numbers, States | list[States]]]
 
 
 class Strategy(Enum):
@@ -76,8 +76,9 @@ def read_activations(
     ------
     numbers : ndarray of shape (n,), int64
         Prompts of one batch; each prompt comes once, in no particular order.
-    states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
-        Their activations.
+    states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), float32
+        Their activations; a list of arrays of shape
+        (n_tokens, n_layers, n_parts, hidden_size) where nothing is pooled.
 
     Raises
     ------
@@ -87,11 +88,14 @@ def read_activations(
     for rows, states in _read_by_length(
         forward, prompts, budget, strategy, beyond_window
     ):
-        finite = np.isfinite(states).all(axis=(1, 2, 3))
+        finite = np.array([np.isfinite(item).all() for item in states])
         if finite.all():
             yield rows, states
             continue
-        yield rows[finite], states[finite]
+        if isinstance(states, list):
+            yield rows[finite], [states[place] for place in np.flatnonzero(finite)]
+        else:
+            yield rows[finite], states[finite]
         # Prompts of one trie share a row: an infinite value of one spreads to others,
         # though it has no weight in their attention.
         for single, alone in read_padded(forward, prompts, rows[~finite], budget):
@@ -218,7 +222,7 @@ def _read_suffixes(
 ) -> Read:
     """Read rows that come after one prefix."""
 
-    def run(rows: NDArray[np.intp]) -> States:
+    def run(rows: NDArray[np.intp]) -> States | list[States]:
         batch = pad_prompts(prompts, rows.tolist(), forward.pad_id)
         return forward.run(batch, prefix)
 
@@ -239,7 +243,7 @@ def _read_packs(
 ) -> Read:
     """Read packs of sorted prompts, all of them after one prefix or none."""
 
-    def run(chosen: NDArray[np.intp]) -> States:
+    def run(chosen: NDArray[np.intp]) -> States | list[States]:
         tries = []
         for pack in (packs[number] for number in chosen):
             members = range(pack.start, pack.stop)
@@ -265,11 +269,11 @@ def _join_prefix(
     prompts: TokenizedPrompts,
     prefix: SharedPrefix,
     numbers: NDArray[np.integer],
-    states: States,
-) -> States:
+    states: States | list[States],
+) -> States | list[States]:
     """Pool over the prefix as well as over what follows it."""
     if prefix.pooled is None:
         return states
     n_rest = np.array([len(prompts.kept_of(number)) for number in numbers])
-    pooling = forward.request.pooling
-    return join_pooled(pooling, prefix.pooled, prefix.n_kept, states, n_rest)
+    poolings = forward.request.poolings
+    return join_pooled(poolings, prefix.pooled, prefix.n_kept, states, n_rest)

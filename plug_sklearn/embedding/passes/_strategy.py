@@ -99,7 +99,7 @@ def _try(forward: ForwardPass) -> Trial:
     parts = ("rs",) if forward.anatomy.reason else ("attn", "rs")
     layers = tuple(sorted({0, deepest}))
     tried = ForwardPass(
-        forward.loaded, Request(layers, parts, "mean", forward.request.stack)
+        forward.loaded, Request(layers, parts, ("mean",), forward.request.stack)
     )
     restored = restore_state(model, set_by_each_pass=forward.rotary_modules)
     with forward.loaded.lock, restored as has_changed:

@@ -1,14 +1,14 @@
-"""Texts read literally: the same tokens around each, and none of them special in it."""
+"""Tokenizes texts that must not spell special tokens, inside templates that may."""
 
 from collections.abc import Sequence
 from itertools import pairwise, takewhile
 
 from transformers import PreTrainedTokenizerBase
 
-from plug_sklearn.embedding.prompts._frames import PromptFrame
-from plug_sklearn.embedding.prompts._refusals import RefusedTextError
-from plug_sklearn.embedding.prompts._special import SpecialTokens
-from plug_sklearn.embedding.prompts._turns import WHITE_SPACE
+from plug_sklearn.embedding.prompts._conversations import Text
+from plug_sklearn.embedding.prompts._errors import RefusedTextError
+from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
+from plug_sklearn.embedding.prompts._templates import WHITE_SPACE
 
 # What a string is tokenized after, to be read as if it stood inside a text: at its
 # beginning, tokenizers add a space. A letter after a letter would continue its word.
@@ -23,9 +23,9 @@ Context = tuple[str, list[int]]
 
 
 class LiteralEncoder:
-    """Encodes texts in a frame whose tokens are the same whatever a text holds.
+    """Encodes prompts whose template has the same tokens whatever their texts hold.
 
-    The strings around a text are tokenized once, each by itself. A text is tokenized
+    The strings of the template are tokenized once, each by itself. A text is tokenized
     as it would be after the string before it, cut where it spells a special token.
 
     Parameters
@@ -34,66 +34,72 @@ class LiteralEncoder:
         The model's own.
     special : SpecialTokens
         Of that tokenizer.
-    frame : PromptFrame
-        What stands around each text. Special tokens that it spells stay special.
+    fixed : sequence of str of length n + 1
+        The strings before, between and after the n texts of each prompt. Special tokens
+        that they spell stay special.
     adds_special : bool
-        Whether the tokenizer's own tokens go around the prompt.
+        Whether the tokenizer's own tokens go around the prompt, where the strings do
+        not spell them.
 
     Attributes
     ----------
     fixed_ids : list of list of int
-        Token ids of the frame's strings, before, between and after the slots.
+        Token ids of the fixed strings.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         special: SpecialTokens,
-        frame: PromptFrame,
+        fixed: Sequence[str],
         adds_special: bool,
     ) -> None:
         self.tokenizer = tokenizer
         self.special = special
-        self.frame = frame
         self._blank = self._find_blank()
-        *fixed, last = frame.fixed
-        self._cores = [self._leave_spaces(string) for string in fixed]
+        *before_texts, last = fixed
+        self._cores = [self._leave_spaces(string) for string in before_texts]
         self._spaces = [
-            string[len(core) :] for string, core in zip(fixed, self._cores, strict=True)
+            string[len(core) :]
+            for string, core in zip(before_texts, self._cores, strict=True)
         ]
         self._cores.append(last)
-        self._contexts = [self._make_context(slot) for slot in range(len(fixed))]
+        self._contexts = [self._make_context(slot) for slot in range(len(before_texts))]
         self.fixed_ids = self._encode_fixed()
-        before, after = special.added if adds_special else ([], [])
-        self.fixed_ids[0] = [*before, *self.fixed_ids[0]]
-        self.fixed_ids[-1] = [*self.fixed_ids[-1], *after]
+        if adds_special:
+            self.fixed_ids[0] = special.add_before(self.fixed_ids[0])
+            self.fixed_ids[-1] = special.add_after(self.fixed_ids[-1])
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize texts in the frame.
+    def encode(
+        self, contents: Sequence[Sequence[str]], texts: Sequence[Text]
+    ) -> list[list[list[int]]]:
+        """Tokenize what stands in the slots of each prompt.
 
         Parameters
         ----------
-        texts : sequence of str
-            Texts.
+        contents : sequence of sequence of str
+            For each prompt, the text in each slot.
+        texts : sequence of str or Conversation
+            The rows of X that they come from, for errors.
 
         Returns
         -------
-        list of list of int
-            Token ids of each prompt.
+        list of list of list of int
+            For each prompt, the token ids in each slot; those of the template are in
+            ``fixed_ids``.
 
         Raises
         ------
         RefusedTextError
             If a character of a text is a special token by itself.
         """
-        prompts = [list(self.fixed_ids[0]) for _ in texts]
-        in_slots = [self.frame.list_texts(text) for text in texts]
-        for slot, fixed_ids in enumerate(self.fixed_ids[1:]):
-            runs = [self._strip(slot, in_slot[slot]) for in_slot in in_slots]
-            encoded = self._encode_runs(slot, runs, texts)
-            for prompt, ids in zip(prompts, encoded, strict=True):
-                prompt += ids + fixed_ids
-        return prompts
+        if not self._spaces:
+            return [[] for _ in texts]
+        encoded = []
+        for slot in range(len(self._spaces)):
+            runs = [self._strip(slot, in_slots[slot]) for in_slots in contents]
+            encoded.append(self._encode_runs(slot, runs, texts))
+        return [list(in_slots) for in_slots in zip(*encoded, strict=True)]
 
     def cut_spellings(self, text: str) -> list[str]:
         """Cut a text into pieces none of which holds a special token.
@@ -147,7 +153,7 @@ class LiteralEncoder:
         return run
 
     def _encode_runs(
-        self, slot: int, runs: Sequence[str], texts: Sequence[str]
+        self, slot: int, runs: Sequence[str], texts: Sequence[Text]
     ) -> list[list[int]]:
         """Tokenize what is in one slot of each text, after the string before it."""
         context = self._contexts[slot]
@@ -160,7 +166,7 @@ class LiteralEncoder:
         ]
 
     def _cut_and_encode(
-        self, run: str, context: Context | None, text: str
+        self, run: str, context: Context | None, text: Text
     ) -> tuple[list[str], list[int]]:
         # A spelling cut after its first character is not found as a token.
         cuts = [match.start() + 1 for match in self.special.spelling.finditer(run)]

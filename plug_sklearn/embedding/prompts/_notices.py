@@ -1,5 +1,6 @@
 """What was done to texts, counted over all that were read, and told once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plug_sklearn._warnings import warn_user
@@ -15,12 +16,15 @@ class Notices:
         Texts read.
     n_cut : int
         Those that were longer than the limit.
+    n_roles_cut : int
+        Those of them that lost tokens of the roles that are pooled.
     n_emptied : int
         Those that had no token left to pool.
     """
 
     n_read: int = 0
     n_cut: int = 0
+    n_roles_cut: int = 0
     n_emptied: int = 0
 
     def tell(
@@ -28,14 +32,24 @@ class Notices:
         *,
         limit: int | None,
         side: str,
+        roles: Sequence[str] | None,
         token_filter: str | None,
         eos_token: str | None,
     ) -> None:
         """Warn of what was counted, and begin anew."""
         if self.n_cut:
+            if roles is None:
+                also = ""
+            elif self.n_roles_cut:
+                also = (
+                    f" Of {self.n_roles_cut} of them, what roles={roles!r} say was cut "
+                    "too."
+                )
+            else:
+                also = f" All that roles={roles!r} say was kept."
             warn_user(
                 f"{self.n_cut} of {self.n_read} distinct texts are longer than {limit} "
-                f"tokens and were cut on the {side} side."
+                f"tokens and were cut on the {side} side.{also}"
             )
         if self.n_emptied:
             warn_user(
@@ -43,4 +57,4 @@ class Notices:
                 f"after token_filter={token_filter!r} and eos_token={eos_token!r}; all "
                 "their tokens are pooled."
             )
-        self.n_read = self.n_cut = self.n_emptied = 0
+        self.n_read = self.n_cut = self.n_roles_cut = self.n_emptied = 0

@@ -1,6 +1,5 @@
-"""Texts → token ids and the positions to pool."""
+"""Texts → token ids, and the tokens to pool."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,21 +7,34 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from plug_sklearn._forks import make_lock
-from plug_sklearn.embedding.prompts._cutting import make_cutter
-from plug_sklearn.embedding.prompts._frames import SLOT, PromptFrame
-from plug_sklearn.embedding.prompts._literal import LiteralEncoder
+from plug_sklearn.embedding.prompts._conversations import (
+    ChatTemplate,
+    Conversation,
+    ConversationRenderer,
+    Text,
+    describe_chat_template,
+)
+from plug_sklearn.embedding.prompts._encoding import Owners, PromptEncoder
+from plug_sklearn.embedding.prompts._errors import RefusedTextError
 from plug_sklearn.embedding.prompts._notices import Notices
-from plug_sklearn.embedding.prompts._refusals import RefusedTextError
-from plug_sklearn.embedding.prompts._special import SpecialTokens
+from plug_sklearn.embedding.prompts._pooled_tokens import (
+    TEMPLATE,
+    TokenSelector,
+)
+from plug_sklearn.embedding.prompts._special_tokens import TOKENIZING, SpecialTokens
+from plug_sklearn.embedding.prompts._templates import (
+    SLOT,
+    ChatTurn,
+    PromptTemplate,
+    render_turn,
+)
 from plug_sklearn.embedding.prompts._tokenized import Ids, TokenizedPrompts
-from plug_sklearn.embedding.prompts._turns import ChatTurn, render_turn
+from plug_sklearn.embedding.prompts._truncation import keep_tokens, make_cutter
 
 #: Texts tokenized in one call: a fast tokenizer keeps kilobytes for each.
 CHUNK = 1024
-
-# Fast tokenizers keep their settings in the tokenizer: one call at a time.
-_TOKENIZING = make_lock()
+#: The role of a text that is a string.
+_STRING_ROLE = "user"
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,10 @@ class PromptOptions:
 
     prompt_template: str | None = None
     chat_template: bool = False
+    generation_prompt: bool = False
     special_tokens: str = "parse"
+    pool_over: str = "auto"
+    roles: tuple[str, ...] | None = None
     token_filter: str | None = None
     eos_token: str | None = None
     max_length: int | None = None
@@ -54,6 +69,8 @@ class PromptReader:
     turn : ChatTurn, default=None
         What the chat template writes around a message; None renders it now. Only used
         with ``chat_template``.
+    chat : ChatTemplate, default=None
+        What renders conversations; None is the tokenizer's own chat template, now.
     """
 
     def __init__(
@@ -63,72 +80,111 @@ class PromptReader:
         model_limit: int | None,
         start_id: int | None = None,
         turn: ChatTurn | None = None,
+        chat: ChatTemplate | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.options = options
         self.start = [] if start_id is None else [start_id]
         self.limit = self._decide_limit(model_limit)
         if options.chat_template:
-            turn = turn or render_turn(tokenizer)
+            opens = options.generation_prompt
+            turn = turn or render_turn(tokenizer, generation_prompt=opens)
         else:
             turn = ChatTurn()
-        self.frame = PromptFrame(options.prompt_template or SLOT, turn)
-        # A chat template spells the beginning-of-text token itself.
-        self.adds_special = not options.chat_template
+        self.template = PromptTemplate(options.prompt_template or SLOT, turn)
         self.special = SpecialTokens(tokenizer)
-        self.literal: LiteralEncoder | None = None
-        if options.special_tokens == "literal":
-            with _TOKENIZING:
-                self.literal = LiteralEncoder(
-                    tokenizer, self.special, self.frame, self.adds_special
-                )
-        self.eos_id = self._find_eos_id()
+        self.chat = chat or describe_chat_template(tokenizer)
+        with TOKENIZING:
+            self.encoder = PromptEncoder(
+                tokenizer,
+                self.special,
+                self.template,
+                ConversationRenderer(
+                    tokenizer, options.generation_prompt, self.chat.time
+                ),
+                adds_special=not options.chat_template,
+                literal=options.special_tokens == "literal",
+                start=self.start,
+            )
+        self.selector = TokenSelector(
+            self.special, options.token_filter, options.eos_token, self.start
+        )
         self.notices = Notices()
 
-    def read(self, texts: Sequence[str]) -> TokenizedPrompts:
-        """Tokenize texts and choose the positions to pool.
+    def pools_contents(self, text: Text) -> bool:
+        """Tell whether only what users wrote is pooled of a text."""
+        options = self.options
+        if options.roles is not None:
+            return True
+        if options.pool_over != "auto":
+            return options.pool_over == "text"
+        # The opening of the answer is there to be read.
+        has_template = options.chat_template or options.prompt_template is not None
+        in_template = has_template or isinstance(text, Conversation)
+        return in_template and not options.generation_prompt
+
+    def _encode(self, texts: Sequence[Text]) -> tuple[list[Ids], list[Owners]]:
+        needs_owners = any(map(self.pools_contents, texts))
+        return self.encoder.encode(texts, needs_owners=needs_owners)
+
+    def read(self, texts: Sequence[Text], *, counts: bool = True) -> TokenizedPrompts:
+        """Tokenize texts and choose the tokens to pool.
 
         Texts that are cut to the length limit, and those that have no token left after
-        the filter and are pooled over all their tokens instead, are counted:
-        ``tell_changes`` warns of them.
+        the filter and are pooled over all their tokens instead, are counted, unless
+        ``counts`` is False: ``tell_changes`` warns of them.
 
         Raises
         ------
         RefusedTextError
-            If a text has no token at all, or a character that is a special token by
-            itself where special tokens are read literally.
+            If a text has no token to pool; a character of it is a special token by
+            itself where special tokens are read literally; or the chat template cannot
+            express a conversation.
         ValueError
             If the limit leaves no room for text.
         """
-        self.notices.n_read += len(texts)
-        tokenized: list[Ids] = []
-        with _TOKENIZING:
+        notices = self.notices if counts else Notices()
+        notices.n_read += len(texts)
+        ids: list[Ids] = []
+        owners: list[Owners] = []
+        with TOKENIZING:
             for start in range(0, len(texts), CHUNK):
-                tokenized += self._tokenize(texts[start : start + CHUNK])
-            tokenized = self._cut(texts, tokenized)
-        n_start = len(self.start)
-        empty = [row for row, ids in enumerate(tokenized) if len(ids) == n_start]
-        if empty:
-            text = texts[empty[0]]
-            raise RefusedTextError(
-                text,
-                "X given to HFEmbeddingTransformer must hold texts of at least one "
-                f"token. Got {text!r} instead",
-            )
-        return self._choose_positions(tokenized)
+                chunk = texts[start : start + CHUNK]
+                found = self._encode(chunk)
+                ids += found[0]
+                owners += found[1]
+            self._cut_long(texts, ids, owners, notices)
+        own = self._find_own(texts, ids, owners)
+        for text, may_pool in zip(texts, own, strict=True):
+            if not may_pool.any():
+                what = (
+                    "token"
+                    if self.options.roles is None
+                    else (f"token of roles={self.options.roles!r}")
+                )
+                raise RefusedTextError(
+                    text,
+                    "X given to HFEmbeddingTransformer must hold texts of at least one "
+                    f"{what}. Got {text!r} instead",
+                )
+        prompts, n_emptied = self.selector.select(ids, own)
+        notices.n_emptied += n_emptied
+        return prompts
 
-    def list_empty(self, texts: Sequence[str]) -> list[str]:
-        """List the texts that have no token at all."""
-        with _TOKENIZING:
-            tokenized = self._tokenize(texts)
-        pairs = zip(texts, tokenized, strict=True)
-        return [text for text, ids in pairs if len(ids) == len(self.start)]
+    def list_empty(self, texts: Sequence[Text]) -> list[Text]:
+        """List the texts that have no token to pool."""
+        with TOKENIZING:
+            ids, owners = self._encode(texts)
+        own = self._find_own(texts, ids, owners)
+        pairs = zip(texts, own, strict=True)
+        return [text for text, may_pool in pairs if not may_pool.any()]
 
     def tell_changes(self) -> None:
         """Warn, once for all texts read, of how many were changed."""
         self.notices.tell(
             limit=self.limit,
             side=self.options.truncation_side,
+            roles=self.options.roles,
             token_filter=self.options.token_filter,
             eos_token=self.options.eos_token,
         )
@@ -136,126 +192,83 @@ class PromptReader:
     def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:
         """Give the text of every token that is pooled."""
         return [
-            self._decode(prompts.ids_of(number)[prompts.kept_of(number)])
+            self.special.decode_each(prompts.ids_of(number)[prompts.kept_of(number)])
             for number in range(len(prompts))
         ]
 
-    def _tokenize(self, texts: Sequence[str]) -> list[Ids]:
-        if self.literal is not None:
-            tokenized = self.literal.encode(texts)
-        else:
-            tokenized = self._tokenize_whole([self.frame.fill(text) for text in texts])
-        return [np.array([*self.start, *ids], dtype=np.int32) for ids in tokenized]
-
-    def _tokenize_whole(self, prompts: Sequence[str]) -> list[list[int]]:
-        tokenized: list[list[int]] = self.tokenizer(
-            list(prompts), add_special_tokens=self.adds_special, verbose=False
-        )["input_ids"]
-        return tokenized
-
-    def _tokenize_frame(self) -> list[int]:
-        """Tokenize what stands around every text, and the tokenizer's own tokens."""
-        if self.literal is not None:
-            return [token_id for ids in self.literal.fixed_ids for token_id in ids]
-        return self._tokenize_whole([self.frame.fill("")])[0]
-
-    def _cut(self, texts: Sequence[str], tokenized: list[Ids]) -> list[Ids]:
-        """Cut the texts of long prompts, and leave what stands around them."""
-        limit = self.limit
-        long = [
-            row for row, ids in enumerate(tokenized) if len(ids) > (limit or np.inf)
+    def _find_own(
+        self, texts: Sequence[Text], ids: Sequence[Ids], owners: Sequence[Owners]
+    ) -> list[NDArray[np.bool_]]:
+        """Find the tokens of each prompt that may be pooled."""
+        n_start = len(self.start)
+        return [
+            np.isin(own, self._list_messages(text))
+            if self.pools_contents(text)
+            # A decoder's start token alone is no text.
+            else np.full(len(found), len(found) > n_start)
+            for text, found, own in zip(texts, ids, owners, strict=True)
         ]
-        if limit is None or not long:
-            return tokenized
-        self.notices.n_cut += len(long)
-        n_frame = len(self._tokenize_frame()) + len(self.start)
-        n_slots = self.frame.template.count(SLOT)
-        for row in long:
-            room, ids = (limit - n_frame) // n_slots, tokenized[row]
-            text = texts[row]
-            # What is read literally is as many tokens as its spelling.
-            pieces = self.literal.cut_spellings(text) if self.literal else [text]
-            keep = make_cutter(self.tokenizer, pieces, self.options.truncation_side)
-            # Tokens merge otherwise where a text was cut: a few may be too many still.
-            while len(ids) > limit and room > 0:
-                (ids,) = self._tokenize([keep(room)])
-                room -= max(1, len(ids) - limit)
-            if len(ids) > limit:
-                raise ValueError(
-                    "The 'max_length' parameter of HFEmbeddingTransformer must leave "
-                    f"room for text: what stands around it takes {n_frame} tokens. "
-                    f"Got a limit of {limit} instead."
-                )
-            tokenized[row] = ids
-        return tokenized
 
-    def _choose_positions(self, tokenized: list[Ids]) -> TokenizedPrompts:
-        prompts = TokenizedPrompts.join(tokenized)
-        left_out, blank = self._classify_vocabulary(prompts.ids)
-        kept = ~left_out[prompts.ids]
-        if self.eos_id is not None:
-            for ids, start in zip(tokenized, prompts.starts, strict=False):
-                kept[start + self._find_end(ids, blank) : start + len(ids)] = False
-        empty = ~np.logical_or.reduceat(kept, prompts.starts[:-1])
-        if empty.any():
-            kept |= np.repeat(empty, prompts.lengths)
-            self.notices.n_emptied += int(empty.sum())
-        return TokenizedPrompts(prompts.ids, kept, prompts.starts)
+    def _list_messages(self, text: Text) -> list[int]:
+        """List the numbers of the messages whose words may be pooled."""
+        roles = self.options.roles
+        spoken = (
+            [_STRING_ROLE]
+            if isinstance(text, str)
+            else [message["role"] for message in text.messages]
+        )
+        return [n for n, role in enumerate(spoken) if roles is None or role in roles]
 
-    def _classify_vocabulary(
-        self, ids: Ids
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Say of each token id in use whether the filter drops it, and if it is blank.
+    def _cut_long(
+        self,
+        texts: Sequence[Text],
+        ids: list[Ids],
+        owners: list[Owners],
+        notices: Notices,
+    ) -> None:
+        """Cut prompts to the limit: what users wrote, not what templates write."""
+        if self.limit is None:
+            return
+        for row, text in enumerate(texts):
+            if len(ids[row]) <= self.limit:
+                continue
+            notices.n_cut += 1
+            if isinstance(text, str):
+                ids[row], owners[row] = self._cut_string(text)
+            else:
+                ids[row], owners[row], is_whole = self._cut_conversation(text)
+                notices.n_roles_cut += not is_whole
 
-        Decoding each distinct id once, not each token, keeps this off the clock.
-        """
-        used = np.unique(ids)
-        left_out = np.zeros(used[-1] + 1, dtype=bool)
-        blank = np.zeros(used[-1] + 1, dtype=bool)
-        if self.options.token_filter is not None:
-            left_out[np.intersect1d(used, [*self.special.ids, *self.start])] = True
-        if self.eos_id is not None:
-            blank[used] = [not token.strip() for token in self._decode(used)]
-        if self.options.token_filter == "non_text":
-            left_out[used] |= [not _holds_text(token) for token in self._decode(used)]
-        return left_out, blank
+    def _cut_string(self, text: str) -> tuple[Ids, Owners]:
+        limit, side = self.limit or 0, self.options.truncation_side
+        n_template = self.encoder.count_template_tokens()
+        room = (limit - n_template) // self.template.n_slots
+        pieces = self.encoder.cut_spellings(text)
+        keep = make_cutter(self.tokenizer, pieces, side)
+        # Tokens merge otherwise where a text was cut: a few may be too many still.
+        while room > 0:
+            (ids,), (owners,) = self._encode([keep(room)])
+            if len(ids) <= limit:
+                return ids, owners
+            room -= max(1, len(ids) - limit)
+        raise self._refuse_limit(n_template)
 
-    def _find_end(self, ids: Ids, blank: NDArray[np.bool_]) -> int:
-        """Find where the trailing run of end-of-text tokens begins.
+    def _cut_conversation(self, conversation: Conversation) -> tuple[Ids, Owners, bool]:
+        """Cut a conversation, and say whether all that may be pooled was kept."""
+        limit, side = self.limit or 0, self.options.truncation_side
+        (ids,), (owners,) = self.encoder.encode([conversation], needs_owners=True)
+        wanted = np.isin(owners, self._list_messages(conversation))
+        kept = keep_tokens(owners, wanted, limit, side)
+        if not kept[wanted].any():
+            raise self._refuse_limit(int((owners == TEMPLATE).sum()))
+        return ids[kept], owners[kept], bool(kept[wanted].all())
 
-        Blank tokens between and after them belong to the run: chat templates end a
-        turn with its marker and a line break.
-        """
-        end = len(ids)
-        if self.eos_id is None:
-            return end
-        while True:
-            last = end
-            while last and blank[ids[last - 1]]:
-                last -= 1
-            if not last or ids[last - 1] != self.eos_id:
-                return end
-            end = last - 1
-
-    def _decode(self, ids: Ids) -> list[str]:
-        with _TOKENIZING:
-            tokens: list[str] = self.tokenizer.batch_decode(
-                [[token_id] for token_id in ids.tolist()],
-                clean_up_tokenization_spaces=False,
-            )
-        return tokens
-
-    def _find_eos_id(self) -> int | None:
-        if self.options.eos_token is None:
-            return None
-        token_id = self.tokenizer.get_vocab().get(self.options.eos_token)
-        if token_id is None:
-            raise ValueError(
-                "The 'eos_token' parameter of HFEmbeddingTransformer must be the text "
-                "of one token in the model's vocabulary, such as "
-                f"{self.tokenizer.eos_token!r}. Got {self.options.eos_token!r} instead."
-            )
-        return int(token_id)
+    def _refuse_limit(self, n_template: int) -> ValueError:
+        return ValueError(
+            "The 'max_length' parameter of HFEmbeddingTransformer must leave room for "
+            f"text: what stands around it takes {n_template} tokens. Got a limit of "
+            f"{self.limit} instead."
+        )
 
     def _decide_limit(self, model_limit: int | None) -> int | None:
         limits = [self.tokenizer.model_max_length, model_limit]
@@ -271,11 +284,3 @@ class PromptReader:
                 f"{model_limit} tokens, the model's own limit. Got {chosen} instead."
             )
         return chosen
-
-
-def _holds_text(token: str) -> bool:
-    # A byte of a longer character decodes to U+FFFD: it is part of some letter.
-    return any(
-        unicodedata.category(character)[0] in "LNM" or character == "\ufffd"
-        for character in token
-    )

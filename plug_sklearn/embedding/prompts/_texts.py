@@ -1,53 +1,105 @@
-"""The containers of texts that the embedder takes → a list of strings."""
+"""X → a list of texts: strings, or conversations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from plug_sklearn.embedding.prompts._conversations import Conversation, Text
+
 EXPECTED = (
-    "a list, tuple, 1-D array, Series or one-column frame of strings, one text a row"
+    "a list, tuple, 1-D array, Series or one-column frame of strings or of "
+    "conversations, one a row"
 )
 
 
-def read_texts(X: Any, owner: str) -> list[str]:  # noqa: ANN401 - any container of texts
+def read_texts(X: Any, owner: str) -> list[Text]:  # noqa: ANN401 - any container of texts
     """Read the texts of ``X``, in order.
 
     Parameters
     ----------
     X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-        Strings, one text a row. A frame is one of pandas or polars, a ``Dataset`` of
-        datasets, or a table or record batch of pyarrow.
+        Strings or conversations, one a row. A conversation is a sequence of mappings
+        with ``role`` and ``content``. A frame is one of pandas or polars, a
+        ``Dataset`` of datasets, or a table or record batch of pyarrow.
     owner : str
         Name of the estimator, for messages.
 
     Returns
     -------
-    list of str
+    list of str and Conversation
         The texts; at least one.
 
     Raises
     ------
     TypeError
-        If ``X`` is not such a container, or holds something that is no string.
+        If ``X`` is not such a container, or a row is neither a string nor a
+        conversation.
     ValueError
-        If ``X`` is empty or has more than one column, or a text holds half of a
-        surrogate pair, which is no character.
+        If ``X`` is empty or has more than one column, a conversation is empty or its
+        messages are not as described, or a text holds half of a surrogate pair, which
+        is no character.
     """
-    texts = list(_iterate_rows(X, owner))
-    if not texts:
+    rows = list(_iterate_rows(X, owner))
+    if not rows:
         raise ValueError(
             f"X given to {owner} must hold at least one text. "
             f"Found an empty {type(X).__name__}."
         )
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
+    return [_read_row(row, position, owner) for position, row in enumerate(rows)]
+
+
+def _read_row(row: object, position: int, owner: str) -> Text:
+    if isinstance(row, str):
+        _check_characters(row, position, owner)
+        # numpy's str_ is a str that tokenizers refuse
+        return str(row)
+    if hasattr(row, "to_list"):
+        # Cells of polars hold Series.
+        row = row.to_list()
+    if isinstance(row, Sequence | np.ndarray) and not isinstance(row, bytes):
+        messages = list(row)
+        if not messages or any(isinstance(one, Mapping) for one in messages):
+            return _read_conversation(messages, position, owner)
+    hint = ""
+    if isinstance(row, Mapping) and "content" in row:
+        hint = " A single conversation is given as a list that holds it."
+    raise TypeError(
+        f"X given to {owner} must hold strings or conversations only. "
+        f"Got {row!r} ({type(row).__name__}) at position {position} instead.{hint}"
+    )
+
+
+def _read_conversation(
+    messages: Sequence[Any], position: int, owner: str
+) -> Conversation:
+    if len(messages) == 0:
+        raise ValueError(
+            f"X given to {owner} must hold conversations of at least one message. "
+            f"Got an empty one at position {position}."
+        )
+    for message in messages:
+        said: list[Any] = (
+            [message.get(key) for key in ("role", "content")]
+            if isinstance(message, Mapping)
+            else [None]
+        )
+        if not all(isinstance(value, str) for value in said):
             raise TypeError(
-                f"X given to {owner} must hold strings only. "
-                f"Got {text!r} ({type(text).__name__}) at position {position} instead."
+                f"X given to {owner} must hold conversations whose messages are "
+                "mappings with a string for 'role' and one for 'content'. "
+                f"Got {message!r} at position {position} instead."
             )
-        _check_characters(text, position, owner)
-    # numpy's str_ is a str that tokenizers refuse
-    return [str(text) for text in texts]
+        for value in said:
+            _check_characters(value, position, owner)
+    try:
+        return Conversation.from_messages(messages)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"X given to {owner} must hold conversations of plain values: strings, "
+            f"numbers, lists and mappings. At position {position}, {error}."
+        ) from None
 
 
 def _check_characters(text: str, position: int, owner: str) -> None:
@@ -62,13 +114,22 @@ def _check_characters(text: str, position: int, owner: str) -> None:
 
 def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as above
     shape = getattr(X, "shape", None)
-    if isinstance(shape, tuple) and len(shape) != 1:
+    if isinstance(shape, tuple) and len(shape) != 1 and not _holds_messages(X, shape):
         return _list_rows(_take_only_column(X, shape, owner))
     is_text = isinstance(X, (str, bytes))
     has_rows = hasattr(X, "__iter__") and hasattr(X, "__len__")
     if is_text or isinstance(X, (dict, set)) or not has_rows:
         raise TypeError(f"X given to {owner} must be {EXPECTED}. Got {X!r} instead.")
     return _list_rows(X)
+
+
+def _holds_messages(X: Any, shape: tuple[int, ...]) -> bool:  # noqa: ANN401 - as above
+    """Tell whether ``X`` is an array of mappings.
+
+    numpy makes a 2-D array of conversations of one length.
+    """
+    is_table = isinstance(X, np.ndarray) and len(shape) == 2 and X.size > 0
+    return is_table and all(isinstance(message, Mapping) for message in X[0])
 
 
 def _take_only_column(X: Any, shape: tuple[int, ...], owner: str) -> Any:  # noqa: ANN401 - as above

@@ -1,15 +1,19 @@
 """Activations on disk, by content: each text goes through a model once.
 
 ``_store``
-    :class:`ActivationStore`, what users open.
-``_recall``
-    Activations from a store where it holds them, from the model where not.
-``_holdings``, ``_records``, ``_formats``
-    What is held of each prompt; its bytes, with checksums; the versions of both.
-``_catalog``, ``_registry``
-    The models and settings of a store; which stores this process has open.
-``_claims``, ``_presence``
+    :class:`ActivationStore`, what users open: prompts are read, written and claimed.
+``_folder``
+    The store as a whole: opened, listed, compacted and closed.
+``_requests``
+    What users ask for, checked.
+``_records``
+    Which vectors are held of each prompt, with checksums.
+``_vectors``
+    Vectors as bytes, and the file that holds them.
+``_settings``
+    The models and settings of a store, and how much it holds of each.
+``_claims``
     Who computes what, over all processes; which of them still live.
-``_environments``, ``_compaction``, ``_failures``
-    LMDB, wrapped; giving space back; what can go wrong, said clearly.
+``_database``
+    The SQLite file: its tables and format, connections, and errors.
 """

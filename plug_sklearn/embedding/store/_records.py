@@ -1,320 +1,362 @@
-"""One prompt's activations ↔ one checked record of bytes.
+"""Records: the vectors of one prompt that were written together, with a checksum.
 
-A record is a head, checksums, and a vector for each slot::
-
-    head       magic (4 bytes), dtype (2), number of slots (2), hidden size (4), 0 (4);
-               then for each slot its layer (2) and part (2)
-    checksums  XXH3 of all vectors, then of each one, the low 4 bytes of each, seeded
-               with that of the key and the head
-    vectors    one after another, from a multiple of 16 bytes on
-
-All numbers are little-endian. A slot is a layer and a part of it. LMDB gives a large
-value whole 4 KiB pages, so that a vector a record would take up to twice its size; all
-slots that are written together share a record.
+Vectors stand one after another in a file, each as little-endian numbers. The layout
+that a record refers to says which slots they are of, their size and their dtype. The
+checksum is over the settings, the prompt, the layout and the vectors: a record that was
+changed, or that stands where it does not belong, does not fit it.
 """
 
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-Slot = tuple[int, int]
-Vectors = dict[Slot, bytes | memoryview]
+from plug_sklearn.embedding.store._vectors import STORED, VectorFile, decode
 
-#: The number of a part in a record.
-PART_NUMBERS = {"rs": 0, "attn": 1, "mlp": 2}
-MOST_LAYERS = 2**16
+#: A layer, a part of it, and how the tokens were pooled.
+Slot = tuple[int, str, str | None]
 
-_MAGIC = b"ACTV"
-_FIXED = struct.Struct("<4sHHI4x")
-_ALIGNMENT = 16
-#: What a record holds of each dtype, by the dtype's number in it. NumPy has no
-#: bfloat16; its bits stand in an integer.
-_STORED = ("<f4", "<f2", "<u2")
-DTYPES = ("float32", "float16", "bfloat16")
+#: SQLite's integers have a sign.
+_CHECKSUM_MASK = 2**63 - 1
 
 
-def encode(states: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
-    """Round states to the dtype that a store keeps.
-
-    Raises
-    ------
-    FloatingPointError
-        If a finite state is too large for it.
-    """
-    states = np.ascontiguousarray(states, dtype=np.float32)
-    if dtype == "float32":
-        return states
-    if dtype == "bfloat16":
-        rounded = torch.from_numpy(states).to(torch.bfloat16).view(torch.int16)
-        encoded: NDArray[np.generic] = rounded.numpy().view(np.uint16)
-    else:
-        with np.errstate(over="ignore"):
-            encoded = states.astype(np.float16)
-    if np.isinf(decode(encoded, dtype)).sum() > np.isinf(states).sum():
-        raise FloatingPointError(
-            f"A state is too large for {dtype}: the largest is "
-            f"{np.abs(states).max():.3g}. Use dtype='float32' in a new ActivationStore."
-        )
-    return encoded
-
-
-def decode(encoded: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
-    """Give states as float32 that a store keeps in another dtype."""
-    if dtype != "bfloat16":
-        return encoded.astype(np.float32, copy=False)
-    return (encoded.astype(np.uint32) << 16).view(np.float32)
-
-
-@dataclass(frozen=True)
 class Layout:
-    """Where a record keeps what.
+    """What a record holds: for each slot, a vector of ``hidden_size`` numbers.
+
+    Where the pooling of the slots is None, each has a vector for every token.
+    """
+
+    def __init__(self, dtype: str, hidden_size: int, slots: tuple[Slot, ...]) -> None:
+        self.dtype = dtype
+        self.hidden_size = hidden_size
+        self.slots = slots
+        described = {"dtype": dtype, "hidden_size": hidden_size, "slots": slots}
+        self.description = json.dumps(described).encode()
+        self._stored = np.dtype(STORED[dtype])
+        self._size = self._stored.itemsize * hidden_size * len(slots)
+        self._seed = xxh3_64_intdigest(self.description)
+        self._is_pooled = all(pooling is not None for _, _, pooling in slots)
+
+    def sum_up(self, prompt: bytes, vectors: memoryview) -> int:
+        """Compute the checksum of a record."""
+        seed = xxh3_64_intdigest(prompt, self._seed)
+        return xxh3_64_intdigest(vectors, seed) & _CHECKSUM_MASK
+
+    def is_size(self, n_bytes: int) -> bool:
+        """Tell whether a record of this layout can have so many bytes."""
+        if self._is_pooled:
+            return n_bytes == self._size
+        return n_bytes > 0 and n_bytes % self._size == 0
+
+    def unpack(self, vectors: memoryview) -> NDArray[np.generic]:
+        """View a record as an array of shape (n_slots, hidden_size).
+
+        Of shape (n_slots, n_tokens, hidden_size) where every token was kept.
+        """
+        flat = np.frombuffer(vectors, self._stored)
+        if self._is_pooled:
+            return flat.reshape(len(self.slots), self.hidden_size)
+        return flat.reshape(len(self.slots), -1, self.hidden_size)
+
+
+def _parse_layout(description: bytes) -> Layout | None:
+    """Read a layout; None if it is damaged."""
+    try:
+        found: dict[str, Any] = json.loads(description)
+        slots = tuple((layer, part, pooling) for layer, part, pooling in found["slots"])
+        layout = Layout(found["dtype"], found["hidden_size"], slots)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return layout if layout.description == description else None
+
+
+class Records:
+    """The records of one model and its settings, within one transaction.
+
+    Parameters
+    ----------
+    connection : Connection
+        What says where they are.
+    vectors : VectorFile
+        What holds their vectors.
+    settings : bytes
+        Key of the settings.
 
     Attributes
     ----------
-    head : bytes
-        The record's first bytes, which say all of it.
-    slots : tuple of (int, int)
-        Layer and part number of each vector.
-    hidden_size : int
-        Units in a vector.
-    dtype : str
-        Their type.
+    n_damaged : int
+        Damaged records found so far.
     """
 
-    head: bytes
-    slots: tuple[Slot, ...]
-    hidden_size: int
-    dtype: str
+    def __init__(
+        self, connection: sqlite3.Connection, vectors: VectorFile, settings: bytes
+    ) -> None:
+        self.n_damaged = 0
+        self._connection = connection
+        self._vectors = vectors
+        self._settings = settings
+        row = connection.execute("SELECT id FROM settings WHERE key = ?", (settings,))
+        self._number: int | None = next(row, (None,))[0]
+        self._layouts = {
+            number: _parse_layout(description)
+            for number, description in connection.execute("SELECT * FROM layouts")
+        }
 
-    @cached_property
-    def stored(self) -> np.dtype[np.generic]:
-        """The type of the array in the record."""
-        return np.dtype(_STORED[DTYPES.index(self.dtype)])
-
-    @cached_property
-    def stride(self) -> int:
-        """Bytes in a vector."""
-        return self.hidden_size * self.stored.itemsize
-
-    @cached_property
-    def first(self) -> int:
-        """Where the first vector begins, in bytes."""
-        end = len(self.head) + self.checksums.size
-        return -(-end // _ALIGNMENT) * _ALIGNMENT
-
-    @cached_property
-    def checksums(self) -> struct.Struct:
-        """How the checksums are written."""
-        return struct.Struct(f"<{1 + len(self.slots)}I")
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes in the record."""
-        return self.first + self.stride * len(self.slots)
-
-
-@lru_cache(maxsize=64)
-def make_layout(slots: tuple[Slot, ...], hidden_size: int, dtype: str) -> Layout:
-    """Lay out a record of some slots."""
-    head = _FIXED.pack(_MAGIC, DTYPES.index(dtype), len(slots), hidden_size)
-    for slot in slots:
-        head += struct.pack("<HH", *slot)
-    return Layout(head, slots, hidden_size, dtype)
-
-
-def read_layout(record: memoryview) -> Layout | None:
-    """Read how a record is laid out; None if it is not one any more."""
-    if len(record) < _FIXED.size:
-        return None
-    n_slots = int.from_bytes(record[6:8], "little")
-    layout = _parse_head(bytes(record[: _FIXED.size + 4 * n_slots]))
-    return layout if layout is not None and layout.size == len(record) else None
-
-
-@lru_cache(maxsize=256)
-def _parse_head(head: bytes) -> Layout | None:
-    magic, dtype, n_slots, hidden_size = _FIXED.unpack_from(head)
-    complete = len(head) == _FIXED.size + 4 * n_slots
-    if magic != _MAGIC or dtype >= len(DTYPES) or not complete:
-        return None
-    slots = tuple(struct.iter_unpack("<HH", head[_FIXED.size :]))
-    return Layout(head, slots, hidden_size, DTYPES[dtype])
-
-
-def pack_record(
-    key: bytes, layout: Layout, vectors: Sequence[bytes | memoryview]
-) -> bytes:
-    """Make a record.
-
-    Parameters
-    ----------
-    key : bytes
-        What the record is found by; a record under another key is not right.
-    layout : Layout
-        The slots.
-    vectors : sequence of bytes or memoryview
-        The bytes of each slot's vector.
-
-    Returns
-    -------
-    bytes
-        The record.
-    """
-    seed = xxh3_64_intdigest(key + layout.head)
-    body = b"".join(vectors)
-    checksums = [_sum(part, seed) for part in (body, *vectors)]
-    beginning = layout.head + layout.checksums.pack(*checksums)
-    return beginning.ljust(layout.first, b"\0") + body
-
-
-def _sum(part: bytes | memoryview, seed: int) -> int:
-    return xxh3_64_intdigest(part, seed) & 0xFFFFFFFF
-
-
-def find_right(
-    key: bytes, record: memoryview, layout: Layout, places: Sequence[int]
-) -> list[int]:
-    """Find which of some vectors of a record fit their checksums."""
-    seed = xxh3_64_intdigest(key + layout.head)
-    whole, *checksums = layout.checksums.unpack_from(record, len(layout.head))
-    first, stride = layout.first, layout.stride
-    # One sum over all is quicker than one for each of the most.
-    most = 2 * len(places) > len(layout.slots)
-    if most and _sum(record[first:], seed) == whole:
-        return list(places)
-    right = []
-    for place in places:
-        begin = first + place * stride
-        if _sum(record[begin : begin + stride], seed) == checksums[place]:
-            right.append(place)
-    return right
-
-
-def unpack_record(key: bytes, record: memoryview) -> tuple[Vectors, Layout | None]:
-    """Copy what is right in a record.
-
-    Returns
-    -------
-    vectors : dict
-        The bytes of each right vector, by its slot.
-    layout : Layout or None
-        How the record is laid out; None if its head is wrong.
-    """
-    layout = read_layout(record)
-    if layout is None:
-        return {}, None
-    places = find_right(key, record, layout, range(len(layout.slots)))
-    beginnings = {place: layout.first + place * layout.stride for place in places}
-    vectors: Vectors = {
-        layout.slots[place]: bytes(record[begin : begin + layout.stride])
-        for place, begin in beginnings.items()
-    }
-    return vectors, layout
-
-
-class RecordReader:
-    """Reads the same slots out of many records.
-
-    Parameters
-    ----------
-    slots : sequence of (int, int)
-        Layers and part numbers to read.
-    hidden_size : int or None
-        Units a vector must have; None takes any.
-    """
-
-    def __init__(self, slots: Sequence[Slot], hidden_size: int | None) -> None:
-        self.hidden_size = hidden_size
-        self._positions = {slot: position for position, slot in enumerate(slots)}
-        self._every = list(range(len(slots)))
-        # The records of one model come in few layouts.
-        self._plans: dict[bytes, tuple[list[int], list[int]]] = {}
-
-    def find(
-        self, key: bytes, record: memoryview, missing: NDArray[np.bool_]
-    ) -> tuple[Layout, list[int], list[int]] | None:
-        """Find the missing slots that a record holds and that are right.
-
-        Parameters
-        ----------
-        key : bytes
-            What the record was found by.
-        record : memoryview
-            The record.
-        missing : ndarray of shape (n_slots,), bool
-            What to look for; what is found is no longer missing.
-
-        Returns
-        -------
-        layout : Layout
-            How the record is laid out.
-        places, positions : list of int
-            Which of its vectors were found, and for which of the slots; or None
-            instead of all three, if the record holds nothing that is missing.
-        """
-        layout = read_layout(record)
-        if layout is None or self.hidden_size not in (None, layout.hidden_size):
-            return None
-        places, positions = self._plan(layout)
-        all_missing = missing.all()
-        if not all_missing:
-            wanted = missing[positions].tolist()
-            places = [
-                p for p, is_wanted in zip(places, wanted, strict=True) if is_wanted
-            ]
-        places = find_right(key, record, layout, places)
-        if not places:
-            return None
-        if len(places) < len(positions):
-            positions = [self._positions[layout.slots[place]] for place in places]
-        if all_missing and len(places) == len(missing):
-            missing.fill(False)
-        else:
-            missing[positions] = False
-        return layout, places, positions
+    @property
+    def are_known(self) -> bool:
+        """Whether the settings were registered."""
+        return self._number is not None
 
     def read(
         self,
-        key: bytes,
-        record: memoryview,
-        out: NDArray[np.float32],
-        missing: NDArray[np.bool_],
-    ) -> None:
-        """Copy the missing slots that a record holds.
+        digests: Sequence[bytes],
+        slots: Sequence[Slot],
+        out: NDArray[np.floating],
+        rows: Sequence[int],
+    ) -> NDArray[np.bool_]:
+        """Read pooled prompts into rows of an array.
 
         Parameters
         ----------
-        key, record, missing
-            As for ``find``.
-        out : ndarray of shape (n_slots, hidden_size), float32
-            Takes what is found.
-        """
-        found = self.find(key, record, missing)
-        if found is None:
-            return
-        layout, places, positions = found
-        vectors = np.frombuffer(record, layout.stored, offset=layout.first)
-        vectors = vectors.reshape(len(layout.slots), layout.hidden_size)
-        if places == self._every and positions == places:
-            # All in order: one copy, without a list of where each goes.
-            out[:] = decode(vectors[: len(places)], layout.dtype)
-            return
-        if len(places) < len(layout.slots):
-            vectors = vectors[places]
-        out[positions] = decode(vectors, layout.dtype)
+        digests : sequence of bytes
+            The prompts.
+        slots : sequence of (int, str, str or None)
+            What to read of each.
+        out : ndarray of shape (n_rows, n_slots, hidden_size), float32
+            Takes what is held.
+        rows : sequence of int
+            The row of each prompt.
 
-    def _plan(self, layout: Layout) -> tuple[list[int], list[int]]:
-        plan = self._plans.get(layout.head)
-        if plan is None:
-            places = [
-                p for p, slot in enumerate(layout.slots) if slot in self._positions
-            ]
-            positions = [self._positions[layout.slots[place]] for place in places]
-            plan = self._plans[layout.head] = (places, positions)
-        return plan
+        Returns
+        -------
+        ndarray of shape (n, n_slots), bool
+            What is not held, or damaged.
+        """
+        missing = np.ones((len(digests), len(slots)), dtype=bool)
+        position = {slot: number for number, slot in enumerate(slots)}
+        every = list(range(len(slots)))
+        # Which vectors go where: the records of one model have few layouts.
+        plans: dict[bytes, tuple[list[int], list[int], bool]] = {}
+        for number, digest in enumerate(digests):
+            for _, layout, vectors in self._find(digest):
+                if layout is None or layout.hidden_size != out.shape[2]:
+                    continue
+                plan = plans.get(layout.description)
+                if plan is None:
+                    places = [p for p, s in enumerate(layout.slots) if s in position]
+                    positions = [position[layout.slots[place]] for place in places]
+                    is_whole = positions == places == every
+                    plan = plans[layout.description] = (places, positions, is_whole)
+                places, positions, is_whole = plan
+                if is_whole:
+                    # One copy, without a list of where each goes.
+                    states = layout.unpack(vectors)[: len(slots)]
+                    out[rows[number]] = decode(states, layout.dtype)
+                    missing[number] = False
+                elif places:
+                    states = layout.unpack(vectors)[places]
+                    out[rows[number], positions] = decode(states, layout.dtype)
+                    missing[number, positions] = False
+        return missing
+
+    def read_tokens(
+        self,
+        digests: Sequence[bytes],
+        slots: Sequence[Slot],
+        out: NDArray[np.object_],
+        rows: Sequence[int],
+        dtype: np.dtype[np.floating],
+    ) -> NDArray[np.bool_]:
+        """Read the tokens of prompts: as ``read``, into an array of arrays.
+
+        Each is of shape (n_tokens, n_slots, hidden_size) and of ``dtype``.
+        """
+        missing = np.ones((len(digests), len(slots)), dtype=bool)
+        position = {slot: number for number, slot in enumerate(slots)}
+        for number, digest in enumerate(digests):
+            for _, layout, vectors in self._find(digest):
+                places = [
+                    place
+                    for place, slot in enumerate(layout.slots if layout else ())
+                    if slot in position
+                ]
+                if layout is None or not places:
+                    continue
+                states = decode(layout.unpack(vectors), layout.dtype)
+                _, n_tokens, hidden_size = states.shape
+                shape = (n_tokens, len(slots), hidden_size)
+                held = out[rows[number]]
+                if held is None:
+                    held = out[rows[number]] = np.empty(shape, dtype=dtype)
+                if held.shape == shape:
+                    positions = [position[layout.slots[place]] for place in places]
+                    held[:, positions] = states[places].transpose(1, 0, 2)
+                    missing[number, positions] = False
+        return missing
+
+    def hold(self, digest: bytes, slots: Sequence[Slot]) -> bool:
+        """Tell whether all of some slots of a prompt are held, and not damaged."""
+        wanted = set(slots)
+        for _, layout, _ in self._find(digest):
+            wanted.difference_update(layout.slots if layout else ())
+        return not wanted
+
+    def add(self, digest: bytes, layout: Layout, vectors: memoryview) -> None:
+        """Add the vectors of a prompt that are not held, and drop damaged records.
+
+        Parameters
+        ----------
+        digest : bytes
+            The prompt.
+        layout : Layout
+            What ``vectors`` holds.
+        vectors : memoryview
+            Their bytes.
+
+        Raises
+        ------
+        ValueError
+            If the prompt is held with another hidden size.
+        """
+        held: set[Slot] = set()
+        for _, found in self._keep_right(digest):
+            if found.hidden_size != layout.hidden_size:
+                raise ValueError(
+                    "The 'states' parameter of ActivationStore.write must have as many "
+                    f"units as the store holds of these settings, {found.hidden_size}. "
+                    f"Got {layout.hidden_size} instead."
+                )
+            held.update(found.slots)
+        if held.issuperset(layout.slots):
+            return
+        if not held.isdisjoint(layout.slots):
+            new = [n for n, slot in enumerate(layout.slots) if slot not in held]
+            vectors = memoryview(layout.unpack(vectors)[new].tobytes())
+            slots = tuple(layout.slots[n] for n in new)
+            layout = Layout(layout.dtype, layout.hidden_size, slots)
+        self._connection.execute(
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                self._number,
+                digest,
+                self._number_layout(layout),
+                self._vectors.append(vectors),
+                len(vectors),
+                layout.sum_up(self._settings + digest, vectors),
+            ),
+        )
+
+    def move(self, target: VectorFile) -> None:
+        """Append all records to another file, and forget the damaged ones."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT digest FROM records WHERE settings = ?", (self._number,)
+        )
+        for (digest,) in rows.fetchall():
+            self._keep_right(digest)
+            for number, _, vectors in self._find(digest):
+                self._connection.execute(
+                    "UPDATE records SET start = ? "
+                    "WHERE settings = ? AND digest = ? AND layout = ?",
+                    (target.append(vectors), self._number, digest, number),
+                )
+
+    def _keep_right(self, digest: bytes) -> list[tuple[int, Layout]]:
+        """Delete the damaged records of a prompt, and list the others' layouts."""
+        found = [(number, layout) for number, layout, _ in self._find(digest)]
+        right = [(number, layout) for number, layout in found if layout is not None]
+        if len(right) < len(found):
+            self._connection.execute(
+                "DELETE FROM records WHERE settings = ? AND digest = ? AND layout "
+                f"NOT IN ({', '.join(str(number) for number, _ in right)})",
+                (self._number, digest),
+            )
+        return right
+
+    def _find(self, digest: bytes) -> Iterator[tuple[int, Layout | None, memoryview]]:
+        """Give each record's layout, numbered, and bytes; None where it is damaged.
+
+        The bytes are good until the next record is read.
+        """
+        found = self._connection.execute(
+            "SELECT start, size, layout, checksum FROM records "
+            "WHERE settings = ? AND digest = ?",
+            (self._number, digest),
+        )
+        for start, size, number, checksum in found.fetchall():
+            layout = self._layouts.get(number)
+            vectors = memoryview(b"")
+            if layout is not None and layout.is_size(size):
+                vectors = self._vectors.read(start, size)
+            if (
+                layout is None
+                or len(vectors) != size
+                or layout.sum_up(self._settings + digest, vectors) != checksum
+            ):
+                self.n_damaged += 1
+                layout = None
+            yield number, layout, vectors
+
+    def _number_layout(self, layout: Layout) -> int:
+        for number, known in self._layouts.items():
+            if known is not None and known.description == layout.description:
+                return int(number)
+        inserted = self._connection.execute(
+            "INSERT INTO layouts (description) VALUES (?)",
+            (layout.description.decode(),),
+        )
+        new = int(inserted.lastrowid or 0)
+        self._layouts[new] = layout
+        return new
+
+
+@contextmanager
+def open_records(
+    connection: sqlite3.Connection,
+    folder: Path,
+    settings: bytes,
+    *,
+    write: bool = False,
+) -> Iterator[Records]:
+    """Open the records of settings, and the file of their vectors, in a transaction."""
+    generation, end = _find_file(connection)
+    path = folder / f"vectors-{generation}.bin"
+    with closing(VectorFile(path, end, write=write)) as vectors:
+        yield Records(connection, vectors, settings)
+        if vectors.end != end:
+            connection.execute("UPDATE store SET n_bytes = ?", (vectors.end,))
+
+
+def move_records(connection: sqlite3.Connection, folder: Path) -> Path:
+    """Copy all records that are not damaged into a new file, and give its path."""
+    generation, _ = _find_file(connection)
+    path = folder / f"vectors-{generation + 1}.bin"
+    # A process that was killed here may have left its own attempt.
+    path.unlink(missing_ok=True)
+    connection.execute(
+        "DELETE FROM records WHERE typeof(digest) <> 'blob' "
+        "OR settings NOT IN (SELECT id FROM settings)"
+    )
+    with closing(VectorFile(path, 0, write=True)) as target:
+        keys = connection.execute("SELECT key FROM settings").fetchall()
+        for (settings,) in keys:
+            with open_records(connection, folder, settings) as records:
+                records.move(target)
+        connection.execute(
+            "UPDATE store SET generation = ?, n_bytes = ?", (generation + 1, target.end)
+        )
+    return path
+
+
+def _find_file(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Find the number of the file of vectors, and its bytes in use."""
+    row = connection.execute("SELECT generation, n_bytes FROM store").fetchone()
+    if row is None or not all(isinstance(number, int) for number in row):
+        raise sqlite3.DatabaseError("it does not tell where its vectors are")
+    generation, n_bytes = row
+    return generation, n_bytes

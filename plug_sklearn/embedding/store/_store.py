@@ -1,45 +1,54 @@
 """Activations on disk, by content: each distinct prompt is computed once."""
 
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any, Self
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from sqlite3 import Connection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.store import _catalog, _claims, _holdings
-from plug_sklearn.embedding.store._catalog import StoredModel
-from plug_sklearn.embedding.store._compaction import compact_file
-from plug_sklearn.embedding.store._environments import Environment
-from plug_sklearn.embedding.store._failures import StoreError, explain_errors
-from plug_sklearn.embedding.store._mapping import Transaction
-from plug_sklearn.embedding.store._records import (
-    DTYPES,
-    MOST_LAYERS,
-    PART_NUMBERS,
-    Slot,
-    decode,
-    encode,
-    make_layout,
+from plug_sklearn._warnings import warn_user
+from plug_sklearn.embedding.store._claims import (
+    delete_claims,
+    skip_free,
+    take_claims,
 )
-from plug_sklearn.embedding.store._registry import leave_environment, open_environment
+from plug_sklearn.embedding.store._database import StoreError
+from plug_sklearn.embedding.store._folder import StoreFolder
+from plug_sklearn.embedding.store._records import (
+    Layout,
+    Records,
+    open_records,
+)
+from plug_sklearn.embedding.store._requests import (
+    check_keys,
+    check_out,
+    check_states,
+    list_slots,
+    view_slots,
+)
+from plug_sklearn.embedding.store._vectors import decode, encode
 
-#: Bytes in one transaction; it holds them in memory until they are on disk.
+#: Bytes in one transaction, which other processes that write wait for.
 _TRANSACTION_SIZE = 2**26
+#: Between two looks at claims, in seconds.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 
 
-class ActivationStore:
+class ActivationStore(StoreFolder):
     """Activations on disk, found by the prompt, the model and its settings.
 
     Cross-validation embeds the same texts again for each fold and each candidate. With
     a store each distinct prompt goes through the language model once, over all threads
     and processes that use it.
 
-    The store is a folder with one LMDB file. Any number of processes of one machine
-    may read and write it at the same time, and be killed at any moment. Each vector
-    has a checksum; one that is damaged counts as not held. Nothing in it is a pickle.
-    The folder must be on a local disk: LMDB does not work on network file systems.
+    The store is a folder with a SQLite file. Any number of threads and processes of
+    one machine may read and write it at the same time, and be killed at any moment.
+    Each record has a checksum; a damaged one counts as not held, and a warning tells.
+    Nothing in it is a pickle. The folder must be on a local disk: SQLite's
+    write-ahead log (WAL) does not work on a network file system.
 
     A store can be pickled; the copy opens the same folder.
 
@@ -79,7 +88,7 @@ class ActivationStore:
     >>> from plug_sklearn.embedding import ActivationStore
     >>> folder = tempfile.TemporaryDirectory()
     >>> store = ActivationStore(folder.name)
-    >>> settings = store.register("a-model", pooling="last")
+    >>> settings = store.register("a-model", max_length=128)
     >>> digests = [
     ...     blake2b(prompt, digest_size=16).digest() for prompt in (b"Paris", b"Lima")
     ... ]
@@ -90,72 +99,10 @@ class ActivationStore:
     >>> bool(missing.any()), bool((out == 1).all()), len(store)
     (False, True, 2)
     >>> [(held.model, held.settings, held.n_prompts) for held in store.contents()]
-    [('a-model', {'pooling': 'last'}, 2)]
+    [('a-model', {'max_length': 128}, 2)]
     >>> store.close()
     >>> folder.cleanup()
     """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        readonly: bool = False,
-        dtype: str | None = None,
-    ) -> None:
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(
-                f"The 'dtype' parameter of ActivationStore must be None or one of "
-                f"{DTYPES}. Got {dtype!r} instead."
-            )
-        # A worker may run in another folder.
-        self.path = Path(path).expanduser().absolute()
-        self.readonly = readonly
-        self._asked_dtype = dtype
-        self._is_closed = False
-        try:
-            self._open()
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def dtype(self) -> str:
-        """What the store keeps: "float32", "float16" or "bfloat16"."""
-        return self._open().dtype
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes that the store takes on disk, with what waits to be used again."""
-        environment = self._open()
-        with explain_errors(self.path):
-            found = environment.data_path.stat()
-        # Where the file system tells it: the file may have holes.
-        return 512 * getattr(found, "st_blocks", 0) or found.st_size
-
-    def register(self, model: str, **settings: Any) -> bytes:  # noqa: ANN401 - any JSON
-        """Give the key of a model and its settings.
-
-        Parameters
-        ----------
-        model : str
-            The model's name, with its revision where it has one.
-        **settings : object
-            All else that activations depend on, as JSON has it.
-
-        Returns
-        -------
-        bytes
-            16 bytes; equal for equal models and settings only.
-
-        Raises
-        ------
-        TypeError
-            If JSON cannot hold a setting.
-        """
-        key, text = _catalog.describe_settings(model, settings)
-        if not self.readonly:
-            _catalog.add_settings(self._open(), key, text)
-        return key
 
     def read_into(
         self,
@@ -163,8 +110,11 @@ class ActivationStore:
         digests: Sequence[bytes],
         layers: Sequence[int],
         parts: Sequence[str],
-        out: NDArray[np.float32],
+        out: NDArray[Any],
         rows: Sequence[int] | NDArray[np.int64] | None = None,
+        *,
+        poolings: Sequence[str] | None = ("last",),
+        dtype: str | np.dtype[np.floating] = "float32",
     ) -> NDArray[np.bool_]:
         """Read the activations of prompts into an array.
 
@@ -178,39 +128,53 @@ class ActivationStore:
             Layers to read, along axis 1.
         parts : sequence of str
             Parts to read, along axis 2.
-        out : ndarray of shape (n_rows, n_layers, n_parts, hidden_size), float32
-            Takes what is held; the rest of it stays as it is.
+        out : ndarray of shape (n_rows, n_layers, n_parts * n_poolings, hidden_size), \
+of ``dtype``
+            Takes what is held; the rest of it stays as it is. Without poolings, an
+            array of shape (n_rows,) and dtype object, which takes arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size) where it holds None, and fills
+            those that it holds.
         rows : sequence of int, default=None
             The row of each prompt; None is one after another.
+        poolings : sequence of str or None, default=("last",)
+            Poolings to read. Axis 2 holds each part under each pooling, part by part.
+            None is every token.
+        dtype : {"float32", "float16"}, default="float32"
+            What the activations become. A state that is too large becomes infinite.
 
         Returns
         -------
-        ndarray of shape (n, n_layers, n_parts), bool
-            What is missing: never written, or damaged since.
+        ndarray of shape (n, n_layers, n_parts * n_poolings), bool
+            What is missing: never written, or damaged since. A warning counts damaged
+            records.
         """
-        slots = _list_slots(layers, parts)
-        prompts = _name_prompts(settings, digests)
-        rows = range(len(prompts)) if rows is None else [int(row) for row in rows]
-        shape = (len(layers), len(parts))
-        if not (
-            out.dtype == np.float32
-            and out.ndim == 4
-            and out.shape[1:3] == shape
-            and out.flags.c_contiguous
-            and len(rows) == len(prompts)
-            and max(rows, default=-1) < len(out)
+        slots = list_slots(layers, parts, poolings)
+        check_keys(settings, digests)
+        rows = range(len(digests)) if rows is None else [int(row) for row in rows]
+        shape = (len(layers), len(slots) // len(layers))
+        check_out(out, rows, len(digests), shape, poolings, np.dtype(dtype))
+        with (
+            self._read() as connection,
+            open_records(connection, self.path, settings) as records,
+            np.errstate(over="ignore"),
         ):
-            raise ValueError(
-                "The 'out' parameter of ActivationStore.read_into must be a contiguous "
-                f"float32 array of shape ({len(prompts)} rows or more, {shape[0]}, "
-                f"{shape[1]}, hidden size). Got {out.dtype} {out.shape} instead."
+            if poolings is None:
+                flat = view_slots(out, len(slots))
+                missing = records.read_tokens(
+                    digests, slots, flat, rows, np.dtype(dtype)
+                )
+                for row in rows:
+                    if flat[row] is not None:
+                        out[row] = flat[row].reshape(len(flat[row]), *shape, -1)
+            else:
+                pooled = out.reshape(len(out), len(slots), out.shape[3])
+                missing = records.read(digests, slots, pooled, rows)
+        if records.n_damaged:
+            warn_user(
+                f"{records.n_damaged} damaged records were found in the activation "
+                f"store {str(self.path)!r}. They are not used: what they held counts "
+                "as missing, and is computed again when it is needed."
             )
-        flat = out.reshape(len(out), len(slots), out.shape[3])
-        missing = self._open().read(
-            lambda transaction: _holdings.read_rows(
-                transaction, prompts, slots, flat, rows
-            )
-        )
         return missing.reshape(-1, *shape)
 
     def write(
@@ -219,21 +183,28 @@ class ActivationStore:
         digests: Sequence[bytes],
         layers: Sequence[int],
         parts: Sequence[str],
-        states: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+        states: NDArray[np.float32] | list[NDArray[np.float32]],
+        *,
+        poolings: Sequence[str] | None = ("last",),
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """Add activations, keep what is there, and end this process's claims on them.
 
         Parameters
         ----------
         settings, digests, layers, parts : bytes, sequences of bytes, int and str
             As for ``read_into``.
-        states : ndarray of shape (n, n_layers, n_parts, hidden_size), float32
-            The activations. All of one prompt's share a record, and a call is one
-            transaction for each 64 MiB: few large writes are fastest and smallest.
+        states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
+float32
+            The activations; without poolings, a list of n arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size). All of one prompt's share a
+            record, and a call is one transaction for each 64 MiB: few large writes are
+            fastest and smallest.
+        poolings : sequence of str or None, default=("last",)
+            As for ``read_into``.
 
         Returns
         -------
-        ndarray of shape (n, n_layers, n_parts, hidden_size), float32
+        ndarray or list of ndarray
             The activations as they will be read: rounded to the store's dtype.
 
         Raises
@@ -243,39 +214,36 @@ class ActivationStore:
         StoreError
             If the disk is full, for one. What earlier calls wrote is kept.
         """
-        slots = _list_slots(layers, parts)
-        prompts = _name_prompts(settings, digests)
-        shape = (len(prompts), len(layers), len(parts))
-        if states.ndim != 4 or states.shape[:3] != shape or not states.shape[3]:
-            raise ValueError(
-                "The 'states' parameter of ActivationStore.write must have the shape "
-                f"{shape} and the hidden size. Got {states.shape} instead."
-            )
-        environment = self._open_for_writing()
-        encoded = encode(states, environment.dtype)
-        layout = make_layout(tuple(slots), states.shape[3], environment.dtype)
-        vectors = encoded.reshape(len(prompts), len(slots) * states.shape[3])
-        vectors = vectors.view(np.uint8)
-
-        def add(transaction: Transaction, rows: Sequence[int]) -> None:
-            if not _catalog.knows_settings(transaction, settings):
-                raise ValueError(
-                    "The 'settings' parameter of ActivationStore.write must be a key "
-                    f"that register gave. Got {settings!r} instead."
-                )
-            for row in rows:
-                _holdings.add_record(
-                    transaction, prompts[row], layout, memoryview(vectors[row])
-                )
-            written = [prompts[row] for row in rows]
-            _claims.delete_claims(transaction, environment.presence, written)
-
-        # Neighbours in the tree are then neighbours in the file.
-        order = sorted(range(len(prompts)), key=prompts.__getitem__)
-        n_rows = max(1, _TRANSACTION_SIZE // layout.size)
-        for begin in range(0, len(order), n_rows):
-            environment.write(partial(add, rows=order[begin : begin + n_rows]))
-        return decode(encoded, environment.dtype)
+        slots = list_slots(layers, parts, poolings)
+        check_keys(settings, digests)
+        shape = (len(layers), len(slots) // len(layers))
+        hidden_size = check_states(states, len(digests), shape, poolings)
+        self._check_writable()
+        locks, dtype = self._database.locks, self.dtype
+        # Tokens of one slot stand together, as what is read of them does.
+        by_slot = (
+            states
+            if poolings is not None
+            else [np.moveaxis(item, 0, 2) for item in states]
+        )
+        encoded = [encode(item, dtype) for item in by_slot]
+        layout = Layout(dtype, hidden_size, slots)
+        vectors = [item.reshape(-1).view(np.uint8) for item in encoded]
+        largest = max((item.nbytes for item in states), default=1)
+        n_rows = max(1, _TRANSACTION_SIZE // largest)
+        for start in range(0, len(digests), n_rows):
+            some = range(len(digests))[start : start + n_rows]
+            with self._write_records(settings, "write") as (connection, records):
+                for row in some:
+                    records.add(digests[row], layout, vectors[row].data)
+                written = [settings + digests[row] for row in some]
+                delete_claims(connection, locks, written)
+        if dtype == "float32":
+            return states
+        decoded = [decode(item, dtype) for item in encoded]
+        if poolings is not None:
+            return np.stack(decoded) if decoded else np.asarray(states)
+        return [np.moveaxis(item, 2, 0) for item in decoded]
 
     def claim(
         self,
@@ -284,6 +252,7 @@ class ActivationStore:
         layers: Sequence[int],
         parts: Sequence[str],
         *,
+        poolings: Sequence[str] | None = ("last",),
         at_most: int | None = None,
     ) -> NDArray[np.bool_]:
         """Claim prompts that are neither held nor being computed.
@@ -292,7 +261,7 @@ class ActivationStore:
 
         Parameters
         ----------
-        settings, digests, layers, parts : bytes, sequences of bytes, int and str
+        settings, digests, layers, parts, poolings : bytes, sequences of bytes, int, str
             As for ``read_into``.
         at_most : int, default=None
             How many to claim; None is all.
@@ -302,18 +271,22 @@ class ActivationStore:
         ndarray of shape (n,), bool
             What this caller is to compute. Of equal digests only the first is.
         """
-        slots = _list_slots(layers, parts)
-        prompts = _name_prompts(settings, digests)
-        mine = _claims.take_claims(
-            self._open_for_writing(),
-            prompts,
-            _holdings.make_holding_test(slots),
-            at_most,
-        )
-        first = {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}
-        return np.array(
-            [p in mine and first[p] == row for row, p in enumerate(prompts)], dtype=bool
-        )
+        slots = list_slots(layers, parts, poolings)
+        check_keys(settings, digests)
+        self._check_writable()
+        locks = self._database.locks
+        first_rows = {digest: row for row, digest in reversed([*enumerate(digests)])}
+        mine = np.zeros(len(digests), dtype=bool)
+        with self._write_records(settings, "claim") as (connection, records):
+            claimed = take_claims(
+                connection,
+                locks,
+                {settings + digest: digest for digest in digests},
+                lambda digest: records.hold(digest, slots),
+                at_most,
+            )
+        mine[[first_rows[digest] for digest in claimed]] = True
+        return mine
 
     def release(self, settings: bytes, digests: Sequence[bytes]) -> None:
         """Give up claims of this process, so that others may compute the prompts.
@@ -325,8 +298,16 @@ class ActivationStore:
         digests : sequence of bytes
             16 bytes for each prompt.
         """
-        prompts = _name_prompts(settings, digests)
-        _claims.drop_claims(self._open_for_writing(), prompts)
+        check_keys(settings, digests)
+        self._check_writable()
+        locks = self._database.locks
+        try:
+            with self._write() as connection:
+                delete_claims(connection, locks, [settings + d for d in digests])
+        except StoreError:
+            # A full disk takes no deletion either. All claims of this process end.
+            locks.resign()
+            raise
 
     def wait(self, settings: bytes, digests: Sequence[bytes]) -> None:
         """Wait until no one computes any of some prompts.
@@ -341,112 +322,28 @@ class ActivationStore:
         digests : sequence of bytes
             16 bytes for each prompt.
         """
-        _claims.wait_for_claims(self._open(), _name_prompts(settings, digests))
+        check_keys(settings, digests)
+        prompts = [settings + digest for digest in dict.fromkeys(digests)]
+        pause, locks = _SHORTEST_PAUSE, self._database.locks
+        while True:
+            with self._read() as connection:
+                skip_free(connection, locks, prompts)
+            if not prompts:
+                return
+            time.sleep(pause)
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
 
-    def __len__(self) -> int:
-        """Count the distinct prompts, each once for each model and settings."""
-        return sum(stored.n_prompts for stored in self.contents())
-
-    def contents(self) -> list[StoredModel]:
-        """List what the store holds.
-
-        Returns
-        -------
-        list of StoredModel
-            One for each model and group of settings, sorted by model.
-        """
-        return self._open().read(_catalog.list_models)
-
-    def delete(self, model: str) -> int:
-        """Delete all activations of a model, whatever its settings.
-
-        The room is used again; ``compact`` gives it back to the disk.
-
-        Parameters
-        ----------
-        model : str
-            The model, as given to ``register``.
-
-        Returns
-        -------
-        int
-            How many prompts were deleted.
-        """
-        return _catalog.delete_model(self._open_for_writing(), model)
-
-    def compact(self) -> None:
-        """Write the store anew, as small as it can be.
-
-        Leaves out what was deleted or is damaged, and joins what was written of a
-        prompt in several parts. Takes as much room as the store until it is done.
-
-        Raises
-        ------
-        StoreError
-            If another process has the store open, or there is no room; nothing is
-            changed then.
-        """
-        compact_file(self._open_for_writing())
-
-    def close(self) -> None:
-        """Close this object; the process closes the file with the last of them."""
-        if not self._is_closed:
-            self._is_closed = True
-            leave_environment(self.path, self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"ActivationStore({str(self.path)!r}, readonly={self.readonly})"
-
-    def _open(self) -> Environment:
-        if self._is_closed:
-            raise StoreError(f"The activation store {str(self.path)!r} was closed.")
-        environment = open_environment(
-            self.path, self, readonly=self.readonly, dtype=self._asked_dtype
-        )
-        if self._asked_dtype not in (None, environment.dtype):
-            raise ValueError(
-                "The 'dtype' parameter of ActivationStore must be None or the store's "
-                f"own, {environment.dtype!r}. Got {self._asked_dtype!r} instead."
-            )
-        return environment
-
-    def _open_for_writing(self) -> Environment:
-        if self.readonly:
-            raise StoreError(
-                f"The activation store {str(self.path)!r} was opened with "
-                "readonly=True. Open it without to change it."
-            )
-        return self._open()
-
-
-def _list_slots(layers: Sequence[int], parts: Sequence[str]) -> list[Slot]:
-    numbers = [int(layer) for layer in layers]
-    known = all(0 <= layer < MOST_LAYERS for layer in numbers)
-    if not known or len(set(numbers)) < max(1, len(numbers)):
-        raise ValueError(
-            "The 'layers' parameter of ActivationStore must be distinct numbers in "
-            f"[0, {MOST_LAYERS}). Got {list(layers)} instead."
-        )
-    known = all(part in PART_NUMBERS for part in parts)
-    if not known or len(set(parts)) < max(1, len(parts)):
-        raise ValueError(
-            "The 'parts' parameter of ActivationStore must be any of "
-            f"{tuple(PART_NUMBERS)}, each named once. Got {list(parts)} instead."
-        )
-    return [(layer, PART_NUMBERS[part]) for layer in numbers for part in parts]
-
-
-def _name_prompts(settings: bytes, digests: Sequence[bytes]) -> list[bytes]:
-    for name, key in [("settings", settings), *(("digests", d) for d in digests)]:
-        if len(key) != _holdings.KEY_SIZE:
-            raise ValueError(
-                f"The {name!r} parameter of ActivationStore must be keys of "
-                f"{_holdings.KEY_SIZE} bytes. Got {key!r} instead."
-            )
-    return [settings + digest for digest in digests]
+    @contextmanager
+    def _write_records(
+        self, settings: bytes, method: str
+    ) -> Iterator[tuple[Connection, Records]]:
+        with (
+            self._write() as connection,
+            open_records(connection, self.path, settings, write=True) as records,
+        ):
+            if not records.are_known:
+                raise ValueError(
+                    f"The 'settings' parameter of ActivationStore.{method} must be a "
+                    f"key that register gave. Got {settings!r} instead."
+                )
+            yield connection, records

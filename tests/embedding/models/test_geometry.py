@@ -112,7 +112,7 @@ def test_each_block_of_a_layer_of_albert_is_a_layer() -> None:
     assert n_layers == 6
     with torch.random.fork_rng(devices=[]):
         loaded = LoadedModel(transformers.AutoModel.from_config(config).eval())
-    request = Request(tuple(range(n_layers)), ("rs", "attn", "mlp"), "last")
+    request = Request(tuple(range(n_layers)), ("rs", "attn", "mlp"), ("last",))
     prompts = TokenizedPrompts.join([np.array([5, 6])])
     states = ForwardPass(loaded, request).run(pad_prompts(prompts, [0], pad_id=0))
     assert states.shape == (1, 6, 3, HIDDEN_SIZE)

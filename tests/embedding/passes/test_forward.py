@@ -78,7 +78,7 @@ def read(
     asked = {"layers": tuple(range(count_layers(name))), "parts": parts_of(name)}
     forward = ForwardPass(
         LoadedModel(model),
-        Request(pooling=pooling, stack=stack, **{**asked, **request}),
+        Request(poolings=(pooling,), stack=stack, **{**asked, **request}),
     )
     rows = range(len(prompts)) if rows is None else rows
     return forward.run(pad_prompts(prompts, rows, forward.pad_id))
@@ -249,7 +249,7 @@ def test_every_family_is_read_as_the_table_says(tell: Callable[..., None]) -> No
             assert error < 1e-5
             identity = f"{error:.1e}"
         model, stack = build_model(name)
-        request = Request((0,), ("rs",), "last", stack)
+        request = Request((0,), ("rs",), ("last",), stack)
         way = choose_strategy(ForwardPass(LoadedModel(model), request)).strategy.value
         told = f"{name:<24}{' '.join(parts):<14}{identity:>16}{batch:>12.1e}  {way}"
         lines.append(told)

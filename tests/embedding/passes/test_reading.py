@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,11 +31,28 @@ from plug_sklearn.embedding.passes._prefixes import SharedPrefix
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
 PARTS = ("rs", "attn", "mlp")
+#: Each pooling, and what it makes of one text's tokens.
+POOL: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    "mean": lambda tokens: tokens.mean(axis=0),
+    "last": lambda tokens: tokens[-1],
+    "max": lambda tokens: tokens.max(axis=0),
+    "first": lambda tokens: tokens[0],
+}
+
+
+def make_forwards(name: str) -> tuple[ForwardPass, ForwardPass]:
+    """One that keeps every token, and one that pools in four ways."""
+    model, stack = build_model(name)
+    loaded = LoadedModel(model)
+    return (
+        ForwardPass(loaded, Request((0, 2), PARTS, None, stack)),
+        ForwardPass(loaded, Request((0, 2), PARTS, tuple(POOL), stack)),
+    )
 
 
 def make_forward(name: str, pooling: str = "last") -> ForwardPass:
     model, stack = build_model(name)
-    return ForwardPass(LoadedModel(model), Request((0, 2), PARTS, pooling, stack))
+    return ForwardPass(LoadedModel(model), Request((0, 2), PARTS, (pooling,), stack))
 
 
 def join(texts: Sequence[Sequence[int]], keep_first: bool = True) -> TokenizedPrompts:
@@ -226,7 +244,7 @@ def test_long_texts_of_a_longrope_model_leave_short_ones_alone() -> None:
         model = transformers.AutoModel.from_config(config)
     shake_weights(model)
     assert find_rotary_threshold(model.config) == 16
-    forward = ForwardPass(LoadedModel(model.eval()), Request((0, 2), PARTS, "mean"))
+    forward = ForwardPass(LoadedModel(model.eval()), Request((0, 2), PARTS, ("mean",)))
     prompts = join([[5, 6, 7], [5, 6, 8, 9], list(range(3, 43)), list(range(3, 19))])
     alone = in_order(read_padded(forward, prompts, np.arange(4), budget=1))
     for way in (Strategy.PADDED, Strategy.TRIES):
@@ -250,3 +268,28 @@ def test_padded_families_take_no_tries(monkeypatch: pytest.MonkeyPatch) -> None:
         read_activations(make_forward("bert"), prompts, 64, Strategy.PADDED)
     )
     assert states.shape[:3] == (len(BRANCHING), 2, 3)
+
+
+@pytest.mark.parametrize("read", [read_padded, read_tries, read_after_prefixes])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3_next"])
+@pytest.mark.parametrize("texts", [BRANCHING, WITH_PREFIX])
+@pytest.mark.parametrize("keep_first", [True, False])
+def test_every_pooling_is_what_a_loop_makes_of_all_tokens(
+    name: str, read: Callable[..., Any], texts: list[list[int]], keep_first: bool
+) -> None:
+    if read is read_tries and name not in PACKED:
+        pytest.skip("token tries are not exact for this family")
+    prompts, everything = join(texts, keep_first), np.arange(len(texts))
+    all_tokens, pooled = make_forwards(name)
+    tokens = {
+        number: states
+        for numbers, batch in read(all_tokens, prompts, everything, 64)
+        for number, states in zip(numbers, batch, strict=True)
+    }
+    found = in_order(read(pooled, prompts, everything, 64))
+    assert found.shape == (len(texts), 2, len(PARTS) * len(POOL), found.shape[-1])
+    for number in everything:
+        assert len(tokens[number]) == len(prompts.kept_of(number))
+        expected = np.stack([pool(tokens[number]) for pool in POOL.values()], axis=2)
+        expected = expected.reshape(found[number].shape)
+        assert relative_error(found[number], expected) < 2e-6

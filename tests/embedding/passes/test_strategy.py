@@ -54,7 +54,7 @@ PADDED = {
 
 
 def attempt(model: transformers.PreTrainedModel, stack: str | None = None) -> Trial:
-    request = Request((0,), ("rs",), "last", stack)
+    request = Request((0,), ("rs",), ("last",), stack)
     return choose_strategy(ForwardPass(LoadedModel(model), request))
 
 
@@ -153,7 +153,9 @@ def test_big_bird_reads_each_text_as_a_fresh_model_does() -> None:
         (output,) = states
         states = output[0] if isinstance(output, tuple) else output
         expected.append(states[0, len(ids) - 1].numpy())
-    forward = ForwardPass(LoadedModel(build_big_bird()), Request((1,), ("rs",), "last"))
+    forward = ForwardPass(
+        LoadedModel(build_big_bird()), Request((1,), ("rs",), ("last",))
+    )
     trial = choose_strategy(forward)
     batches = read_activations(
         forward, TokenizedPrompts.join(texts), 4096, trial.strategy, trial.beyond_window
@@ -230,5 +232,5 @@ def test_model_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     loaded = LoadedModel(build_model("llama")[0])
     for layer in (0, 1):
-        choose_strategy(ForwardPass(loaded, Request((layer,), ("rs",), "last")))
+        choose_strategy(ForwardPass(loaded, Request((layer,), ("rs",), ("last",))))
     assert len(tried) == 1

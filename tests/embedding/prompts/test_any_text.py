@@ -96,8 +96,9 @@ def test_literal_text_adds_no_special_token_to_the_template_s(
     reader = PromptReader(tokenizer, options, limit)
     (prompt,) = list_prompts(reader.read([text]))
     special = set(reader.special.steering.tolist())
-    frame = [token for token in reader._tokenize_frame() if token in special]
-    assert [token for token in prompt[0] if token in special] == frame
+    fixed_ids = reader.encoder.find_literal_ids()
+    in_template = [i for ids in fixed_ids for i in ids if i in special]
+    assert [token for token in prompt[0] if token in special] == in_template
 
 
 @given(TEXTS)

@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from plug_sklearn.embedding.prompts._frames import PromptFrame
+from plug_sklearn.embedding.prompts._errors import RefusedTextError
 from plug_sklearn.embedding.prompts._literal import LiteralEncoder
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding.prompts._refusals import RefusedTextError
-from plug_sklearn.embedding.prompts._special import SpecialTokens
+from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
 
 Build = Callable[..., PreTrainedTokenizerFast]
 STRIPS = [{}, {"rstrip": True}, {"lstrip": True}, {"lstrip": True, "rstrip": True}]
@@ -59,7 +58,14 @@ def encode(
     tokenizer: PreTrainedTokenizerFast, texts: list[str], **options: object
 ) -> list[list[int]]:
     reader = PromptReader(tokenizer, PromptOptions(**options), None)
-    return [ids.tolist() for ids in reader._tokenize(texts)]
+    return [ids.tolist() for ids in reader.encoder.encode(texts, needs_owners=False)[0]]
+
+
+def encode_between(encoder: LiteralEncoder, texts: list[str]) -> list[list[int]]:
+    """Encode texts, each in the only slot of a template."""
+    before, after = encoder.fixed_ids
+    encoded = encoder.encode([[text] for text in texts], texts)
+    return [[*before, *in_slot, *after] for (in_slot,) in encoded]
 
 
 def measure_common(prompts: list[list[int]]) -> int:
@@ -75,7 +81,7 @@ def measure_common(prompts: list[list[int]]) -> int:
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("strip", range(len(STRIPS)))
 @pytest.mark.parametrize("kind", KINDS)
-def test_hostile_texts_stand_in_the_frame_of_ordinary_ones(
+def test_hostile_texts_stand_in_the_tokens_around_ordinary_ones(
     kind: str, strip: int, chat: str
 ) -> None:
     tokenizer = tokenizer_of(kind, strip, chat)
@@ -113,19 +119,23 @@ def strip_white_space(
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("strip", range(len(STRIPS)))
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_texts_have_one_frame(kind: str, strip: int, chat: str) -> None:
+def test_the_template_has_the_same_tokens_around_every_text(
+    kind: str, strip: int, chat: str
+) -> None:
     tokenizer = tokenizer_of(kind, strip, chat)
     for template in TEMPLATES:
         options = PromptOptions(template, chat_template=True, special_tokens="literal")
         reader = PromptReader(tokenizer, options, None)
-        first, *_, last = reader.literal.fixed_ids
-        for ids in reader._tokenize(["hello", *HOSTILE]):
+        fixed_ids = reader.encoder.find_literal_ids()
+        first, *_, last = fixed_ids
+        texts = ["hello", *HOSTILE]
+        for ids in reader.encoder.encode(texts, needs_owners=False)[0]:
             prompt = ids.tolist()
             assert prompt[: len(first)] == first
             assert prompt[len(prompt) - len(last) :] == last
             special = set(reader.special.steering.tolist())
-            in_frame = [i for f in reader.literal.fixed_ids for i in f if i in special]
-            assert [i for i in prompt if i in special] == in_frame
+            in_template = [i for ids in fixed_ids for i in ids if i in special]
+            assert [i for i in prompt if i in special] == in_template
 
 
 @pytest.mark.parametrize("chat", CHATS)
@@ -158,9 +168,9 @@ def test_literal_text_is_all_there(kind: str, text: str) -> None:
 def test_special_token_of_one_character_is_refused(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["§"], special_tokens=True)
-    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), PromptFrame(), True)
+    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), ("", ""), True)
     with pytest.raises(RefusedTextError, match="of this model, in 'a § b'") as caught:
-        encoder.encode(["fine", "a § b"])
+        encode_between(encoder, ["fine", "a § b"])
     assert caught.value.text == "a § b"
 
 
@@ -168,17 +178,18 @@ def test_overlapping_spellings_cannot_spell_a_token(byte_tokenizer: Build) -> No
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["[[A]", "A]]"])
     special = SpecialTokens(tokenizer)
-    (ids,) = LiteralEncoder(tokenizer, special, PromptFrame(), False).encode(["[[A]]"])
+    encoder = LiteralEncoder(tokenizer, special, ("", ""), False)
+    (ids,) = encode_between(encoder, ["[[A]]"])
     assert special.count(ids) == 0
     assert tokenizer.decode(ids) == "[[A]]"
 
 
 def test_template_and_text_cannot_spell_a_token_together(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
-    frame = PromptFrame("Is it <{text}")
-    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), frame, False)
+    fixed = ("Is it <", "")
+    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), fixed, False)
     for text in ("think>", "|im_end|>"):
-        (ids,) = encoder.encode([text])
+        (ids,) = encode_between(encoder, [text])
         assert encoder.special.count(ids) == 0
         assert tokenizer.decode(ids) == f"Is it <{text}"
 
@@ -189,7 +200,8 @@ def test_text_cannot_spell_a_token(byte_tokenizer: Build, spelling: str) -> None
     special = SpecialTokens(tokenizer)
     text = f"a {spelling}{spelling} b"
     assert special.count(tokenizer(text, add_special_tokens=False)["input_ids"]) == 2
-    (ids,) = LiteralEncoder(tokenizer, special, PromptFrame(), False).encode([text])
+    encoder = LiteralEncoder(tokenizer, special, ("", ""), False)
+    (ids,) = encode_between(encoder, [text])
     assert special.count(ids) == 0
     assert tokenizer.decode(ids) == text
 
@@ -197,8 +209,9 @@ def test_text_cannot_spell_a_token(byte_tokenizer: Build, spelling: str) -> None
 def test_template_s_own_tokens_stay_special(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer(wraps=True)
     special = SpecialTokens(tokenizer)
-    frame = PromptFrame("<|im_start|>user\n{text}<|im_end|>")
-    (ids,) = LiteralEncoder(tokenizer, special, frame, False).encode(["<|im_start|>"])
+    fixed = ("<|im_start|>user\n", "<|im_end|>")
+    encoder = LiteralEncoder(tokenizer, special, fixed, False)
+    (ids,) = encode_between(encoder, ["<|im_start|>"])
     start, end = special.id_of["<|im_start|>"], special.id_of["<|im_end|>"]
     assert [i for i in ids if i in (start, end)] == [start, end]
     assert (ids[0], ids[-1]) == (start, end)
@@ -206,7 +219,7 @@ def test_template_s_own_tokens_stay_special(byte_tokenizer: Build) -> None:
 
 def test_tokenizer_s_own_tokens_go_around_the_prompt(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer(wraps=True)
-    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), PromptFrame(), True)
-    (ids,) = encoder.encode(["a <sep>"])
+    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), ("", ""), True)
+    (ids,) = encode_between(encoder, ["a <sep>"])
     assert (ids[0], ids[-1]) == (3, 4)
     assert encoder.special.count(ids) == 2

@@ -2,7 +2,13 @@ import pytest
 
 from plug_sklearn.embedding.prompts._notices import Notices
 
-SETTINGS = {"limit": 9, "side": "left", "token_filter": "special", "eos_token": None}
+SETTINGS = {
+    "limit": 9,
+    "side": "left",
+    "roles": None,
+    "token_filter": "special",
+    "eos_token": None,
+}
 
 
 def test_counts_are_told_once() -> None:

@@ -2,9 +2,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tokenizers import normalizers
+from _tokenizers import KINDS, build_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from plug_sklearn.embedding.prompts._errors import RefusedTextError
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 
 Build = Callable[..., PreTrainedTokenizerFast]
@@ -18,6 +22,7 @@ def show(
     **options: object,
 ) -> list[str]:
     """The tokens of one text that are pooled."""
+    options = {"pool_over": "prompt", **options}
     reader = PromptReader(tokenizer, PromptOptions(**options), limit)
     tokens = reader.show_tokens(reader.read([text]))[0]
     reader.tell_changes()
@@ -187,3 +192,145 @@ def test_normalized_spelling_cannot_spell_a_token(byte_tokenizer: Build) -> None
     kept = show(tokenizer, "\uff1cthink\uff1e", special_tokens="literal")
     assert "<think>" in show(tokenizer, "\uff1cthink\uff1e")
     assert "<think>" not in kept
+
+
+@pytest.mark.parametrize("special_tokens", ["parse", "literal"])
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("is gold", "is gold"),
+        # The template strips the ends of a message.
+        (" is gold\n", "is gold"),
+        ("user\nis gold", "user\nis gold"),
+    ],
+)
+def test_only_the_user_s_text_is_pooled_on_demand(
+    plain: PreTrainedTokenizerFast, text: str, kept: str, special_tokens: str
+) -> None:
+    options = {"pool_over": "text", "special_tokens": special_tokens}
+    assert "".join(show(plain, text, chat_template=True, **options)) == kept
+
+
+@pytest.mark.parametrize("special_tokens", ["parse", "literal"])
+@pytest.mark.parametrize("wraps", [True, False])
+def test_text_in_a_template_is_told_from_it(
+    byte_tokenizer: Build, wraps: bool, special_tokens: str
+) -> None:
+    kept = show(
+        byte_tokenizer(wraps=wraps),
+        "Is Au gold?",
+        prompt_template="Is Au gold? {text}\nAnswer: {text}, or",
+        pool_over="text",
+        special_tokens=special_tokens,
+    )
+    assert "".join(kept).replace(" ", "") == "IsAugold?" * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", ["{text}", "Q: {text}\nA:", "({text})"])
+@given(text=st.text(alphabet="ab Q:\n.é", max_size=10))
+def test_tokens_of_a_text_hold_its_characters(
+    kind: str, template: str, text: str
+) -> None:
+    tokenizer = build_tokenizer(kind)
+    options = PromptOptions(prompt_template=template, pool_over="text")
+    try:
+        prompts = PromptReader(tokenizer, options, None).read([text])
+    except RefusedTextError:
+        assert not text.strip()
+        return
+    prompt = template.replace("{text}", text)
+    encoded = tokenizer(prompt, return_offsets_mapping=True)
+    assert prompts.ids.tolist() == encoded["input_ids"]
+    begin = template.index("{text}")
+    for kept, (start, end) in zip(prompts.kept, encoded["offset_mapping"], strict=True):
+        # White space may have no width.
+        if start < end:
+            assert kept == (start < begin + len(text) and end > begin)
+
+
+def test_text_without_a_token_of_its_own_is_refused_where_only_it_is_pooled(
+    plain: PreTrainedTokenizerFast,
+) -> None:
+    options = PromptOptions(prompt_template="Q: {text}", pool_over="text")
+    reader = PromptReader(plain, options, None)
+    assert reader.list_empty(["a", "", " "]) == [""]
+    with pytest.raises(RefusedTextError, match="at least one token"):
+        reader.read(["a", ""])
+
+
+def test_filters_choose_among_the_tokens_of_the_text(
+    plain: PreTrainedTokenizerFast,
+) -> None:
+    kept = show(
+        plain,
+        "Au, is it?",
+        prompt_template="Tell: {text} Yes",
+        pool_over="text",
+        token_filter="non_text",
+    )
+    assert "".join(kept) == " Au is it"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["<cls>gold<sep>", "<cls>gold", "gold<sep>", "gold", "<cls>", "<sep>"]
+)
+@pytest.mark.parametrize("pool_over", ["prompt", "text"])
+def test_special_tokens_that_a_prompt_spells_are_not_doubled(
+    wrapping: PreTrainedTokenizerFast, prompt: str, pool_over: str
+) -> None:
+    whole = show(wrapping, prompt)
+    assert [whole.count("<cls>"), whole.count("<sep>")] == [1, 1]
+    assert "".join(whole).strip("<clsep>") == prompt.strip("<clsep>")
+    assert "".join(show(wrapping, prompt, pool_over="text")) == prompt
+
+
+def test_two_special_tokens_that_a_prompt_spells_stay_two(
+    wrapping: PreTrainedTokenizerFast,
+) -> None:
+    assert "".join(show(wrapping, "<cls><cls>a")) == "<cls><cls>a<sep>"
+
+
+def test_template_that_spells_special_tokens_gets_no_others(
+    wrapping: PreTrainedTokenizerFast,
+) -> None:
+    for special_tokens in ("parse", "literal"):
+        options = {"special_tokens": special_tokens}
+        kept = show(wrapping, "gold", prompt_template="<cls>{text}<sep>", **options)
+        assert "".join(kept) == "<cls>gold<sep>"
+    # A text from strangers spells letters, beside the tokenizer's own tokens.
+    kept = show(wrapping, "<cls>gold", special_tokens="literal")
+    assert (kept[0], "".join(kept)) == ("<cls>", "<cls><cls>gold<sep>")
+    assert kept.count("<cls>") == 1
+
+
+def test_one_token_that_begins_and_ends_prompts_stays_at_both_ends(
+    byte_tokenizer: Build,
+) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<sep> $A <sep>", special_tokens=[("<sep>", 4)]
+    )
+    for prompt in ("<sep>", "a<sep>", "<sep>a", "<sep>a<sep>", "a"):
+        kept = show(tokenizer, prompt)
+        assert (kept[0], kept[-1], kept.count("<sep>")) == ("<sep>", "<sep>", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, "<cls>gold<sep>"),
+        ({"prompt_template": "Is {text}?"}, "gold"),
+        ({"chat_template": True}, "gold"),
+        (
+            {"chat_template": True, "generation_prompt": True},
+            "<|im_start|>user\ngold<|im_end|>\n",
+        ),
+        ({"chat_template": True, "roles": ("user",)}, "gold"),
+    ],
+)
+def test_template_is_not_pooled_unless_it_opens_the_answer(
+    wrapping: PreTrainedTokenizerFast, options: dict[str, object], kept: str
+) -> None:
+    shown = show(wrapping, "gold", pool_over="auto", **options)
+    assert "".join(shown).strip() == kept.strip()

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding import ActivationStore
 
 HIDDEN_SIZE = 8
 PARTS = ("rs", "attn", "mlp")
 
 _context = multiprocessing.get_context("forkserver")
 # Children are forked from a process that has read the package, and no store.
-_context.set_forkserver_preload(["plug_sklearn.embedding.store._store", "pytest"])
+_context.set_forkserver_preload(["plug_sklearn.embedding", "pytest"])
 
 
 def digest(number: int) -> bytes:
@@ -62,6 +62,9 @@ def holds_right(
     """Whether all of some prompts are held, and as they should be."""
     out, missing = read(store, settings, numbers)
     return not missing.any() and bool((out == make_states(numbers)).all())
+
+
+VECTORS, TABLES = "vectors-0.bin", "activations.sqlite"
 
 
 def flip_bytes(path: Path, wanted: bytes, flipped: int = 0xFF) -> None:

@@ -1,3 +1,5 @@
+import resource
+import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -5,9 +7,9 @@ import numpy as np
 import pytest
 from _stored import digests, make_states, started
 
-from plug_sklearn.embedding.store import _claims
-from plug_sklearn.embedding.store._failures import StoreError
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding import ActivationStore, StoreError
+from plug_sklearn.embedding.store import _store
+from plug_sklearn.embedding.store._claims import ProcessLocks
 
 LAYERS, PARTS = [0, 1], ["rs"]
 
@@ -149,7 +151,7 @@ def test_waiting_pauses_longer_and_longer(
         if len(pauses) == 20:
             store.release(key, digests([1]))
 
-    monkeypatch.setattr(_claims.time, "sleep", sleep)
+    monkeypatch.setattr(_store.time, "sleep", sleep)
     store.wait(key, digests([1]))
     assert pauses == sorted(pauses)
     assert (pauses[0], pauses[-1]) == (0.002, 0.25)
@@ -178,20 +180,24 @@ def claim_and_fork(pipe: Connection, path: Path) -> None:
     os.wait()
 
 
-def test_claims_that_a_full_disk_keeps_end_with_the_error(
-    store: ActivationStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claim(store, [1])
+def test_claims_that_a_full_disk_keeps_end_with_the_error(tmp_path: Path) -> None:
+    with started(release_on_a_full_disk, tmp_path) as (_, pipe):
+        assert "the disk is full" in pipe.recv()
+        # The process lives and has the store open.
+        assert claim(ActivationStore(tmp_path), [1]) == [1]
+        pipe.send("end")
+
+
+def release_on_a_full_disk(pipe: Connection, path: Path) -> None:
+    store = ActivationStore(path)
     key = store.register("model")
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(_claims, "delete_claims", fail)
-        with pytest.raises(StoreError, match="the disk is full"):
-            store.release(key, digests([1]))
-    assert claim(store, [1]) == [1]
+    claim(store, [1])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, -1))
+    try:
+        store.release(key, digests([1]))
+    except StoreError as error:
+        pipe.send(str(error))
+    pipe.recv()
 
 
 def test_claims_survive_closing_one_of_two_stores(store: ActivationStore) -> None:
@@ -209,3 +215,88 @@ def test_claim_gives_booleans(store: ActivationStore) -> None:
     key = store.register("model")
     mine = store.claim(key, digests([1, 2]), LAYERS, PARTS)
     assert mine.dtype == np.bool_
+
+
+def attend(pipe: Connection, path: Path) -> None:
+    """Hold a number, and answer which others are alive."""
+    locks = ProcessLocks(path)
+    pipe.send(locks.get_owner())
+    while True:
+        pipe.send(locks.is_alive(pipe.recv()))
+
+
+def test_process_is_alive_until_it_ends(tmp_path: Path) -> None:
+    locks = ProcessLocks(tmp_path / "lock")
+    with started(attend, tmp_path / "lock") as (process, pipe):
+        other = pipe.recv()
+        assert locks.is_alive(other)
+        pipe.send(locks.get_owner())
+        assert pipe.recv()
+        process.kill()
+        process.join()
+        assert not locks.is_alive(other)
+    assert locks.is_alive(locks.get_owner())
+    locks.close()
+
+
+def test_who_resigns_or_closes_is_not_alive(tmp_path: Path) -> None:
+    locks = ProcessLocks(tmp_path / "lock")
+    with started(attend, tmp_path / "lock") as (_, pipe):
+        pipe.recv()
+        former = locks.get_owner()
+        locks.resign()
+        latter = locks.get_owner()
+        assert latter != former
+        for owner, lives in ((former, False), (latter, True)):
+            pipe.send(owner)
+            assert pipe.recv() == lives
+        locks.close()
+        pipe.send(latter)
+        assert not pipe.recv()
+
+
+@pytest.mark.parametrize("owner", [-1, 0, 1, 2**62, 2**63, b"1", None, 1.5])
+def test_number_of_no_one_is_not_alive(tmp_path: Path, owner: object) -> None:
+    locks = ProcessLocks(tmp_path / "lock")
+    assert not locks.is_alive(owner)
+    assert not (tmp_path / "lock").exists()
+    locks.get_owner()
+    assert not locks.is_alive(owner)
+    locks.close()
+
+
+def test_threads_that_create_two_stores_wait_for_each_other(tmp_path: Path) -> None:
+    """The system would take two processes that wait so for a deadlock."""
+    one, other = ProcessLocks(tmp_path / "one"), ProcessLocks(tmp_path / "other")
+    work = (hold_and_wait, tmp_path / "other", tmp_path / "one")
+    with one.hold_creation(), started(*work) as (_, pipe):
+        assert pipe.recv() == "held"
+        thread = threading.Thread(target=hold, args=(other,))
+        thread.start()
+        pipe.send("wait for the first")
+        assert pipe.recv() == "waiting"
+        assert not pipe.poll(0.05)
+        pipe.send("let go of the other")
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+    one.close()
+    other.close()
+
+
+def hold(locks: ProcessLocks) -> None:
+    with locks.hold_creation():
+        pass
+
+
+def hold_and_wait(pipe: Connection, held: Path, wanted: Path) -> None:
+    first = ProcessLocks(held)
+    holding = first.hold_creation()
+    holding.__enter__()
+    pipe.send("held")
+    pipe.recv()
+    waiter = threading.Thread(target=hold, args=(ProcessLocks(wanted),), daemon=True)
+    waiter.start()
+    pipe.send("waiting")
+    pipe.recv()
+    holding.__exit__(None, None, None)
+    pipe.recv()

@@ -11,7 +11,7 @@ import pytest
 from _stored import HIDDEN_SIZE, digests, make_states, started
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding import ActivationStore
 
 States = NDArray[np.float32]
 

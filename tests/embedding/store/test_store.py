@@ -10,6 +10,8 @@ import pytest
 from _stored import (
     HIDDEN_SIZE,
     PARTS,
+    TABLES,
+    VECTORS,
     digest,
     digests,
     flip_bytes,
@@ -20,9 +22,7 @@ from _stored import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plug_sklearn.embedding.store._catalog import StoredModel
-from plug_sklearn.embedding.store._failures import StoreError
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding import ActivationStore, StoredModel, StoreError
 
 
 @pytest.fixture
@@ -162,10 +162,10 @@ def test_contents_lists_models_settings_prompts_and_bytes(
     store.write(small, digests([1]), [0], ["rs"], make_states([1], [0]))
     store.write(large, digests([1, 2]), [0], ["rs"], make_states([1, 2], [0]))
     store.write(large, digests([2]), [1], ["rs"], make_states([2], [1]))
-    record = 32 + 4 * HIDDEN_SIZE
+    vector = 4 * HIDDEN_SIZE
     assert store.contents() == [
-        StoredModel("a", {"pooling": "mean"}, n_prompts=2, n_bytes=3 * record),
-        StoredModel("b", {}, n_prompts=1, n_bytes=record),
+        StoredModel("a", {"pooling": "mean"}, n_prompts=2, n_bytes=3 * vector),
+        StoredModel("b", {}, n_prompts=1, n_bytes=vector),
     ]
     assert len(store) == 3
 
@@ -183,7 +183,7 @@ def test_deleted_model_is_gone_and_the_others_stay(store: ActivationStore) -> No
 
 def test_compacted_store_is_small_and_holds_the_same(store: ActivationStore) -> None:
     gone, kept = store.register("a"), store.register("b")
-    numbers = range(100)
+    numbers = range(400)
     many = make_states(numbers, range(30), hidden_size=576)
     store.write(gone, digests(numbers), range(30), ["rs"], many)
     for layer in range(2):
@@ -192,40 +192,42 @@ def test_compacted_store_is_small_and_holds_the_same(store: ActivationStore) -> 
     store.delete("a")
     store.compact()
     assert store.n_bytes < 0.01 * many.nbytes
+    assert sorted(path.name for path in store.path.iterdir()) == [
+        TABLES,
+        "claims.lock",
+        "vectors-1.bin",
+    ]
     assert holds_right(store, kept, numbers)
-    # Two writes of a prompt have become one record.
-    assert store.contents()[0].n_bytes == 100 * (48 + 2 * 4 * HIDDEN_SIZE)
+    assert store.contents()[0].n_bytes == 400 * 2 * 4 * HIDDEN_SIZE
     store.write(gone, digests([1]), [0, 1], ["rs"], make_states([1]))
     assert holds_right(store, gone, [1])
 
 
-def test_damaged_vector_is_missing_until_it_is_written_again(
+def test_damaged_record_is_missing_until_it_is_written_again(
     store: ActivationStore,
 ) -> None:
     key = store.register("model")
     numbers = range(10)
     store.write(key, digests(numbers), [0, 1], ["rs"], make_states(numbers))
-    store.close()
-    flip_bytes(store.path / "data.mdb", make_states([7])[0, 1].tobytes())
-    store = ActivationStore(store.path)
-    _, missing = read(store, key, numbers)
-    assert np.argwhere(missing).tolist() == [[7, 1, 0]]
+    flip_bytes(store.path / VECTORS, make_states([7])[0, 1].tobytes())
+    with pytest.warns(UserWarning, match=f"1 damaged records .*{store.path}"):
+        _, missing = read(store, key, numbers)
+    assert np.argwhere(missing).tolist() == [[7, 0, 0], [7, 1, 0]]
     mine = store.claim(key, digests(numbers), [0, 1], ["rs"])
     assert np.flatnonzero(mine).tolist() == [7]
     store.write(key, digests([7]), [0, 1], ["rs"], make_states([7]))
     assert holds_right(store, key, numbers)
     store.compact()
     assert holds_right(store, key, numbers)
-    assert store.contents()[0].n_bytes == 10 * (48 + 2 * 4 * HIDDEN_SIZE)
+    assert store.contents()[0].n_bytes == 10 * 2 * 4 * HIDDEN_SIZE
 
 
-def test_damaged_head_is_a_missing_record(store: ActivationStore) -> None:
+def test_records_of_a_damaged_layout_are_missing(store: ActivationStore) -> None:
     key = store.register("model")
     store.write(key, digests([1]), [0, 1], ["rs"], make_states([1]))
-    store.close()
-    flip_bytes(store.path / "data.mdb", b"ACTV")
-    store = ActivationStore(store.path)
-    assert read(store, key, [1])[1].all()
+    flip_bytes(store.path / TABLES, b'"hidden_size"', 0x01)
+    with pytest.warns(UserWarning, match="1 damaged records"):
+        assert read(store, key, [1])[1].all()
     store.write(key, digests([1]), [0, 1], ["rs"], make_states([1]))
     assert holds_right(store, key, [1])
 
@@ -233,18 +235,47 @@ def test_damaged_head_is_a_missing_record(store: ActivationStore) -> None:
 def test_compaction_leaves_out_what_is_damaged(store: ActivationStore) -> None:
     key = store.register("model")
     store.write(key, digests([1, 2]), [0, 1], ["rs"], make_states([1, 2]))
-    store.close()
-    flip_bytes(store.path / "data.mdb", make_states([1])[0, 0].tobytes())
-    store = ActivationStore(store.path)
+    flip_bytes(store.path / VECTORS, make_states([1])[0, 0].tobytes())
     store.compact()
-    assert read(store, key, [1, 2])[1].ravel().tolist() == [True, False, False, False]
+    assert read(store, key, [1, 2])[1].ravel().tolist() == [True, True, False, False]
+    assert len(store) == 1
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean", "max"])
+def test_poolings_stand_side_by_side(store: ActivationStore, pooling: str) -> None:
+    key = store.register("model")
+    states = make_states([1, 2], [0, 1], PARTS)
+    store.write(key, digests([1, 2]), [0, 1], PARTS, states)
+    out = np.full((2, 1, 4, HIDDEN_SIZE), np.nan, np.float32)
+    asked = (key, digests([1, 2]), [1], ["mlp", "rs"], out)
+    both = {"poolings": [pooling, "last"]}
+    missing = store.read_into(*asked, **both)
+    # Axis 2 is part by part: what is held keeps its place beside what is not.
+    assert missing[0].tolist() == [[True, False, True, False]]
+    np.testing.assert_array_equal(out[:, 0, 1::2], states[:, 1, [2, 0]])
+    assert np.isnan(out[:, :, ::2]).all()
+    assert store.claim(*asked[:-1], poolings=[pooling]).all()
+    other = -make_states([1, 2], [1], ["mlp", "rs"])
+    store.write(*asked[:-1], other, poolings=[pooling])
+    assert not store.read_into(*asked, **both).any()
+    np.testing.assert_array_equal(out[:, :, ::2], other)
+    np.testing.assert_array_equal(out[:, 0, 1::2], states[:, 1, [2, 0]])
+    assert not store.claim(*asked[:-1], **both).any()
+    assert len(store) == 2
+
+
+def test_unknown_pooling_is_refused(store: ActivationStore) -> None:
+    key = store.register("model")
+    for wrong in ([], ["last", "last"], ["least"]):
+        with pytest.raises(ValueError, match=r"'poolings' parameter .* any of \('last"):
+            store.claim(key, digests([1]), [0], ["rs"], poolings=wrong)
 
 
 def test_nothing_in_the_store_is_a_pickle(store: ActivationStore) -> None:
     key = store.register("model", pooling="last")
     store.write(key, digests([1]), [0, 1], ["rs"], make_states([1]))
     store.close()
-    data = (store.path / "data.mdb").read_bytes()
+    data = b"".join(path.read_bytes() for path in store.path.iterdir())
     text = b'{"model":"model","settings":{"pooling":"last"}}'
     assert text in data
     assert json.loads(text)["model"] == "model"

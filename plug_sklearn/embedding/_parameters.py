@@ -1,0 +1,308 @@
+"""The parameters of HFEmbeddingTransformer: checked, and the model they describe."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from os.path import expanduser
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from plug_sklearn._devices import resolve_device
+from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
+from plug_sklearn.embedding.anatomy import Stack
+from plug_sklearn.embedding.models import ModelSource, WeightOptions
+from plug_sklearn.embedding.prompts._conversations import ChatTemplate
+from plug_sklearn.embedding.prompts._prompts import PromptOptions
+from plug_sklearn.embedding.prompts._templates import SLOT, ChatTurn
+
+PARTS = ("rs", "attn", "mlp")
+POOLINGS = ("last", "first", "mean", "max")
+OWNER = "HFEmbeddingTransformer"
+
+
+class EmbeddingParameters(BaseEstimator):
+    """What is common to estimators that read a language model.
+
+    :class:`~plug_sklearn.HFEmbeddingTransformer` documents the parameters.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "model_name": [str, Path],
+        "activation_dtype": [StrOptions({"float32", "float16"})],
+        "pool_over": [StrOptions({"auto", "prompt", "text"})],
+        "token_filter": [StrOptions({"special", "non_text"}), None],
+        "eos_token": [str, None],
+        "prompt_template": [str, None],
+        "chat_template": ["boolean"],
+        "generation_prompt": ["boolean"],
+        "special_tokens": [StrOptions({"parse", "literal"})],
+        "stack": [StrOptions({"auto", "encoder", "decoder"})],
+        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "truncation_side": [StrOptions({"left", "right"})],
+        "batch_tokens": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "device": [str],
+        "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
+        "attn_implementation": [str, None],
+        "quantization": [StrOptions({"4bit", "8bit"}), None],
+        "adapter": [str, Path, None],
+        "revision": [str, None],
+        "trust_remote_code": ["boolean"],
+        "model_kwargs": [dict, None],
+        "store": [str, Path, None],
+        "n_jobs": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+            None,
+        ],
+        "verbose": ["verbose"],
+    }
+
+    # What ``fit`` sets.
+    n_model_layers_: int
+    hidden_size_: int
+    _origin: str | None
+    _stack: Stack | None
+
+    def __init__(
+        self,
+        model_name: str | Path = "Qwen/Qwen3-0.6B",
+        *,
+        layers: str | int | Sequence[int] = "all",
+        parts: Sequence[str] = ("rs",),
+        pooling: str | Sequence[str] | None = "last",
+        pool_over: str = "auto",
+        roles: Sequence[str] | None = None,
+        token_filter: str | None = None,
+        eos_token: str | None = None,
+        prompt_template: str | None = None,
+        chat_template: bool = False,
+        generation_prompt: bool = False,
+        special_tokens: str = "parse",
+        stack: str = "auto",
+        max_length: int | None = None,
+        truncation_side: str = "left",
+        batch_tokens: str | int = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        activation_dtype: str = "float32",
+        attn_implementation: str | None = None,
+        quantization: str | None = None,
+        adapter: str | Path | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+        store: str | Path | None = None,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.model_name = model_name
+        self.layers = layers
+        self.parts = parts
+        self.pooling = pooling
+        self.pool_over = pool_over
+        self.roles = roles
+        self.token_filter = token_filter
+        self.eos_token = eos_token
+        self.prompt_template = prompt_template
+        self.chat_template = chat_template
+        self.generation_prompt = generation_prompt
+        self.special_tokens = special_tokens
+        self.stack = stack
+        self.max_length = max_length
+        self.truncation_side = truncation_side
+        self.batch_tokens = batch_tokens
+        self.device = device
+        self.dtype = dtype
+        self.activation_dtype = activation_dtype
+        self.attn_implementation = attn_implementation
+        self.quantization = quantization
+        self.adapter = adapter
+        self.revision = revision
+        self.trust_remote_code = trust_remote_code
+        self.model_kwargs = model_kwargs
+        self.store = store
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _check_parameters(self) -> None:
+        """Check what is used as it stands: it may have been set since ``fit``."""
+        self._validate_params()
+        poolings = self._read_poolings()
+        # Pickles of earlier releases do not have it.
+        fitted = getattr(self, "_poolings", poolings)
+        if fitted != poolings:
+            raise ValueError(
+                f"The 'pooling' parameter of {OWNER} must be what it was in fit, "
+                f"{fitted!r}. Got {self.pooling!r} instead: fit again."
+            )
+        self._read_roles()
+        store = self.store
+        if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
+            raise ValueError(
+                f"The 'store' parameter of {OWNER} must be the path of a folder, or "
+                f"None. Got {str(store)!r} instead"
+                f"{', which is a file' if str(store) else ''}."
+            )
+        revision = (self.model_kwargs or {}).get("revision", self.revision)
+        if self.revision not in (None, revision):
+            raise ValueError(
+                f"The 'revision' parameter of {OWNER} must be that of 'model_kwargs', "
+                f"{revision!r}, or None. Got {self.revision!r} instead."
+            )
+        if self.prompt_template is not None and SLOT not in self.prompt_template:
+            raise ValueError(
+                f"The 'prompt_template' parameter of {OWNER} must be a string that "
+                f"holds {{text}}. Got {self.prompt_template!r} instead."
+            )
+
+    def _read_parts(self) -> tuple[str, ...]:
+        """Check ``parts``, and give it as a tuple."""
+        parts = self.parts
+        if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
+            parts = [parts]
+        known = len(parts) > 0 and all(part in PARTS for part in parts)
+        if isinstance(self.parts, str) or not known or len(set(parts)) < len(parts):
+            raise ValueError(
+                f"The 'parts' parameter of {OWNER} must be a sequence of any of "
+                f"{PARTS}, each named once. Got {self.parts!r} instead."
+            )
+        if len(parts) == len(PARTS) and tuple(parts) != PARTS:
+            raise ValueError(
+                f"The 'parts' parameter of {OWNER} must name all three in the order "
+                f"{PARTS}, by which LayerAggregator knows them. Got {self.parts!r} "
+                "instead."
+            )
+        return tuple(str(part) for part in parts)
+
+    def _read_poolings(self) -> tuple[str, ...] | None:
+        """Give the poolings that axis 2 holds for each part."""
+        pooling = self.pooling
+        if pooling is None:
+            return None
+        names = [pooling] if isinstance(pooling, str) else pooling
+        is_listed = isinstance(names, Sequence | np.ndarray) and len(names) > 0
+        if not is_listed or not all(
+            isinstance(name, str) and name in POOLINGS for name in names
+        ):
+            expected = f"among {POOLINGS}, a sequence of these, or None"
+        elif len(set(names)) < len(names):
+            expected = "a sequence of poolings, each named once"
+        else:
+            return tuple(map(str, names))
+        raise ValueError(
+            f"The 'pooling' parameter of {OWNER} must be {expected}. "
+            f"Got {pooling!r} instead."
+        )
+
+    def _name_parts(self) -> tuple[str, ...]:
+        """Name what axis 2 holds."""
+        parts, poolings = self._read_parts(), self._read_poolings()
+        if poolings is None or len(poolings) == 1:
+            return parts
+        return tuple(f"{part}_{pooling}" for part in parts for pooling in poolings)
+
+    def _read_roles(self) -> tuple[str, ...] | None:
+        roles = self.roles
+        if roles is None:
+            return None
+        is_listed = isinstance(roles, Sequence | np.ndarray)
+        if (
+            isinstance(roles, str)
+            or not is_listed
+            or not all(isinstance(role, str) for role in roles)
+            or len(roles) == 0
+        ):
+            raise ValueError(
+                f"The 'roles' parameter of {OWNER} must be None or a sequence of the "
+                f"names of roles, such as ('assistant',). Got {roles!r} instead."
+            )
+        return tuple(str(role) for role in roles)
+
+    @property
+    def _source(self) -> ModelSource:
+        """Where the model comes from."""
+        model_kwargs = self._read_model_kwargs()
+        return ModelSource(
+            expanduser(self.model_name),
+            self.revision,
+            bool(model_kwargs.get("trust_remote_code", self.trust_remote_code)),
+            commit=getattr(self, "model_revision_", None),
+            model_kwargs=model_kwargs,
+        )
+
+    def _read_model_kwargs(self) -> dict[str, Any]:
+        """Give ``model_kwargs`` with paths that do not begin with ``~``."""
+        model_kwargs = dict(self.model_kwargs or {})
+        for name in ("cache_dir", "offload_folder"):
+            if model_kwargs.get(name) is not None:
+                model_kwargs[name] = expanduser(model_kwargs[name])
+        return model_kwargs
+
+    def _describe_model(self) -> LanguageModel:
+        """Describe the language model, and how it reads texts."""
+        device = resolve_device(self.device, OWNER)
+        dtype = self.dtype
+        if dtype == "auto":
+            # Half precision is slow on most CPUs, and a probe reads small differences.
+            dtype = "float32" if device.type == "cpu" else "bfloat16"
+        weights = WeightOptions(
+            device=device,
+            dtype=getattr(torch, dtype),
+            attn_implementation=self.attn_implementation,
+            quantization=self.quantization,
+            adapter=None if self.adapter is None else expanduser(self.adapter),
+            model_kwargs=self._read_model_kwargs(),
+        )
+        prompts = PromptOptions(
+            prompt_template=self.prompt_template,
+            chat_template=bool(self.chat_template),
+            generation_prompt=bool(self.generation_prompt),
+            special_tokens=self.special_tokens,
+            pool_over=self.pool_over,
+            roles=self._read_roles(),
+            token_filter=self.token_filter,
+            eos_token=self.eos_token,
+            max_length=self.max_length,
+            truncation_side=self.truncation_side,
+        )
+        return LanguageModel(
+            source=self._source,
+            weights=weights,
+            prompts=prompts,
+            stack=self.stack,
+            batch_tokens=choose_budget(self.batch_tokens, device),
+            verbose=bool(self.verbose),
+            origin=self._origin,
+            fitted_stack=self._stack,
+            fitted_sizes=(self.n_model_layers_, self.hidden_size_),
+            fitted_turn=self._find_turn(),
+            fitted_chat=self._find_chat(),
+        )
+
+    def _find_turn(self) -> ChatTurn | None:
+        """Give what the chat template wrote in ``fit``, if it was asked for then."""
+        # Pickles of earlier releases do not have it.
+        turn: dict[str, str] | None = getattr(self, "_turn", None)
+        is_open = getattr(self, "_turn_is_open", self.generation_prompt)
+        if not turn or not self.chat_template or is_open != self.generation_prompt:
+            return None
+        return ChatTurn(**turn)
+
+    def _find_chat(self) -> ChatTemplate | None:
+        """Give the chat template of conversations in ``fit``, if X held any."""
+        chat: dict[str, str] | None = getattr(self, "_chat", None)
+        return ChatTemplate(**chat) if chat else None
+
+    def _find_store(self) -> str | None:
+        """Give the folder of the store as a path that does not begin with ``~``."""
+        return None if self.store is None else expanduser(self.store)
+
+    def _workers_choose_devices(self) -> bool:
+        return self.device == "auto" and "device_map" not in (self.model_kwargs or {})

@@ -1,0 +1,208 @@
+"""Models that are in memory already, under names that estimators can use."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from plug_sklearn._forks import make_lock
+
+#: A cheap description of all weights, by which a change is noticed.
+State = tuple[tuple[str, int, int, float], ...]
+
+
+@dataclass
+class RegisteredModel:
+    """A user's model and tokenizer.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        The model without its head; it shares its weights with the user's.
+    tokenizer : PreTrainedTokenizerBase
+        The model's own.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    _digests: dict[State, str] = field(default_factory=dict, repr=False)
+
+    def digest(self) -> str:
+        """Digest the weights as they are now.
+
+        All weights are summed each time, and their bytes are only read when a sum, or
+        torch's count of changes, is another one than before.
+        """
+        state = _describe_weights(self.model)
+        if state not in self._digests:
+            self._digests.clear()
+            self._digests[state] = _digest_weights(self.model)
+        return self._digests[state]
+
+
+_REGISTERED: dict[str, RegisteredModel] = {}
+_LOCK = make_lock()
+
+
+def register_model(
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Let estimators read a model that is in memory already, by a name.
+
+    Use it for a model that was fine-tuned, edited or quantized in this process.
+    Estimators then take ``model_name=name``. They stay light: clones and pickles hold
+    the name only, and in a process where the name is not registered they say so. The
+    model stays where it is, in its own dtype, and is not changed: weights are shared,
+    and training mode and settings are put back after each pass. A store knows it by a
+    digest of its weights, so that a model that is trained further is computed anew.
+
+    Parameters
+    ----------
+    name : str
+        What ``model_name`` will be. A name that is registered already stands for this
+        model from now on.
+    model : PreTrainedModel or PeftModel
+        With or without a head. It must not be trained while texts are read.
+    tokenizer : PreTrainedTokenizerBase
+        The model's own.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not as described, or an adapter is prompt learning, which
+        changes prompts and not weights.
+
+    Examples
+    --------
+    >>> from plug_sklearn import HFEmbeddingTransformer
+    >>> from plug_sklearn.embedding import register_model
+    >>> register_model("fine-tuned", model, tokenizer)  # doctest: +SKIP
+    >>> embedder = HFEmbeddingTransformer("fine-tuned", layers=[10])
+    """
+    if not isinstance(name, str) or not name:
+        raise TypeError(
+            "The 'name' parameter of register_model must be a string that is not "
+            f"empty. Got {name!r} instead."
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise TypeError(
+            "The 'tokenizer' parameter of register_model must be a tokenizer of "
+            f"transformers. Got {type(tokenizer).__name__} instead."
+        )
+    backbone = _find_backbone(model)
+    with _LOCK:
+        _REGISTERED[name] = RegisteredModel(backbone, tokenizer)
+
+
+def unregister_model(name: str) -> None:
+    """Forget a model that was registered, so that its memory can be freed.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+
+    Raises
+    ------
+    KeyError
+        If no model of that name is registered.
+    """
+    with _LOCK:
+        if name not in _REGISTERED:
+            raise KeyError(
+                f"No model is registered as {name!r}. Registered are "
+                f"{sorted(_REGISTERED)}."
+            )
+        del _REGISTERED[name]
+
+
+def find_registered(name: str) -> RegisteredModel | None:
+    """Find the model that is registered under a name."""
+    return _REGISTERED.get(name)
+
+
+@contextmanager
+def preparing_to_read(model: PreTrainedModel) -> Iterator[None]:
+    """Read a user's model as a loaded one is read, and put its settings back.
+
+    Dropout is off, MLPs run in one piece, and no KV cache is kept.
+    """
+    training = [module for module in model.modules() if module.training]
+    chunked: dict[Any, Any] = {
+        module: module.chunk_size_feed_forward
+        for module in model.modules()
+        if getattr(module, "chunk_size_feed_forward", 0)
+    }
+    configs = [model.config, model.config.get_text_config()]
+    caches = [(config, getattr(config, "use_cache", None)) for config in configs]
+    try:
+        for module in training:
+            module.training = False
+        for module in chunked:
+            module.chunk_size_feed_forward = 0
+        for config in configs:
+            config.use_cache = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        for module, size in chunked.items():
+            module.chunk_size_feed_forward = size
+        for config, use_cache in reversed(caches):
+            if use_cache is None:
+                del config.use_cache
+            else:
+                config.use_cache = use_cache
+
+
+def _find_backbone(model: Any) -> PreTrainedModel:  # noqa: ANN401 - validated here
+    adapters = getattr(model, "peft_config", None)
+    if hasattr(model, "get_base_model") and isinstance(adapters, dict):
+        if any(adapter.is_prompt_learning for adapter in adapters.values()):
+            raise TypeError(
+                "The 'model' parameter of register_model must not be an adapter of "
+                "prompt learning, which changes prompts and not weights. Got "
+                f"{sorted(adapters)}."
+            )
+        model = model.get_base_model()
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            "The 'model' parameter of register_model must be a model of transformers. "
+            f"Got {type(model).__name__} instead."
+        )
+    backbone = model.base_model
+    return backbone if isinstance(backbone, PreTrainedModel) else model
+
+
+def _list_weights(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _describe_weights(model: nn.Module) -> State:
+    with torch.no_grad():
+        return tuple(
+            (
+                name,
+                weight.data_ptr(),
+                # Tensors of inference mode count no changes.
+                0 if weight.is_inference() else weight._version,
+                float(weight.sum(dtype=torch.float64)),
+            )
+            for name, weight in _list_weights(model)
+        )
+
+
+def _digest_weights(model: nn.Module) -> str:
+    digest = blake2b(digest_size=16)
+    for name, weight in sorted(_list_weights(model), key=lambda pair: pair[0]):
+        digest.update(f"{name}:{weight.dtype}:{tuple(weight.shape)};".encode())
+        stored = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(stored.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,293 @@
+"""Conversations, and the prompts that a chat template makes of them."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from itertools import chain
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from plug_sklearn.embedding.prompts._errors import RefusedTextError
+from plug_sklearn.embedding.prompts._templates import RenderedPrompt
+
+Message = dict[str, Any]
+
+# Stands for a message's content while a template is rendered. The characters are from
+# Unicode's private use area, so that no template spells them.
+_PLACEHOLDER = "\ue000{}\ue001"
+_PLACEHOLDERS = re.compile("\ue000([0-9]+)\ue001")
+# How templates ask for the time.
+_CLOCK = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+#: Outlines of conversations that are kept: one for each order of roles.
+_MOST_OUTLINES = 1024
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One conversation of X, in a form that can be hashed and stored.
+
+    Attributes
+    ----------
+    spelling : str
+        Its messages as JSON.
+    """
+
+    spelling: str
+
+    @classmethod
+    def from_messages(cls, messages: Sequence[Mapping[str, Any]]) -> "Conversation":
+        """Make a conversation of messages; keys without a value are left out."""
+        # Tables fill keys that a message does not have with None.
+        present = [
+            {key: value for key, value in message.items() if value is not None}
+            for message in messages
+        ]
+        spelling = json.dumps(present, default=_convert_arrays)
+        return cls(spelling)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, each with its role and content."""
+        messages: list[Message] = json.loads(self.spelling)
+        return messages
+
+    def __len__(self) -> int:
+        return len(self.spelling)
+
+    def __repr__(self) -> str:
+        return self.spelling
+
+    def encode(self) -> bytes:
+        """Give the bytes that identify it; no string has the same in UTF-8."""
+        return b"\xff" + self.spelling.encode()
+
+
+#: What one row of X becomes.
+Text = str | Conversation
+
+
+def list_invisible(texts: Sequence[Text], roles: Sequence[str] | None) -> list[Text]:
+    """List the texts in which these roles write nothing that can be seen.
+
+    Only separators and control characters are invisible. None is all roles.
+    """
+    return [text for text in texts if _is_invisible(text, roles)]
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """What a tokenizer's chat template makes of conversations depends on.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 of the template, in hexadecimal digits.
+    time : str or None
+        What the template takes for the present time, in ISO 8601; None for a template
+        that does not ask for it.
+    """
+
+    digest: str
+    time: str | None
+
+
+def describe_chat_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """Describe the chat template of a tokenizer, as of now."""
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    asks = _CLOCK.search(template) is not None
+    now = datetime.now().astimezone().isoformat() if asks else None
+    return ChatTemplate(sha256(template.encode()).hexdigest(), now)
+
+
+def stop_clock(template: str, time: str | None) -> str:
+    """Replace a template's questions for the time by a time in ISO 8601."""
+    if time is None:
+        return template
+    now = datetime.fromisoformat(time)
+    return _CLOCK.sub(lambda found: repr(now.strftime(found[2])), template)
+
+
+class ConversationRenderer:
+    """Renders conversations with a tokenizer's chat template.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The model's own.
+    generation_prompt : bool
+        Whether prompts end with the template's opening of the answer.
+    time : str or None
+        What a template that prints the date takes for the present time, in ISO 8601;
+        None is the present time.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        generation_prompt: bool,
+        time: str | None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.generation_prompt = generation_prompt
+        self.template = (
+            stop_clock(tokenizer.get_chat_template(), time)
+            if tokenizer.chat_template
+            else None
+        )
+        self._outlines: dict[str, str | None] = {}
+
+    def render(self, conversations: Sequence[Conversation]) -> list[str]:
+        """Give the prompts of conversations.
+
+        Raises
+        ------
+        ValueError
+            If the tokenizer has no chat template.
+        RefusedTextError
+            If the template does not take a conversation.
+        """
+        if self.template is None:
+            raise ValueError(
+                "X given to HFEmbeddingTransformer must hold strings for a model whose "
+                "tokenizer has no chat template. Got conversations instead."
+            )
+        try:
+            return self._apply([one.messages for one in conversations])
+        except TemplateError as error:
+            if len(conversations) > 1:
+                return [self.render([one])[0] for one in conversations]
+            raise RefusedTextError(
+                conversations[0],
+                "X given to HFEmbeddingTransformer must hold conversations that the "
+                f"model's chat template can express. It says: {error}",
+            ) from error
+
+    def split(self, conversation: Conversation, prompt: str) -> RenderedPrompt:
+        """Find what each message became in the prompt of a conversation.
+
+        The conversation is rendered with a placeholder for each content. Where the
+        contents, or the contents without the white space around them, fill these
+        placeholders to the prompt, each is found. Otherwise each content is rendered
+        among the placeholders of the others: some templates leave out a part of it.
+
+        Raises
+        ------
+        RefusedTextError
+            If the template does not write each message once, independently of the
+            others.
+        """
+        messages = conversation.messages
+        # Some templates write nothing at all for a blank content.
+        for stays in (_is_empty, _is_blank):
+            rendered = self._fill_outline(messages, prompt, stays)
+            if rendered is not None:
+                return rendered
+        raise RefusedTextError(
+            conversation,
+            "X given to HFEmbeddingTransformer must hold conversations whose messages "
+            "the model's chat template writes once each, where 'roles', "
+            "pool_over='text' or special_tokens='literal' need to tell them from the "
+            f"template's own words. Got {prompt!r} from the template",
+        )
+
+    def _fill_outline(
+        self, messages: list[Message], prompt: str, stays: Callable[[str], bool]
+    ) -> RenderedPrompt | None:
+        """Find the contents of a prompt, but for those that stay in its outline."""
+        outlined = [
+            message
+            if stays(message["content"])
+            else message | {"content": _PLACEHOLDER.format(number)}
+            for number, message in enumerate(messages)
+        ]
+        outline = self._render_outline(outlined)
+        if outline is None:
+            return None
+        owners = tuple(int(found[1]) for found in _PLACEHOLDERS.finditer(outline))
+        if len(set(owners)) < len(owners):
+            return None
+        fixed = tuple(_PLACEHOLDERS.split(outline)[::2])
+        written = [messages[owner]["content"] for owner in owners]
+        for contents in (written, [content.strip() for content in written]):
+            rendered = RenderedPrompt(fixed, tuple(contents), owners)
+            if rendered.text == prompt:
+                return rendered
+        contents = []
+        for owner in owners:
+            one = [*outlined[:owner], messages[owner], *outlined[owner + 1 :]]
+            found = self._find_content(one, outline, owner)
+            if found is None:
+                return None
+            contents.append(found)
+        rendered = RenderedPrompt(fixed, tuple(contents), owners)
+        return rendered if rendered.text == prompt else None
+
+    def _render_outline(self, outlined: list[Message]) -> str | None:
+        """Render messages most of which are placeholders, once for each outline."""
+        key = json.dumps(outlined)
+        if key not in self._outlines:
+            if len(self._outlines) >= _MOST_OUTLINES:
+                self._outlines.clear()
+            try:
+                self._outlines[key] = self._apply([outlined])[0]
+            except TemplateError:
+                self._outlines[key] = None
+        return self._outlines[key]
+
+    def _find_content(
+        self, messages: list[Message], outline: str, owner: int
+    ) -> str | None:
+        """Give what one content becomes among placeholders, or None if they change."""
+        try:
+            (prompt,) = self._apply([messages])
+        except TemplateError:
+            return None
+        before, after = outline.split(_PLACEHOLDER.format(owner))
+        fits = prompt.startswith(before) and prompt.endswith(after)
+        if not fits or len(prompt) < len(before) + len(after):
+            return None
+        return prompt[len(before) : len(prompt) - len(after)]
+
+    def _apply(self, conversations: list[list[Message]]) -> list[str]:
+        prompts: Any = self.tokenizer.apply_chat_template(
+            conversations,
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=self.generation_prompt,
+        )
+        return list(prompts)
+
+
+def _convert_arrays(value: object) -> object:
+    """Make lists of numpy's arrays and scalars, which parquet files give."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+
+
+def _is_empty(content: str) -> bool:
+    return not content
+
+
+def _is_blank(content: str) -> bool:
+    return not content.strip()
+
+
+def _is_invisible(text: Text, roles: Sequence[str] | None) -> bool:
+    said = (
+        [text]
+        if isinstance(text, str)
+        else [
+            message["content"]
+            for message in text.messages
+            if roles is None or message["role"] in roles
+        ]
+    )
+    characters = chain.from_iterable(said)
+    return all(unicodedata.category(character)[0] in "ZC" for character in characters)

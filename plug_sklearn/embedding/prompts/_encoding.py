@@ -1,0 +1,232 @@
+"""Texts → token ids, and whose words each token holds."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from plug_sklearn.embedding.prompts._conversations import (
+    Conversation,
+    ConversationRenderer,
+    Text,
+)
+from plug_sklearn.embedding.prompts._literal import LiteralEncoder
+from plug_sklearn.embedding.prompts._pooled_tokens import TEMPLATE, find_owners
+from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
+from plug_sklearn.embedding.prompts._templates import PromptTemplate, RenderedPrompt
+from plug_sklearn.embedding.prompts._tokenized import Ids
+
+#: Templates whose literal encoders are kept: one for each order of roles.
+_MOST_ENCODERS = 64
+
+Owners = NDArray[np.int32]
+
+
+class PromptEncoder:
+    """Encodes strings in a template, and conversations as a chat template writes them.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The model's own.
+    special : SpecialTokens
+        Of that tokenizer.
+    template : PromptTemplate
+        What stands around every string.
+    renderer : ConversationRenderer
+        Renders conversations.
+    adds_special : bool
+        Whether the tokenizer's own tokens go around strings. A chat template spells
+        them itself, so that conversations get none.
+    literal : bool
+        Whether special tokens that a text spells are read as their letters.
+    start : sequence of int
+        Tokens that a decoder stack reads before the prompt.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        special: SpecialTokens,
+        template: PromptTemplate,
+        renderer: ConversationRenderer,
+        *,
+        adds_special: bool,
+        literal: bool,
+        start: Sequence[int],
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.special = special
+        self.template = template
+        self.renderer = renderer
+        self.adds_special = adds_special
+        self.literal = literal
+        self.start = list(start)
+        self._encoders: dict[tuple[tuple[str, ...], bool], LiteralEncoder] = {}
+        if literal:
+            # Its refusals come before any text is read.
+            self._find_encoder(template.fixed, adds_special)
+
+    def encode(
+        self, texts: Sequence[Text], *, needs_owners: bool
+    ) -> tuple[list[Ids], list[Owners]]:
+        """Tokenize texts.
+
+        Parameters
+        ----------
+        texts : sequence of str or Conversation
+            Rows of X.
+        needs_owners : bool
+            Whether to tell whose words the tokens hold.
+
+        Returns
+        -------
+        ids : list of ndarray of shape (n_tokens,), int32
+            Token ids of each prompt.
+        owners : list of ndarray of shape (n_tokens,), int32
+            For each token the number of the message that it belongs to, 0 for a plain
+            text, or ``TEMPLATE``. Nothing certain unless ``needs_owners``.
+        """
+        n_texts = len(texts)
+        ids: list[Ids] = [np.empty(0, dtype=np.int32)] * n_texts
+        owners: list[Owners] = [np.empty(0, dtype=np.int32)] * n_texts
+        strings = [row for row, text in enumerate(texts) if isinstance(text, str)]
+        others = [row for row, text in enumerate(texts) if not isinstance(text, str)]
+        for rows, adds_special in ((strings, self.adds_special), (others, False)):
+            if rows:
+                chosen = [texts[row] for row in rows]
+                found = self._encode_alike(chosen, adds_special, needs_owners)
+                for row, own_ids, own in zip(rows, *found, strict=True):
+                    ids[row] = np.array([*self.start, *own_ids], dtype=np.int32)
+                    owners[row] = np.pad(
+                        own, (len(self.start), 0), constant_values=TEMPLATE
+                    )
+        return ids, owners
+
+    def count_template_tokens(self) -> int:
+        """Count the tokens around every string."""
+        if self.literal:
+            return len(self.start) + sum(map(len, self.find_literal_ids()))
+        (ids,), _ = self.encode([""], needs_owners=False)
+        return len(ids)
+
+    def find_literal_ids(self) -> list[list[int]]:
+        """Give the token ids around every string that is encoded literally."""
+        return self._find_encoder(self.template.fixed, self.adds_special).fixed_ids
+
+    def cut_spellings(self, text: str) -> list[str]:
+        """Cut a string into the pieces that are tokenized each by itself."""
+        if not self.literal:
+            return [text]
+        encoder = self._find_encoder(self.template.fixed, self.adds_special)
+        return encoder.cut_spellings(text)
+
+    def _encode_alike(
+        self, texts: Sequence[Text], adds_special: bool, needs_owners: bool
+    ) -> tuple[list[list[int]], list[Owners]]:
+        """Encode texts that are all strings, or all conversations."""
+        prompts = self._render(texts)
+        if self.literal:
+            rendered = list(map(self._split, texts, prompts))
+            return self._encode_literally(texts, rendered, adds_special)
+        if needs_owners:
+            rendered = list(map(self._split, texts, prompts))
+            return self._parse_with_owners(rendered, adds_special)
+        all_ids: list[list[int]] = self.tokenizer(
+            prompts, add_special_tokens=adds_special, verbose=False
+        )["input_ids"]
+        if adds_special:
+            all_ids = [ids[self.special.find_own(ids)] for ids in all_ids]
+        return all_ids, [np.empty(0, dtype=np.int32)] * len(all_ids)
+
+    def _render(self, texts: Sequence[Text]) -> list[str]:
+        conversations = [text for text in texts if isinstance(text, Conversation)]
+        if conversations:
+            return self.renderer.render(conversations)
+        return [self.template.fill(str(text)) for text in texts]
+
+    def _split(self, text: Text, prompt: str) -> RenderedPrompt:
+        if isinstance(text, Conversation):
+            return self.renderer.split(text, prompt)
+        rendered = self.template.split(text)
+        # The ends of a template may be stripped where the text is blank.
+        is_whole = self.literal or rendered.text == prompt
+        return rendered if is_whole else RenderedPrompt((prompt,), (), ())
+
+    def _parse_with_owners(
+        self, rendered: Sequence[RenderedPrompt], adds_special: bool
+    ) -> tuple[list[list[int]], list[Owners]]:
+        """Tokenize prompts as they are; special tokens that they spell are special."""
+        if not self.tokenizer.is_fast:
+            raise ValueError(
+                "The 'roles' parameter of HFEmbeddingTransformer must be None, and its "
+                "'pool_over' parameter 'prompt', for a tokenizer that does not tell "
+                "where its tokens stand in a text, unless special_tokens='literal'. "
+                f"Got a {type(self.tokenizer).__name__}."
+            )
+        encoded = self.tokenizer(
+            [prompt.text for prompt in rendered],
+            add_special_tokens=adds_special,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            verbose=False,
+        )
+        all_ids, all_owners = [], []
+        for prompt, ids, offsets, is_added in zip(
+            rendered,
+            encoded["input_ids"],
+            encoded["offset_mapping"],
+            encoded["special_tokens_mask"],
+            strict=True,
+        ):
+            own = self.special.find_own(ids) if adds_special else slice(None)
+            owners = find_owners(
+                np.array(offsets, dtype=np.int64).reshape(-1, 2),
+                np.array(is_added, dtype=bool) & adds_special,
+                prompt.spans,
+                prompt.owners,
+            )
+            all_ids.append(ids[own])
+            all_owners.append(owners[own])
+        return all_ids, all_owners
+
+    def _encode_literally(
+        self,
+        texts: Sequence[Text],
+        rendered: Sequence[RenderedPrompt],
+        adds_special: bool,
+    ) -> tuple[list[list[int]], list[Owners]]:
+        """Tokenize prompts of which only the template's words can be special."""
+        rows_of: dict[tuple[str, ...], list[int]] = {}
+        for row, prompt in enumerate(rendered):
+            rows_of.setdefault(prompt.fixed, []).append(row)
+        ids: dict[int, list[int]] = {}
+        owners: dict[int, Owners] = {}
+        for fixed, rows in rows_of.items():
+            encoder = self._find_encoder(fixed, adds_special)
+            contents = [rendered[row].contents for row in rows]
+            encoded = encoder.encode(contents, [texts[row] for row in rows])
+            for row, in_slots in zip(rows, encoded, strict=True):
+                # The template's strings and the contents by turns.
+                pieces = zip(encoder.fixed_ids, [*in_slots, []], strict=True)
+                flat = list(chain.from_iterable(pieces))
+                messages = [TEMPLATE] * len(flat)
+                messages[1:-1:2] = rendered[row].owners
+                ids[row] = list(chain.from_iterable(flat))
+                owners[row] = np.repeat(messages, [len(piece) for piece in flat])
+        in_order = range(len(rendered))
+        return [ids[row] for row in in_order], [owners[row] for row in in_order]
+
+    def _find_encoder(
+        self, fixed: tuple[str, ...], adds_special: bool
+    ) -> LiteralEncoder:
+        key = fixed, adds_special
+        if key not in self._encoders:
+            if len(self._encoders) >= _MOST_ENCODERS:
+                self._encoders.clear()
+            self._encoders[key] = LiteralEncoder(
+                self.tokenizer, self.special, fixed, adds_special
+            )
+        return self._encoders[key]

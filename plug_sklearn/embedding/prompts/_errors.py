@@ -1,0 +1,54 @@
+"""Errors about texts, which say where in X these are."""
+
+from collections.abc import Collection, Hashable, Sequence
+
+#: Positions that an error lists.
+MOST_LISTED = 5
+
+
+class RefusedTextError(ValueError):
+    """An error about one text.
+
+    Parameters
+    ----------
+    text : hashable
+        The row of X that it is about.
+    message : str
+        What is wrong with it, without a full stop.
+    """
+
+    def __init__(self, text: Hashable, message: str) -> None:
+        super().__init__(f"{message}.")
+        self.text = text
+        self.message = message
+
+    def at(self, position: int) -> ValueError:
+        """Give the same error with the text's position, for whoever knows X."""
+        return ValueError(f"{self.message}, at position {position}.")
+
+
+def refuse_empty_texts(texts: Sequence[Hashable], empty: Collection[Hashable]) -> None:
+    """Refuse texts without a token, before any text is computed.
+
+    Parameters
+    ----------
+    texts : sequence
+        All rows of X.
+    empty : collection
+        Those without a token to pool.
+
+    Raises
+    ------
+    ValueError
+        If there are such texts; says how many, and where the first ones are.
+    """
+    positions = [row for row, text in enumerate(texts) if text in empty]
+    if not positions:
+        return
+    listed = ", ".join(map(str, positions[:MOST_LISTED]))
+    more = ", ..." if len(positions) > MOST_LISTED else ""
+    raise ValueError(
+        "X given to HFEmbeddingTransformer must hold texts of at least one token. Got "
+        f"{len(positions)} of {len(texts)} texts without one, at positions "
+        f"[{listed}{more}]; the first is {texts[positions[0]]!r}."
+    )

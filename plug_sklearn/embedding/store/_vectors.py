@@ -1,0 +1,100 @@
+"""Vectors as bytes: rounded to a store's dtype, and in the file that holds them."""
+
+import os
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+#: How each dtype is stored. NumPy has no bfloat16; its bits stand in an integer.
+STORED = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
+DTYPES = tuple(STORED)
+
+
+def encode(states: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
+    """Round states to the dtype that a store keeps.
+
+    Raises
+    ------
+    FloatingPointError
+        If a finite state is too large for it.
+    """
+    states = np.ascontiguousarray(states, dtype=np.float32)
+    if dtype == "float32":
+        return states
+    if dtype == "bfloat16":
+        rounded = torch.from_numpy(states).to(torch.bfloat16).view(torch.int16)
+        encoded: NDArray[np.generic] = rounded.numpy().view(np.uint16)
+    else:
+        with np.errstate(over="ignore"):
+            encoded = states.astype(np.float16)
+    if np.isinf(decode(encoded, dtype)).sum() > np.isinf(states).sum():
+        raise FloatingPointError(
+            f"A state is too large for {dtype}: the largest is "
+            f"{np.abs(states).max():.3g}. Use dtype='float32' in a new ActivationStore."
+        )
+    return encoded
+
+
+def decode(encoded: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
+    """Give states as float32 that a store keeps in another dtype."""
+    if dtype != "bfloat16":
+        return encoded.astype(np.float32, copy=False)
+    return (encoded.astype(np.uint32) << 16).view(np.float32)
+
+
+class VectorFile:
+    """The file that holds the vectors of all records.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    end : int
+        Bytes of it that are in use: where to append.
+    write : bool
+        Whether to append to it; it is then created if it is not there.
+    """
+
+    def __init__(self, path: Path, end: int, *, write: bool) -> None:
+        self.end = end
+        self._file: FileIO | None = None
+        self._buffer = memoryview(b"")
+        mode, flag = ("r+", os.O_CREAT) if write else ("r", 0)
+        # Where the file is gone, all records are damaged.
+        with suppress(FileNotFoundError):
+            self._file = FileIO(
+                path, mode, opener=lambda name, f: os.open(name, f | flag, 0o666)
+            )
+
+    def read(self, start: int, size: int) -> memoryview:
+        """Read a record. What it gives is good until the next one is read.
+
+        Gives less than ``size`` where the file is cut short.
+        """
+        is_inside = isinstance(start, int) and 0 <= start <= self.end - size
+        if self._file is None or not is_inside:
+            return memoryview(b"")
+        if size > len(self._buffer):
+            # One for all: memory that is new takes longer to fill than to read into.
+            self._buffer = memoryview(bytearray(size))
+        self._file.seek(start)
+        return self._buffer[: self._file.readinto(self._buffer[:size])]
+
+    def append(self, vectors: bytes | memoryview) -> int:
+        """Append a record, and give its start."""
+        assert self._file is not None
+        start = self._file.seek(self.end)
+        left = memoryview(vectors)
+        while left:
+            left = left[self._file.write(left) :]
+        self.end += len(vectors)
+        return start
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()

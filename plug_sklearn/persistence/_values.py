@@ -1,0 +1,201 @@
+"""Hyperparameters and class labels as plain values of JSON, and back."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from math import isfinite
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sklearn.base import BaseEstimator
+
+#: Parameters of where and how an estimator runs. They are not saved.
+LEFT_OUT = frozenset({"device", "n_jobs", "store", "verbose"})
+
+#: Implementations of attention that come with torch. Others may be code from the hub: a
+#: name with a slash is, and so is flash attention if only ``kernels`` is installed.
+_ATTENTION = frozenset({"eager", "flex_attention", "sdpa"})
+
+#: Types of numbers that labels may have, as numpy names them.
+_NUMBERS = frozenset(
+    [
+        "bool",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        *(f"float{bits}" for bits in (16, 32, 64)),
+    ]
+)
+#: Parameters that files of earlier releases lack, and what these files mean by it.
+_ADDED: dict[str, dict[str, Any]] = {
+    "HFEmbeddingTransformer": {
+        "activation_dtype": "float32",
+        "generation_prompt": False,
+        "pool_over": "prompt",
+        "roles": None,
+    },
+    "LayerAggregator": {"part_names": None},
+}
+
+
+class _ModelArguments(BaseModel):
+    """The ``model_kwargs`` that a file may hold: none lets the loader run code."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] = "auto"
+    subfolder: str = ""
+    use_safetensors: Literal[True] = True
+    variant: str | None = None
+
+
+def list_parameters(estimator: type[BaseEstimator]) -> list[str]:
+    """List the hyperparameters of an estimator that are saved."""
+    names: list[str] = estimator._get_param_names()
+    return [name for name in names if name not in LEFT_OUT]
+
+
+def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
+    """Return the hyperparameters of an estimator as plain values.
+
+    Arrays, tuples and ranges become lists, paths become strings, and ``class_weight``
+    becomes a list of pairs, since labels need not be strings. Raises a ValueError if
+    one cannot be a plain value, or would let whoever loads the file run code.
+    """
+    plain = {}
+    for name in list_parameters(type(estimator)):
+        value = getattr(estimator, name)
+        if name == "class_weight" and isinstance(value, Mapping):
+            value = [list(pair) for pair in value.items()]
+        try:
+            plain[name] = to_plain(value)
+        except TypeError:
+            raise ValueError(
+                f"The {name!r} parameter of {type(estimator).__name__} must be a plain "
+                "value, or lists or dicts of such, to be saved: None, bool, int, "
+                f"finite float or str. Got {value!r} instead. What is fitted predicts "
+                f"without it: estimator.set_params({name}=...) before saving."
+            ) from None
+    _refuse_code(type(estimator).__name__, plain)
+    return plain
+
+
+def read_parameters(
+    kind: type[BaseEstimator], plain: dict[str, Any], **others: object
+) -> BaseEstimator:
+    """Make an unfitted estimator from what ``describe_parameters`` returned.
+
+    ``others`` are parameters that are not saved. Raises a ValueError if a name is
+    missing or unknown, or a value is invalid.
+    """
+    owner = kind.__name__
+    plain = {**_ADDED.get(owner, {}), **plain}
+    expected = set(list_parameters(kind))
+    for what, names in (
+        ("lacks", expected - set(plain)),
+        ("has unknown", set(plain) - expected),
+    ):
+        if names:
+            raise ValueError(f"its {owner} {what} parameters: {sorted(names)}")
+    _refuse_code(owner, plain)
+    plain = dict(plain)
+    if isinstance(plain.get("class_weight"), list):
+        plain["class_weight"] = _pair(owner, plain["class_weight"])
+    estimator = kind(**plain, **others)
+    estimator._validate_params()
+    return estimator
+
+
+def to_plain(value: Any) -> Any:  # noqa: ANN401 - whatever a parameter is
+    """Turn a value into None, bool, int, float, str, or lists and dicts of them.
+
+    Raises a TypeError if it has no such form, or a number is not finite.
+    """
+    if value is None or isinstance(value, bool | np.bool_):
+        return None if value is None else bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and isfinite(value):
+        return float(value)
+    if isinstance(value, str | Path):
+        return str(value)
+    if isinstance(value, list | tuple | range):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_plain(value.tolist())
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    raise TypeError
+
+
+def _pair(owner: str, pairs: list[Any]) -> dict[Any, Any]:
+    try:
+        return dict(pairs)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"The 'class_weight' parameter of {owner} must be a list of pairs of a "
+            f"label and a weight. Got {pairs!r} instead."
+        ) from None
+
+
+def _refuse_code(owner: str, plain: Mapping[str, Any]) -> None:
+    """Refuse parameters that let a model's repository run code or load pickles."""
+    must_be = {}
+    if plain.get("trust_remote_code"):
+        must_be["trust_remote_code"] = "False"
+    attention = plain.get("attn_implementation")
+    if attention is not None and str(attention) not in _ATTENTION:
+        must_be["attn_implementation"] = "one that needs no code of the hub"
+    arguments = plain.get("model_kwargs")
+    if arguments is not None:
+        try:
+            _ModelArguments.model_validate(arguments)
+        except ValidationError:
+            allowed = sorted(_ModelArguments.model_fields)
+            must_be["model_kwargs"] = f"None or among {allowed}, without pickles,"
+    for name, what in must_be.items():
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must be {what} in a file, so that no "
+            f"file can run code. Got {plain[name]!r} instead: give it to set_params "
+            "after loading."
+        )
+
+
+def describe_labels(classes: NDArray[Any]) -> dict[str, Any]:
+    """Return classes, of shape (n_classes,), as plain values with their dtype.
+
+    Raises a ValueError unless they are numbers, bools or strings.
+    """
+    kind = "str" if classes.dtype.kind == "U" else classes.dtype.name
+    values = classes.tolist()
+    strings = kind in ("str", "object") and all(isinstance(v, str) for v in values)
+    if kind not in _NUMBERS and not strings:
+        raise ValueError(
+            "Classes must be numbers, bools or strings to be saved. Got an array of "
+            f"{classes.dtype}: {values!r} instead."
+        )
+    return {"dtype": kind, "values": [str(v) for v in values] if strings else values}
+
+
+def read_labels(kind: str, values: list[Any]) -> NDArray[Any]:
+    """Make the array of classes from what ``describe_labels`` returned.
+
+    Raises a ValueError if values and dtype do not agree, or if the values are not
+    distinct and sorted.
+    """
+    if kind not in (*_NUMBERS, "str", "object"):
+        raise ValueError(f"its classes have dtype {kind!r}, which no file has")
+    expected = {"bool": bool, "str": str, "object": str}.get(
+        kind, float if kind.startswith("float") else int
+    )
+    if not all(type(value) is expected for value in values):
+        raise ValueError(f"its classes are not all of dtype {kind!r}: {values!r}")
+    try:
+        classes = np.array(values, dtype=kind)
+    except OverflowError:
+        raise ValueError(f"its classes do not fit {kind!r}: {values!r}") from None
+    sorts = all(one < next_ for one, next_ in pairwise(values))
+    if classes.tolist() != values or not sorts:
+        raise ValueError(f"its classes are not distinct and sorted: {values!r}")
+    return classes

@@ -1,0 +1,352 @@
+from itertools import compress
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from plug_sklearn import PlugMLPClassifier
+from plug_sklearn.classifiers import _joint
+from plug_sklearn.classifiers._base import Training
+from plug_sklearn.classifiers._joint import (
+    JointTraining,
+    _prepare_jointly,
+    can_fit_jointly,
+    count_joint_probes,
+    fit_jointly,
+    join_modules,
+)
+from plug_sklearn.classifiers._networks import MLPNetwork
+
+PROBE = PlugMLPClassifier(
+    width_cap=16, max_epochs=6, patience=2, random_state=0, device="cpu"
+)
+
+
+def draw_layers(
+    n_layers: int, n_rows: int, n_features: int = 16, n_classes: int = 2
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Features of layers in which the label can be read better and better."""
+    rng = np.random.default_rng(n_rows)
+    y = np.arange(n_rows) % n_classes
+    layers = rng.normal(size=(n_layers, n_rows, n_features)).astype(np.float32)
+    layers[:, :, 0] += np.arange(n_layers)[:, None] * y
+    return list(layers), y
+
+
+def fit_both_ways(
+    probe: PlugMLPClassifier,
+    layers: list[np.ndarray],
+    y: np.ndarray,
+    **fit_params: np.ndarray | None,
+) -> list[tuple[PlugMLPClassifier, PlugMLPClassifier]]:
+    together = [clone(probe) for _ in layers]
+    fit_jointly(together, [{"X": X, "y": y, **fit_params} for X in layers])
+    alone = [clone(probe).fit(X, y, **fit_params) for X in layers]
+    return list(zip(alone, together, strict=True))
+
+
+@given(
+    n_layers=st.integers(1, 4),
+    n_rows=st.integers(8, 150),
+    n_features=st.sampled_from([16, 48, 7]),
+    n_classes=st.integers(2, 4),
+    has_groups=st.booleans(),
+    has_weights=st.booleans(),
+    parameters=st.fixed_dictionaries(
+        {
+            "n_members": st.integers(1, 5),
+            "width_cap": st.sampled_from([16, 16, 32]),
+            "linear_path": st.booleans(),
+            "batch_size": st.sampled_from([16, 64]),
+            "monitor": st.sampled_from(["loss", "roc_auc", "neg_brier_score"]),
+            "class_weight": st.sampled_from([None, "balanced"]),
+            "early_stopping": st.booleans(),
+            "random_state": st.integers(0, 9),
+        }
+    ),
+)
+@settings(max_examples=25)
+def test_each_probe_is_what_it_would_be_alone(
+    n_layers: int,
+    n_rows: int,
+    n_features: int,
+    n_classes: int,
+    has_groups: bool,
+    has_weights: bool,
+    parameters: dict[str, object],
+) -> None:
+    layers, y = draw_layers(n_layers, n_rows, n_features, n_classes)
+    rng = np.random.default_rng(1)
+    probe = clone(PROBE).set_params(**parameters)
+    if n_classes > 2 and parameters["monitor"] == "neg_brier_score":
+        probe.set_params(monitor="accuracy")
+    pairs = fit_both_ways(
+        probe,
+        layers,
+        y,
+        groups=np.arange(n_rows) // 3 if has_groups else None,
+        sample_weight=rng.uniform(0.1, 2, n_rows) if has_weights else None,
+    )
+    for (alone, together), X in zip(pairs, layers, strict=True):
+        assert together.n_iter_ == alone.n_iter_
+        assert together.best_epoch_ == alone.best_epoch_
+        assert together.net_.n_steps_ == alone.net_.n_steps_
+        np.testing.assert_allclose(
+            together.predict_proba(X), alone.predict_proba(X), atol=1e-6
+        )
+
+
+def test_probes_that_stop_early_leave_the_others_as_they_would_be() -> None:
+    layers, y = draw_layers(5, 200)
+    pairs = fit_both_ways(clone(PROBE).set_params(max_epochs=40), layers, y)
+    assert len({alone.n_iter_ for alone, _ in pairs}) > 1
+    for alone, together in pairs:
+        expected = alone.net_.module_.state_dict()
+        for name, value in together.net_.module_.state_dict().items():
+            torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)
+        for one, other in zip(alone.history_, together.history_, strict=True):
+            assert other == pytest.approx(one, rel=1e-5)
+
+
+def test_probes_of_several_folds_are_what_they_would_be_alone() -> None:
+    # Two folds have a row more than the third; and one holds out no rows, since its
+    # groups allow no choice.
+    layers, y = draw_layers(2, 97)
+    folds = [np.delete(np.arange(97), np.arange(k, 97, 3)) for k in range(3)]
+    groups = [np.arange(len(rows)) // 3 for rows in folds[:2]]
+    groups.append(y[folds[2]])
+    arguments = [
+        {"X": X[rows], "y": y[rows], "groups": of_rows}
+        for X in layers
+        for rows, of_rows in zip(folds, groups, strict=True)
+    ]
+    together = [clone(PROBE) for _ in arguments]
+    fit_jointly(together, arguments)
+    for probe, own in zip(together, arguments, strict=True):
+        alone = clone(PROBE).fit(**own)
+        np.testing.assert_allclose(
+            probe.predict_proba(own["X"]), alone.predict_proba(own["X"]), atol=1e-6
+        )
+
+
+def test_losses_are_to_the_last_bit_those_of_a_probe_alone() -> None:
+    # Otherwise the smallest ``min_delta`` could choose another epoch.
+    layers, y = draw_layers(5, 150)
+    for n_members in (1, 3):
+        probe = clone(PROBE).set_params(n_members=n_members, batch_size=50)
+        for alone, together in fit_both_ways(probe, layers, y):
+            assert together.history_ == alone.history_
+
+
+def test_weights_are_a_probes_own() -> None:
+    layers, y = draw_layers(3, 60)
+    for _, together in fit_both_ways(PROBE, layers, y):
+        for value in together.net_.module_.state_dict().values():
+            assert value.untyped_storage().nbytes() == value.nbytes
+
+
+def test_rows_that_are_the_same_on_one_layer_alone_change_nothing() -> None:
+    layers, y = draw_layers(3, 90)
+    layers[0][40:80] = layers[0][:40]
+    for (alone, together), X in zip(
+        fit_both_ways(PROBE, layers, y), layers, strict=True
+    ):
+        np.testing.assert_allclose(
+            together.predict_proba(X), alone.predict_proba(X), atol=1e-6
+        )
+
+
+def test_probes_without_a_seed_share_one() -> None:
+    layers, y = draw_layers(2, 60)
+    layers[1] = layers[0]
+    one, other = (clone(PROBE).set_params(random_state=None) for _ in range(2))
+    fit_jointly([one, other], [{"X": X, "y": y} for X in layers])
+    np.testing.assert_array_equal(
+        one.predict_proba(layers[0]), other.predict_proba(layers[0])
+    )
+
+
+def test_probes_of_the_same_shape_take_their_steps_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[int] = []
+    train = _joint.train_jointly
+    monkeypatch.setattr(
+        _joint,
+        "train_jointly",
+        lambda trainings: trained.append(len(trainings)) or train(trainings),
+    )
+    layers, y = draw_layers(4, 60)
+    fit_both_ways(PROBE, layers, y)
+    assert trained == [4]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, True),
+        ({"monitor": "accuracy"}, True),
+        ({"callbacks": [("own", object)]}, False),
+        ({"verbose": True}, False),
+        ({"sizing": "budget"}, False),
+        ({"device": "meta"}, False),
+    ],
+)
+def test_probes_with_extras_are_fitted_alone(
+    parameters: dict[str, object], expected: bool
+) -> None:
+    assert can_fit_jointly(clone(PROBE).set_params(**parameters)) == expected
+
+
+def test_a_subclass_is_fitted_alone() -> None:
+    class Own(PlugMLPClassifier):
+        pass
+
+    assert not can_fit_jointly(Own())
+
+
+def test_what_takes_more_memory_leaves_fewer_at_once() -> None:
+    n_at_once = count_joint_probes(PROBE, 4000, 576)
+    assert n_at_once < count_joint_probes(PROBE, 400, 576)
+    assert n_at_once > count_joint_probes(PROBE, 4000, 4096)
+    for parameters in ({"n_members": 20}, {"batch_size": 2000}, {"width_cap": 512}):
+        larger = clone(PROBE).set_params(target_ratio=99, **parameters)
+        assert count_joint_probes(larger, 4000, 576) < n_at_once
+    assert count_joint_probes(PROBE, 10**6, 4096) == 1
+
+
+def test_a_batch_of_all_rows_takes_no_more_than_they_do() -> None:
+    whole, larger = (clone(PROBE).set_params(batch_size=n) for n in (400, 10**6))
+    n_at_once = count_joint_probes(whole, 400, 576)
+    assert count_joint_probes(larger, 400, 576) == n_at_once > 1
+
+
+def test_features_that_cannot_be_fitted_are_an_error() -> None:
+    layers, y = draw_layers(3, 60)
+    layers[1][0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fit_both_ways(PROBE, layers, y)
+
+
+@pytest.mark.parametrize("n_votes", [1, 4])
+def test_probes_of_constant_features_are_what_they_would_be_alone(n_votes: int) -> None:
+    # Constant features leave two rows, one a class, as many as the last layer has.
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(2, 60, 16)).repeat(n_votes, axis=1)
+    y = (rng.random(60 * n_votes) < 0.3).astype(int)
+    constant, two = np.ones((60 * n_votes, 16)), np.zeros((60 * n_votes, 16))
+    two[:] = np.where(y[:, None], 1.0, -1.0)
+    layers = [*samples, constant, constant * 2, two]
+    pairs = fit_both_ways(clone(PROBE), layers, y)
+    for (alone, together), X in zip(pairs, layers, strict=True):
+        np.testing.assert_allclose(
+            together.predict_proba(X), alone.predict_proba(X), atol=1e-6
+        )
+    for _, together in pairs[2:4]:
+        found = together.predict_proba(constant[:1])[0, 1]
+        assert found == pytest.approx(y.mean(), rel=1e-5)
+
+
+def test_numpy_numbers_fit_as_many_at_once_as_python_numbers() -> None:
+    numbers = {"n_members": 5, "batch_size": 200, "width_cap": 100}
+    narrow = {name: np.uint8(value) for name, value in numbers.items()}
+    expected, found = (
+        count_joint_probes(clone(PROBE).set_params(**values), 4000, 576)
+        for values in (numbers, narrow)
+    )
+    assert found == expected
+
+
+N_ROWS, N_FEATURES = 60, 16
+
+
+def draw_network(seed: int) -> MLPNetwork:
+    network = MLPNetwork(
+        N_FEATURES,
+        2,
+        first=16,
+        second=16,
+        last=16,
+        dropout=0.0,
+        n_members=3,
+        linear_path=True,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    return network.eval()
+
+
+def prepare(seed: int) -> Training:
+    rng = np.random.default_rng(seed)
+    y = np.arange(N_ROWS) % 2
+    X = rng.normal(size=(N_ROWS, N_FEATURES)).astype(np.float32)
+    probe = PlugMLPClassifier(width_cap=16, random_state=0, device="cpu")
+    training = probe._prepare(X, y, sample_weight=None, groups=None, seeds=(1, 2))
+    training.net.initialize()
+    training.net.notify("on_train_begin", X=training.rows, y=None)
+    return training
+
+
+def train(joint: JointTraining, n_epochs: int) -> None:
+    for _ in range(n_epochs):
+        joint.train_epoch()
+
+
+def copy_weights(trainings: list[Training]) -> list[dict[str, torch.Tensor]]:
+    return [
+        {name: value.clone() for name, value in each.net.module_.state_dict().items()}
+        for each in trainings
+    ]
+
+
+def test_a_joined_network_gives_the_logits_of_each() -> None:
+    networks = [draw_network(seed) for seed in range(3)]
+    x = torch.randn(5, 9, N_FEATURES, generator=torch.Generator().manual_seed(9))
+    alone = [
+        network.compute_logits(own)
+        for network, own in zip(networks, x.chunk(3, dim=1), strict=True)
+    ]
+    joined = join_modules(networks).compute_logits(x)
+    torch.testing.assert_close(joined, torch.cat(alone, dim=1))
+
+
+def test_what_a_joined_network_learns_is_in_the_weights_of_each() -> None:
+    networks = [draw_network(seed) for seed in range(2)]
+    joined = join_modules(networks)
+    with torch.no_grad():
+        for parameter in joined.parameters():
+            parameter.add_(1)
+    for name, value in joined.named_parameters():
+        own = [network.get_parameter(name) for network in networks]
+        assert torch.equal(value, torch.cat(own))
+
+
+def test_nets_that_go_on_take_the_steps_they_would_have_taken() -> None:
+    runs = [True, False, True]
+    staying = [prepare(seed) for seed in range(3)]
+    train(_prepare_jointly(staying), 4)
+    leaving = [prepare(seed) for seed in range(3)]
+    joint = _prepare_jointly(leaving)
+    train(joint, 2)
+    train(joint.keep(runs), 2)
+    expected = copy_weights(list(compress(staying, runs)))
+    found = copy_weights(list(compress(leaving, runs)))
+    for of_one, of_other in zip(expected, found, strict=True):
+        for name, value in of_one.items():
+            torch.testing.assert_close(of_other[name], value, msg=name)
+
+
+def test_a_net_that_stops_is_left_as_it_was() -> None:
+    trainings = [prepare(seed) for seed in range(2)]
+    joint = _prepare_jointly(trainings)
+    train(joint, 1)
+    joint.release(trainings[:1])
+    before = copy_weights(trainings)
+    train(joint.keep([False, True]), 1)
+    stopped, running = copy_weights(trainings)
+    assert all(torch.equal(before[0][name], stopped[name]) for name in stopped)
+    assert not all(torch.equal(before[1][name], running[name]) for name in running)
