@@ -24,7 +24,11 @@
 
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
-from plug_sklearn.embedding.models import release_models
+from plug_sklearn.embedding.models import (
+    register_model,
+    release_models,
+    unregister_model,
+)
 from plug_sklearn.embedding.store._database import StoreError
 from plug_sklearn.embedding.store._settings import StoredModel
 from plug_sklearn.embedding.store._store import ActivationStore
@@ -36,5 +40,7 @@ __all__ = [
     "StoreError",
     "StoredModel",
     "register_anatomy",
+    "register_model",
     "release_models",
+    "unregister_model",
 ]

@@ -246,7 +246,7 @@ def compute_in_jobs(
     """
     model.check_model()
     n_workers = joblib.effective_n_jobs(n_jobs)
-    if n_workers == 1:
+    if n_workers == 1 or model.is_registered:
         yield from model.compute(texts, asked)
         return
     prompts = model.read_prompts(texts)

@@ -21,6 +21,7 @@ from plug_sklearn.embedding.models import (
     WeightOptions,
     file_state,
     find_adapter,
+    find_registered,
     identify_model,
     load_config,
     load_model,
@@ -247,7 +248,11 @@ float32
         request = replace(asked, stack=stack)
         loaded = load_model(self.source, self.weights)
         require_weights(loaded, stack, self.source.name)
-        forward = ForwardPass(loaded, request)
+        with loaded.reading():
+            yield from self._read(ForwardPass(loaded, request), prompts)
+
+    def _read(self, forward: ForwardPass, prompts: TokenizedPrompts) -> Iterator[Batch]:
+        """Read prompts with the fastest strategy that is exact."""
         trial = choose_strategy(forward)
         if trial.n_calls != self.geometry.n_layers:
             raise ValueError(
@@ -262,6 +267,11 @@ float32
         yield from read_activations(
             forward, prompts, self.batch_tokens, trial.strategy, trial.beyond_window
         )
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the model is one in memory, which other processes do not have."""
+        return find_registered(self.source.name) is not None
 
     def register(self, store: ActivationStore, *, conversations: bool = False) -> bytes:
         """Give a store's key of the model and its settings.

@@ -10,11 +10,17 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
+from transformers import PreTrainedModel
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding.anatomy import Stack
-from plug_sklearn.embedding.models import ModelSource, WeightOptions
+from plug_sklearn.embedding.models import (
+    REGISTERED,
+    ModelSource,
+    WeightOptions,
+    find_registered,
+)
 from plug_sklearn.embedding.prompts._conversations import ChatTemplate
 from plug_sklearn.embedding.prompts._prompts import PromptOptions
 from plug_sklearn.embedding.prompts._templates import SLOT, ChatTurn
@@ -247,19 +253,7 @@ class EmbeddingParameters(BaseEstimator):
 
     def _describe_model(self) -> LanguageModel:
         """Describe the language model, and how it reads texts."""
-        device = resolve_device(self.device, OWNER)
-        dtype = self.dtype
-        if dtype == "auto":
-            # Half precision is slow on most CPUs, and a probe reads small differences.
-            dtype = "float32" if device.type == "cpu" else "bfloat16"
-        weights = WeightOptions(
-            device=device,
-            dtype=getattr(torch, dtype),
-            attn_implementation=self.attn_implementation,
-            quantization=self.quantization,
-            adapter=None if self.adapter is None else expanduser(self.adapter),
-            model_kwargs=self._read_model_kwargs(),
-        )
+        weights = self._describe_weights()
         prompts = PromptOptions(
             prompt_template=self.prompt_template,
             chat_template=bool(self.chat_template),
@@ -277,7 +271,7 @@ class EmbeddingParameters(BaseEstimator):
             weights=weights,
             prompts=prompts,
             stack=self.stack,
-            batch_tokens=choose_budget(self.batch_tokens, device),
+            batch_tokens=choose_budget(self.batch_tokens, weights.device),
             verbose=bool(self.verbose),
             origin=self._origin,
             fitted_stack=self._stack,
@@ -285,6 +279,48 @@ class EmbeddingParameters(BaseEstimator):
             fitted_turn=self._find_turn(),
             fitted_chat=self._find_chat(),
         )
+
+    def _describe_weights(self) -> WeightOptions:
+        """Describe how the weights are loaded, or are there already."""
+        registered = find_registered(self._source.name)
+        if registered is not None:
+            return self._describe_registered(registered.model)
+        if str(self._origin).startswith(REGISTERED):
+            raise ValueError(
+                f"The 'model_name' parameter of {OWNER} must name a model that is "
+                "registered in this process, as it was in fit. Got "
+                f"{self.model_name!r} instead: call register_model first."
+            )
+        device = resolve_device(self.device, OWNER)
+        dtype = self.dtype
+        if dtype == "auto":
+            # Half precision is slow on most CPUs, and a probe reads small differences.
+            dtype = "float32" if device.type == "cpu" else "bfloat16"
+        return WeightOptions(
+            device=device,
+            dtype=getattr(torch, dtype),
+            attn_implementation=self.attn_implementation,
+            quantization=self.quantization,
+            adapter=None if self.adapter is None else expanduser(self.adapter),
+            model_kwargs=self._read_model_kwargs(),
+        )
+
+    def _describe_registered(self, model: PreTrainedModel) -> WeightOptions:
+        """Describe the weights of a registered model, which stay as they are."""
+        for name in ("attn_implementation", "quantization", "adapter", "model_kwargs"):
+            value = getattr(self, name)
+            if value is not None:
+                raise ValueError(
+                    f"The {name!r} parameter of {OWNER} must be None for a model that "
+                    f"is registered, which is read as it is. Got {value!r} instead."
+                )
+        dtype = str(model.dtype).removeprefix("torch.")
+        if self.dtype not in ("auto", dtype):
+            raise ValueError(
+                f"The 'dtype' parameter of {OWNER} must be 'auto' or {dtype!r}, which "
+                f"the registered model has. Got {self.dtype!r} instead."
+            )
+        return WeightOptions(device=model.device, dtype=model.dtype)
 
     def _find_turn(self) -> ChatTurn | None:
         """Give what the chat template wrote in ``fit``, if it was asked for then."""

@@ -20,6 +20,7 @@ from plug_sklearn.embedding._parameters import OWNER, EmbeddingParameters
 from plug_sklearn.embedding.models import (
     find_commit,
     find_origin,
+    find_registered,
     load_config,
     load_tokenizer,
     read_geometry,
@@ -56,8 +57,9 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     Parameters
     ----------
     model_name : str or Path, default="Qwen/Qwen3-0.6B"
-        Hub id, local folder, or path of a ``.gguf`` file. A path may begin with
-        ``~``, as in ``adapter`` and ``store``. The files must hold all weights of the
+        Hub id, local folder, path of a ``.gguf`` file, or the name of a model in memory
+        (:func:`~plug_sklearn.embedding.register_model`). A path may begin with ``~``,
+        as in ``adapter`` and ``store``. The files must hold all weights of the
         blocks and of what comes before them; heads and poolers may be missing.
     layers : "all", int or sequence of int, default="all"
         Blocks to read, counted from 0 in the order in which they run; negative ones
@@ -227,7 +229,9 @@ one-column frame
         self.hidden_size_ = geometry.hidden_size
         self.n_model_layers_ = geometry.n_layers
         self.model_revision_ = find_commit(self._source)
-        self._origin = None
+        # Training a registered model further is noticed in this process too.
+        registered = find_registered(self._source.name)
+        self._origin = None if registered is None else registered.origin
         self._stack = geometry.stack
         self._turn: dict[str, str] | None = None
         self._turn_is_open = bool(self.generation_prompt)

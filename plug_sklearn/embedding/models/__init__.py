@@ -4,6 +4,8 @@
     Where a model comes from, its files, and what is said where they are missing.
 ``_loading``
     Load, keep and share models, their tokenizers and configurations.
+``_registered``
+    Models in memory, under names that estimators can use.
 ``_geometry``
     What a configuration alone tells: layers, widths, and lengths of text.
 ``_checkpoints``
@@ -42,6 +44,12 @@ from plug_sklearn.embedding.models._loading import (
     load_tokenizer,
     release_models,
 )
+from plug_sklearn.embedding.models._registered import (
+    REGISTERED,
+    find_registered,
+    register_model,
+    unregister_model,
+)
 from plug_sklearn.embedding.models._sources import (
     FETCHING,
     ModelSource,
@@ -51,6 +59,7 @@ from plug_sklearn.embedding.models._sources import (
 
 __all__ = [
     "FETCHING",
+    "REGISTERED",
     "Geometry",
     "LoadedModel",
     "ModelSource",
@@ -61,6 +70,7 @@ __all__ = [
     "find_commit",
     "find_index_limit",
     "find_origin",
+    "find_registered",
     "find_rotary_threshold",
     "find_row_multiple",
     "identify_model",
@@ -68,8 +78,10 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "read_geometry",
+    "register_model",
     "release_models",
     "require_safetensors",
     "require_weights",
+    "unregister_model",
     "warn_of_change",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from plug_sklearn._extras import require_extra
+from plug_sklearn.embedding.models._registered import find_registered
 from plug_sklearn.embedding.models._sources import (
     ADAPTER_CONFIG_NAME,
     LRUCache,
@@ -33,6 +34,9 @@ def find_adapter(source: ModelSource, adapter: str | None) -> ModelSource | None
     """
     if adapter is not None:
         return source.as_adapter(adapter)
+    if find_registered(source.name) is not None:
+        # Its adapter is applied already.
+        return None
     if source.path.exists():
         own = (source.path / ADAPTER_CONFIG_NAME).is_file()
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
+from plug_sklearn.embedding.models._registered import find_registered
 from plug_sklearn.embedding.models._sources import (
     LRUCache,
     ModelSource,
@@ -30,8 +31,12 @@ def identify_model(source: ModelSource, store: Path) -> str:
 
     The name is the hub's id and commit, or the last part of the local path and a digest
     of the files there. The store keeps these digests in its folder: files are read
-    once, and again when their size or time has changed.
+    once, and again when their size or time has changed. A model that is registered is
+    named by a digest of its weights.
     """
+    registered = find_registered(source.name)
+    if registered is not None:
+        return f"{source.name}#{registered.origin}"
     path = source.path
     if not path.exists():
         try:
@@ -46,7 +51,13 @@ def identify_model(source: ModelSource, store: Path) -> str:
 
 
 def find_origin(source: ModelSource) -> str | None:
-    """Find what a model is now: its commit on the hub, or a digest of local files."""
+    """Find what a model is now: its commit on the hub, or a digest of files or weights.
+
+    A digest of weights is that of a registered model, and begins with "registered:".
+    """
+    registered = find_registered(source.name)
+    if registered is not None:
+        return registered.origin
     path = source.path
     if not path.exists():
         return find_commit(source)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from plug_sklearn._forks import make_lock
 from plug_sklearn.embedding.anatomy import Stack, find_input_device
 from plug_sklearn.embedding.models._adapter_files import find_adapter
 from plug_sklearn.embedding.models._adapters import apply_adapter
+from plug_sklearn.embedding.models._registered import find_registered
 from plug_sklearn.embedding.models._sources import (
     LOCATING,
     LRUCache,
@@ -79,6 +80,8 @@ class LoadedModel:
     trials: dict[str | None, Any] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
+    # What the model must be read within.
+    reading: Callable[[], AbstractContextManager[object]] = nullcontext
     # Stacks none of whose weights are missing.
     complete: set[Stack | None] = field(default_factory=set)
 
@@ -109,6 +112,9 @@ def release_models() -> None:
 
 def load_config(source: ModelSource) -> PreTrainedConfig:
     """Load a model's configuration, and nothing else."""
+    registered = find_registered(source.name)
+    if registered is not None:
+        return registered.model.config
 
     def load() -> PreTrainedConfig:
         if source.model_kwargs.get("gguf_file") is not None:
@@ -137,6 +143,9 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer, and nothing else."""
+    registered = find_registered(source.name)
+    if registered is not None:
+        return registered.tokenizer
 
     def load() -> PreTrainedTokenizerBase:
         name, arguments = source.loading_arguments()
@@ -153,7 +162,18 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def load_model(source: ModelSource, options: WeightOptions) -> LoadedModel:
-    """Load a model without its head, in evaluation mode, or give the one kept."""
+    """Load a model without its head, in evaluation mode, or give the one kept.
+
+    A registered model is given as it is: it is to be read within ``reading``.
+    """
+    registered = find_registered(source.name)
+    if registered is not None:
+        if registered.loaded is None:
+            registered.loaded = LoadedModel(
+                registered.model, reading=registered.reading
+            )
+        loaded: LoadedModel = registered.loaded
+        return loaded
     adapter = (
         None if options.adapter is None else file_state(ModelSource(options.adapter))
     )

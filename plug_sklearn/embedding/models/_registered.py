@@ -1,7 +1,7 @@
 """Models that are in memory already, under names that estimators can use."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -12,6 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plug_sklearn._forks import make_lock
 
+#: How a digest of a registered model begins.
+REGISTERED = "registered:"
 #: A cheap description of all weights, by which a change is noticed.
 State = tuple[tuple[str, int, int, float], ...]
 
@@ -30,7 +32,32 @@ class RegisteredModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    # What load_model gave for it.
+    loaded: Any = field(default=None, repr=False)
     _digests: dict[State, str] = field(default_factory=dict, repr=False)
+    _prepared: ExitStack = field(default_factory=ExitStack, repr=False)
+    _n_readers: int = 0
+    _lock: Any = field(default_factory=make_lock, repr=False)
+
+    @property
+    def origin(self) -> str:
+        """What the weights are now, as an estimator notes it in ``fit``."""
+        return f"{REGISTERED}{self.digest()}"
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Prepare the model to be read; the last of its readers puts it back."""
+        with self._lock:
+            if self._n_readers == 0:
+                self._prepared.enter_context(preparing_to_read(self.model))
+            self._n_readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_readers -= 1
+                if self._n_readers == 0:
+                    self._prepared.close()
 
     def digest(self) -> str:
         """Digest the weights as they are now.

@@ -14,6 +14,7 @@ from transformers.utils.hub import cached_file
 
 from plug_sklearn._forks import make_lock
 from plug_sklearn.embedding.models._gguf import convert_gguf
+from plug_sklearn.embedding.models._registered import find_registered
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 
@@ -132,9 +133,9 @@ def list_model_files(path: Path) -> list[tuple[str, os.stat_result]]:
 def find_commit(source: ModelSource) -> str | None:
     """Find the hub commit that a source's configuration comes from.
 
-    None for a local folder or file.
+    None for a local folder or file, and for a model that is registered.
     """
-    if Path(source.name).exists():
+    if find_registered(source.name) is not None or Path(source.name).exists():
         return None
     with explain_missing_files(source):
         path = cached_file(
@@ -145,7 +146,10 @@ def find_commit(source: ModelSource) -> str | None:
 
 
 def file_state(source: ModelSource) -> Hashable:
-    """Give a key of a source that changes when its local files are written again."""
+    """Give a key of a source that changes with its local files or its weights."""
+    registered = find_registered(source.name)
+    if registered is not None:
+        return (source, registered.digest())
     if not source.path.exists():
         return source
     stats = tuple(
@@ -174,7 +178,8 @@ def explain_missing_files(source: ModelSource) -> Iterator[None]:
             "needed, and neither is on this machine nor could be fetched from the hub. "
             f"With a connection, 'hf download {source.name}{revision}' gets it; a copy "
             f"in a folder is named by the {source.parameter!r} parameter of "
-            "HFEmbeddingTransformer."
+            "HFEmbeddingTransformer, and a model in memory by register_model, in each "
+            "process that reads it."
         ) from error
 
 
