@@ -22,6 +22,10 @@ from plug_sklearn.embedding.store._vectors import STORED, VectorFile, decode
 #: A layer, a part of it, and how the tokens were pooled.
 Slot = tuple[int, str, str | None]
 
+#: Start, size, number of the layout and checksum of a record.
+_Row = list[Any]
+#: Prompts that one query finds.
+_LOOKED_UP = 500
 #: SQLite's integers have a sign.
 _CHECKSUM_MASK = 2**63 - 1
 
@@ -144,7 +148,9 @@ class Records:
         # Which vectors go where: the records of one model have few layouts.
         plans: dict[bytes, tuple[list[int], list[int], bool]] = {}
         for number, digest in enumerate(digests):
-            for _, layout, vectors in self._find(digest):
+            if number % _LOOKED_UP == 0:
+                found = self._look_up(digests[number : number + _LOOKED_UP])
+            for _, layout, vectors in self._read(digest, found[digest]):
                 if layout is None or layout.hidden_size != out.shape[2]:
                     continue
                 plan = plans.get(layout.description)
@@ -283,12 +289,23 @@ class Records:
 
         The bytes are good until the next record is read.
         """
-        found = self._connection.execute(
-            "SELECT start, size, layout, checksum FROM records "
-            "WHERE settings = ? AND digest = ?",
-            (self._number, digest),
-        )
-        for start, size, number, checksum in found.fetchall():
+        yield from self._read(digest, self._look_up([digest])[digest])
+
+    def _look_up(self, digests: Sequence[bytes]) -> dict[bytes, list[_Row]]:
+        """Find the rows of some prompts with one query."""
+        rows: dict[bytes, list[_Row]] = {digest: [] for digest in digests}
+        for digest, *row in self._connection.execute(
+            "SELECT digest, start, size, layout, checksum FROM records WHERE "
+            f"settings = ? AND digest IN ({', '.join('?' * len(rows))})",
+            (self._number, *rows),
+        ):
+            rows[digest].append(row)
+        return rows
+
+    def _read(
+        self, digest: bytes, rows: list[_Row]
+    ) -> Iterator[tuple[int, Layout | None, memoryview]]:
+        for start, size, number, checksum in rows:
             layout = self._layouts.get(number)
             vectors = memoryview(b"")
             if layout is not None and layout.is_size(size):
