@@ -21,8 +21,8 @@ COLORS = ("#0072B2", "#D55E00")
 def converse(statement: str) -> list[dict[str, str]]:
     """Make a conversation about a statement."""
     return [
-        {"role": "user", "content": f"Is this true? {statement}"},
-        {"role": "assistant", "content": "That is a good question. Let me think."},
+        {"role": "user", "content": f"Is it true? {statement}"},
+        {"role": "assistant", "content": "Let me think."},
     ]
 
 
@@ -43,17 +43,10 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
             groups=statements["group"],
             scoring="roc_auc",
         )
-        means = scores.groupby("layer")["score"].mean()
+        means = scores.groupby("layer")["roc_auc"].mean()
         print(f"{whose}: best in layer {means.idxmax()}, ROC AUC {means.max():.3f}")
-        axes.plot(means.index, means, color=color, marker="o", markersize=3)
-        axes.annotate(
-            whose,
-            (means.index[-1], means.iloc[-1]),
-            xytext=(-4, 8 if role == "user" else -14),
-            textcoords="offset points",
-            ha="right",
-            color=color,
-        )
+        axes.plot(means.index, means, color=color, marker="o", ms=3, label=whose)
+    axes.legend(frameon=False)
     axes.set(xlabel="Layer", ylabel="ROC AUC", ylim=(0.4, 1.0))
     axes.set(title="Whose words know whether the statement is true?")
     axes.set_xticks(np.arange(0, int(means.index[-1]) + 1, 5))

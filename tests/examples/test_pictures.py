@@ -1,12 +1,14 @@
 """The examples run, on a tiny model and few facts, and each ends in a picture."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import transformers
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = [
@@ -15,19 +17,36 @@ NAMES = [
     "how_many_labels",
     "is_it_calibrated",
     "cnn_or_best_layer",
+    "two_poolings",
+    "conversations",
 ]
+
+
+@pytest.fixture(scope="module")
+def model(save_model: Callable[..., str], byte_tokenizer: Callable[..., object]) -> str:
+    """Folder of a tiny random Llama that reads conversations whole."""
+    config = transformers.LlamaConfig(
+        vocab_size=330,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        pad_token_id=0,
+    )
+    return save_model(config, byte_tokenizer())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_runs_and_ends_in_a_picture(
     name: str,
-    llama: str,
+    model: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
-    importlib.import_module(name).main(tmp_path, llama, 8)
+    importlib.import_module(name).main(tmp_path, model, 8)
     plt.close("all")
     pixels = matplotlib.image.imread(tmp_path / f"{name}.png")
     assert pixels.shape[1] == 600
