@@ -14,7 +14,8 @@ both sides give the same. The table goes to ``benchmarks/README.md``, the figure
 
 ``python benchmarks/bench_embedding.py --device cuda`` measures a graphics card instead,
 with a random model; ``--few-shot`` measures prompts that share a long beginning, with
-tiny random models. Both need neither data nor peers.
+tiny random models. Both need neither data nor peers. ``--whole-text`` measures several
+poolings, token activations and conversations; it needs the data.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from few_shot import measure_few_shot
 from numpy.typing import NDArray
 from packaged_models import package_folder, save_smollm2
 from random_llama import BILLION
+from whole_text import measure_whole_text
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import _language_model
@@ -326,18 +328,23 @@ def write_table(name: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
             f"| {work} | {row.against} | {seconds} | {row.ratio:.2f} "
             f"| {row.goal or ''} | {row.verdict} |"
         )
-    table = "\n".join([*lines, "", *notes])
+    write_section(name, [*lines, "", *notes])
+    figures = [
+        asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in rows
+    ]
+    path = HERE / f"bench_{name}.json"
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def write_section(name: str, lines: Sequence[str]) -> None:
+    """Put lines into ``benchmarks/README.md``, between the marks of a name."""
+    table = "\n".join(lines)
     print(table)
     readme = HERE / "README.md"
     begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
     before, rest = readme.read_text().split(begin)
     _, after = rest.split(end.strip())
     readme.write_text(before + begin + table + end + after)
-    figures = [
-        asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in rows
-    ]
-    path = HERE / f"bench_{name}.json"
-    path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def main(data: Path, peers: str) -> int:
@@ -394,6 +401,38 @@ def main_few_shot() -> int:
     return int(any(row.verdict == "MISSED" for row in rows))
 
 
+def main_whole_text(data: Path) -> int:
+    """Measure several poolings, tokens and conversations, and write their table."""
+    warnings.filterwarnings("ignore", "HFEmbeddingTransformer has read most")
+    texts = pd.read_csv(data / "cities.csv")["statement"].tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        model = save_smollm2(Path(folder) / "smollm2")
+        embed(model, texts[:2])
+        figures = list(
+            measure_whole_text(
+                model, texts, Path(folder), embed, check_equal, alternate
+            )
+        )
+    lines = [
+        "| work | against | ours, s | theirs, s | times | at most | verdict |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    missed = 0
+    for work, against, ours, theirs, goal in figures:
+        times = ours / theirs
+        missed += times > goal
+        verdict = "MISSED" if times > goal else "met"
+        lines.append(
+            f"| {work} | {against} | {ours:.3f} | {theirs:.3f} | {times:.2f} | {goal} "
+            f"| {verdict} |"
+        )
+    threads = torch.get_num_threads()
+    note = f"torch {torch.__version__}, {threads} threads, float32, SmolLM2-135M."
+    write_section("whole_text", [*lines, "", note])
+    (HERE / "bench_whole_text.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return int(missed > 0)
+
+
 def main_on_card(device: str) -> int:
     """Measure a graphics card, write its table, and say whether all goals are met."""
     rows = [Row(*row) for row in measure_card(device)]
@@ -409,7 +448,10 @@ if __name__ == "__main__":
     parser.add_argument("--peers")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--few-shot", action="store_true")
+    parser.add_argument("--whole-text", action="store_true")
     options = parser.parse_args()
+    if options.whole_text:
+        sys.exit(main_whole_text(options.data))
     if options.few_shot:
         sys.exit(main_few_shot())
     if options.device != "cpu":

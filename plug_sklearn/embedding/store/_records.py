@@ -26,6 +26,10 @@ Slot = tuple[int, str, str | None]
 _Row = list[Any]
 #: Prompts that one query finds.
 _LOOKED_UP = 500
+#: Which vectors of a record are wanted, where they go, and whether these are all slots
+#: that are asked for, in order, at the record's beginning.
+Plan = tuple[list[int], list[int], bool]
+
 #: SQLite's integers have a sign.
 _CHECKSUM_MASK = 2**63 - 1
 
@@ -143,32 +147,19 @@ class Records:
             What is not held, or damaged.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
-        position = {slot: number for number, slot in enumerate(slots)}
-        every = list(range(len(slots)))
-        # Which vectors go where: the records of one model have few layouts.
-        plans: dict[bytes, tuple[list[int], list[int], bool]] = {}
-        for number, digest in enumerate(digests):
-            if number % _LOOKED_UP == 0:
-                found = self._look_up(digests[number : number + _LOOKED_UP])
-            for _, layout, vectors in self._read(digest, found[digest]):
-                if layout is None or layout.hidden_size != out.shape[2]:
-                    continue
-                plan = plans.get(layout.description)
-                if plan is None:
-                    places = [p for p, s in enumerate(layout.slots) if s in position]
-                    positions = [position[layout.slots[place]] for place in places]
-                    is_whole = positions == places == every
-                    plan = plans[layout.description] = (places, positions, is_whole)
-                places, positions, is_whole = plan
-                if is_whole:
-                    # One copy, without a list of where each goes.
-                    states = layout.unpack(vectors)[: len(slots)]
-                    out[rows[number]] = decode(states, layout.dtype)
-                    missing[number] = False
-                elif places:
-                    states = layout.unpack(vectors)[places]
-                    out[rows[number], positions] = decode(states, layout.dtype)
-                    missing[number, positions] = False
+        for number, layout, vectors, plan in self._read_each(digests, slots):
+            places, positions, is_whole = plan
+            if layout.hidden_size != out.shape[2]:
+                continue
+            if is_whole:
+                # One copy, without a list of where each goes.
+                states = layout.unpack(vectors)[: len(slots)]
+                out[rows[number]] = decode(states, layout.dtype)
+                missing[number] = False
+            else:
+                states = layout.unpack(vectors)[places]
+                out[rows[number], positions] = decode(states, layout.dtype)
+                missing[number, positions] = False
         return missing
 
     def read_tokens(
@@ -184,27 +175,50 @@ class Records:
         Each is of shape (n_tokens, n_slots, hidden_size) and of ``dtype``.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
-        position = {slot: number for number, slot in enumerate(slots)}
-        for number, digest in enumerate(digests):
-            for _, layout, vectors in self._find(digest):
-                places = [
-                    place
-                    for place, slot in enumerate(layout.slots if layout else ())
-                    if slot in position
-                ]
-                if layout is None or not places:
-                    continue
-                states = decode(layout.unpack(vectors), layout.dtype)
-                _, n_tokens, hidden_size = states.shape
-                shape = (n_tokens, len(slots), hidden_size)
-                held = out[rows[number]]
-                if held is None:
-                    held = out[rows[number]] = np.empty(shape, dtype=dtype)
-                if held.shape == shape:
-                    positions = [position[layout.slots[place]] for place in places]
-                    held[:, positions] = states[places].transpose(1, 0, 2)
-                    missing[number, positions] = False
+        for number, layout, vectors, plan in self._read_each(digests, slots):
+            places, positions, is_whole = plan
+            states = decode(layout.unpack(vectors), layout.dtype)
+            _, n_tokens, hidden_size = states.shape
+            shape = (n_tokens, len(slots), hidden_size)
+            held = out[rows[number]]
+            if held is None:
+                held = out[rows[number]] = np.empty(shape, dtype=dtype)
+            if held.shape != shape:
+                continue
+            if is_whole:
+                held[:] = states[: len(slots)].transpose(1, 0, 2)
+                missing[number] = False
+            else:
+                held[:, positions] = states[places].transpose(1, 0, 2)
+                missing[number, positions] = False
         return missing
+
+    def _read_each(
+        self, digests: Sequence[bytes], slots: Sequence[Slot]
+    ) -> Iterator[tuple[int, Layout, memoryview, Plan]]:
+        """Read the records of prompts that hold any of some slots.
+
+        Gives each prompt's number, the record's layout and bytes, and which vectors of
+        it are wanted.
+        """
+        position = {slot: number for number, slot in enumerate(slots)}
+        every = list(range(len(slots)))
+        # The records of one model have few layouts.
+        plans: dict[bytes, Plan] = {}
+        for number, digest in enumerate(digests):
+            if number % _LOOKED_UP == 0:
+                found = self._look_up(digests[number : number + _LOOKED_UP])
+            for _, layout, vectors in self._read(digest, found[digest]):
+                if layout is None:
+                    continue
+                plan = plans.get(layout.description)
+                if plan is None:
+                    places = [p for p, s in enumerate(layout.slots) if s in position]
+                    positions = [position[layout.slots[place]] for place in places]
+                    plan = (places, positions, positions == places == every)
+                    plans[layout.description] = plan
+                if plan[0]:
+                    yield number, layout, vectors, plan
 
     def hold(self, digest: bytes, slots: Sequence[Slot]) -> bool:
         """Tell whether all of some slots of a prompt are held, and not damaged."""
