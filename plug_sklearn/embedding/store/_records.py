@@ -7,6 +7,7 @@ changed, or that stands where it does not belong, does not fit it.
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +27,8 @@ Slot = tuple[int, str, str | None]
 _Row = list[Any]
 #: Prompts that one query finds.
 _LOOKED_UP = 500
+#: Numbers in a block of memory that the tokens of several texts share.
+_BLOCK_SIZE = 2**21
 #: Which vectors of a record are wanted, where they go, and whether these are all slots
 #: that are asked for, in order, at the record's beginning.
 Plan = tuple[list[int], list[int], bool]
@@ -175,6 +178,8 @@ class Records:
         Each is of shape (n_tokens, n_slots, hidden_size) and of ``dtype``.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
+        # Texts share blocks of memory: many small ones take much longer to get.
+        block = np.empty(0, dtype=dtype)
         for number, layout, vectors, plan in self._read_each(digests, slots):
             places, positions, is_whole = plan
             states = decode(layout.unpack(vectors), layout.dtype)
@@ -182,7 +187,11 @@ class Records:
             shape = (n_tokens, len(slots), hidden_size)
             held = out[rows[number]]
             if held is None:
-                held = out[rows[number]] = np.empty(shape, dtype=dtype)
+                size = math.prod(shape)
+                if size > len(block):
+                    block = np.empty(max(size, _BLOCK_SIZE), dtype=dtype)
+                held = out[rows[number]] = block[:size].reshape(shape)
+                block = block[size:]
             if held.shape != shape:
                 continue
             if is_whole:
