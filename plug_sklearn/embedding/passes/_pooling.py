@@ -96,19 +96,21 @@ float32
     Returns
     -------
     ndarray or list of ndarray
-        As ``rest``, over both.
+        As ``rest``, over both; an array is ``rest`` itself, changed.
     """
-    if poolings is None:
+    if not isinstance(rest, np.ndarray):
         return [np.concatenate([prefix, after]) for after in rest]
-    joined = np.array(rest)
     weight = (n_prefix / (n_prefix + n_rest)).astype(np.float32)[:, None, None, None]
-    for number, pooling in enumerate(poolings):
-        # Each part holds all poolings, one after the other.
-        own = np.s_[:, :, number :: len(poolings)]
+    for number, pooling in enumerate(poolings or ()):
+        # Each part holds all poolings, one after the other. All is done in place: the
+        # array may be large.
+        mine = np.s_[:, :, number :: len(poolings or ())]
+        before, after = prefix[mine], rest[mine]
         if pooling == "first":
-            joined[own] = prefix[own]
+            after[...] = before
         elif pooling == "max":
-            joined[own] = np.maximum(prefix[own], joined[own])
+            np.maximum(before, after, out=after)
         elif pooling == "mean":
-            joined[own] = weight * prefix[own] + (1 - weight) * joined[own]
-    return joined
+            after *= 1 - weight
+            after += weight * before
+    return rest
