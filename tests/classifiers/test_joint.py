@@ -350,3 +350,20 @@ def test_a_net_that_stops_is_left_as_it_was() -> None:
     stopped, running = copy_weights(trainings)
     assert all(torch.equal(before[0][name], stopped[name]) for name in stopped)
     assert not all(torch.equal(before[1][name], running[name]) for name in running)
+
+
+@pytest.mark.parametrize(("n_features", "is_joint"), [(16, True), (7, False)])
+def test_networks_that_would_be_rounded_otherwise_are_trained_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, n_features: int, is_joint: bool
+) -> None:
+    calls: list[int] = []
+    train = _joint.train_jointly
+    monkeypatch.setattr(
+        _joint,
+        "train_jointly",
+        lambda trainings: calls.append(len(trainings)) or train(trainings),
+    )
+    layers, y = draw_layers(3, 40, n_features)
+    probes = [clone(PROBE) for _ in layers]
+    fit_jointly(probes, [{"X": X, "y": y} for X in layers])
+    assert calls == ([3] if is_joint else [])
