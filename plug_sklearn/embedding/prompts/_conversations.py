@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from itertools import chain
+from os.path import commonprefix
 from typing import Any
 
 from jinja2 import TemplateError
@@ -212,20 +213,21 @@ class ConversationRenderer:
         owners = tuple(int(found[1]) for found in _PLACEHOLDERS.finditer(outline))
         if len(set(owners)) < len(owners):
             return None
-        fixed = tuple(_PLACEHOLDERS.split(outline)[::2])
+        fixed = _PLACEHOLDERS.split(outline)[::2]
         written = [messages[owner]["content"] for owner in owners]
         for contents in (written, [content.strip() for content in written]):
-            rendered = RenderedPrompt(fixed, tuple(contents), owners)
+            rendered = RenderedPrompt(tuple(fixed), tuple(contents), owners)
             if rendered.text == prompt:
                 return rendered
         contents = []
-        for owner in owners:
+        for slot, owner in enumerate(owners):
             one = [*outlined[:owner], messages[owner], *outlined[owner + 1 :]]
             found = self._find_content(one, outline, owner)
             if found is None:
                 return None
-            contents.append(found)
-        rendered = RenderedPrompt(fixed, tuple(contents), owners)
+            fixed[slot], content = found
+            contents.append(content)
+        rendered = RenderedPrompt(tuple(fixed), tuple(contents), owners)
         return rendered if rendered.text == prompt else None
 
     def _render_outline(self, outlined: list[Message]) -> str | None:
@@ -242,17 +244,36 @@ class ConversationRenderer:
 
     def _find_content(
         self, messages: list[Message], outline: str, owner: int
-    ) -> str | None:
-        """Give what one content becomes among placeholders, or None if they change."""
+    ) -> tuple[str, str] | None:
+        """Find what one content becomes among placeholders, or None if they change.
+
+        Gives the template's words before it, and what it became. Some templates write
+        a part of a content, such as the thoughts of an answer, into these words.
+        """
         try:
             (prompt,) = self._apply([messages])
         except TemplateError:
             return None
         before, after = outline.split(_PLACEHOLDER.format(owner))
-        fits = prompt.startswith(before) and prompt.endswith(after)
-        if not fits or len(prompt) < len(before) + len(after):
+        if not prompt.endswith(after):
             return None
-        return prompt[len(before) : len(prompt) - len(after)]
+        prompt = prompt.removesuffix(after)
+        begin = max(
+            (found.end() for found in _PLACEHOLDERS.finditer(before)), default=0
+        )
+        start = len(commonprefix([before, prompt]))  # noqa: RUF071 - of characters
+        if start < begin:
+            return None
+        if start < len(before):
+            said = _squeeze(messages[owner]["content"])
+            changed = _squeeze(prompt[start:])
+            if not changed or changed not in said:
+                return None
+            # The words that begin a thought may be the content's, too.
+            while start > begin and _squeeze(prompt[start - 1 :]) in said:
+                start -= 1
+            start = len(prompt) - len(prompt[start:].lstrip())
+        return prompt[begin:start], prompt[start:]
 
     def _apply(self, conversations: list[list[Message]]) -> list[str]:
         prompts: Any = self.tokenizer.apply_chat_template(
@@ -269,6 +290,11 @@ def _convert_arrays(value: object) -> object:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+
+
+def _squeeze(text: str) -> str:
+    """Leave out white space, which templates change."""
+    return "".join(text.split())
 
 
 def _is_empty(content: str) -> bool:

@@ -153,6 +153,20 @@ SHAPES: dict[str, tuple[str, Callable[[list[Message]], Pieces]]] = {
     "leaves out thoughts": (THINKING, write_thinking),
     "default system turn": (DEFAULT_SYSTEM, write_default_system),
 }
+# As in the template of Qwen3: the last answer opens with its thoughts, or with none.
+THINKS_LAST = (
+    "{% for m in messages %}{% set content = m.content %}{% set thought = '' %}"
+    "{% if m.role == 'assistant' and '</think>' in content %}"
+    "{% set thought = content.split('</think>')[0].split('<think>')[-1].strip() %}"
+    "{% set content = content.split('</think>')[-1].lstrip() %}{% endif %}"
+    "<|im_start|>{{ m.role + '\n' }}"
+    "{% if m.role == 'assistant' and loop.last %}"
+    "{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}"
+    "{{ content }}<|im_end|>\n{% endfor %}"
+)
+TEMPLATES = {"thinks last": THINKS_LAST} | {
+    shape: template for shape, (template, _) in SHAPES.items()
+}
 WORDS = [
     "Gold",
     "is a metal.",
@@ -187,7 +201,7 @@ def embedders(
         if shape not in folders:
             folder = tmp_path_factory.mktemp("templates")
             tokenizer = byte_tokenizer(model_max_length=4096)
-            tokenizer.chat_template = SHAPES[shape][0]
+            tokenizer.chat_template = TEMPLATES[shape]
             tokenizer.save_pretrained(folder)
             config = Path(llama, "config.json").read_text()
             (folder / "config.json").write_text(config.replace(": 64,", ": 4096,"))
@@ -257,6 +271,32 @@ def test_roles_own_the_tokens_that_hold_their_words(
         assert list_selected(embedder, conversation) == tokenizer.batch_decode(
             [[token_id] for token_id in expected], clean_up_tokenization_spaces=False
         )
+
+
+@pytest.mark.parametrize("special_tokens", ["parse", "literal"])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Yes.", "Yes."),
+        ("<think>\n\n</think>\n\nYes.", "Yes."),
+        *(
+            (answer, "<think>\nHm.\n</think>\n\nYes.")
+            for answer in ("<think>\nHm.\n</think>\n\nYes.", "<think>Hm.</think>Yes.")
+        ),
+    ],
+)
+def test_thoughts_that_a_template_keeps_are_the_answer_s(
+    embedders: Callable[..., HFEmbeddingTransformer],
+    answer: str,
+    said: str,
+    special_tokens: str,
+) -> None:
+    before = "<think>Earlier.</think>\n\nNo."
+    conversation = converse(["Iron?", before, "Gold?", answer], system=False)
+    expected = {"user": "Iron?Gold?", "assistant": f"No.{said}"}
+    for role, words in expected.items():
+        embedder = embedders("thinks last", roles=[role], special_tokens=special_tokens)
+        assert "".join(list_selected(embedder, conversation)) == words
 
 
 @pytest.mark.parametrize("shape", SHAPES)
