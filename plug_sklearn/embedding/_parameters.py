@@ -171,10 +171,9 @@ class EmbeddingParameters(BaseEstimator):
     def _read_parts(self) -> tuple[str, ...]:
         """Check ``parts``, and give it as a tuple."""
         parts = self.parts
-        if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
-            parts = [parts]
-        known = len(parts) > 0 and all(part in PARTS for part in parts)
-        if isinstance(self.parts, str) or not known or len(set(parts)) < len(parts):
+        known = _is_listed(parts) and len(parts) > 0
+        known = known and all(part in PARTS for part in parts)
+        if not known or len(set(parts)) < len(parts):
             raise ValueError(
                 f"The 'parts' parameter of {OWNER} must be a sequence of any of "
                 f"{PARTS}, each named once. Got {self.parts!r} instead."
@@ -193,7 +192,7 @@ class EmbeddingParameters(BaseEstimator):
         if pooling is None:
             return None
         names = [pooling] if isinstance(pooling, str) else pooling
-        is_listed = isinstance(names, Sequence | np.ndarray) and len(names) > 0
+        is_listed = _is_listed(names) and len(names) > 0
         if not is_listed or not all(
             isinstance(name, str) and name in POOLINGS for name in names
         ):
@@ -218,10 +217,8 @@ class EmbeddingParameters(BaseEstimator):
         roles = self.roles
         if roles is None:
             return None
-        is_listed = isinstance(roles, Sequence | np.ndarray)
         if (
-            isinstance(roles, str)
-            or not is_listed
+            not _is_listed(roles)
             or not all(isinstance(role, str) for role in roles)
             or len(roles) == 0
         ):
@@ -342,3 +339,10 @@ class EmbeddingParameters(BaseEstimator):
 
     def _workers_choose_devices(self) -> bool:
         return self.device == "auto" and "device_map" not in (self.model_kwargs or {})
+
+
+def _is_listed(names: object) -> bool:
+    """Tell whether names are a sequence: a string and an array of 0 axes are none."""
+    if isinstance(names, np.ndarray):
+        return names.ndim == 1
+    return isinstance(names, Sequence) and not isinstance(names, str)
