@@ -282,7 +282,7 @@ one-column frame
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
         model = self._describe_model()
         with _naming_positions(texts, first_rows), ExitStack() as shown:
-            refuse_empty_texts(texts, model.list_empty(distinct))
+            refuse_empty_texts(texts, model.list_empty(distinct), model.prompts.roles)
             activations = self._make_room(model, len(texts), distinct)
             report: Callable[[int], object] = int
             if self.verbose:
@@ -332,7 +332,8 @@ one-column frame
         reader = model.prompt_reader
         first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
         with _naming_positions(texts, first_rows):
-            refuse_empty_texts(texts, model.list_empty(list(first_rows)))
+            empty = model.list_empty(list(first_rows))
+            refuse_empty_texts(texts, empty, model.prompts.roles)
             prompts = reader.read(texts)
         reader.tell_changes()
         model.warn_of_other_turn()

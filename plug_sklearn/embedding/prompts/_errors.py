@@ -27,7 +27,11 @@ class RefusedTextError(ValueError):
         return ValueError(f"{self.message}, at position {position}.")
 
 
-def refuse_empty_texts(texts: Sequence[Hashable], empty: Collection[Hashable]) -> None:
+def refuse_empty_texts(
+    texts: Sequence[Hashable],
+    empty: Collection[Hashable],
+    roles: Sequence[str] | None = None,
+) -> None:
     """Refuse texts without a token, before any text is computed.
 
     Parameters
@@ -36,6 +40,8 @@ def refuse_empty_texts(texts: Sequence[Hashable], empty: Collection[Hashable]) -
         All rows of X.
     empty : collection
         Those without a token to pool.
+    roles : sequence of str, default=None
+        Whose tokens are pooled; None is all roles.
 
     Raises
     ------
@@ -47,8 +53,9 @@ def refuse_empty_texts(texts: Sequence[Hashable], empty: Collection[Hashable]) -
         return
     listed = ", ".join(map(str, positions[:MOST_LISTED]))
     more = ", ..." if len(positions) > MOST_LISTED else ""
+    said = "" if roles is None else f" of roles={roles!r}"
     raise ValueError(
-        "X given to HFEmbeddingTransformer must hold texts of at least one token. Got "
-        f"{len(positions)} of {len(texts)} texts without one, at positions "
+        "X given to HFEmbeddingTransformer must hold texts of at least one token"
+        f"{said}. Got {len(positions)} of {len(texts)} texts without one, at positions "
         f"[{listed}{more}]; the first is {texts[positions[0]]!r}."
     )

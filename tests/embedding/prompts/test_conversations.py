@@ -401,8 +401,10 @@ def test_no_word_of_the_roles_is_an_error_with_positions(
     embedder = embedders("ChatML", roles=["assistant"])
     conversations = [converse(["Gold?", "Yes."], system=False)] * 2
     conversations.insert(1, converse(["Gold?"], system=False))
-    with pytest.raises(ValueError, match=r"1 of 3 texts without one, .*\[1\]"):
-        embedder.selected_tokens(conversations)
+    message = r"token of roles=\('assistant',\)\. Got 1 of 3 texts without one, .*\[1\]"
+    for method in (embedder.selected_tokens, embedder.transform):
+        with pytest.raises(ValueError, match=message):
+            method(conversations)
 
 
 @pytest.mark.parametrize(
