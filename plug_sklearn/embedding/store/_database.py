@@ -172,7 +172,7 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         connection.close()
         raise
     return connection
@@ -201,7 +201,8 @@ def _explain_errors(folder: Path) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (sqlite3.Error, OSError) as error:
+    # Python cannot decode what SQLite says of tables whose names are damaged.
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise StoreError(_explain(folder, error)) from error
 
 
