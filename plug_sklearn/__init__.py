@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         LayerSweepDisplay,
         ProbeComparison,
         ReliabilityDisplay,
+        TokenScoresDisplay,
         TrainingCurveDisplay,
         bootstrap_interval,
         brier_score,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         cross_validation_report,
         expected_calibration_error,
         layer_sweep,
+        score_tokens,
         training_history,
     )
     from plug_sklearn.features import (
@@ -59,6 +61,7 @@ __all__ = [
     "PlugMLPClassifier",
     "ProbeComparison",
     "ReliabilityDisplay",
+    "TokenScoresDisplay",
     "TrainingCurveDisplay",
     "bootstrap_interval",
     "brier_score",
@@ -73,6 +76,7 @@ __all__ = [
     "load_npz_features",
     "save_artifacts",
     "save_npz_features",
+    "score_tokens",
     "training_history",
 ]
 
@@ -89,6 +93,7 @@ _SUBPACKAGES = {
     "PlugMLPClassifier": "classifiers",
     "ProbeComparison": "evaluation",
     "ReliabilityDisplay": "evaluation",
+    "TokenScoresDisplay": "evaluation",
     "TrainingCurveDisplay": "evaluation",
     "bootstrap_interval": "evaluation",
     "brier_score": "evaluation",
@@ -103,6 +108,7 @@ _SUBPACKAGES = {
     "load_npz_features": "features",
     "save_artifacts": "persistence",
     "save_npz_features": "features",
+    "score_tokens": "evaluation",
     "training_history": "evaluation",
 }
 

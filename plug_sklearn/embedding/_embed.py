@@ -357,6 +357,9 @@ _noting = make_lock()
 def _hint_at_store(
     model: LanguageModel, texts: Sequence[Text], poolings: Sequence[str] | None
 ) -> None:
+    # A store of every token is large, and rarely what the user wants.
+    if poolings is None:
+        return
     settings = repr((model.source, model.describe(), poolings))
     if note_repetition(texts, settings):
         warn_user(

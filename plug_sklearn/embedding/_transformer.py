@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -343,6 +344,26 @@ one-column frame
         if poolings is None or not set(poolings) <= places.keys():
             return shown
         return [[tokens[places[name]] for name in poolings] for tokens in shown]
+
+    def keep_tokens(self) -> Self:
+        """Make a fitted copy that keeps every token, as ``pooling=None`` does.
+
+        Returns
+        -------
+        HFEmbeddingTransformer
+            The copy. It reads the same tokens that this estimator pools, and has no
+            ``store``, which would grow with every token.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        """
+        check_is_fitted(self)
+        copied = copy(self)
+        copied.pooling, copied.store, copied._poolings = None, None, None
+        copied.parts_ = copied._name_parts()
+        return copied
 
     def _make_room(
         self, model: LanguageModel, n_samples: int, distinct: Sequence[Text]

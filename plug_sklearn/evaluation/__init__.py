@@ -10,6 +10,8 @@
     Scores and sizes of a probe for several budgets of parameters.
 ``_calibration``, ``_reliability``
     Calibration errors and Brier scores; reliability diagrams.
+``_token_scores``, ``_token_display``
+    What a pipeline makes of each token: a table; HTML and a picture.
 ``_comparison``
     Whether one of two probes is better.
 ``_bootstrap``
@@ -37,6 +39,8 @@ from plug_sklearn.evaluation._report import (
     CrossValidationReport,
     cross_validation_report,
 )
+from plug_sklearn.evaluation._token_display import TokenScoresDisplay
+from plug_sklearn.evaluation._token_scores import score_tokens
 from plug_sklearn.evaluation._training_curves import (
     TrainingCurveDisplay,
     training_history,
@@ -49,6 +53,7 @@ __all__ = [
     "LayerSweepDisplay",
     "ProbeComparison",
     "ReliabilityDisplay",
+    "TokenScoresDisplay",
     "TrainingCurveDisplay",
     "bootstrap_interval",
     "brier_score",
@@ -59,5 +64,6 @@ __all__ = [
     "cross_validation_report",
     "expected_calibration_error",
     "layer_sweep",
+    "score_tokens",
     "training_history",
 ]

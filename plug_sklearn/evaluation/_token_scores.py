@@ -1,0 +1,157 @@
+"""What a fitted pipeline makes of each token of a text, as a table."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from plug_sklearn._sklearn import BaseSearchCV
+from plug_sklearn.evaluation._probabilities import check_probabilistic
+
+OWNER = "score_tokens"
+
+
+def score_tokens(
+    pipeline: Pipeline,
+    X: Any,  # noqa: ANN401 - texts in any container
+    *,
+    running: bool = False,
+) -> pd.DataFrame:
+    """Predict probabilities for each token of some texts.
+
+    Works for any fitted pipeline that begins with an :class:`HFEmbeddingTransformer`
+    and predicts probabilities. The tokens are those that the pipeline pools.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        The fitted pipeline, or a fitted search over one.
+    X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
+        Strings or conversations, as the pipeline takes them.
+    running : bool, default=False
+        What is predicted for a token. If False, the token's own evidence: the
+        probability for a text whose pooled vector is the state of this token alone. If
+        True, the probability after this token, pooled over it and the tokens before
+        it; that of a text's last token is what ``pipeline.predict_proba`` gives for the
+        text. In a causal model, the state of a token depends only on the tokens before
+        it, so that this is what a stream would have seen. With ``pooling="last"``, both
+        are the same.
+
+    Returns
+    -------
+    DataFrame
+        A row for each token, in the order of the texts. Columns: ``text``, the position
+        of the text in ``X``; ``position`` of the token among those of its text that are
+        pooled; ``token``, its text; and ``proba_<label>`` for each class.
+
+    Raises
+    ------
+    ValueError
+        If ``pipeline`` is not such a pipeline, or ``X`` holds no such texts.
+    MemoryError
+        If the activations of all tokens would not fit into free memory.
+    sklearn.exceptions.NotFittedError
+        If the pipeline is not fitted.
+
+    See Also
+    --------
+    TokenScoresDisplay : Shows the tokens on a coloured ground.
+
+    Examples
+    --------
+    >>> from plug_sklearn import score_tokens
+    >>> score_tokens(pipeline, ["Paris is in Peru."])  # doctest: +SKIP
+       text  position  token   proba_0   proba_1
+    0     0         0  Paris  0.412301  0.587699
+    1     0         1     is  0.398116  0.601884
+    2     0         2     in  0.357031  0.642969
+    3     0         3   Peru  0.902254  0.097746
+    4     0         4      .  0.941790  0.058210
+    """
+    fitted = read_pipeline(pipeline, OWNER)
+    embedder = fitted[0].keep_tokens()
+    tokens = embedder.selected_tokens(X)
+    activations = embedder.transform(X)
+    # Equal texts share one array, which is scored once.
+    score = _Scorer(fitted, running)
+    scored = {id(one): score(one) for one in {id(a): a for a in activations}.values()}
+    lengths = [len(own) for own in tokens]
+    table = pd.DataFrame(
+        {
+            "text": np.repeat(np.arange(len(tokens)), lengths),
+            "position": np.concatenate([np.arange(length) for length in lengths]),
+            "token": [token for own in tokens for token in own],
+        }
+    )
+    names = [f"proba_{label}" for label in fitted.classes_]
+    table[names] = np.concatenate([scored[id(one)] for one in activations])
+    return table
+
+
+def read_pipeline(pipeline: object, owner: str) -> Pipeline:
+    """Check that a pipeline can score tokens; of a search, give the best one."""
+    if isinstance(pipeline, BaseSearchCV):
+        check_is_fitted(pipeline, "best_estimator_")
+        pipeline = pipeline.best_estimator_
+    # The class is not imported here, since this takes seconds.
+    if not isinstance(pipeline, Pipeline) or not hasattr(pipeline[0], "keep_tokens"):
+        raise ValueError(
+            f"The 'pipeline' parameter of {owner} must be a fitted Pipeline that "
+            f"begins with an HFEmbeddingTransformer. Got {pipeline!r} instead."
+        )
+    check_is_fitted(pipeline[0])
+    check_is_fitted(pipeline[-1])
+    check_probabilistic(pipeline, owner, is_fitted=True)
+    return pipeline
+
+
+class _Scorer:
+    """Token activations of one text → probabilities of its tokens."""
+
+    def __init__(self, pipeline: Pipeline, running: bool) -> None:
+        self.running = running
+        self.pooling = pipeline[0].pooling
+        self.last = pipeline[-1]
+        self.features, self.rest = pipeline[1:-1], pipeline[1:]
+
+    def __call__(self, activations: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Score tokens of shape (n_tokens, n_layers, n_parts, hidden_size)."""
+        if self.pooling is None:
+            one = np.empty(1, dtype=object)
+            one[0] = activations
+            if len(self.features.steps):
+                one = self.features.transform(one)
+            found: NDArray[np.floating] = self.last.predict_token_proba(
+                one, running=self.running
+            )[0]
+            return found
+        names = [self.pooling] if isinstance(self.pooling, str) else list(self.pooling)
+        pooled = [_pool_prefixes(activations, n) for n in names]
+        if not self.running:
+            pooled = [activations] * len(names)
+        n_tokens, n_layers, n_parts, hidden_size = activations.shape
+        # Part-major, as the embedder gives parts under several poolings.
+        stacked = np.stack(pooled, axis=3).reshape(
+            n_tokens, n_layers, n_parts * len(names), hidden_size
+        )
+        probabilities: NDArray[np.floating] = self.rest.predict_proba(stacked)
+        return probabilities
+
+
+def _pool_prefixes(
+    activations: NDArray[np.floating], pooling: str
+) -> NDArray[np.floating]:
+    """Pool the first token, the first two, and so on up to all of them."""
+    if pooling == "first":
+        return np.broadcast_to(activations[:1], activations.shape)
+    if pooling == "max":
+        return np.maximum.accumulate(activations)
+    if pooling == "mean":
+        counts = np.arange(1, len(activations) + 1).reshape(-1, 1, 1, 1)
+        means = np.cumsum(activations, axis=0, dtype=np.float64) / counts
+        return means.astype(activations.dtype)
+    return activations
