@@ -3,6 +3,9 @@
 A release of scikit-learn may move them; then this file is all that changes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import (
@@ -15,6 +18,21 @@ __all__ = [
     "BaseSearchCV",
     "Interval",
     "StrOptions",
+    "explaining_texts",
     "take_rows",
     "validate_parameter_constraints",
 ]
+
+
+@contextmanager
+def explaining_texts(owner: str) -> Iterator[None]:
+    """Say what to do with texts, where scikit-learn's check expects numbers."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("could not convert string to float"):
+            raise
+        raise ValueError(
+            f"X given to {owner} must hold numbers. Got texts instead: put an "
+            "HFEmbeddingTransformer before it, in a pipeline."
+        ) from None

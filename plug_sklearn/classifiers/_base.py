@@ -4,6 +4,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
@@ -38,6 +39,7 @@ from plug_sklearn.classifiers._monitoring import (
     choose_scoring,
     read_callbacks,
 )
+from plug_sklearn.classifiers._sizing import find_width_limit
 from plug_sklearn.classifiers._training import ProbeNet
 
 Weights = dict[str, NDArray[Any]]
@@ -63,6 +65,9 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
     the network as sizes and weights, without classes of torch or skorch, and without a
     device: it is loaded onto the device that ``device`` names where it is loaded.
     """
+
+    # Under scikit-learn's metadata routing, a search passes its groups on to ``fit``.
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True}
 
     device: str
     _network: ClassVar[type[nn.Module]]
@@ -343,6 +348,23 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
             **described,
         )
 
+    def _tell_ratio_is_unused(self) -> None:
+        """Warn if a limit that the user has not set decides the size, not the ratio."""
+        parameters = signature(type(self)).parameters
+        is_set = {
+            name: getattr(self, name) != parameters[name].default
+            for name in ("target_ratio", "width_cap")
+        }
+        limit = {"least": "fewest"}.get(found := find_width_limit(self), found)
+        if limit == "most" and is_set["width_cap"]:
+            return
+        if limit != "none" and is_set["target_ratio"]:
+            warn_user(
+                f"The 'target_ratio' parameter of {type(self).__name__} does not "
+                f"decide the size of its network here: the first layer has the {limit} "
+                "units that sizing='heuristic' allows. Use sizing='budget' instead."
+            )
+
     def _check_validation_weight(
         self, validation: Rows, factors: NDArray[np.float64]
     ) -> None:
@@ -398,6 +420,7 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
             )
         self.n_parameters_ = sum(parameter.numel() for parameter in parameters)
         self.net_ = net
+        self._tell_ratio_is_unused()
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -51,7 +51,9 @@ class PlugCNNClassifier(
         applied: of two features, it would only keep which is larger.
     target_ratio : float, default=5.0
         Target number of trainable parameters per training row: roughly of each member,
-        or, with ``sizing="budget"``, of all members together.
+        or, with ``sizing="budget"``, of all members together. With
+        ``sizing="heuristic"`` and few rows for the number of features, the fewest units
+        decide instead, and a warning says so.
     width_cap : int, default=64
         Largest number of channels of the first convolution, at least 8.
     proj_mult : int, default=2

@@ -13,6 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
+from plug_sklearn._sklearn import explaining_texts
 from plug_sklearn.classifiers._splitting import choose_validation_rows
 
 ClassWeight = dict[Any, float] | str | None
@@ -113,10 +114,11 @@ def read_rows(
     """
     owner = type(estimator).__name__
     # Values beyond float32 become infinite, which validate_data then refuses.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), explaining_texts(owner):
         samples, labels = validate_data(
             estimator, X, y, dtype=np.float32, allow_nd=True
         )
+    _refuse_mixed_labels(labels, owner)
     if not samples.size:
         raise ValueError(
             f"X given to {owner} must have no empty axis. Got {samples.shape} instead."
@@ -135,6 +137,26 @@ def read_rows(
     return Rows(samples, codes[index], weight, group_codes, index, sample_of_row)
 
 
+def _refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
+    """Refuse None among labels, and strings among numbers, which have no order."""
+    if labels.dtype != object:
+        return
+    missing = [row for row, label in enumerate(labels) if label is None]
+    if missing:
+        more = ", ..." if len(missing) > 5 else ""
+        listed = ", ".join(map(str, missing[:5]))
+        raise ValueError(
+            f"The labels given to {owner} must not be missing. Got None for "
+            f"{len(missing)} of {len(labels)} rows, at positions [{listed}{more}]."
+        )
+    if len({isinstance(label, str) for label in labels}) > 1:
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise ValueError(
+            f"The labels given to {owner} must be all strings or all numbers. "
+            f"Got {kinds} instead."
+        )
+
+
 def _number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
     given = np.asarray(groups)
     if given.shape in ((n_samples,), (n_samples, 1)):
@@ -151,7 +173,7 @@ def _number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.
 
 def read_samples(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float32]:
     """Check samples to predict, which must have the shape of those of ``fit``."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), explaining_texts(type(estimator).__name__):
         samples: NDArray[np.float32] = validate_data(
             estimator, X, dtype=np.float32, allow_nd=True, reset=False
         )
@@ -262,6 +284,13 @@ def compute_class_factors(
         totals = np.bincount(rows.codes, rows.weight, minlength=len(classes))
         balanced: NDArray[np.float64] = totals.sum() / (len(classes) * totals)
         return balanced
+    known = classes.tolist()
+    unknown = [name for name in class_weight or () if name not in known]
+    if unknown and not set(known) <= set(class_weight or ()):
+        raise ValueError(
+            f"The 'class_weight' parameter of {owner} must be weights of labels that y "
+            f"holds, {known}. Got weights of {unknown} too, which y does not hold."
+        )
     factors: NDArray[np.float64] = compute_class_weight(
         class_weight, classes=classes, y=classes[rows.codes]
     )

@@ -34,7 +34,9 @@ class PlugMLPClassifier(BasePlugClassifier):
     ----------
     target_ratio : float, default=5.0
         Target number of parameters per training row: of the first layer of each member,
-        or, with ``sizing="budget"``, of all members together.
+        or, with ``sizing="budget"``, of all members together. With
+        ``sizing="heuristic"`` and few rows for the number of features, the fewest units
+        decide instead, and a warning says so.
     width_cap : int, default=128
         Largest number of units in a layer, at least 16. Only used with
         ``sizing="heuristic"``.

@@ -155,15 +155,19 @@ def bootstrap_interval(
 def _check_parameters(
     owner: str, metric: Metric, stratify: bool, level: float, n_resamples: int
 ) -> None:
+    if not callable(metric):
+        raise ValueError(
+            f"The 'metric' parameter of {owner} must be a function of true and "
+            "predicted values, such as sklearn.metrics.roc_auc_score; it is the first "
+            f"argument. Got {type(metric).__name__} instead."
+        )
     validate_parameter_constraints(
         {
-            "metric": [callable],
             "stratify": ["boolean"],
             "level": [Interval(Real, 0, 1, closed="neither")],
             "n_resamples": [Interval(Integral, 2, None, closed="left")],
         },
         {
-            "metric": metric,
             "stratify": stratify,
             "level": level,
             "n_resamples": n_resamples,

@@ -195,6 +195,8 @@ def _score_ratio(
 ) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FitFailedWarning)
+        # The curve shows where the ratio does not decide.
+        warnings.filterwarnings("ignore", "The 'target_ratio' parameter of")
         try:
             frame, fitted = score_folds(
                 estimator, X, y, folds, scoring=scoring, fit_params=fit_params

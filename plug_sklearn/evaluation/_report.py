@@ -79,6 +79,16 @@ class CrossValidationReport:
     description: str
     estimators: list[Any] = field(repr=False)
 
+    def __repr__(self) -> str:
+        title = (
+            f"CrossValidationReport of {self.n_samples} rows, {len(self.classes)} "
+            f"classes and {len(self.scores)} folds, in {self.wall_time:.1f} s"
+        )
+        calibration = ", ".join(
+            f"{name} {value:.3f}" for name, value in self.calibration.items()
+        )
+        return f"{title}\n{self.overall.round(3)}\n{calibration}"
+
 
 def cross_validation_report(
     estimator: BaseEstimator,

@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 
 from plug_sklearn._positions import PART_NAMES, resolve_positions
 from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn._sklearn import explaining_texts
 from plug_sklearn.features._arrays import holds_single, to_array
 from plug_sklearn.features._tokens import is_ragged, map_ragged, read_ragged
 
@@ -233,9 +234,10 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         if holds_single(X):
             # This keeps float32 of any byte order, and turns float16 into float32.
             dtypes.reverse()
-        activations: NDArray[np.floating] = validate_data(
-            self, X, reset=reset, allow_nd=True, dtype=dtypes
-        )
+        with explaining_texts(OWNER):
+            activations: NDArray[np.floating] = validate_data(
+                self, X, reset=reset, allow_nd=True, dtype=dtypes
+            )
         if activations.ndim == 2:
             return activations[:, None, None]
         if activations.ndim == 3:

@@ -150,6 +150,8 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     if weights is None or not description.is_file():
         missing = [file.name for file in candidates] if weights is None else []
         listed = " or ".join(missing or [description.name])
+        if weights is None and not description.is_file():
+            _refuse_other_file(Path(path))
         raise FileNotFoundError(f"There is no {listed} in {description.parent}.")
     with naming(description):
         found = read_json(description)
@@ -174,3 +176,19 @@ def _digest(tensors: bytes, values: object) -> str:
     """Compute the checksum of the tensors and of the table of the estimator."""
     text = json.dumps(values, sort_keys=True)
     return sha256(tensors + text.encode()).hexdigest()
+
+
+def _refuse_other_file(path: Path) -> None:
+    """Say what a path that exists, but is no artifact, should have been."""
+    if not path.exists():
+        return
+    found, hint = "a file of another kind", "joblib.load reads pickles"
+    if path.is_dir():
+        names = sorted(file.stem for file in path.glob("*.json"))
+        found = "a folder"
+        hint = f"the artifacts in it are {names}" if names else "it holds no artifact"
+    raise ValueError(
+        "The 'path' given to load_artifacts must be that of two files, such as "
+        f"'probe' for probe.safetensors and probe.json. Got {str(path)!r} instead, "
+        f"which is {found}; {hint}."
+    )

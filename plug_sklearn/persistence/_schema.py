@@ -117,10 +117,13 @@ def _describe_one(estimator: BaseEstimator) -> Described:
     if kind not in TABLES or type(estimator) is not (
         ours or getattr(plug_sklearn, kind)
     ):
+        hint = "joblib.dump saves it, as a pickle"
+        if hasattr(estimator, "best_estimator_"):
+            hint = "save its best_estimator_"
         raise ValueError(
             f"The 'estimator' given to save_artifacts must be one of "
             f"{sorted(TABLES)}, or a Pipeline of them. Got {estimator!r} instead: "
-            "joblib.dump saves it, as a pickle."
+            f"{hint}."
         )
     check_is_fitted(estimator)
     values, tensors = TABLES[kind].describe(estimator)

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,12 +11,18 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from _activations import X, Y
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    cross_val_predict,
+    cross_val_score,
+)
 
 from plug_sklearn.classifiers._base import BasePlugClassifier
 
@@ -132,7 +139,7 @@ def test_a_fresh_process_loads_the_same_probabilities(
 
 
 def test_a_pickle_holds_the_weights_once(probe: BasePlugClassifier) -> None:
-    probe.set_params(target_ratio=1000.0).fit(X, Y)
+    probe.set_params(target_ratio=1000.0, width_cap=120).fit(X, Y)
     state = probe.net_.module_.state_dict()
     n_bytes = sum(value.nbytes for value in state.values())
     # Settings, history and torch's framing of each tensor take some kilobytes.
@@ -337,3 +344,79 @@ def test_a_probe_loads_onto_the_device_it_names_or_the_cpu(
         loaded = pickle.loads(pickled)
     assert (loaded.device, loaded.net_.device) == ("cuda", "cpu")
     assert np.array_equal(loaded.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"target_ratio": 0.1}, "fewest"),
+        ({"target_ratio": 1e4}, "most"),
+    ],
+)
+def test_a_ratio_that_does_not_decide_the_size_is_told(
+    probe: BasePlugClassifier, parameters: dict[str, float], says: str
+) -> None:
+    probe.set_params(**parameters)
+    with pytest.warns(UserWarning, match=rf"'target_ratio' .* {says} units"):
+        probe.fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"target_ratio": 0.1, "sizing": "budget"},
+        {"target_ratio": 1e4, "width_cap": 17},
+    ],
+)
+def test_nothing_is_told_of_the_default_ratio_a_budget_or_a_chosen_cap(
+    probe: BasePlugClassifier, parameters: dict[str, object]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".* allow no network closer to it")
+        probe.set_params(**parameters).fit(X, Y)
+
+
+def test_texts_are_told_where_they_belong(probe: BasePlugClassifier) -> None:
+    with pytest.raises(ValueError, match=r"must hold numbers.*HFEmbeddingTransformer"):
+        probe.fit(["Gold is a metal."] * len(Y), Y)
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [(None, r"None for 1 of \d+ rows, at positions \[3\]"), (3, r"\['int', 'str'\]")],
+)
+def test_labels_that_are_missing_or_mixed_are_refused(
+    probe: BasePlugClassifier, label: object, says: str
+) -> None:
+    labels = np.array([f"class {code}" for code in Y], dtype=object)
+    labels[3] = label
+    with pytest.raises(ValueError, match=f"The labels given to Plug.* {says}"):
+        probe.fit(X, labels)
+
+
+def test_a_weight_of_an_unknown_class_is_named(probe: BasePlugClassifier) -> None:
+    probe.set_params(class_weight={0: 1.0, "cat": 2.0})
+    with pytest.raises(ValueError, match=r"Got weights of \['cat'\] too, which y"):
+        probe.fit(X, Y)
+
+
+def test_routed_groups_reach_the_fits_of_a_search(probe: BasePlugClassifier) -> None:
+    heard = []
+
+    class Listening(type(probe)):  # type: ignore[misc]  # a class made here
+        def fit(
+            self, X: object, y: object, groups: object = None
+        ) -> BasePlugClassifier:
+            heard.append(groups)
+            return super().fit(X, y, groups=groups)
+
+    groups = np.arange(len(Y)) // 4
+    listening = Listening(**probe.get_params())
+    with sklearn.config_context(enable_metadata_routing=True):
+        GridSearchCV(listening, {}, cv=GroupKFold(2), refit=False).fit(
+            X, Y, groups=groups
+        )
+    assert [set(own) & set(other) for own, other in [heard]] == [set()]
+    assert set(heard[0]) | set(heard[1]) == set(groups)

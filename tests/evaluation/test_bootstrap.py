@@ -127,7 +127,7 @@ def test_numbers_are_not_stratified(y: np.ndarray) -> None:
 
 
 def test_a_metric_by_name_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'metric' parameter .* must be a callable"):
+    with pytest.raises(ValueError, match=r"'metric' parameter .* must be a function"):
         bootstrap_interval("roc_auc", [0, 1], [0.2, 0.7])
 
 

@@ -263,3 +263,11 @@ def test_bad_input_is_refused_before_the_first_fit(
             out_dir=tmp_path / "run",
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_report_prints_its_scores_and_not_its_rows() -> None:
+    printed = repr(cross_validation_report(PROBE, FEATURES, Y, cv=4))
+    assert f"{len(Y)} rows, 2 classes and 4 folds" in printed
+    assert "roc_auc" in printed
+    assert "brier_score" in printed
+    assert len(printed) < 600

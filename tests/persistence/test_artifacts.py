@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import EpochTimer
@@ -401,3 +402,21 @@ def test_file_of_an_earlier_release_pools_over_the_whole_prompt(
     again = load_artifacts(path, device="cpu")
     assert again.get_params()["pool_over"] == "prompt"
     assert again.selected_tokens(["gold"]) == [["?"]]
+
+
+def test_a_file_of_another_kind_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    pickled = tmp_path / "probe.joblib"
+    pickled.write_bytes(b"anything")
+    with pytest.raises(ValueError, match=r"file of another kind; joblib\.load"):
+        load_artifacts(pickled)
+    with pytest.raises(ValueError, match="a folder; it holds no artifact"):
+        load_artifacts(tmp_path)
+    save_artifacts(fit_mlp(), tmp_path / "probe")
+    with pytest.raises(ValueError, match=r"the artifacts in it are \['probe'\]"):
+        load_artifacts(tmp_path)
+
+
+def test_a_search_is_told_to_save_its_best_estimator(tmp_path: Path) -> None:
+    search = GridSearchCV(PlugMLPClassifier(max_epochs=1), {}, cv=2).fit(X, Y)
+    with pytest.raises(ValueError, match="instead: save its best_estimator_"):
+        save_artifacts(search, tmp_path / "probe")

@@ -27,7 +27,7 @@ TRAINING: dict[str, Any] = {
     "batch_size": 16,
     "patience": 4,
     "width_cap": 32,
-    "target_ratio": 4.0,
+    "target_ratio": 64.0,
     "lr": 0.0078125,
     "weight_decay": 0.125,
     "linear_lr": 0.25,
