@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from plug_sklearn._positions import resolve_positions
 from plug_sklearn._progress import show_progress
@@ -155,7 +155,9 @@ default="last"
     store : str or Path, default=None
         Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, made if it is
         not there. Each distinct text then goes through the model once, over all fits,
-        processes and runs that use it.
+        processes and runs that use it. What is loaded from a pickle or an artifact of a
+        fitted estimator has no store, so that a service does not write down each text
+        that it is asked about; ``set_params(store=...)`` gives it one.
     n_jobs : int, default=None
         Workers that share the texts, on whatever joblib backend is active: processes
         of this machine, or of a cluster with ``joblib.parallel_config("dask")``. Each
@@ -206,8 +208,8 @@ default="last"
 one-column frame
             Strings or conversations, one text a row. A conversation is a sequence of
             mappings with ``role`` and ``content``.
-        y : None
-            Ignored.
+        y : array-like of shape (n_samples,), default=None
+            Ignored, but for its length.
 
         Returns
         -------
@@ -217,11 +219,14 @@ one-column frame
         Raises
         ------
         TypeError, ValueError
-            If a parameter or ``X`` is not as described.
+            If a parameter or ``X`` is not as described, or ``y`` has another length.
         """
         self._poolings = self._read_poolings()
         self._check_parameters()
         texts = read_texts(X, OWNER)
+        if y is not None:
+            # A pipeline passes labels, which a later step would refuse too late.
+            check_consistent_length(texts, y)
         geometry = read_geometry(load_config(self._source), self.stack)
         self.layers_ = resolve_positions(
             self.layers, geometry.n_layers, parameter="layers", owner=OWNER
@@ -382,6 +387,8 @@ one-column frame
         state = super().__getstate__()
         if "layers_" in state:
             state["_origin"] = self._find_origin()
+            # Whoever loads it has other texts, and did not ask for a store or a bar.
+            state["store"], state["verbose"] = None, False
         return state
 
     def _find_origin(self) -> str | None:

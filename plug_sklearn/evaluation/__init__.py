@@ -12,6 +12,8 @@
     Calibration errors and Brier scores; reliability diagrams.
 ``_token_scores``, ``_token_display``
     What a pipeline makes of each token: a table; HTML and a picture.
+``_check_pipeline``
+    Whether a pipeline fits its texts and labels, before any text is computed.
 ``_comparison``
     Whether one of two probes is better.
 ``_bootstrap``
@@ -28,6 +30,7 @@ from plug_sklearn.evaluation._calibration import (
     expected_calibration_error,
 )
 from plug_sklearn.evaluation._capacity import CapacityCurveDisplay, capacity_curve
+from plug_sklearn.evaluation._check_pipeline import check_pipeline
 from plug_sklearn.evaluation._comparison import (
     ProbeComparison,
     compare_probes,
@@ -59,6 +62,7 @@ __all__ = [
     "brier_score",
     "calibration_bins",
     "capacity_curve",
+    "check_pipeline",
     "compare_probes",
     "compare_scores",
     "cross_validation_report",

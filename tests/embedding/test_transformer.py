@@ -514,3 +514,23 @@ def test_progress_bar_counts_texts_on_a_terminal(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     embed(llama, verbose=True)
     assert "4/4" in capsys.readouterr().err
+
+
+def test_what_is_loaded_writes_no_store_unless_it_is_told_to(
+    llama: str, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    embedder = HFEmbeddingTransformer(llama, store=str(store), verbose=True)
+    assert pickle.loads(pickle.dumps(embedder)).store == str(store)
+    loaded = pickle.loads(pickle.dumps(embedder.fit(TEXTS)))
+    assert embedder.store == str(store)
+    assert (loaded.store, loaded.verbose) == (None, False)
+    loaded.transform(TEXTS)
+    assert not store.exists()
+    loaded.set_params(store=str(store)).transform(TEXTS)
+    assert store.exists()
+
+
+def test_labels_of_another_number_are_refused_in_fit(llama: str) -> None:
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        HFEmbeddingTransformer(llama).fit_transform(TEXTS, [0])

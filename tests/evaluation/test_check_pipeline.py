@@ -1,0 +1,127 @@
+"""Mistakes that are found before any text goes through the model."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from plug_sklearn import (
+    HFEmbeddingTransformer,
+    LayerAggregator,
+    PlugMLPClassifier,
+    check_pipeline,
+)
+from plug_sklearn.embedding import _language_model
+
+TEXTS = [f"Gold has the number {n}." for n in range(40)]
+LABELS = ["yes", "no"] * 20
+
+
+@pytest.fixture(autouse=True)
+def _refuse_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of a model must not be loaded."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(_language_model, "load_model", refuse)
+
+
+def build(model: str, *steps: BaseEstimator, **parameters: Any) -> Pipeline:  # noqa: ANN401
+    return make_pipeline(HFEmbeddingTransformer(model, **parameters), *steps)
+
+
+def test_a_sound_pipeline_passes_and_is_not_changed(llama: str) -> None:
+    pipeline = build(llama, LayerAggregator(), PlugMLPClassifier(max_epochs=3))
+    before = repr(pipeline.get_params())
+    check_pipeline(pipeline, TEXTS, LABELS)
+    assert repr(pipeline.get_params()) == before
+    assert not hasattr(pipeline[-1], "classes_")
+
+
+@pytest.mark.parametrize(
+    ("steps", "parameters", "says"),
+    [
+        ((LayerAggregator(layers=[40]),), {}, "'layers' parameter of LayerAgg"),
+        ((), {"layers": [40]}, "'layers' parameter of HFEmbed"),
+        ((), {"parts": ["head"]}, "'parts' parameter"),
+        ((PlugMLPClassifier(dropout=2),), {}, "'dropout' parameter of PlugMLP"),
+        ((PlugMLPClassifier(max_epochs="ten"),), {}, "'max_epochs' parameter"),
+        ((LayerAggregator(method="median"),), {"pooling": None}, "'method' param"),
+        ((LayerAggregator(), PCA(100)), {}, "n_components=100"),
+    ],
+)
+def test_a_step_that_would_refuse_later_refuses_now(
+    llama: str, steps: tuple[BaseEstimator, ...], parameters: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        check_pipeline(build(llama, *steps, **parameters), TEXTS, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "says"),
+    [
+        (TEXTS, LABELS[:-1], r"inconsistent numbers of samples: \[40, 39\]"),
+        (TEXTS, ["yes"] * 40, "at least two classes|one class"),
+        (TEXTS, np.linspace(0, 1, 40), "Unknown label type"),
+        ([*TEXTS[:-1], ""], LABELS, "texts? .*39"),
+        ([], [], "at least one text"),
+    ],
+)
+def test_texts_and_labels_that_would_be_refused_are(
+    llama: str, X: list[str], y: list[str] | np.ndarray, says: str
+) -> None:
+    pipeline = build(llama, LayerAggregator(), PlugMLPClassifier(max_epochs=2))
+    with pytest.raises(ValueError, match=says):
+        check_pipeline(pipeline, X, y)
+
+
+def test_a_step_that_needs_many_rows_gets_all(llama: str) -> None:
+    pipeline = build(llama, LayerAggregator(layers="all"), PCA(8), LogisticRegression())
+    check_pipeline(pipeline, TEXTS * 8, LABELS * 8)
+    wide = build(llama, LayerAggregator(), NeedsRows(300), LogisticRegression())
+    check_pipeline(wide, TEXTS * 8, LABELS * 8)
+    with pytest.raises(ValueError, match="321 rows"):
+        check_pipeline(wide.set_params(needsrows__n=321), TEXTS * 8, LABELS * 8)
+
+
+class NeedsRows(BaseEstimator):
+    """Cannot be fitted on fewer than ``n`` rows."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def fit(self, X: np.ndarray, y: object = None) -> "NeedsRows":
+        if len(X) < self.n:
+            raise ValueError(f"{self.n} rows are needed")
+        self.fitted_ = True
+        return self
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        return X
+
+
+def test_a_rare_class_is_among_the_rows_that_are_tried(llama: str) -> None:
+    pipeline = build(llama, LayerAggregator(), LogisticRegression())
+    check_pipeline(pipeline, TEXTS * 8, [*["yes"] * 319, "no"])
+
+
+def test_each_value_of_a_grid_is_tried(llama: str) -> None:
+    pipeline = build(llama, LayerAggregator(), LogisticRegression())
+    grid = {"layeraggregator__layers": [[0], [1], [40]]}
+    with pytest.raises(ValueError, match=r"LayerAggregator must be .* Got \[40\]"):
+        check_pipeline(GridSearchCV(pipeline, grid), TEXTS, LABELS)
+    grid = {"hfembeddingtransformer__layers": [[0], [40]]}
+    with pytest.raises(ValueError, match=r"HFEmbeddingTransformer must .* Got \[40\]"):
+        check_pipeline(GridSearchCV(pipeline, [grid]), TEXTS, LABELS)
+
+
+@pytest.mark.parametrize("pipeline", [LogisticRegression(), LayerAggregator()])
+def test_what_begins_with_no_embedder_is_refused(pipeline: BaseEstimator) -> None:
+    with pytest.raises(ValueError, match="'pipeline' parameter of check_pipeline"):
+        check_pipeline(pipeline, TEXTS, LABELS)
