@@ -16,6 +16,10 @@ from plug_sklearn import (
 PROBE = LogisticRegression()
 
 
+def weigh(estimator: object, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    return {"weight": np.abs(estimator.coef_).mean()}
+
+
 RNG = np.random.default_rng(0)
 SWEEP = layer_sweep(LogisticRegression(), X, Y, scoring=["roc_auc", "accuracy"])
 
