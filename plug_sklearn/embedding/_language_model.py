@@ -167,10 +167,10 @@ class LanguageModel:
         if now == fitted or now != again:
             return
         warn_user(
-            f"The chat template of {self.source.name!r} does not write what it wrote "
-            "when HFEmbeddingTransformer was fitted: "
-            f"{describe_difference(fitted, now)}. Texts are read as in 'fit'; fit "
-            "again to use what the template writes now.",
+            f"The chat template of {self.source.name!r} has changed since "
+            f"HFEmbeddingTransformer was fitted: {describe_difference(fitted, now)}. "
+            "Texts are still read with the template of 'fit'. Fit again to use the "
+            "current one.",
             ProvenanceWarning,
         )
         _TOLD.add(key)
@@ -213,9 +213,9 @@ class LanguageModel:
         if self.fitted_sizes not in (None, found):
             raise ValueError(
                 "The 'model_name' parameter of HFEmbeddingTransformer must name the "
-                "model it was fitted with, whose layers and hidden size were "
-                f"{self.fitted_sizes}. Got {self.source.name!r} instead, with {found}: "
-                "fit again."
+                "model that was used in fit, whose number of layers and hidden size "
+                f"were {self.fitted_sizes}. Got {self.source.name!r} instead, with "
+                f"{found}. Fit again to use it."
             )
 
     def compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
@@ -257,9 +257,9 @@ float32
         if trial.n_calls != self.geometry.n_layers:
             raise ValueError(
                 "The 'model_name' parameter of HFEmbeddingTransformer must name a "
-                "model that runs as many blocks on a text as its configuration tells, "
-                f"{self.geometry.n_layers}. Got {self.source.name!r} instead, which "
-                f"runs {trial.n_calls}."
+                f"model that runs {self.geometry.n_layers} blocks on a text, as its "
+                f"configuration says. Got {self.source.name!r} instead, which runs "
+                f"{trial.n_calls}."
             )
         if trial.why is not None and self.verbose and trial.why not in self._told:
             self._told.add(trial.why)

@@ -139,8 +139,8 @@ def _read_ratios(target_ratios: Any) -> list[float]:  # noqa: ANN401 - checked b
     are_positive = [isinstance(r, Real) and 0 < float(r) < np.inf for r in ratios]
     if not ratios or not all(are_positive) or len(set(ratios)) < len(ratios):
         raise ValueError(
-            f"The 'target_ratios' parameter of {OWNER} must be positive numbers, at "
-            f"least one and each once. Got {target_ratios!r} instead."
+            f"The 'target_ratios' parameter of {OWNER} must be a sequence of distinct "
+            f"positive numbers. Got {target_ratios!r} instead."
         )
     return [float(ratio) for ratio in ratios]
 

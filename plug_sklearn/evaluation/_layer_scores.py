@@ -93,7 +93,9 @@ def score_layers(
                     estimator, X, y, folds, scoring=scoring, fit_params=fit_params
                 )
         except ValueError as error:
-            error.add_note(f"That was at position {layer} of axis 1, {part} of axis 2.")
+            error.add_note(
+                f"This happened at position {layer} of axis 1 and {part} of axis 2."
+            )
             raise
         frames.append(frame)
     return frames, failure

@@ -221,7 +221,7 @@ def test_a_callback_that_ends_training_before_it_begins_is_an_error(
         def on_epoch_begin(self, net: object, **kwargs: object) -> None:
             raise KeyboardInterrupt
 
-    with pytest.raises(ValueError, match=r"'callbacks' parameter .* let an epoch end"):
+    with pytest.raises(ValueError, match=r"'callbacks' parameter .* not stop training"):
         probe.set_params(callbacks=[Ends()]).fit(X, Y)
 
 

@@ -141,8 +141,8 @@ def test_a_metric_is_refused_with_what_makes_a_scorer_of_it(
     message = (
         f"The 'monitor' parameter of {type(probe).__name__} must be 'loss', the name "
         "of a scikit-learn scorer such as 'roc_auc', or a scorer, which is called as "
-        "scorer(estimator, X, y). sklearn.metrics.make_scorer makes one of a metric: "
-        f"make_scorer({name}). Got {metric!r} instead."
+        f"scorer(estimator, X, y). Got {metric!r} instead. To use a metric, make a "
+        f"scorer from it: sklearn.metrics.make_scorer({name})."
     )
     probe.set_params(monitor=metric)
     # Even where no rows are held out.

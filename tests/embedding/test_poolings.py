@@ -254,7 +254,7 @@ def test_activations_that_do_not_fit_are_refused_before_a_pass(
     [
         ("median", r"among \('last', .*Got 'median'"),
         ((), r"among .*Got \(\)"),
-        (["last", "last"], r"each named once.*Got \['last', 'last'\]"),
+        (["last", "last"], r"sequence of distinct poolings.*Got \['last', 'last'\]"),
         (["last", 3], r"among .*Got \['last', 3\]"),
         (3, r"among .*Got 3"),
     ],

@@ -341,7 +341,7 @@ def test_empty_text_is_its_special_tokens_where_the_tokenizer_adds_some(
         ({"parts": np.array("rs")}, r"'parts'.*Got array\('rs'"),
         ({"roles": np.array("user")}, r"'roles'.*Got array\('user'"),
         ({"token_filter": "text"}, "'token_filter'.*Got 'text'"),
-        ({"prompt_template": "Is it true?"}, "'prompt_template'.*holds {text}"),
+        ({"prompt_template": "Is it true?"}, "'prompt_template'.*contains {text}"),
         ({"stack": "decoder"}, "'stack'.*must be 'auto'.*llama"),
         ({"batch_tokens": 0}, "'batch_tokens'.*Got 0"),
         ({"dtype": "int8"}, "'dtype'.*Got 'int8'"),

@@ -154,7 +154,7 @@ def test_a_parameter_that_is_no_plain_value_is_named(
     parameter: str, value: object, tmp_path: Path
 ) -> None:
     fitted = fit_mlp(**{parameter: value})
-    expected = rf"The '{parameter}' parameter of PlugMLPClassifier must be a plain"
+    expected = rf"The '{parameter}' parameter of PlugMLPClassifier must be None, a"
     with pytest.raises(ValueError, match=expected):
         save_artifacts(fitted, tmp_path / "probe")
     assert not list(tmp_path.iterdir())
@@ -223,7 +223,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda a: a.update(format=2), "format 2, where this release"),
+        (lambda a: a.update(format=2), "format 2, and this release"),
         (lambda a: a.update(format=True), "format True"),
         (lambda a: a.update(source="import os"), "source: extra inputs are not"),
         (lambda a: a["estimator"].update(kind="os.system"), "does not match any"),
@@ -269,10 +269,10 @@ def test_json_that_says_what_it_may_not_is_refused(
     ("text", "expected"),
     [
         ("", "cannot be loaded"),
-        ("[1]", "no JSON object"),
+        ("[1]", "does not hold a JSON object"),
         ('{"format": NaN}', "NaN"),
         ('{"format": 1e999}', "too large"),
-        ('{"a": 1, "a": 2}', "key twice"),
+        ('{"a": 1, "a": 2}', "duplicate key"),
         ("[" * 100_000, "nested too deeply"),
         ("\xff", "cannot be loaded"),
     ],

@@ -83,7 +83,7 @@ def test_a_model_that_changed_warns_when_its_weights_are_needed(
     release_models()
     (folder / "notes.txt").write_text("Another model.")
     loaded = pickle.loads(pickled)
-    with pytest.warns(ProvenanceWarning, match="is not what it was when HFEmb"):
+    with pytest.warns(ProvenanceWarning, match="has changed since HFEmb"):
         loaded.predict_proba(TEXTS)
     # Once in a process is enough, and a new fit knows the model of now.
     loaded.predict_proba(TEXTS)
@@ -94,7 +94,7 @@ def test_a_model_that_changed_warns_when_its_weights_are_needed(
 def test_a_model_of_another_shape_is_refused_by_name(llama: str, bert: str) -> None:
     fitted = fit_on_texts(llama)
     fitted[0].set_params(model_name=bert)
-    shapes = r"were \(3, 16\)\. Got .*, with \(2, 16\): fit again"
+    shapes = r"were \(3, 16\)\. Got .*, with \(2, 16\)\. Fit again"
     with pytest.raises(ValueError, match=f"^The 'model_name' parameter .* {shapes}"):
         fitted.predict_proba(TEXTS)
 

@@ -136,7 +136,10 @@ def test_a_file_that_cannot_be_converted_is_read_as_it_is(
     monkeypatch.setattr(_gguf, "CACHE", no_folder)
     capfd.readouterr()
     assert np.array_equal(embed(llama_gguf), expected)
-    assert "tiny.gguf is read as it is, and not converted" in capfd.readouterr().err
+    assert (
+        "tiny.gguf cannot be converted, and is loaded as it is"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_conversion_that_ends_early_leaves_nothing(

@@ -217,7 +217,7 @@ def test_two_revisions_are_refused(llama: str) -> None:
 
 def test_model_that_may_not_be_fetched_is_named(llama: str, tmp_path: Path) -> None:
     cached = fill_cache(tmp_path, "org/model", llama)
-    with pytest.raises(OSError, match=r"'org/other'.*neither is on this machine"):
+    with pytest.raises(OSError, match=r"'org/other'.*is not on this machine"):
         embed("org/other", model_kwargs=cached)
 
 

@@ -379,7 +379,7 @@ def test_template_that_writes_a_message_twice_serves_prompts_but_no_roles(
         str(tmp_path), device="cpu", pooling="mean", pool_over="prompt"
     )
     assert "".join(list_selected(embedder.fit([said]), said)) == "GoldGold"
-    with pytest.raises(ValueError, match=r"writes once each.*at position 0"):
+    with pytest.raises(ValueError, match=r"writes exactly once.*at position 0"):
         embedder.set_params(roles=["user"]).selected_tokens([said])
 
 
@@ -433,7 +433,7 @@ def test_what_roles_leave_out_is_cut_first(
     embedder = embedders(
         "ChatML", max_length=n_tokens - 20, truncation_side=side, roles=["assistant"]
     )
-    with pytest.warns(UserWarning, match=rf"cut on the {side} side\. All that roles="):
+    with pytest.warns(UserWarning, match=rf"cut on the {side} side\. All text of"):
         assert "".join(list_selected(embedder, conversation)) == "s t u"
 
 
@@ -489,7 +489,7 @@ def test_every_container_of_conversations_is_read(
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        ([{"role": "user", "content": "a"}], "given as a list that holds it"),
+        ([{"role": "user", "content": "a"}], "put it into a list"),
         ([[]], "at least one message. Got an empty one at position 0"),
         (["a", [{"role": "user"}]], "'content'.* at position 1 instead"),
         ([[{"role": "user", "content": None}]], "a string for 'role'.*position 0"),
@@ -500,7 +500,10 @@ def test_every_container_of_conversations_is_read(
             [[{"role": "user", "content": "a"}, "b"]],
             "mappings with a string for 'role'.*Got 'b' at position 0",
         ),
-        ([[{"role": "u", "content": "a", "at": {1}}]], "plain values.*position 0"),
+        (
+            [[{"role": "u", "content": "a", "at": {1}}]],
+            "mappings only.*position 0",
+        ),
     ],
 )
 def test_what_is_no_conversation_is_refused_with_its_position(

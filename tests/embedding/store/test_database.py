@@ -193,7 +193,7 @@ def test_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
         errors, n_prompts, is_right = pipe.recv()
         assert len(errors) == 1
         assert f"{str(tmp_path)!r}: the disk is full" in errors[0]
-        assert "make room and run again" in errors[0]
+        assert "Free some disk space" in errors[0]
         assert n_prompts == 10
         assert is_right
         assert pipe.recv()
@@ -339,7 +339,7 @@ def test_sqlite_file_of_something_else_is_refused(
 ) -> None:
     change_tables(tmp_path, "CREATE TABLE something (other)")
     data = (tmp_path / TABLES).read_bytes()
-    with pytest.raises(StoreError, match="not one of an activation store"):
+    with pytest.raises(StoreError, match="not the file of an activation store"):
         ActivationStore(tmp_path, readonly=readonly)
     assert (tmp_path / TABLES).read_bytes() == data
 
