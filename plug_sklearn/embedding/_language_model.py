@@ -37,19 +37,20 @@ from plug_sklearn.embedding.passes import (
     choose_strategy,
     read_activations,
 )
-from plug_sklearn.embedding.prompts._conversations import (
+from plug_sklearn.embedding.prompts import (
     ChatTemplate,
-    Text,
-    list_invisible,
-)
-from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding.prompts._templates import (
     ChatTurn,
+    PromptOptions,
+    PromptReader,
+    Text,
+    TokenizedPrompts,
     describe_difference,
+    list_invisible,
     render_turn,
 )
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding.store import (
+    ActivationStore,
+)
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2

@@ -21,9 +21,12 @@ from plug_sklearn.embedding.models import (
     WeightOptions,
     find_registered,
 )
-from plug_sklearn.embedding.prompts._conversations import ChatTemplate
-from plug_sklearn.embedding.prompts._prompts import PromptOptions
-from plug_sklearn.embedding.prompts._templates import SLOT, ChatTurn
+from plug_sklearn.embedding.prompts import (
+    SLOT,
+    ChatTemplate,
+    ChatTurn,
+    PromptOptions,
+)
 
 PARTS = ("rs", "attn", "mlp")
 POOLINGS = ("last", "first", "mean", "max")

@@ -26,18 +26,16 @@ from plug_sklearn.embedding.models import (
     read_geometry,
 )
 from plug_sklearn.embedding.passes import NonFiniteStatesError
-from plug_sklearn.embedding.prompts._conversations import (
+from plug_sklearn.embedding.prompts import (
+    MOST_LISTED,
     Conversation,
+    RefusedTextError,
     Text,
     describe_chat_template,
-)
-from plug_sklearn.embedding.prompts._errors import (
-    MOST_LISTED,
-    RefusedTextError,
+    read_texts,
     refuse_empty_texts,
+    render_turn,
 )
-from plug_sklearn.embedding.prompts._templates import render_turn
-from plug_sklearn.embedding.prompts._texts import read_texts
 
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped

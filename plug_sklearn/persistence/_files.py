@@ -164,6 +164,4 @@ def check_values(arrays: Mapping[str, NDArray[Any]]) -> None:
         if not np.isfinite(array).all():
             raise ValueError(f"its tensor {name!r} must be finite")
         if name.endswith("var") and (array < 0).any():
-            raise ValueError(
-                f"its tensor {name!r} must hold variances, which are not negative"
-            )
+            raise ValueError(f"its tensor {name!r} must be variances of 0 or more")

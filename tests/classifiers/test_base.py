@@ -215,7 +215,7 @@ def test_absent_device_warns_and_becomes_the_cpu(
     probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.warns(UserWarning, match="runs on the CPU instead"):
+    with pytest.warns(UserWarning, match="The CPU is used instead"):
         probe.set_params(device="cuda").fit(X, Y)
     assert probe.net_.device == "cpu"
 
@@ -333,7 +333,7 @@ def test_a_probe_loads_onto_the_device_it_names_or_the_cpu(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     expected = probe.fit(X, Y).predict_proba(X)
     pickled = pickle.dumps(probe.set_params(device="cuda"))
-    with pytest.warns(UserWarning, match="runs on the CPU instead"):
+    with pytest.warns(UserWarning, match="The CPU is used instead"):
         loaded = pickle.loads(pickled)
     assert (loaded.device, loaded.net_.device) == ("cuda", "cpu")
     assert np.array_equal(loaded.predict_proba(X), expected)

@@ -158,7 +158,7 @@ def test_one_class_is_an_error_that_names_it() -> None:
 def test_an_unknown_validation_label_is_an_error_that_names_it() -> None:
     probe = Probe()
     read_rows(probe, X, Y, None, None)
-    with pytest.raises(ValueError, match=r"that y holds, \['a', 'b'\]. Got \['c'\]"):
+    with pytest.raises(ValueError, match=r"of y, which are \['a', 'b'\]. Got \['c'\]"):
         read_validation_rows(probe, X[:2], ["b", "c"])
 
 

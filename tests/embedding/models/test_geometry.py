@@ -132,7 +132,7 @@ def test_a_stack_of_a_model_with_one_is_refused(stack: str) -> None:
 
 def test_configuration_without_layers_is_an_error() -> None:
     config = transformers.PreTrainedConfig()
-    with pytest.raises(ValueError, match=r"'model_name'.* tells its num_hidden_l"):
+    with pytest.raises(ValueError, match=r"'model_name'.* states its num_hidden_l"):
         read_geometry(config, "auto")
 
 

@@ -446,7 +446,7 @@ def test_roles_are_cut_last_and_that_is_told(
         embedders("ChatML").selected_tokens([converse(["", ""], False)])[0]
     )
     embedder = embedders("ChatML", roles=["assistant"], max_length=n_template + 3)
-    with pytest.warns(UserWarning, match=r"Of 1 of them, what roles=.* was cut too"):
+    with pytest.warns(UserWarning, match=r"In 1 of them, text of roles=.* was cut too"):
         tokens = list_selected(embedder, conversation)
     assert "".join(tokens) == "".join(dict(pieces)[1])[-len("".join(tokens)) :]
     assert len(tokens) == 3
