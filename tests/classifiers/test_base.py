@@ -12,16 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from _activations import X, Y
-from sklearn.base import clone
+from sklearn.base import ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 
-from plug_sklearn.classifiers._base import BasePlugClassifier
-
 
 def test_probabilities_of_a_row_do_not_depend_on_its_neighbours(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     probe.fit(X, Y)
     together = probe.predict_proba(X)
@@ -31,7 +29,7 @@ def test_probabilities_of_a_row_do_not_depend_on_its_neighbours(
     assert together.dtype == np.float64
 
 
-def test_log_probabilities_are_the_logarithms(probe: BasePlugClassifier) -> None:
+def test_log_probabilities_are_the_logarithms(probe: ClassifierMixin) -> None:
     probe.fit(X, Y)
     found = probe.predict_log_proba(X)
     np.testing.assert_allclose(np.exp(found), probe.predict_proba(X), rtol=1e-12)
@@ -40,7 +38,7 @@ def test_log_probabilities_are_the_logarithms(probe: BasePlugClassifier) -> None
 
 
 def test_the_logarithm_of_no_probability_is_minus_infinity(
-    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+    probe: ClassifierMixin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certain = np.array([[0.0, 1.0]])
     monkeypatch.setattr(type(probe), "predict_proba", lambda *_: certain)
@@ -48,7 +46,7 @@ def test_the_logarithm_of_no_probability_is_minus_infinity(
 
 
 def test_probabilities_of_many_rows_sum_to_one_in_double_precision(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     many = np.tile(X, (20, 1, 1, 1))
     probabilities = probe.fit(X, Y).predict_proba(many)
@@ -59,7 +57,7 @@ def test_probabilities_of_many_rows_sum_to_one_in_double_precision(
 
 @pytest.mark.parametrize("labels", [["no", "yes"], [False, True], [3, -1], [0.0, 1.0]])
 def test_labels_of_any_kind_are_predicted_as_their_codes_are(
-    probe: BasePlugClassifier, labels: list[object]
+    probe: ClassifierMixin, labels: list[object]
 ) -> None:
     y = np.array(labels)[Y]
     named = clone(probe).fit(X, y)
@@ -70,7 +68,7 @@ def test_labels_of_any_kind_are_predicted_as_their_codes_are(
     assert np.array_equal(named.predict(X), named.classes_[coded.predict(X)])
 
 
-def test_threads_can_predict_together(probe: BasePlugClassifier) -> None:
+def test_threads_can_predict_together(probe: ClassifierMixin) -> None:
     probe.fit(X, Y)
     expected = probe.predict_proba(X)
     with ThreadPoolExecutor(4) as pool:
@@ -78,7 +76,7 @@ def test_threads_can_predict_together(probe: BasePlugClassifier) -> None:
     assert all(np.array_equal(result, expected) for result in results)
 
 
-def test_three_classes_are_learnt(probe: BasePlugClassifier) -> None:
+def test_three_classes_are_learnt(probe: ClassifierMixin) -> None:
     y = np.arange(90) % 3
     X_three = np.random.default_rng(0).normal(size=(90, 2, 1, 6))
     X_three[np.arange(90), 0, 0, y] += 4
@@ -89,7 +87,7 @@ def test_three_classes_are_learnt(probe: BasePlugClassifier) -> None:
 
 @pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e-3, 0.0), (1.0, 1000.0)])
 def test_large_and_small_units_are_learnt_from(
-    probe: BasePlugClassifier, scale: float, offset: float
+    probe: ClassifierMixin, scale: float, offset: float
 ) -> None:
     X_raw = scale * X
     X_raw[:, 0, 1, 2] += offset
@@ -99,14 +97,14 @@ def test_large_and_small_units_are_learnt_from(
     assert np.array_equal(loaded.predict_proba(X_raw), probe.predict_proba(X_raw))
 
 
-def test_names_of_columns_are_kept(probe: BasePlugClassifier) -> None:
+def test_names_of_columns_are_kept(probe: ClassifierMixin) -> None:
     frame = pd.DataFrame(X.reshape(80, -1)).add_prefix("unit_")
     probe.fit(frame[:60], Y[:60], X_val=frame[60:], y_val=Y[60:])
     assert probe.feature_names_in_.tolist() == frame.columns.tolist()
     assert probe.predict(frame).shape == (80,)
 
 
-def test_integers_and_lists_are_read(probe: BasePlugClassifier) -> None:
+def test_integers_and_lists_are_read(probe: ClassifierMixin) -> None:
     flat = (10 * X.reshape(80, -1)).astype(int)
     one = clone(probe).fit(flat, Y).predict_proba(flat)
     other = clone(probe).fit(flat.tolist(), Y.tolist()).predict_proba(flat.tolist())
@@ -114,7 +112,7 @@ def test_integers_and_lists_are_read(probe: BasePlugClassifier) -> None:
 
 
 def test_a_fresh_process_loads_the_same_probabilities(
-    probe: BasePlugClassifier, tmp_path: Path
+    probe: ClassifierMixin, tmp_path: Path
 ) -> None:
     probe.fit(X, Y)
     joblib.dump(probe, tmp_path / "probe.joblib")
@@ -131,7 +129,7 @@ def test_a_fresh_process_loads_the_same_probabilities(
     assert np.array_equal(found, probe.predict_proba(X))
 
 
-def test_a_pickle_holds_the_weights_once(probe: BasePlugClassifier) -> None:
+def test_a_pickle_holds_the_weights_once(probe: ClassifierMixin) -> None:
     probe.set_params(target_ratio=1000.0).fit(X, Y)
     state = probe.net_.module_.state_dict()
     n_bytes = sum(value.nbytes for value in state.values())
@@ -140,7 +138,7 @@ def test_a_pickle_holds_the_weights_once(probe: BasePlugClassifier) -> None:
 
 
 def test_grid_search_in_processes_cross_validation_and_calibration(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     probe.set_params(max_epochs=10)
     search = GridSearchCV(probe, {"dropout": [0.0, 0.2]}, cv=2, n_jobs=2).fit(X, Y)
@@ -186,7 +184,7 @@ def test_grid_search_in_processes_cross_validation_and_calibration(
     ],
 )
 def test_bad_parameter_is_named_with_what_it_must_be(
-    probe: BasePlugClassifier, parameter: str, value: object, expected: str
+    probe: ClassifierMixin, parameter: str, value: object, expected: str
 ) -> None:
     name = type(probe).__name__
     with pytest.raises(ValueError) as raised:
@@ -199,20 +197,20 @@ def test_bad_parameter_is_named_with_what_it_must_be(
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_training_that_diverges_is_an_error(
-    probe: BasePlugClassifier, early_stopping: bool
+    probe: ClassifierMixin, early_stopping: bool
 ) -> None:
     probe.set_params(lr=1e30, early_stopping=early_stopping)
     with pytest.raises(ValueError, match=r"must be low enough .* Got 1e\+30 instead"):
         probe.fit(X, Y)
 
 
-def test_label_of_a_validation_row_must_be_known(probe: BasePlugClassifier) -> None:
+def test_label_of_a_validation_row_must_be_known(probe: ClassifierMixin) -> None:
     with pytest.raises(ValueError, match="'y_val' given to Plug"):
         probe.fit(X, Y, X_val=X, y_val=Y + 1)
 
 
 def test_absent_device_warns_and_becomes_the_cpu(
-    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+    probe: ClassifierMixin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.warns(UserWarning, match="The CPU is used instead"):
@@ -221,7 +219,7 @@ def test_absent_device_warns_and_becomes_the_cpu(
 
 
 def test_nothing_is_printed_unless_asked_for(
-    probe: BasePlugClassifier, capsys: pytest.CaptureFixture[str]
+    probe: ClassifierMixin, capsys: pytest.CaptureFixture[str]
 ) -> None:
     probe.fit(X, Y)
     assert capsys.readouterr().out == ""
@@ -240,7 +238,7 @@ def test_nothing_is_printed_unless_asked_for(
     ids=["default", "plain", "budget"],
 )
 def test_features_that_never_vary_give_the_shares_of_the_classes(
-    probe: BasePlugClassifier, parameters: dict[str, object], random_state: int
+    probe: ClassifierMixin, parameters: dict[str, object], random_state: int
 ) -> None:
     probe.set_params(max_epochs=20, random_state=random_state, **parameters)
     probe.fit(np.full((100, 8), 3.7), np.repeat([0, 1, 2], [25, 65, 10]))
@@ -249,7 +247,7 @@ def test_features_that_never_vary_give_the_shares_of_the_classes(
 
 
 def test_shares_of_the_classes_are_those_of_the_training_weights(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     same, weight = np.ones((40, 2, 1, 4)), np.where(Y[:40], 3.0, 1.0)
     # Validation rows of other shares would ask for another temperature.
@@ -289,7 +287,7 @@ NUMPY_NUMBERS = {
 )
 @pytest.mark.parametrize("sizing", ["heuristic", "budget"])
 def test_numpy_numbers_fit_as_python_numbers(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
     sizing: str,
     name: str,
     value: np.generic,
@@ -305,7 +303,7 @@ def test_numpy_numbers_fit_as_python_numbers(
 
 
 def test_a_pickle_holds_no_class_of_torch_or_skorch(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     probe.fit(X, Y)
     pickled = pickle.dumps(probe)
@@ -317,7 +315,7 @@ def test_a_pickle_holds_no_class_of_torch_or_skorch(
     assert loaded.n_parameters_ == probe.n_parameters_
 
 
-def test_pickling_leaves_the_probe_as_it_is(probe: BasePlugClassifier) -> None:
+def test_pickling_leaves_the_probe_as_it_is(probe: ClassifierMixin) -> None:
     probe.fit(X, Y)
     net, expected = probe.net_, probe.predict_proba(X)
     state = probe.__getstate__()
@@ -328,7 +326,7 @@ def test_pickling_leaves_the_probe_as_it_is(probe: BasePlugClassifier) -> None:
 
 
 def test_a_probe_loads_onto_the_device_it_names_or_the_cpu(
-    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+    probe: ClassifierMixin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     expected = probe.fit(X, Y).predict_proba(X)

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from plug_sklearn import PlugMLPClassifier
-from plug_sklearn.classifiers._networks import MLPNetwork
+from plug_sklearn.classifiers import MLPNetwork
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(100, 10))

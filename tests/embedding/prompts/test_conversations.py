@@ -22,7 +22,6 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding.prompts import _conversations
 
 Message = dict[str, str]
 #: Pieces of a prompt: who said it (None: the template), and what.
@@ -593,8 +592,9 @@ def test_date_in_a_conversation_is_that_of_fit(
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return datetime.now(tz) + timedelta(days=366)
 
-    for module in (chat_template_utils, _conversations):
-        monkeypatch.setattr(module, "datetime", NextYear)
+    monkeypatch.setattr(chat_template_utils, "datetime", NextYear)
+    ours = "plug_sklearn.embedding.prompts._conversations.datetime"
+    monkeypatch.setattr(ours, NextYear)
     later = pickle.loads(pickle.dumps(embedder))
     assert later.selected_tokens(said) == [before]
     assert_array_equal(later.transform(said), states)

@@ -15,7 +15,6 @@ import pytest
 from _stored import TABLES, VECTORS, digests, holds_right, make_states, read, started
 
 from plug_sklearn.embedding import ActivationStore, StoreError
-from plug_sklearn.embedding.store import _database
 
 NOBODY = 65534
 
@@ -87,7 +86,7 @@ def die_while_writing(pipe: Connection, path: Path) -> None:
 def test_who_waits_for_a_writer_says_so_when_patience_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_database, "_PATIENCE", 0.01)
+    monkeypatch.setattr("plug_sklearn.embedding.store._database._PATIENCE", 0.01)
     store = ActivationStore(tmp_path)
     with started(die_while_writing, tmp_path) as (_, pipe):
         assert pipe.recv() == "inside"
