@@ -26,8 +26,8 @@ def resolve_device(device: str, owner: str) -> torch.device:
         return torch.device("mps" if has_mps else "cpu")
     if not _is_present(device):
         warn_user(
-            f"{owner} was given device={device!r}, which is not available here; "
-            "it runs on the CPU instead."
+            f"{owner} was given device={device!r}, which is not available here. The "
+            "CPU is used instead."
         )
         return torch.device("cpu")
     return torch.device(device)

@@ -40,7 +40,7 @@ def resolve_positions(
     elif not all(-n_positions <= position < n_positions for position in given):
         expected = f"positions in [0, {n_positions})"
     elif not len({position % n_positions for position in given}) == len(given) > 0:
-        expected = "at least one position, each named once"
+        expected = "distinct positions, at least one"
     if expected is not None:
         shown = given if is_sequence else positions
         shown = shown.tolist() if isinstance(shown, np.ndarray) else shown

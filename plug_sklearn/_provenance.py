@@ -60,6 +60,6 @@ def _compare(recorded: dict[str, str]) -> None:
         # Without the name of the estimator, Python shows it once for a whole pipeline.
         warn_user(
             f"Pickled with {', '.join(differing)}: predictions may differ. Fit again, "
-            "or load it where the versions are the same.",
+            "or load the pickle with the same versions.",
             ProvenanceWarning,
         )

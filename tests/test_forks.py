@@ -12,12 +12,12 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from _in_process import forget_texts, list_models
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
 from plug_sklearn._forks import make_lock
-from plug_sklearn.embedding import ActivationStore, _embed
-from plug_sklearn.embedding.models import _loading
+from plug_sklearn.embedding import ActivationStore
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"{name} is a {kind}" for name in NAMES for kind in ("metal", "gas")]
@@ -37,8 +37,7 @@ os.register_at_fork(before=forks.set)
 @pytest.fixture
 def unhinted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what this test reads from being a repetition in another."""
-    monkeypatch.setattr(_embed, "_seen", {})
-    monkeypatch.setattr(_embed, "_hinted", [])
+    forget_texts(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +159,7 @@ def test_children_forked_while_threads_predict_do_so_too(pipe: Pipeline) -> None
     def answer() -> tuple[np.ndarray, int]:
         hooks = sum(
             len(module._forward_hooks) + len(module._forward_pre_hooks)
-            for loaded in _loading._MODELS.items.values()
+            for loaded in list_models().values()
             for module in loaded.model.modules()
         )
         return pipe.predict_proba(TEXTS), hooks

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plug_sklearn.embedding.models._gguf import convert_gguf
+from plug_sklearn.embedding.models import ModelSource
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -36,8 +36,7 @@ def hub(tmp_path: Path) -> Path:
     assert package is not None
     assert package.origin is not None
     (file,) = Path(package.origin).parent.glob("*.gguf")
-    folder = convert_gguf(file)
-    assert folder is not None
+    folder, _ = ModelSource(str(file)).loading_arguments()
     commit = "0" * 40
     model = tmp_path / "hub" / "models--Qwen--Qwen3-0.6B"
     (model / "snapshots").mkdir(parents=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from _in_process import list_models, record_loads
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -16,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import release_models
-from plug_sklearn.embedding.models import ModelSource, _loading, load_tokenizer
+from plug_sklearn.embedding.models import ModelSource, load_tokenizer
 
 ALL_PARTS = ("rs", "attn", "mlp")
 TEXTS = [
@@ -89,11 +90,7 @@ def test_real_models_are_read_as_the_tiny_ones(
 @needs_smollm2
 def test_gguf_model_s_last_state_says_paris(smollm2: str) -> None:
     states = embed(smollm2, ["The capital of France is"], layers=-1)
-    (loaded,) = (
-        loaded
-        for (key, loaded) in _loading._MODELS.items.items()
-        if key[0][0].name == smollm2
-    )
+    loaded = list_models()[smollm2]
     tokenizer = load_tokenizer(ModelSource(smollm2))
     with torch.inference_mode():
         normed = loaded.model.norm(torch.from_numpy(states[0, 0, 0]))
@@ -209,11 +206,7 @@ def test_grid_searches_over_either_step_s_layers_agree_and_load_once(
     smollm2: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release_models()
-    loads = []
-    load = _loading._load_backbone
-    monkeypatch.setattr(
-        _loading, "_load_backbone", lambda *args: loads.append(args) or load(*args)
-    )
+    loads = record_loads(monkeypatch)
     metals, gases = (
         ("gold", "iron", "zinc", "tin"),
         ("neon", "argon", "helium", "xenon"),

@@ -10,12 +10,12 @@ from threading import Barrier
 
 import numpy as np
 import pytest
+from _in_process import forget_texts, list_models, record_loads
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
-from plug_sklearn.embedding import _embed, _transformer, release_models
-from plug_sklearn.embedding.models import _loading
+from plug_sklearn.embedding import release_models
 
 N_THREADS = 8
 N_REQUESTS = 2000
@@ -63,8 +63,7 @@ def draw_requests(n_requests: int) -> list[tuple[int, NDArray[np.int64]]]:
 @pytest.fixture
 def unhinted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what this test reads from being a repetition in another."""
-    monkeypatch.setattr(_embed, "_seen", {})
-    monkeypatch.setattr(_embed, "_hinted", [])
+    forget_texts(monkeypatch)
 
 
 @pytest.fixture
@@ -84,12 +83,9 @@ def measure_memory() -> tuple[int, int]:
 
 
 def count_hooks(model: str) -> int:
-    (loaded,) = (
-        kept for key, kept in _loading._MODELS.items.items() if key[0][0].name == model
-    )
     return sum(
         len(module._forward_hooks) + len(module._forward_pre_hooks)
-        for module in loaded.model.modules()
+        for module in list_models()[model].model.modules()
     )
 
 
@@ -143,11 +139,7 @@ def test_threads_that_come_first_load_one_model(
     embedder = HFEmbeddingTransformer(llama, device="cpu").fit(TEXTS)
     expected = embedder.transform(TEXTS[:1])
     release_models()
-    loads = []
-    load = _loading._load_backbone
-    monkeypatch.setattr(
-        _loading, "_load_backbone", lambda *args: loads.append(args) or load(*args)
-    )
+    loads = record_loads(monkeypatch)
     barrier = Barrier(N_THREADS)
 
     def ask(_: int) -> NDArray[np.float32]:
@@ -178,27 +170,10 @@ def test_threads_share_a_store(llama: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(pipe.predict_proba(TEXTS), held)
 
 
-@pytest.mark.usefixtures("hasty_threads")
-def test_threads_forget_the_oldest_texts_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_embed, "_seen", {})
-    monkeypatch.setattr(_embed, "_hinted", [])
-    monkeypatch.setattr(_embed, "_MOST_SEEN", 20)
-
-    def note(number: int) -> bool:
-        texts = [f"{number} {place}" for place in range(10)]
-        return _embed.note_repetition(texts, "settings")
-
-    with ThreadPoolExecutor(N_THREADS) as threads:
-        assert not any(threads.map(note, range(1000)))
-    assert len(_embed._seen) == 20
-
-
 @pytest.mark.usefixtures("unhinted")
 def test_silent_reading_has_no_part_in_progress_bars(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder = HFEmbeddingTransformer(llama, device="cpu").fit(TEXTS)
-    monkeypatch.setattr(_transformer, "show_progress", None)
+    monkeypatch.setattr("plug_sklearn.embedding._transformer.show_progress", None)
     assert len(embedder.transform(TEXTS)) == len(TEXTS)

@@ -27,15 +27,41 @@ from plug_sklearn.classifiers._joint import (
     fit_jointly,
 )
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
-from plug_sklearn.classifiers._sizing import find_width_limit
+from plug_sklearn.classifiers._networks import (
+    CNNNetwork,
+    MLPNetwork,
+    initialise_parameters,
+)
+from plug_sklearn.classifiers._sizing import (
+    CNNWidths,
+    MLPWidths,
+    count_cnn_parameters,
+    count_mlp_parameters,
+    find_width_limit,
+    size_cnn,
+    size_cnn_by_budget,
+    size_mlp,
+    size_mlp_by_budget,
+)
 
 __all__ = [
+    "CNNNetwork",
+    "CNNWidths",
+    "MLPNetwork",
+    "MLPWidths",
     "PlugCNNClassifier",
     "PlugMLPClassifier",
     "can_fit_jointly",
+    "count_cnn_parameters",
     "count_joint_probes",
+    "count_mlp_parameters",
     "find_width_limit",
     "fit_jointly",
+    "initialise_parameters",
+    "size_cnn",
+    "size_cnn_by_budget",
+    "size_mlp",
+    "size_mlp_by_budget",
 ]
 
 # Files name a class by its module: this name stays when the private modules change.

@@ -371,9 +371,9 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
         codes, weight = validation.list_validated()
         if not (weight * factors[codes]).any():
             raise ValueError(
-                f"The 'class_weight' parameter of {type(self).__name__} must give "
-                f"weight to a class of the validation rows. Got {self.class_weight!r} "
-                "instead."
+                f"The 'class_weight' parameter of {type(self).__name__} must give a "
+                "weight above zero to a class that the validation rows contain. Got "
+                f"{self.class_weight!r} instead."
             )
 
     def _compare_with_budget(
@@ -385,9 +385,9 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
             sys.stdout.write(f"{found:,} parameters, {found / n_samples:.2f} a row.\n")
         if abs(found / aimed - 1) > 0.1:
             warn_user(
-                f"{type(self).__name__} has {found:,} trainable parameters, where "
-                f"'target_ratio' aims at {aimed:,.0f}: {len(self.classes_)} classes "
-                "allow no network closer to it."
+                f"{type(self).__name__} has {found:,} trainable parameters, and "
+                f"'target_ratio' asks for {aimed:,.0f}. No network for "
+                f"{len(self.classes_)} classes is closer to that."
             )
 
     def _keep(self, training: Training) -> None:
@@ -406,8 +406,9 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
         ]
         if not self.history_:
             raise ValueError(
-                f"The 'callbacks' parameter of {type(self).__name__} must let an epoch "
-                f"end. Got {self.callbacks} instead."
+                f"The 'callbacks' parameter of {type(self).__name__} must not stop "
+                f"training before the first epoch has ended. Got {self.callbacks} "
+                "instead."
             )
         self.n_iter_ = len(self.history_)
         self.best_epoch_ = keeper.best_epoch_ if keeper else self.n_iter_
@@ -415,7 +416,7 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
         parameters = list(net.module_.parameters())
         if not all(parameter.isfinite().all() for parameter in parameters):
             raise ValueError(
-                f"The 'lr' parameter of {type(self).__name__} must be so low that "
+                f"The 'lr' parameter of {type(self).__name__} must be low enough that "
                 f"training does not diverge. Got {self.lr} instead."
             )
         self.n_parameters_ = sum(parameter.numel() for parameter in parameters)

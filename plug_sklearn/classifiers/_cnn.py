@@ -389,8 +389,8 @@ class PlugCNNClassifier(
             wanted = getattr(given, name)
             if wanted not in (None, found):
                 raise ValueError(
-                    f"The {name!r} parameter of PlugCNNClassifier must be None or, as "
-                    f"X has it, {found}. Got {wanted} instead."
+                    f"The {name!r} parameter of PlugCNNClassifier must be None or "
+                    f"{found}, as in X. Got {wanted} instead."
                 )
         return n_layers, n_parts, hidden_size
 

@@ -121,7 +121,8 @@ def read_rows(
     _refuse_mixed_labels(labels, owner)
     if not samples.size:
         raise ValueError(
-            f"X given to {owner} must have no empty axis. Got {samples.shape} instead."
+            f"X given to {owner} must not have an axis of length 0. Got shape "
+            f"{samples.shape} instead."
         )
     check_classification_targets(labels)
     weight = read_sample_weight(sample_weight, samples, owner)
@@ -166,8 +167,8 @@ def _number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.
             numbers: NDArray[np.intp] = codes
             return numbers
     raise ValueError(
-        f"The 'groups' given to {owner} must be {n_samples} numbers or strings, one a "
-        f"sample. Got {given.dtype} of shape {given.shape} instead."
+        f"The 'groups' given to {owner} must be {n_samples} numbers or strings, one "
+        f"for each sample. Got {given.dtype} of shape {given.shape} instead."
     )
 
 
@@ -191,8 +192,9 @@ def read_validation_rows(
     """Check the validation rows given to ``fit``, after its training rows."""
     if X_val is None or y_val is None:
         raise ValueError(
-            f"The 'X_val' and 'y_val' given to {type(estimator).__name__} must come "
-            f"together. Got {'y_val' if X_val is None else 'X_val'} alone instead."
+            f"The 'X_val' and 'y_val' given to {type(estimator).__name__} must be "
+            f"given together. Got {'y_val' if X_val is None else 'X_val'} alone "
+            "instead."
         )
     samples = read_samples(estimator, X_val)
     labels = column_or_1d(y_val)
@@ -201,8 +203,8 @@ def read_validation_rows(
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
         raise ValueError(
-            f"The 'y_val' given to {type(estimator).__name__} must hold labels that y "
-            f"holds, {classes.tolist()}. Got {unknown.tolist()} instead."
+            f"The 'y_val' given to {type(estimator).__name__} must only contain labels "
+            f"of y, which are {classes.tolist()}. Got {unknown.tolist()} instead."
         )
     codes = np.searchsorted(classes, labels)
     return Rows(samples, codes, np.ones(len(codes)))
@@ -296,8 +298,8 @@ def compute_class_factors(
     )
     if not np.isfinite(factors).all() or (factors < 0).any() or not factors.any():
         raise ValueError(
-            f"The 'class_weight' parameter of {owner} must hold finite weights, none "
-            f"negative and at least one above zero. Got {class_weight!r} instead."
+            f"The 'class_weight' parameter of {owner} must contain finite weights that "
+            f"are not negative and not all zero. Got {class_weight!r} instead."
         )
     return scale_below_one(factors)
 

@@ -55,8 +55,8 @@ def check_monitor(monitor: str | Scorer, owner: str) -> None:
         raise ValueError(
             f"The 'monitor' parameter of {owner} must be 'loss', the name of a "
             "scikit-learn scorer such as 'roc_auc', or a scorer, which is called as "
-            "scorer(estimator, X, y). sklearn.metrics.make_scorer makes one of a "
-            f"metric: make_scorer({name}). Got {monitor!r} instead."
+            f"scorer(estimator, X, y). Got {monitor!r} instead. To use a metric, make "
+            f"a scorer from it: sklearn.metrics.make_scorer({name})."
         )
 
 
@@ -345,8 +345,8 @@ def read_callbacks(callbacks: Sequence[Any] | None, owner: str) -> list[Any]:
     taken = [name for name, n in names.items() if n > 1 or name in OWN_CALLBACKS]
     if taken:
         raise ValueError(
-            f"The 'callbacks' parameter of {owner} must have names that differ, and "
-            f"none of {sorted(OWN_CALLBACKS)}. Got {taken} instead."
+            f"The 'callbacks' parameter of {owner} must have distinct names that are "
+            f"not among {sorted(OWN_CALLBACKS)}. Got {taken} instead."
         )
     return items
 

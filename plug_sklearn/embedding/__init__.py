@@ -29,9 +29,7 @@ from plug_sklearn.embedding.models import (
     release_models,
     unregister_model,
 )
-from plug_sklearn.embedding.store._database import StoreError
-from plug_sklearn.embedding.store._settings import StoredModel
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding.store import ActivationStore, StoredModel, StoreError
 
 __all__ = [
     "ActivationStore",

@@ -23,9 +23,14 @@ from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._language_model import Batch, LanguageModel
 from plug_sklearn.embedding._memory import cast_states, put_states, require_finite
 from plug_sklearn.embedding.passes import NonFiniteStatesError, Request, sort_prompts
-from plug_sklearn.embedding.prompts._conversations import Conversation, Text
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding.prompts import (
+    Conversation,
+    Text,
+    TokenizedPrompts,
+)
+from plug_sklearn.embedding.store import (
+    ActivationStore,
+)
 
 Numbers = NDArray[np.int64]
 

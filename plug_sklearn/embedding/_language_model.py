@@ -37,19 +37,20 @@ from plug_sklearn.embedding.passes import (
     choose_strategy,
     read_activations,
 )
-from plug_sklearn.embedding.prompts._conversations import (
+from plug_sklearn.embedding.prompts import (
     ChatTemplate,
-    Text,
-    list_invisible,
-)
-from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding.prompts._templates import (
     ChatTurn,
+    PromptOptions,
+    PromptReader,
+    Text,
+    TokenizedPrompts,
     describe_difference,
+    list_invisible,
     render_turn,
 )
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
-from plug_sklearn.embedding.store._store import ActivationStore
+from plug_sklearn.embedding.store import (
+    ActivationStore,
+)
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
@@ -167,10 +168,10 @@ class LanguageModel:
         if now == fitted or now != again:
             return
         warn_user(
-            f"The chat template of {self.source.name!r} does not write what it wrote "
-            "when HFEmbeddingTransformer was fitted: "
-            f"{describe_difference(fitted, now)}. Texts are read as in 'fit'; fit "
-            "again to use what the template writes now.",
+            f"The chat template of {self.source.name!r} has changed since "
+            f"HFEmbeddingTransformer was fitted: {describe_difference(fitted, now)}. "
+            "Texts are still read with the template of 'fit'. Fit again to use the "
+            "current one.",
             ProvenanceWarning,
         )
         _TOLD.add(key)
@@ -213,9 +214,9 @@ class LanguageModel:
         if self.fitted_sizes not in (None, found):
             raise ValueError(
                 "The 'model_name' parameter of HFEmbeddingTransformer must name the "
-                "model it was fitted with, whose layers and hidden size were "
-                f"{self.fitted_sizes}. Got {self.source.name!r} instead, with {found}: "
-                "fit again."
+                "model that was used in fit, whose number of layers and hidden size "
+                f"were {self.fitted_sizes}. Got {self.source.name!r} instead, with "
+                f"{found}. Fit again to use it."
             )
 
     def compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
@@ -257,9 +258,9 @@ float32
         if trial.n_calls != self.geometry.n_layers:
             raise ValueError(
                 "The 'model_name' parameter of HFEmbeddingTransformer must name a "
-                "model that runs as many blocks on a text as its configuration tells, "
-                f"{self.geometry.n_layers}. Got {self.source.name!r} instead, which "
-                f"runs {trial.n_calls}."
+                f"model that runs {self.geometry.n_layers} blocks on a text, as its "
+                f"configuration says. Got {self.source.name!r} instead, which runs "
+                f"{trial.n_calls}."
             )
         if trial.why is not None and self.verbose and trial.why not in self._told:
             self._told.add(trial.why)

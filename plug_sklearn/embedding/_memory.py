@@ -45,8 +45,9 @@ def refuse_too_large(n_bytes: int, n_samples: int) -> None:
         raise MemoryError(
             f"The activations of {n_samples} texts take {_show(n_bytes)}, and "
             f"{_show(free)} of memory are free. {OWNER} takes less with fewer 'layers' "
-            "or 'parts', activation_dtype='float16', a smaller 'max_length' where "
-            "tokens are kept, or fewer texts at a time, which a 'store' keeps."
+            "or 'parts', with activation_dtype='float16', or, if tokens are kept, "
+            "with a smaller 'max_length'. Or transform fewer texts at a time, with a "
+            "'store' that keeps the results."
         )
 
 
@@ -113,8 +114,8 @@ def require_finite(
 
 def _refuse_dtype(dtype: np.dtype[np.floating]) -> FloatingPointError:
     return FloatingPointError(
-        f"The 'activation_dtype' parameter of {OWNER} must be 'float32' for states "
-        f"that are too large for {dtype.name}. Got {dtype.name!r} instead."
+        f"The 'activation_dtype' parameter of {OWNER} must be 'float32', because some "
+        f"states are too large for {dtype.name}. Got {dtype.name!r} instead."
     )
 
 

@@ -21,9 +21,12 @@ from plug_sklearn.embedding.models import (
     WeightOptions,
     find_registered,
 )
-from plug_sklearn.embedding.prompts._conversations import ChatTemplate
-from plug_sklearn.embedding.prompts._prompts import PromptOptions
-from plug_sklearn.embedding.prompts._templates import SLOT, ChatTurn
+from plug_sklearn.embedding.prompts import (
+    SLOT,
+    ChatTemplate,
+    ChatTurn,
+    PromptOptions,
+)
 
 PARTS = ("rs", "attn", "mlp")
 POOLINGS = ("last", "first", "mean", "max")
@@ -145,8 +148,8 @@ class EmbeddingParameters(BaseEstimator):
         fitted = getattr(self, "_poolings", poolings)
         if fitted != poolings:
             raise ValueError(
-                f"The 'pooling' parameter of {OWNER} must be what it was in fit, "
-                f"{fitted!r}. Got {self.pooling!r} instead: fit again."
+                f"The 'pooling' parameter of {OWNER} must not change after fit, where "
+                f"it was {fitted!r}. Got {self.pooling!r} instead. Fit again to use it."
             )
         self._read_roles()
         store = self.store
@@ -159,13 +162,13 @@ class EmbeddingParameters(BaseEstimator):
         revision = (self.model_kwargs or {}).get("revision", self.revision)
         if self.revision not in (None, revision):
             raise ValueError(
-                f"The 'revision' parameter of {OWNER} must be that of 'model_kwargs', "
-                f"{revision!r}, or None. Got {self.revision!r} instead."
+                f"The 'revision' parameter of {OWNER} must be None or the revision in "
+                f"'model_kwargs', {revision!r}. Got {self.revision!r} instead."
             )
         if self.prompt_template is not None and SLOT not in self.prompt_template:
             raise ValueError(
                 f"The 'prompt_template' parameter of {OWNER} must be a string that "
-                f"holds {{text}}. Got {self.prompt_template!r} instead."
+                f"contains {{text}}. Got {self.prompt_template!r} instead."
             )
 
     def _read_parts(self) -> tuple[str, ...]:
@@ -175,14 +178,14 @@ class EmbeddingParameters(BaseEstimator):
         known = known and all(part in PARTS for part in parts)
         if not known or len(set(parts)) < len(parts):
             raise ValueError(
-                f"The 'parts' parameter of {OWNER} must be a sequence of any of "
-                f"{PARTS}, each named once. Got {self.parts!r} instead."
+                f"The 'parts' parameter of {OWNER} must be a sequence of distinct "
+                f"parts among {PARTS}. Got {self.parts!r} instead."
             )
         if len(parts) == len(PARTS) and tuple(parts) != PARTS:
             raise ValueError(
-                f"The 'parts' parameter of {OWNER} must name all three in the order "
-                f"{PARTS}, by which LayerAggregator knows them. Got {self.parts!r} "
-                "instead."
+                f"The 'parts' parameter of {OWNER} must have the order {PARTS} if all "
+                "three are given, because LayerAggregator relies on it. Got "
+                f"{self.parts!r} instead."
             )
         return tuple(str(part) for part in parts)
 
@@ -198,7 +201,7 @@ class EmbeddingParameters(BaseEstimator):
         ):
             expected = f"among {POOLINGS}, a sequence of these, or None"
         elif len(set(names)) < len(names):
-            expected = "a sequence of poolings, each named once"
+            expected = "a sequence of distinct poolings"
         else:
             return tuple(map(str, names))
         raise ValueError(
@@ -223,8 +226,8 @@ class EmbeddingParameters(BaseEstimator):
             or len(roles) == 0
         ):
             raise ValueError(
-                f"The 'roles' parameter of {OWNER} must be None or a sequence of the "
-                f"names of roles, such as ('assistant',). Got {roles!r} instead."
+                f"The 'roles' parameter of {OWNER} must be None or a sequence of role "
+                f"names, such as ('assistant',). Got {roles!r} instead."
             )
         return tuple(str(role) for role in roles)
 
@@ -308,14 +311,14 @@ class EmbeddingParameters(BaseEstimator):
             value = getattr(self, name)
             if value is not None:
                 raise ValueError(
-                    f"The {name!r} parameter of {OWNER} must be None for a model that "
-                    f"is registered, which is read as it is. Got {value!r} instead."
+                    f"The {name!r} parameter of {OWNER} must be None for a registered "
+                    f"model, which is used as it is. Got {value!r} instead."
                 )
         dtype = str(model.dtype).removeprefix("torch.")
         if self.dtype not in ("auto", dtype):
             raise ValueError(
-                f"The 'dtype' parameter of {OWNER} must be 'auto' or {dtype!r}, which "
-                f"the registered model has. Got {self.dtype!r} instead."
+                f"The 'dtype' parameter of {OWNER} must be 'auto' or {dtype!r}, the "
+                f"dtype of the registered model. Got {self.dtype!r} instead."
             )
         return WeightOptions(device=model.device, dtype=model.dtype)
 

@@ -1,4 +1,4 @@
-"""Text → activations, as a scikit-learn transformer."""
+"""A scikit-learn transformer that computes activations of texts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,164 +27,171 @@ from plug_sklearn.embedding.models import (
     read_geometry,
 )
 from plug_sklearn.embedding.passes import NonFiniteStatesError
-from plug_sklearn.embedding.prompts._conversations import (
+from plug_sklearn.embedding.prompts import (
+    MOST_LISTED,
     Conversation,
+    RefusedTextError,
     Text,
     describe_chat_template,
-)
-from plug_sklearn.embedding.prompts._errors import (
-    MOST_LISTED,
-    RefusedTextError,
+    read_texts,
     refuse_empty_texts,
+    render_turn,
 )
-from plug_sklearn.embedding.prompts._templates import render_turn
-from plug_sklearn.embedding.prompts._texts import read_texts
 
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
     ActivationOutput, RecordsVersions, EmbeddingParameters, auto_wrap_output_keys=None
 ):
-    """Texts → activations of a Hugging Face language model.
+    """Compute the activations of a Hugging Face language model for texts.
 
-    Reads, for each text, what the blocks of a model put out while it reads the text:
-    the residual stream after a block, and what its token mixer and its MLP add. Every
-    family of models gives the raw states, before the final norm, pooled over the
-    text's tokens on the model's device.
+    For each text, this reads the outputs of the model's blocks: the residual stream
+    after a block, and what the block's token mixer and MLP add to it. The states are
+    raw, that is, before the final norm, in every family of models. They are pooled over
+    the tokens of the text, on the device of the model.
 
-    ``fit`` reads only the model's configuration, and its tokenizer for a chat
-    template. The weights load on the first ``transform``; one process holds one copy
-    of a model, however many clones ask for it, and a pickle holds none.
+    ``fit`` reads only the model's configuration, and the tokenizer if a chat template
+    is used. The weights are loaded in the first ``transform``. A process holds one copy
+    of a model, however many clones use it. Pickles do not contain the weights.
 
     Parameters
     ----------
     model_name : str or Path, default="Qwen/Qwen3-0.6B"
         Hub id, local folder, path of a ``.gguf`` file, or the name of a model in memory
-        (:func:`~plug_sklearn.embedding.register_model`). A path may begin with ``~``,
-        as in ``adapter`` and ``store``. The files must hold all weights of the
-        blocks and of what comes before them; heads and poolers may be missing.
+        (see :func:`~plug_sklearn.embedding.register_model`). Paths may begin with
+        ``~``, also in ``adapter`` and ``store``. The files must contain all weights of
+        the blocks and of the layers before them. Weights of heads and poolers may be
+        missing.
     layers : "all", int or sequence of int, default="all"
-        Blocks to read, counted from 0 in the order in which they run; negative ones
-        count from the end. A block that runs several times is as many layers.
+        Blocks to read, counted from 0 in the order in which they run. Negative numbers
+        count from the end. A block that runs several times counts as several layers.
     parts : sequence of str, default=("rs",)
-        Any of ``"rs"``, the residual stream after the block; ``"attn"``, what the
-        token mixer adds to it (attention, or the linear attention, state space or
-        convolution in its place); and ``"mlp"``, what the MLP adds. For pre-norm
-        families, ``rs[l] == rs[l-1] + attn[l] + mlp[l]``; a block without a mixer or
-        without an MLP gives zeros for it. Where the stream has several channels,
-        ``"rs"`` is their mean. All three come in this order, by which
-        :class:`LayerAggregator` knows their names.
+        Parts to read. ``"rs"``: the residual stream after the block. ``"attn"``: what
+        the token mixer adds to it (attention, or the linear attention, state space or
+        convolution in its place). ``"mlp"``: what the MLP adds. In pre-norm models,
+        ``rs[l] == rs[l-1] + attn[l] + mlp[l]``. If a block has no token mixer or no
+        MLP, its part is zero. If the residual stream has several channels, ``"rs"`` is
+        their mean. If all three parts are given, they must be in this order, so that
+        :class:`LayerAggregator` can find them by name.
     pooling : {"last", "first", "mean", "max"}, sequence of these or None, \
 default="last"
-        How a text's tokens become one vector. Several poolings are read in one pass:
-        axis 2 of the activations then holds each part under each pooling, part by part
-        (``rs_last``, ``rs_mean``, ``attn_last``, ...). None keeps every token.
+        How the vectors of the tokens become one vector. Several poolings are read in
+        one pass: axis 2 of the activations then holds each part under each pooling, in
+        the order ``rs_last``, ``rs_mean``, ``attn_last`` and so on. None: keep the
+        vectors of all tokens.
     pool_over : {"auto", "text", "prompt"}, default="auto"
-        Which tokens are pooled: ``"prompt"`` is all of them, ``"text"`` only those of
-        your own text or of a conversation's contents, without templates, default system
-        turns and the tokenizer's special tokens. ``"auto"`` is ``"text"`` in
-        conversations and where a template stands around the text, unless it ends with a
-        ``generation_prompt``, and ``"prompt"`` elsewhere. :meth:`selected_tokens` shows
-        the difference.
+        Which tokens are pooled. ``"prompt"``: all of them. ``"text"``: the tokens of
+        your own text, or of the contents of a conversation, without templates, default
+        system messages and the special tokens that the tokenizer adds. ``"auto"``:
+        ``"text"`` for conversations, and for texts in a template unless it ends with a
+        ``generation_prompt``; otherwise ``"prompt"``. :meth:`selected_tokens` shows the
+        result.
     roles : sequence of str, default=None
-        Pool only the tokens of what these roles say, such as ``("assistant",)``, in
-        conversations. A string is said by ``"user"``. None is all roles.
+        Roles of a conversation whose messages are pooled, such as ``("assistant",)``.
+        A string counts as a message of ``"user"``. None: all roles.
     token_filter : {None, "special", "non_text"}, default=None
-        Tokens left out of pooling: ``"special"`` leaves out special tokens,
-        ``"non_text"`` those without a letter or digit too. A text that has none left
-        is pooled over all its tokens, and a warning counts such texts.
+        Tokens that are left out of pooling. ``"special"``: special tokens.
+        ``"non_text"``: special tokens, and tokens without a letter or digit. If a text
+        has no other tokens, all its tokens are pooled, and a warning says how many
+        texts this affects.
     eos_token : str, default=None
-        A token's text, such as ``"<end_of_turn>"``, to take as the end of the text:
-        the trailing run of it, blank tokens included, is left out of pooling.
+        Text of a token that marks the end of a text, such as ``"<end_of_turn>"``. If a
+        text ends with this token, once or repeatedly, these tokens are left out of
+        pooling, together with blank tokens among them.
     prompt_template : str, default=None
-        A string that holds ``{text}``, which each text replaces.
+        A string that contains ``{text}``. Each text is inserted there.
     chat_template : bool, default=False
-        Whether to wrap each string (in its ``prompt_template``) as a user turn with
-        the tokenizer's own chat template. The template is rendered once, in ``fit``; if
-        it writes today's date, ``transform`` and copies of this estimator keep that
-        date, and a warning tells when the template has come to write something else.
-        Conversations are always rendered with the chat template.
+        Whether to wrap each string as a user turn with the chat template of the
+        tokenizer, after its ``prompt_template`` is applied. The template is rendered
+        once, in ``fit``. If it writes the date, ``transform`` and copies of this
+        estimator use the date of ``fit``; a warning is issued when the template has
+        changed since. Conversations are always rendered with the chat template.
     generation_prompt : bool, default=False
-        Whether a prompt that the chat template writes ends with its opening of the
-        answer, where the model would go on.
+        Whether a prompt from the chat template ends where the answer of the model
+        would begin, that is, after the header of the assistant's turn.
     special_tokens : {"parse", "literal"}, default="parse"
-        ``"parse"``: text that spells a special token becomes it, as ready-made
-        prompts need. ``"literal"``: text from strangers cannot; the template's still
-        do, and the tokens around a text are the same for every text.
+        How text that spells a special token is tokenized. ``"parse"``: as the special
+        token, which ready-made prompts need. ``"literal"``: as ordinary characters, for
+        untrusted input. Templates can contain special tokens in both cases. With
+        ``"literal"``, the tokens around the text are the same for all texts.
     stack : {"auto", "encoder", "decoder"}, default="auto"
-        Which stack of an encoder-decoder model; ``"auto"`` is its encoder. The
-        decoder reads its start token and then the text, the encoder the text.
+        Which stack of an encoder-decoder model is read. ``"auto"``: the encoder. The
+        encoder is given the text; the decoder is given its start token and the text.
     max_length : int, default=None
-        Longest prompt in tokens; None is the model's own limit. Of a longer one the
-        text is cut, not its template, and a warning counts such texts. Of a
-        conversation, what ``roles`` leaves out is cut first.
+        Maximum number of tokens in a prompt; None: the limit of the model. If a prompt
+        is longer, its text is truncated and its template is kept. In conversations, the
+        messages of roles that ``roles`` leaves out are truncated first. A warning says
+        how many texts were truncated.
     truncation_side : {"left", "right"}, default="left"
-        The side to cut: left keeps the end of the text, where the last token is.
+        The side on which texts are truncated. ``"left"`` keeps the end of the text,
+        where the last token is.
     batch_tokens : "auto" or int, default="auto"
-        Tokens in one forward pass, padding included; halved where memory runs out.
-        ``"auto"`` is 2,048 on the CPU and 16,384 on an accelerator.
+        Number of tokens in a forward pass, with padding. It is halved if memory runs
+        out. ``"auto"``: 2,048 on the CPU, and 16,384 on an accelerator.
     device : str, default="auto"
-        ``"auto"`` is CUDA, then MPS, then the CPU. An accelerator that is named and
-        absent warns and becomes the CPU. For a model spread over several cards, give
+        ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
+        such as ``"cpu"`` or ``"cuda:1"``. If that is absent, a warning is issued and
+        the CPU is used. To spread a model over several GPUs, use
         ``model_kwargs={"device_map": "auto"}``.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        Type of weights and states; ``"auto"`` is bfloat16 on an accelerator and
-        float32 on the CPU.
+        Data type of the weights and hidden states. ``"auto"``: bfloat16 on an
+        accelerator, and float32 on the CPU.
     activation_dtype : {"float32", "float16"}, default="float32"
-        Type of the activations that :meth:`transform` returns. They are pooled in
-        float32.
+        Data type of the activations that :meth:`transform` returns. Pooling is computed
+        in float32.
     attn_implementation : str, default=None
-        Passed to the model's loader, such as ``"eager"`` or ``"sdpa"``.
+        Passed to the loader of the model, such as ``"eager"`` or ``"sdpa"``.
     quantization : {None, "4bit", "8bit"}, default=None
-        Load the weights quantized, through bitsandbytes.
+        Load the weights quantized to 4 or 8 bits, with bitsandbytes.
     adapter : str or Path, default=None
-        Path or hub id of a PEFT adapter that changes weights, such as LoRA. None is
-        the adapter in the model's own folder or repository, if it holds an
-        ``adapter_config.json``. Adapters of causal models, classifiers and models that
-        see images as well are applied to the part that is read; their heads are not
-        used. Prompt tuning and its like are refused.
+        Path or hub id of a PEFT adapter that changes weights, such as LoRA. None: the
+        adapter in the folder or repository of the model, if there is an
+        ``adapter_config.json``. Adapters that were trained on causal models, on
+        classifiers or on models that also read images are applied to the part that is
+        read; the head is not used. Prompt tuning and similar methods are refused.
     revision : str, default=None
         Branch, tag or commit on the hub.
     trust_remote_code : bool, default=False
-        Whether code that the model's repository ships may run.
+        Whether to run code from the repository of the model.
     model_kwargs : dict, default=None
-        More arguments for the model's ``from_pretrained``. Those that locate files,
-        such as ``cache_dir``, ``subfolder`` or ``token``, hold for the configuration
-        and the tokenizer too, and those that say how files are fetched for the
-        adapter. Weights are read from safetensors only, unless it says
-        ``{"use_safetensors": False}``.
+        Further arguments of ``from_pretrained``. Arguments that locate files, such as
+        ``cache_dir``, ``subfolder`` or ``token``, are also used for the configuration
+        and the tokenizer; those that say how files are downloaded are also used for the
+        adapter. Weights are read from safetensors files only, unless
+        ``{"use_safetensors": False}`` is given.
     store : str or Path, default=None
-        Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, made if it is
-        not there. Each distinct text then goes through the model once, over all fits,
-        processes and runs that use it. What is loaded from a pickle or an artifact of a
-        fitted estimator has no store, so that a service does not write down each text
-        that it is asked about; ``set_params(store=...)`` gives it one.
+        Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, which is made if
+        it does not exist. Each distinct text then goes through the model once, over all
+        fits, processes and runs that use the store. A fitted estimator that is loaded
+        from a pickle or an artifact has no store, so that a service does not write down
+        each text that it is asked about; ``set_params(store=...)`` gives it one.
     n_jobs : int, default=None
-        Workers that share the texts, on whatever joblib backend is active: processes
-        of this machine, or of a cluster with ``joblib.parallel_config("dask")``. Each
-        loads the model; this process alone writes the store. With ``device="auto"``
-        each worker chooses its device, and several cards are spread over the workers;
-        what ``"auto"`` means for ``dtype`` and ``batch_tokens`` is decided here. None
-        is 1, unless a ``joblib.parallel_config`` says otherwise.
+        Number of workers that share the texts, on the active joblib backend: processes
+        on this machine, or on a cluster with ``joblib.parallel_config("dask")``. Each
+        worker loads the model. Only the calling process writes to the store. With
+        ``device="auto"``, each worker chooses its own device, and several GPUs are
+        spread over the workers; ``"auto"`` for ``dtype`` and ``batch_tokens`` is
+        resolved in the calling process. None: 1, unless in a
+        ``joblib.parallel_config``.
     verbose : bool, default=False
-        Whether to show a progress bar, on a terminal or in a notebook.
+        Whether to show a progress bar, in a terminal or notebook.
 
     Attributes
     ----------
     layers_ : tuple of int
         Layers along axis 1 of the activations.
     parts_ : tuple of str
-        What axis 2 of the activations holds: parts, such as ``"rs"``, or parts under
-        each of several poolings, such as ``"rs_last"`` and ``"rs_mean"``.
+        Names along axis 2 of the activations: parts, such as ``"rs"``; or, with several
+        poolings, parts and poolings, such as ``"rs_last"`` and ``"rs_mean"``.
     hidden_size_ : int
-        Units along axis 3 of the activations.
+        Length of axis 3 of the activations.
     n_model_layers_ : int
-        Layers that the model has.
+        Number of layers in the model.
     model_revision_ : str or None
-        Hub commit of the model; None for a local folder or file.
+        Hub commit of the model; None for local folders and files.
 
     See Also
     --------
-    LayerAggregator : Turns activations into features.
+    LayerAggregator : Computes features from activations.
 
     Examples
     --------
@@ -206,20 +213,20 @@ default="last"
         ----------
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-            Strings or conversations, one text a row. A conversation is a sequence of
-            mappings with ``role`` and ``content``.
+            Strings or conversations, one in each row. A conversation is a sequence of
+            messages, which are mappings with ``role`` and ``content``.
         y : array-like of shape (n_samples,), default=None
-            Ignored, but for its length.
+            Ignored, except that its length must be that of ``X``.
 
         Returns
         -------
         HFEmbeddingTransformer
-            This estimator. No weights are loaded.
+            This estimator. The weights are not loaded yet.
 
         Raises
         ------
         TypeError, ValueError
-            If a parameter or ``X`` is not as described, or ``y`` has another length.
+            If a parameter or ``X`` is invalid, or ``y`` has another length.
         """
         self._poolings = self._read_poolings()
         self._check_parameters()
@@ -253,32 +260,34 @@ one-column frame
         return self
 
     def transform(self, X: Any) -> NDArray[Any]:  # noqa: ANN401 - as for fit
-        """Read the activations of texts.
+        """Compute the activations of texts.
 
         Parameters
         ----------
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-            Strings or conversations, as in :meth:`fit`. Equal texts are computed once.
+            Strings or conversations, as in :meth:`fit`. Each distinct text is computed
+            once.
 
         Returns
         -------
         ndarray of shape (n_samples, n_layers, n_parts, hidden_size)
-            Pooled activations, in the order of ``layers_`` and ``parts_``, of
+            Pooled activations, in the order of ``layers_`` and ``parts_`` and with
             ``activation_dtype``. With ``pooling=None``, an array of shape
-            (n_samples,) and dtype object: item i is an array of shape
-            (n_tokens_i, n_layers, n_parts, hidden_size), and equal texts share one.
+            (n_samples,) and dtype object, in which item i is an array of shape
+            (n_tokens_i, n_layers, n_parts, hidden_size). Equal texts share one array.
 
         Raises
         ------
         TypeError, ValueError
-            If ``X`` is not as described, a text has no token, or a part does not
-            exist in a layer.
+            If ``X`` is invalid, a text has no tokens, or a part does not exist in a
+            layer.
         FloatingPointError
-            If states of some texts overflow ``dtype`` or ``activation_dtype``; says
-            which texts.
+            If hidden states overflow ``dtype`` or ``activation_dtype``. The message
+            names the texts.
         MemoryError
-            If the activations would not fit into free memory; nothing is computed then.
+            If the activations would not fit into free memory. This is checked before
+            anything is computed.
         """
         check_is_fitted(self)
         self._check_parameters()
@@ -292,8 +301,8 @@ one-column frame
             activations = self._make_room(model, len(texts), distinct)
             report: Callable[[int], object] = int
             if self.verbose:
-                # Only then: tqdm starts a thread and takes a lock of all processes
-                # even where it shows nothing.
+                # tqdm starts a thread and takes a lock of all processes, even if it
+                # shows nothing.
                 progress = show_progress(len(distinct), "Embedding", "text")
                 report = shown.enter_context(progress).update
             EmbeddingJob(
@@ -327,9 +336,10 @@ one-column frame
         Returns
         -------
         list of list of str
-            For each text, the text of its pooled tokens: one with ``pooling="last"``
-            or ``"first"``, all that the filter keeps with others and with None, which
-            keeps as many in the activations.
+            For each text, its pooled tokens as strings. With ``pooling="last"`` or
+            ``"first"``, this is one token; with other poolings, all tokens that
+            ``token_filter`` keeps. With ``pooling=None``, these are the tokens along
+            axis 0 of the text's activations.
         """
         check_is_fitted(self)
         self._check_parameters()
@@ -373,7 +383,7 @@ one-column frame
     def _make_room(
         self, model: LanguageModel, n_samples: int, distinct: Sequence[Text]
     ) -> NDArray[Any]:
-        """Make the array of activations, if they fit into free memory."""
+        """Allocate the array of activations, if they fit into free memory."""
         dtype = np.dtype(self.activation_dtype)
         shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
         if self.pooling is not None:
@@ -392,7 +402,7 @@ one-column frame
         return state
 
     def _find_origin(self) -> str | None:
-        """Tell what the model was in ``fit``, or all that is known of it."""
+        """Return the identity of the model in ``fit``, as far as it is known."""
         known = self._origin or self.model_revision_
         if known is None and self._source.path.exists():
             known = find_origin(self._source)
@@ -403,7 +413,7 @@ one-column frame
 def _naming_positions(
     texts: Sequence[Text], first_rows: Mapping[Any, int]
 ) -> Iterator[None]:
-    """Let an error about texts name their positions in X."""
+    """Add the positions in X to errors about texts."""
     try:
         yield
     except RefusedTextError as error:
@@ -414,8 +424,8 @@ def _naming_positions(
         listed = ", ".join(map(str, positions[:MOST_LISTED]))
         more = ", ..." if len(positions) > MOST_LISTED else ""
         raise FloatingPointError(
-            f"The states of {error.states} hold infinities or NaN for at least "
-            f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]; "
-            f"the first is {texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' "
-            f"in {OWNER}."
+            f"The states of {error.states} contain infinity or NaN for at least "
+            f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]. "
+            f"The first of them is {texts[positions[0]]!r}. Use dtype='bfloat16' or "
+            f"'float32' in {OWNER}."
         ) from None

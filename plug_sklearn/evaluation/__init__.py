@@ -1,12 +1,12 @@
 """Evaluation of probes, as tables of numbers and as pictures.
 
-``_layer_sweep``, ``_layer_scores``
+``_layer_sweep``, ``_layer_scores``, ``_layer_sweep_display``
     Scores of a probe on each layer and part.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``
     Cross-validation with out-of-fold probabilities, scores and files.
 ``_training_curves``
     Losses and scores by epoch.
-``_capacity``
+``_capacity``, ``_capacity_display``
     Scores and sizes of a probe for several budgets of parameters.
 ``_calibration``, ``_reliability``
     Calibration errors and Brier scores; reliability diagrams.
@@ -29,14 +29,16 @@ from plug_sklearn.evaluation._calibration import (
     calibration_bins,
     expected_calibration_error,
 )
-from plug_sklearn.evaluation._capacity import CapacityCurveDisplay, capacity_curve
+from plug_sklearn.evaluation._capacity import capacity_curve
+from plug_sklearn.evaluation._capacity_display import CapacityCurveDisplay
 from plug_sklearn.evaluation._check_pipeline import check_pipeline
 from plug_sklearn.evaluation._comparison import (
     ProbeComparison,
     compare_probes,
     compare_scores,
 )
-from plug_sklearn.evaluation._layer_sweep import LayerSweepDisplay, layer_sweep
+from plug_sklearn.evaluation._layer_sweep import layer_sweep
+from plug_sklearn.evaluation._layer_sweep_display import LayerSweepDisplay
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay
 from plug_sklearn.evaluation._report import (
     CrossValidationReport,

@@ -139,8 +139,8 @@ def bootstrap_interval(
     if np.isnan(found).any():
         raise ValueError(
             f"The 'metric' parameter of {owner} must give a number for every resample. "
-            f"Got NaN for {np.isnan(found).sum()} of {n_resamples}: resamples may lack "
-            "a class where they are not stratified."
+            f"Got NaN for {np.isnan(found).sum()} of {n_resamples}. Without "
+            "stratification, resamples may lack a class."
         )
     lower, upper = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return BootstrapInterval(

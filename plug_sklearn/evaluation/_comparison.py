@@ -309,6 +309,6 @@ def _refuse_nan(table: pd.DataFrame, probe: str) -> None:
         folds = table.loc[table[score].isna(), "fold"].tolist()
         if folds:
             raise ValueError(
-                f"The {probe!r} parameter of {OWNER} must be a probe with a score on "
-                f"every fold. Got NaN for {score!r} in folds {folds}."
+                f"The {probe!r} parameter of {OWNER} must have a score on every fold. "
+                f"Got NaN for {score!r} in folds {folds}."
             )

@@ -27,33 +27,31 @@ MOST_NUMBERS = 2**22
 def count_joint_fits(
     estimator: BaseEstimator,
     fit_params: Mapping[str, Any],
-    activations: NDArray[Any],
+    shape: tuple[int, ...],
     folds: Folds,
 ) -> int:
     """Count the probes, of all layers and folds, that are to be fitted together.
 
-    It is 1 for estimators that cannot be fitted together. Raises a ValueError if a
+    ``shape`` is that of the features of a layer: (n_samples, n_features). The count is
+    1 for estimators that cannot be fitted together. Raises a ValueError if a
     parameter of a :class:`PlugMLPClassifier` is invalid.
     """
     lengths = [np.shape(value)[:1] for value in fit_params.values()]
     if (
         type(estimator).__name__ != "PlugMLPClassifier"
         or not set(fit_params) <= SHARED
-        or any(length != activations.shape[:1] for length in lengths)
+        or any(length != shape[:1] for length in lengths)
         or sklearn.get_config()["enable_metadata_routing"]
     ):
         return 1
     # Other estimators need no torch, which takes seconds to import.
-    from plug_sklearn.classifiers import (
-        can_fit_jointly,
-        count_joint_probes,
-    )
+    from plug_sklearn.classifiers import can_fit_jointly, count_joint_probes
 
     estimator._validate_params()
     if not can_fit_jointly(estimator):
         return 1
     n_rows = max(len(train) for train, _ in folds)
-    return count_joint_probes(estimator, n_rows, activations.shape[-1])
+    return count_joint_probes(estimator, n_rows, shape[-1])
 
 
 def score_layers(
@@ -95,7 +93,9 @@ def score_layers(
                     estimator, X, y, folds, scoring=scoring, fit_params=fit_params
                 )
         except ValueError as error:
-            error.add_note(f"That was at position {layer} of axis 1, {part} of axis 2.")
+            error.add_note(
+                f"This happened at position {layer} of axis 1 and {part} of axis 2."
+            )
             raise
         frames.append(frame)
     return frames, failure

@@ -53,8 +53,8 @@ def read_predictions(
     if not is_true.any(axis=1).all():
         unknown = np.unique(truth[~is_true.any(axis=1)]).tolist()
         raise ValueError(
-            f"The 'labels' parameter of {owner} must hold every label of y_true. "
-            f"{unknown} are missing from {classes.tolist()}."
+            f"The 'labels' parameter of {owner} must contain every label of y_true. "
+            f"Got {classes.tolist()}, without {unknown}."
         )
     return Predictions(is_true.argmax(axis=1), given, ordered)
 
@@ -96,8 +96,8 @@ def _refuse_fractions(truth: NDArray[Any], owner: str) -> None:
     others = truth[truth != np.floor(truth)]
     if len(others):
         raise ValueError(
-            f"The 'y_true' parameter of {owner} must be labels of classes. Got "
-            f"{others[0]} among them."
+            f"The 'y_true' parameter of {owner} must be class labels, which are not "
+            f"fractions or NaN. Got {others[0]}."
         )
 
 

@@ -62,7 +62,8 @@ def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
     if found and not overwrite:
         raise FileExistsError(
             "The 'out_dir' parameter of cross_validation_report must be a folder "
-            f"without a run, or 'overwrite' True. Found {found} in {folder}."
+            f"without files of an earlier run, unless overwrite=True. Got {folder}, "
+            f"which holds {found}."
         )
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(

@@ -122,8 +122,8 @@ def _check_fits(fits: list[FoldFit]) -> None:
         check_probabilistic(fitted[0], OWNER, is_fitted=True)
         return
     error = ValueError(
-        f"The 'estimator' parameter of {OWNER} must be one that can be fitted. All "
-        f"{len(fits)} fits failed, the first with {fits[0].failure}"
+        f"The 'estimator' parameter of {OWNER} must be able to fit at least one fold. "
+        f"All {len(fits)} fits failed, the first with {fits[0].failure}"
     )
     error.add_note(f"The first failed fit:\n{fits[0].traceback}")
     raise error
@@ -165,8 +165,8 @@ def tabulate_scores(
         if undefined:
             warn_user(
                 f"The score {name!r} is undefined in folds {undefined}: their test "
-                "rows may be of one class, or the scorer fails on them. Means leave "
-                "them out."
+                "rows may be of one class, or the scorer fails on them. They are left "
+                "out of the means."
             )
     scores["n_train"], scores["n_test"] = (
         [len(rows) for rows in side] for side in zip(*folds, strict=True)

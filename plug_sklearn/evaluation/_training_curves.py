@@ -104,9 +104,9 @@ def find_probes(estimators: Any) -> dict[int, Any]:  # noqa: ANN401 - as above
     if isinstance(estimators, Mapping):
         if "estimator" not in estimators:
             raise ValueError(
-                "The 'estimators' parameter of training_history must hold fitted "
-                "estimators, as cross_validate returns them with "
-                f"return_estimator=True. Got the keys {list(estimators)} instead."
+                "The 'estimators' parameter of training_history must contain the key "
+                "'estimator', as the results of cross_validate with "
+                f"return_estimator=True do. Got the keys {list(estimators)} instead."
             )
         estimators = estimators["estimator"]
     # A pipeline is iterable too.

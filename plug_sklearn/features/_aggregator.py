@@ -245,7 +245,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         if activations.ndim > 4:
             raise ValueError(
                 f"X given to {OWNER} must have 2 to 4 axes: samples, layers, parts, "
-                f"units. Found array of shape {activations.shape}."
+                f"units. Got shape {activations.shape} instead."
             )
         return activations
 
@@ -260,9 +260,9 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         known = self._list_part_names(n_parts)
         if names and known is None:
             raise ValueError(
-                f"The 'parts' parameter of {OWNER} must be positions in "
-                f"[0, {n_parts}): parts have names only where all of {PART_NAMES} are "
-                f"there, or 'part_names' gives them. Got {self.parts!r} instead."
+                f"The 'parts' parameter of {OWNER} must be positions in [0, "
+                f"{n_parts}): parts only have names if X holds all of {PART_NAMES}, or "
+                f"if 'part_names' is given. Got {self.parts!r} instead."
             )
         unknown = [name for name in names if name not in (known or ())]
         if unknown:
@@ -317,5 +317,5 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         container = _get_output_config("transform", self)["dense"]
         if container != "default":
             raise ValueError(
-                f"{expected} where output is a {container} frame. Got {found} instead."
+                f"{expected} if the output is a {container} frame. Got {found} instead."
             )

@@ -167,8 +167,9 @@ def save_npz_features(
     lengths = (len(names), len(layers), len(parts))
     if values.ndim != 4 or values.shape[:3] != lengths or names.ndim != 1:
         raise ValueError(
-            "The 'activations' given to save_npz_features must be (ids, layers, parts, "
-            f"units), {lengths} and units. Got {values.shape} instead."
+            "The 'activations' given to save_npz_features must have the shape (n_ids, "
+            f"n_layers, n_parts, hidden_size), which begins with {lengths}. Got "
+            f"{values.shape} instead."
         )
     by_part = values.transpose(0, 2, 1, 3).reshape(len(values), -1)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,8 +249,8 @@ def _check_headers(
         )
     if ids.dtype.hasobject and not allow_pickle:
         raise ValueError(
-            "its ids are a pickle, which can run code. If you trust where the file "
-            "comes from, say allow_pickle=True"
+            "its ids are a pickle, which can run code. If you trust the origin of the "
+            "file, pass allow_pickle=True"
         )
     n_layers, n_parts = names[0].shape[0], names[1].shape[0]
     return (n_parts, n_layers), (data.shape[0], data.shape[1])
@@ -269,7 +270,7 @@ def _open_archive(stream: BinaryIO, keys: tuple[str, ...]) -> ZipFile:
     these would be far larger than the file.
     """
     if stream.read(len(_MAGIC)) != _MAGIC:
-        raise ValueError("it is no npz file")
+        raise ValueError("it is not an npz file")
     n_bytes = stream.seek(0, 2)
     archive = ZipFile(stream)
     members = {info.filename: info.file_size for info in archive.infolist()}
@@ -283,8 +284,8 @@ def _open_archive(stream: BinaryIO, keys: tuple[str, ...]) -> ZipFile:
     most = max(_ALWAYS_UNPACKED, _MOST_UNPACKED * n_bytes)
     if unpacked > most:
         raise ValueError(
-            f"its {n_bytes} bytes would unpack to {unpacked}, where at most {most} are "
-            "taken"
+            f"its {n_bytes} bytes would unpack to {unpacked}, and at most {most} are "
+            "accepted"
         )
     return archive
 
@@ -297,14 +298,16 @@ def _read_header(archive: ZipFile, key: str) -> _Header:
     with archive.open(f"{key}.npy") as member:
         version = npy.read_magic(member)
         if version not in _READ_HEADER:
-            raise ValueError(f"its {key} has a header of an unknown version {version}")
+            raise ValueError(f"its {key} has a header of the unknown version {version}")
         shape, _, dtype = _READ_HEADER[version](member)
         n_left = archive.getinfo(f"{key}.npy").file_size - member.tell()
     if any(length < 0 for length in shape):
         raise ValueError(f"its {key} has the shape {shape}")
     # The header does not state the length of a pickle.
     if not dtype.hasobject and n_left != dtype.itemsize * prod(shape):
-        raise ValueError(f"its {key} is not as long as {shape} of {dtype} are")
+        raise ValueError(
+            f"its {key} does not have the length of {shape} values of {dtype}"
+        )
     return _Header(shape, dtype)
 
 

@@ -77,8 +77,9 @@ def _check_item(
     if not _is_array(item) or item.ndim != 4 or item.dtype.kind not in "fiu":
         found = f"shape {item.shape}" if _is_array(item) else type(item).__name__
         raise ValueError(
-            f"X given to {owner} must hold arrays of numbers of shape {expected}, one "
-            f"a text, or be one array. Got {found} at position {position} instead."
+            f"X given to {owner} must be one array, or hold an array of numbers of "
+            f"shape {expected} for each text. Got {found} at position {position} "
+            "instead."
         )
     if len(item) == 0:
         raise ValueError(
@@ -87,9 +88,9 @@ def _check_item(
         )
     if shape is not None and item.shape[1:] != shape:
         raise ValueError(
-            f"X given to {owner} must hold arrays that differ in their number of "
-            f"tokens only: those before have {shape} a token. Got {item.shape[1:]} at "
-            f"position {position} instead."
+            f"X given to {owner} must hold arrays that differ only in their number of "
+            f"tokens: earlier ones have the shape {shape} for each token. Got "
+            f"{item.shape[1:]} at position {position} instead."
         )
     if not np.isfinite(item).all():
         raise ValueError(

@@ -89,14 +89,16 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(found, dict):
-        raise ValueError("it holds no JSON object")
+        raise ValueError("it does not hold a JSON object")
     return found
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise ValueError(f"it has a key twice in an object of {sorted(made)}")
+        raise ValueError(
+            f"it has a duplicate key in an object with the keys {sorted(made)}"
+        )
     return made
 
 
@@ -134,7 +136,7 @@ def read_tensors(data: bytes, expected: Mapping[str, Expected]) -> Arrays:
     try:
         found = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]  # safetensors leaves it untyped
     except safetensors.SafetensorError as error:
-        raise ValueError(f"it is no complete safetensors file ({error})") from None
+        raise ValueError(f"it is not a complete safetensors file ({error})") from None
     for what, names in (
         ("lacks", set(expected) - set(found)),
         ("has unknown", set(found) - set(expected)),
@@ -146,7 +148,7 @@ def read_tensors(data: bytes, expected: Mapping[str, Expected]) -> Arrays:
         if (shape, kind) != (must_be.shape, _TYPES[must_be.dtype]):
             raise ValueError(
                 f"its tensor {name!r} must be {must_be.shape} of {must_be.dtype}, as "
-                f"the JSON has it. Got {shape} of {kind} instead"
+                f"in the JSON. Got {shape} of {kind} instead"
             )
     arrays = {
         name: np.frombuffer(found[name]["data"], must_be.dtype).reshape(must_be.shape)
@@ -162,4 +164,4 @@ def check_values(arrays: Mapping[str, NDArray[Any]]) -> None:
         if not np.isfinite(array).all():
             raise ValueError(f"its tensor {name!r} must be finite")
         if name.endswith("var") and (array < 0).any():
-            raise ValueError(f"its tensor {name!r} must be variances, 0 or more")
+            raise ValueError(f"its tensor {name!r} must be variances of 0 or more")

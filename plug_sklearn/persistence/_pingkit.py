@@ -80,7 +80,7 @@ def load_pingkit(found: dict[str, Any], weights: Path, device: str) -> BaseEstim
     foreign = sorted(key for key in found if key.startswith(_OF_CUSTOM_MODELS))
     if found.get("model_type") == "custom" or foreign:
         raise ValueError(
-            "it is of a custom model, whose source code is never run here: only "
+            "it describes a custom model, whose source code is never run here. Only "
             f"'mlp' and 'cnn' are loaded. Got {foreign or 'no more'}"
         )
     try:
@@ -149,10 +149,10 @@ def _read_state(weights: Path) -> dict[str, Tensor]:
         )
     except pickle.UnpicklingError:
         raise ValueError(
-            "it is no file of tensors alone, and a pickle of more could run code"
+            "it holds more than tensors, and such a pickle could run code"
         ) from None
     except Exception as error:  # torch raises errors of many kinds
-        raise ValueError(f"it is no whole file of torch ({error})") from None
+        raise ValueError(f"it is not a complete torch file ({error})") from None
     whole = isinstance(state, dict) and all(
         isinstance(name, str)
         and isinstance(value, Tensor)
@@ -163,7 +163,7 @@ def _read_state(weights: Path) -> dict[str, Tensor]:
         for name, value in state.items()
     )
     if not whole:
-        raise ValueError("it is no state dict of plain tensors")
+        raise ValueError("it is not a state dict of plain tensors")
     return state
 
 
@@ -195,7 +195,7 @@ def _arrange(
     }
     if set(names.values()) != set(state):
         differing = sorted(set(names.values()) ^ set(state))
-        raise ValueError(f"it lacks tensors, or has unknown ones: {differing}")
+        raise ValueError(f"it has missing or unknown tensors: {differing}")
     for name, theirs in names.items():
         value, shape = state[theirs].detach().numpy(), expected[name].shape
         is_linear = name.startswith(_LINEAR) and len(shape) > 1
@@ -203,7 +203,7 @@ def _arrange(
         if (value.shape, value.dtype) != (must_be, np.dtype(expected[name].dtype)):
             raise ValueError(
                 f"its tensor {theirs!r} must be {must_be} of {expected[name].dtype}, "
-                f"as the JSON has it. Got {value.shape} of {value.dtype} instead"
+                f"as in the JSON. Got {value.shape} of {value.dtype} instead"
             )
         arrays[name] = value.T[None] if is_linear else value
     check_values(arrays)

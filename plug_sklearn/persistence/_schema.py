@@ -76,7 +76,9 @@ class PipelineTable(Table):
         """Make the fitted pipeline."""
         names = [step.name for step in self.steps]
         if len(set(names)) < len(names) or any("__" in name for name in names):
-            raise ValueError(f"its steps' names must differ and have no '__': {names}")
+            raise ValueError(
+                f"its steps must have distinct names without '__': {names}"
+            )
         steps = []
         for step in self.steps:
             own = {
@@ -87,7 +89,7 @@ class PipelineTable(Table):
         for name, estimator in steps[:-1]:
             if not hasattr(estimator, "transform"):
                 raise ValueError(
-                    f"its step {name!r} must be the last: it has no transform"
+                    f"its step {name!r} has no transform, and is not the last step"
                 )
         return Pipeline(steps)
 
@@ -117,13 +119,12 @@ def _describe_one(estimator: BaseEstimator) -> Described:
     if kind not in TABLES or type(estimator) is not (
         ours or getattr(plug_sklearn, kind)
     ):
-        hint = "joblib.dump saves it, as a pickle"
+        hint = "To save it as a pickle, use joblib.dump"
         if hasattr(estimator, "best_estimator_"):
-            hint = "save its best_estimator_"
+            hint = "Save its best_estimator_"
         raise ValueError(
-            f"The 'estimator' given to save_artifacts must be one of "
-            f"{sorted(TABLES)}, or a Pipeline of them. Got {estimator!r} instead: "
-            f"{hint}."
+            f"The 'estimator' given to save_artifacts must be one of {sorted(TABLES)}, "
+            f"or a Pipeline of them. Got {estimator!r} instead. {hint}."
         )
     check_is_fitted(estimator)
     values, tensors = TABLES[kind].describe(estimator)
@@ -140,8 +141,8 @@ def validate_artifact(found: dict[str, Any]) -> Artifact:
     number = found.get("format")
     if type(number) is not int or number != FORMAT:
         raise ValueError(
-            f"it has format {number!r}, where this release of plug_sklearn reads "
-            f"format {FORMAT}"
+            f"it has format {number!r}, and this release of plug_sklearn reads format "
+            f"{FORMAT}"
         )
     try:
         return Artifact.model_validate(found)

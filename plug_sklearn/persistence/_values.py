@@ -72,10 +72,10 @@ def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
             plain[name] = to_plain(value)
         except TypeError:
             raise ValueError(
-                f"The {name!r} parameter of {type(estimator).__name__} must be a plain "
-                "value, or lists or dicts of such, to be saved: None, bool, int, "
-                f"finite float or str. Got {value!r} instead. What is fitted predicts "
-                f"without it: estimator.set_params({name}=...) before saving."
+                f"The {name!r} parameter of {type(estimator).__name__} must be None, a "
+                "bool, int, finite float or str, or lists or dicts of these, to be "
+                f"saved. Got {value!r} instead. The fitted estimator predicts without "
+                f"it: replace it with estimator.set_params({name}=...) before saving."
             ) from None
     _refuse_code(type(estimator).__name__, plain)
     return plain
@@ -146,7 +146,7 @@ def _refuse_code(owner: str, plain: Mapping[str, Any]) -> None:
         must_be["trust_remote_code"] = "False"
     attention = plain.get("attn_implementation")
     if attention is not None and str(attention) not in _ATTENTION:
-        must_be["attn_implementation"] = "one that needs no code of the hub"
+        must_be["attn_implementation"] = "one that needs no code from the hub"
     arguments = plain.get("model_kwargs")
     if arguments is not None:
         try:
@@ -157,7 +157,7 @@ def _refuse_code(owner: str, plain: Mapping[str, Any]) -> None:
     for name, what in must_be.items():
         raise ValueError(
             f"The {name!r} parameter of {owner} must be {what} in a file, so that no "
-            f"file can run code. Got {plain[name]!r} instead: give it to set_params "
+            f"file can run code. Got {plain[name]!r} instead. Give it to set_params "
             "after loading."
         )
 

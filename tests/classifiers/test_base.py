@@ -14,7 +14,7 @@ import pytest
 import sklearn
 import torch
 from _activations import X, Y
-from sklearn.base import clone
+from sklearn.base import ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import (
@@ -24,11 +24,9 @@ from sklearn.model_selection import (
     cross_val_score,
 )
 
-from plug_sklearn.classifiers._base import BasePlugClassifier
-
 
 def test_probabilities_of_a_row_do_not_depend_on_its_neighbours(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     probe.fit(X, Y)
     together = probe.predict_proba(X)
@@ -38,7 +36,7 @@ def test_probabilities_of_a_row_do_not_depend_on_its_neighbours(
     assert together.dtype == np.float64
 
 
-def test_log_probabilities_are_the_logarithms(probe: BasePlugClassifier) -> None:
+def test_log_probabilities_are_the_logarithms(probe: ClassifierMixin) -> None:
     probe.fit(X, Y)
     found = probe.predict_log_proba(X)
     np.testing.assert_allclose(np.exp(found), probe.predict_proba(X), rtol=1e-12)
@@ -47,7 +45,7 @@ def test_log_probabilities_are_the_logarithms(probe: BasePlugClassifier) -> None
 
 
 def test_the_logarithm_of_no_probability_is_minus_infinity(
-    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+    probe: ClassifierMixin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certain = np.array([[0.0, 1.0]])
     monkeypatch.setattr(type(probe), "predict_proba", lambda *_: certain)
@@ -55,7 +53,7 @@ def test_the_logarithm_of_no_probability_is_minus_infinity(
 
 
 def test_probabilities_of_many_rows_sum_to_one_in_double_precision(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     many = np.tile(X, (20, 1, 1, 1))
     probabilities = probe.fit(X, Y).predict_proba(many)
@@ -66,7 +64,7 @@ def test_probabilities_of_many_rows_sum_to_one_in_double_precision(
 
 @pytest.mark.parametrize("labels", [["no", "yes"], [False, True], [3, -1], [0.0, 1.0]])
 def test_labels_of_any_kind_are_predicted_as_their_codes_are(
-    probe: BasePlugClassifier, labels: list[object]
+    probe: ClassifierMixin, labels: list[object]
 ) -> None:
     y = np.array(labels)[Y]
     named = clone(probe).fit(X, y)
@@ -77,7 +75,7 @@ def test_labels_of_any_kind_are_predicted_as_their_codes_are(
     assert np.array_equal(named.predict(X), named.classes_[coded.predict(X)])
 
 
-def test_threads_can_predict_together(probe: BasePlugClassifier) -> None:
+def test_threads_can_predict_together(probe: ClassifierMixin) -> None:
     probe.fit(X, Y)
     expected = probe.predict_proba(X)
     with ThreadPoolExecutor(4) as pool:
@@ -85,7 +83,7 @@ def test_threads_can_predict_together(probe: BasePlugClassifier) -> None:
     assert all(np.array_equal(result, expected) for result in results)
 
 
-def test_three_classes_are_learnt(probe: BasePlugClassifier) -> None:
+def test_three_classes_are_learnt(probe: ClassifierMixin) -> None:
     y = np.arange(90) % 3
     X_three = np.random.default_rng(0).normal(size=(90, 2, 1, 6))
     X_three[np.arange(90), 0, 0, y] += 4
@@ -96,7 +94,7 @@ def test_three_classes_are_learnt(probe: BasePlugClassifier) -> None:
 
 @pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e-3, 0.0), (1.0, 1000.0)])
 def test_large_and_small_units_are_learnt_from(
-    probe: BasePlugClassifier, scale: float, offset: float
+    probe: ClassifierMixin, scale: float, offset: float
 ) -> None:
     X_raw = scale * X
     X_raw[:, 0, 1, 2] += offset
@@ -106,14 +104,14 @@ def test_large_and_small_units_are_learnt_from(
     assert np.array_equal(loaded.predict_proba(X_raw), probe.predict_proba(X_raw))
 
 
-def test_names_of_columns_are_kept(probe: BasePlugClassifier) -> None:
+def test_names_of_columns_are_kept(probe: ClassifierMixin) -> None:
     frame = pd.DataFrame(X.reshape(80, -1)).add_prefix("unit_")
     probe.fit(frame[:60], Y[:60], X_val=frame[60:], y_val=Y[60:])
     assert probe.feature_names_in_.tolist() == frame.columns.tolist()
     assert probe.predict(frame).shape == (80,)
 
 
-def test_integers_and_lists_are_read(probe: BasePlugClassifier) -> None:
+def test_integers_and_lists_are_read(probe: ClassifierMixin) -> None:
     flat = (10 * X.reshape(80, -1)).astype(int)
     one = clone(probe).fit(flat, Y).predict_proba(flat)
     other = clone(probe).fit(flat.tolist(), Y.tolist()).predict_proba(flat.tolist())
@@ -121,7 +119,7 @@ def test_integers_and_lists_are_read(probe: BasePlugClassifier) -> None:
 
 
 def test_a_fresh_process_loads_the_same_probabilities(
-    probe: BasePlugClassifier, tmp_path: Path
+    probe: ClassifierMixin, tmp_path: Path
 ) -> None:
     probe.fit(X, Y)
     joblib.dump(probe, tmp_path / "probe.joblib")
@@ -138,7 +136,7 @@ def test_a_fresh_process_loads_the_same_probabilities(
     assert np.array_equal(found, probe.predict_proba(X))
 
 
-def test_a_pickle_holds_the_weights_once(probe: BasePlugClassifier) -> None:
+def test_a_pickle_holds_the_weights_once(probe: ClassifierMixin) -> None:
     probe.set_params(target_ratio=1000.0, width_cap=120).fit(X, Y)
     state = probe.net_.module_.state_dict()
     n_bytes = sum(value.nbytes for value in state.values())
@@ -147,7 +145,7 @@ def test_a_pickle_holds_the_weights_once(probe: BasePlugClassifier) -> None:
 
 
 def test_grid_search_in_processes_cross_validation_and_calibration(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     probe.set_params(max_epochs=10)
     search = GridSearchCV(probe, {"dropout": [0.0, 0.2]}, cv=2, n_jobs=2).fit(X, Y)
@@ -193,7 +191,7 @@ def test_grid_search_in_processes_cross_validation_and_calibration(
     ],
 )
 def test_bad_parameter_is_named_with_what_it_must_be(
-    probe: BasePlugClassifier, parameter: str, value: object, expected: str
+    probe: ClassifierMixin, parameter: str, value: object, expected: str
 ) -> None:
     name = type(probe).__name__
     with pytest.raises(ValueError) as raised:
@@ -206,29 +204,29 @@ def test_bad_parameter_is_named_with_what_it_must_be(
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_training_that_diverges_is_an_error(
-    probe: BasePlugClassifier, early_stopping: bool
+    probe: ClassifierMixin, early_stopping: bool
 ) -> None:
     probe.set_params(lr=1e30, early_stopping=early_stopping)
-    with pytest.raises(ValueError, match=r"must be so low that .* Got 1e\+30 instead"):
+    with pytest.raises(ValueError, match=r"must be low enough .* Got 1e\+30 instead"):
         probe.fit(X, Y)
 
 
-def test_label_of_a_validation_row_must_be_known(probe: BasePlugClassifier) -> None:
+def test_label_of_a_validation_row_must_be_known(probe: ClassifierMixin) -> None:
     with pytest.raises(ValueError, match="'y_val' given to Plug"):
         probe.fit(X, Y, X_val=X, y_val=Y + 1)
 
 
 def test_absent_device_warns_and_becomes_the_cpu(
-    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+    probe: ClassifierMixin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.warns(UserWarning, match="runs on the CPU instead"):
+    with pytest.warns(UserWarning, match="The CPU is used instead"):
         probe.set_params(device="cuda").fit(X, Y)
     assert probe.net_.device == "cpu"
 
 
 def test_nothing_is_printed_unless_asked_for(
-    probe: BasePlugClassifier, capsys: pytest.CaptureFixture[str]
+    probe: ClassifierMixin, capsys: pytest.CaptureFixture[str]
 ) -> None:
     probe.fit(X, Y)
     assert capsys.readouterr().out == ""
@@ -247,7 +245,7 @@ def test_nothing_is_printed_unless_asked_for(
     ids=["default", "plain", "budget"],
 )
 def test_features_that_never_vary_give_the_shares_of_the_classes(
-    probe: BasePlugClassifier, parameters: dict[str, object], random_state: int
+    probe: ClassifierMixin, parameters: dict[str, object], random_state: int
 ) -> None:
     probe.set_params(max_epochs=20, random_state=random_state, **parameters)
     probe.fit(np.full((100, 8), 3.7), np.repeat([0, 1, 2], [25, 65, 10]))
@@ -256,7 +254,7 @@ def test_features_that_never_vary_give_the_shares_of_the_classes(
 
 
 def test_shares_of_the_classes_are_those_of_the_training_weights(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     same, weight = np.ones((40, 2, 1, 4)), np.where(Y[:40], 3.0, 1.0)
     # Validation rows of other shares would ask for another temperature.
@@ -296,7 +294,7 @@ NUMPY_NUMBERS = {
 )
 @pytest.mark.parametrize("sizing", ["heuristic", "budget"])
 def test_numpy_numbers_fit_as_python_numbers(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
     sizing: str,
     name: str,
     value: np.generic,
@@ -312,7 +310,7 @@ def test_numpy_numbers_fit_as_python_numbers(
 
 
 def test_a_pickle_holds_no_class_of_torch_or_skorch(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     probe.fit(X, Y)
     pickled = pickle.dumps(probe)
@@ -324,7 +322,7 @@ def test_a_pickle_holds_no_class_of_torch_or_skorch(
     assert loaded.n_parameters_ == probe.n_parameters_
 
 
-def test_pickling_leaves_the_probe_as_it_is(probe: BasePlugClassifier) -> None:
+def test_pickling_leaves_the_probe_as_it_is(probe: ClassifierMixin) -> None:
     probe.fit(X, Y)
     net, expected = probe.net_, probe.predict_proba(X)
     state = probe.__getstate__()
@@ -335,12 +333,12 @@ def test_pickling_leaves_the_probe_as_it_is(probe: BasePlugClassifier) -> None:
 
 
 def test_a_probe_loads_onto_the_device_it_names_or_the_cpu(
-    probe: BasePlugClassifier, monkeypatch: pytest.MonkeyPatch
+    probe: ClassifierMixin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     expected = probe.fit(X, Y).predict_proba(X)
     pickled = pickle.dumps(probe.set_params(device="cuda"))
-    with pytest.warns(UserWarning, match="runs on the CPU instead"):
+    with pytest.warns(UserWarning, match="The CPU is used instead"):
         loaded = pickle.loads(pickled)
     assert (loaded.device, loaded.net_.device) == ("cuda", "cpu")
     assert np.array_equal(loaded.predict_proba(X), expected)
@@ -354,7 +352,7 @@ def test_a_probe_loads_onto_the_device_it_names_or_the_cpu(
     ],
 )
 def test_a_ratio_that_does_not_decide_the_size_is_told(
-    probe: BasePlugClassifier, parameters: dict[str, float], says: str
+    probe: ClassifierMixin, parameters: dict[str, float], says: str
 ) -> None:
     probe.set_params(**parameters)
     with pytest.warns(UserWarning, match=rf"'target_ratio' .* {says} units"):
@@ -370,7 +368,7 @@ def test_a_ratio_that_does_not_decide_the_size_is_told(
     ],
 )
 def test_nothing_is_told_of_the_default_ratio_a_budget_or_a_chosen_cap(
-    probe: BasePlugClassifier, parameters: dict[str, object]
+    probe: ClassifierMixin, parameters: dict[str, object]
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -378,7 +376,7 @@ def test_nothing_is_told_of_the_default_ratio_a_budget_or_a_chosen_cap(
         probe.set_params(**parameters).fit(X, Y)
 
 
-def test_texts_are_told_where_they_belong(probe: BasePlugClassifier) -> None:
+def test_texts_are_told_where_they_belong(probe: ClassifierMixin) -> None:
     with pytest.raises(ValueError, match=r"must hold numbers.*HFEmbeddingTransformer"):
         probe.fit(["Gold is a metal."] * len(Y), Y)
 
@@ -388,7 +386,7 @@ def test_texts_are_told_where_they_belong(probe: BasePlugClassifier) -> None:
     [(None, r"None for 1 of \d+ rows, at positions \[3\]"), (3, r"\['int', 'str'\]")],
 )
 def test_labels_that_are_missing_or_mixed_are_refused(
-    probe: BasePlugClassifier, label: object, says: str
+    probe: ClassifierMixin, label: object, says: str
 ) -> None:
     labels = np.array([f"class {code}" for code in Y], dtype=object)
     labels[3] = label
@@ -396,19 +394,17 @@ def test_labels_that_are_missing_or_mixed_are_refused(
         probe.fit(X, labels)
 
 
-def test_a_weight_of_an_unknown_class_is_named(probe: BasePlugClassifier) -> None:
+def test_a_weight_of_an_unknown_class_is_named(probe: ClassifierMixin) -> None:
     probe.set_params(class_weight={0: 1.0, "cat": 2.0})
     with pytest.raises(ValueError, match=r"Got weights of \['cat'\] too, which y"):
         probe.fit(X, Y)
 
 
-def test_routed_groups_reach_the_fits_of_a_search(probe: BasePlugClassifier) -> None:
+def test_routed_groups_reach_the_fits_of_a_search(probe: ClassifierMixin) -> None:
     heard = []
 
     class Listening(type(probe)):  # type: ignore[misc]  # a class made here
-        def fit(
-            self, X: object, y: object, groups: object = None
-        ) -> BasePlugClassifier:
+        def fit(self, X: object, y: object, groups: object = None) -> ClassifierMixin:
             heard.append(groups)
             return super().fit(X, y, groups=groups)
 

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import torch
 from _activations import X, Y
-from sklearn.base import clone
+from sklearn.base import ClassifierMixin, clone
 from skorch.callbacks import Callback
-
-from plug_sklearn.classifiers._base import BasePlugClassifier
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_others(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     one = probe.fit(X, Y).predict_proba(X)
     same = clone(probe).fit(X, Y).predict_proba(X)
@@ -23,7 +21,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_others(
 
 
 def test_fits_in_parallel_threads_give_the_bits_of_fits_one_by_one(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     def fit(seed: int) -> np.ndarray:
         fitted = clone(probe).set_params(random_state=seed).fit(X, Y)
@@ -45,7 +43,7 @@ class Fails(Callback):
 @pytest.mark.parametrize("random_state", [None, 0])
 @pytest.mark.parametrize("callbacks", [None, [Fails()]])
 def test_global_state_is_untouched(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
     random_state: int | None,
     callbacks: list[Callback] | None,
 ) -> None:

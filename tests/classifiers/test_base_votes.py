@@ -1,17 +1,17 @@
 """Both estimators: samples with several labels, as of annotators who disagree."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
 from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
-from plug_sklearn.classifiers._base import BasePlugClassifier
-from plug_sklearn.classifiers._batches import NO_CLASS, MemberRows
 
 N_SAMPLES, N_VOTES = 60, 20
 RNG = np.random.default_rng(0)
@@ -37,13 +37,13 @@ class SidesRecorder(Callback):
     def on_epoch_begin(
         self,
         net: object,
-        dataset_train: MemberRows,
-        dataset_valid: MemberRows,
+        dataset_train: Any,  # noqa: ANN401 - private
+        dataset_valid: Any,  # noqa: ANN401 - private
         **kwargs: object,
     ) -> None:
         self.sides = [
             [
-                {sample.tobytes() for sample in rows[p[y != NO_CLASS]]}
+                {sample.tobytes() for sample in rows[p[y >= 0]]}
                 for p, y in zip(dataset.positions.T, dataset.y.T, strict=True)
             ]
             for dataset in (dataset_train, dataset_valid)
@@ -54,7 +54,7 @@ class SidesRecorder(Callback):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("classifier", [PlugMLPClassifier, PlugCNNClassifier])
 def test_votes_teach_as_much_as_they_teach_logistic_regression(
-    classifier: type[BasePlugClassifier], seed: int
+    classifier: type[ClassifierMixin], seed: int
 ) -> None:
     linear = LogisticRegression().fit(X, Y).predict_proba(X_TEST)
     probabilities = (
@@ -95,7 +95,7 @@ def test_few_votes_teach_cnns_as_much_as_mlps(n_features: int) -> None:
     ids=["float64", "float32", "3-D", "4-D", "frame", "signed zeros"],
 )
 def test_no_sample_is_trained_and_validated_on(
-    probe: BasePlugClassifier, change: Callable[[np.ndarray], object]
+    probe: ClassifierMixin, change: Callable[[np.ndarray], object]
 ) -> None:
     samples = X.copy()
     samples[:, 0] = 0.0
@@ -110,7 +110,7 @@ def test_no_sample_is_trained_and_validated_on(
         assert not trained & validated
 
 
-def test_soft_labels_are_votes(probe: BasePlugClassifier) -> None:
+def test_soft_labels_are_votes(probe: ClassifierMixin) -> None:
     shares = VOTES.mean(axis=1)
     weight = N_VOTES * np.concatenate([1 - shares, shares])
     soft = np.concatenate([SAMPLES, SAMPLES]), np.repeat([0, 1], N_SAMPLES)

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 from _activations import X, Y
-from sklearn.base import clone
-
-from plug_sklearn.classifiers._base import BasePlugClassifier
+from sklearn.base import ClassifierMixin, clone
 
 RNG = np.random.default_rng(1)
 
 
-def test_a_row_twice_is_a_row_of_weight_two(probe: BasePlugClassifier) -> None:
+def test_a_row_twice_is_a_row_of_weight_two(probe: ClassifierMixin) -> None:
     weight = np.ones(80)
     weight[:30] = 2
     weighted = clone(probe).fit(X, Y, sample_weight=weight).predict_proba(X)
@@ -18,13 +16,13 @@ def test_a_row_twice_is_a_row_of_weight_two(probe: BasePlugClassifier) -> None:
     assert np.array_equal(weighted, repeated)
 
 
-def test_order_of_the_rows_does_not_matter(probe: BasePlugClassifier) -> None:
+def test_order_of_the_rows_does_not_matter(probe: ClassifierMixin) -> None:
     order = RNG.permutation(80)
     one = clone(probe).fit(X, Y).predict_proba(X)
     assert np.array_equal(one, clone(probe).fit(X[order], Y[order]).predict_proba(X))
 
 
-def test_rows_without_weight_are_not_there(probe: BasePlugClassifier) -> None:
+def test_rows_without_weight_are_not_there(probe: ClassifierMixin) -> None:
     junk = 100 * RNG.normal(size=(500, 3, 2, 8))
     weight = np.repeat([1, 0], [80, 500])
     without = clone(probe).fit(X, Y)
@@ -36,7 +34,7 @@ def test_rows_without_weight_are_not_there(probe: BasePlugClassifier) -> None:
     assert np.array_equal(dropped.predict_proba(X), without.predict_proba(X))
 
 
-def test_groups_without_weight_are_not_there(probe: BasePlugClassifier) -> None:
+def test_groups_without_weight_are_not_there(probe: ClassifierMixin) -> None:
     groups, weight = np.arange(80) // 8, np.ones(80)
     weight[groups < 8] = 0
     weight[groups == 3] = 1
@@ -46,7 +44,7 @@ def test_groups_without_weight_are_not_there(probe: BasePlugClassifier) -> None:
     assert np.array_equal(one.predict_proba(X), other.predict_proba(X))
 
 
-def test_scale_of_sample_weights_does_not_matter(probe: BasePlugClassifier) -> None:
+def test_scale_of_sample_weights_does_not_matter(probe: ClassifierMixin) -> None:
     weight = RNG.integers(1, 5, size=80)
     one = clone(probe).fit(X, Y, sample_weight=weight).predict_proba(X)
     # A power of two, so that the scaling itself rounds nothing.
@@ -56,7 +54,7 @@ def test_scale_of_sample_weights_does_not_matter(probe: BasePlugClassifier) -> N
         assert np.array_equal(one, other)
 
 
-def test_scale_of_class_weights_does_not_matter(probe: BasePlugClassifier) -> None:
+def test_scale_of_class_weights_does_not_matter(probe: ClassifierMixin) -> None:
     one, other = (
         clone(probe)
         .set_params(class_weight={0: factor, 1: factor / 2})
@@ -68,7 +66,7 @@ def test_scale_of_class_weights_does_not_matter(probe: BasePlugClassifier) -> No
 
 
 def test_balanced_classes_are_those_of_their_factors(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     kept = Y + np.arange(80) % 3 > 0
     X_uneven, y_uneven = X[kept], Y[kept]
@@ -81,7 +79,7 @@ def test_balanced_classes_are_those_of_their_factors(
     )
 
 
-def test_a_heavy_class_is_predicted_more(probe: BasePlugClassifier) -> None:
+def test_a_heavy_class_is_predicted_more(probe: ClassifierMixin) -> None:
     noise = RNG.normal(size=X.shape)
     means = [
         clone(probe)
@@ -94,7 +92,7 @@ def test_a_heavy_class_is_predicted_more(probe: BasePlugClassifier) -> None:
     assert means[0] < 0.2 < means[1] < 0.8 < means[2]
 
 
-def test_validation_loss_counts_class_weights(probe: BasePlugClassifier) -> None:
+def test_validation_loss_counts_class_weights(probe: ClassifierMixin) -> None:
     probe.set_params(class_weight={0: 1.0, 1: 5.0}, max_epochs=1, calibrate=False)
     # More rows of class 1, so that weights and none differ.
     kept = Y[60:] + np.arange(20) % 3 > 0
@@ -105,11 +103,11 @@ def test_validation_loss_counts_class_weights(probe: BasePlugClassifier) -> None
     assert probe.history_[0]["valid_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_validation_rows_of_no_weight_are_an_error(probe: BasePlugClassifier) -> None:
+def test_validation_rows_of_no_weight_are_an_error(probe: ClassifierMixin) -> None:
     probe.set_params(class_weight={0: 0.0})
     with pytest.raises(ValueError) as raised:
         probe.fit(X, Y, X_val=X[Y == 0], y_val=Y[Y == 0])
     assert str(raised.value) == (
-        f"The 'class_weight' parameter of {type(probe).__name__} must give weight to a "
-        "class of the validation rows. Got {0: 0.0} instead."
+        f"The 'class_weight' parameter of {type(probe).__name__} must give a weight "
+        "above zero to a class that the validation rows contain. Got {0: 0.0} instead."
     )

@@ -74,7 +74,7 @@ def test_groups_that_are_not_one_a_sample_are_an_error(groups: object) -> None:
 
 @pytest.mark.parametrize("shape", [(4, 0), (4, 3, 0), (4, 0, 2)])
 def test_an_empty_axis_is_an_error(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"minimum of 1|must have no empty axis"):
+    with pytest.raises(ValueError, match=r"minimum of 1|must not have an axis of len"):
         read_rows(Probe(), np.empty(shape), Y, None, None)
 
 
@@ -97,7 +97,7 @@ def test_samples_of_another_shape_are_an_error_that_names_both() -> None:
 def test_half_of_the_validation_rows_is_an_error(X_val: object, y_val: object) -> None:
     probe = Probe()
     read_rows(probe, X, Y, None, None)
-    with pytest.raises(ValueError, match=r"must come together. Got ._val alone"):
+    with pytest.raises(ValueError, match=r"must be given together. Got ._val alone"):
         read_validation_rows(probe, X_val, y_val)
 
 
@@ -158,7 +158,7 @@ def test_one_class_is_an_error_that_names_it() -> None:
 def test_an_unknown_validation_label_is_an_error_that_names_it() -> None:
     probe = Probe()
     read_rows(probe, X, Y, None, None)
-    with pytest.raises(ValueError, match=r"that y holds, \['a', 'b'\]. Got \['c'\]"):
+    with pytest.raises(ValueError, match=r"of y, which are \['a', 'b'\]. Got \['c'\]"):
         read_validation_rows(probe, X[:2], ["b", "c"])
 
 

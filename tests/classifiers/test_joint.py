@@ -8,17 +8,19 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from plug_sklearn import PlugMLPClassifier
-from plug_sklearn.classifiers import _joint
+from plug_sklearn.classifiers import (
+    MLPNetwork,
+    _joint,
+    can_fit_jointly,
+    count_joint_probes,
+    fit_jointly,
+)
 from plug_sklearn.classifiers._base import Training
 from plug_sklearn.classifiers._joint import (
     JointTraining,
     _prepare_jointly,
-    can_fit_jointly,
-    count_joint_probes,
-    fit_jointly,
     join_modules,
 )
-from plug_sklearn.classifiers._networks import MLPNetwork
 
 PROBE = PlugMLPClassifier(
     width_cap=16, max_epochs=6, patience=2, random_state=0, device="cpu"

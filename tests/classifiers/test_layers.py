@@ -18,6 +18,7 @@ from plug_sklearn.classifiers._layers import (
     PrincipalComponents,
     Standardise,
     TemperatureScaling,
+    average_members,
     draw_kept,
     weigh_mixture,
 )
@@ -286,3 +287,8 @@ def test_a_row_that_all_members_predict_counts_once_in_all() -> None:
     weigh_mixture(Echo(), found, [(x, (codes, weights))])
     expected.learn(x[:, 0], codes, weights)
     torch.testing.assert_close(found.weight, expected.weight)
+
+
+def test_the_mean_of_sure_probabilities_is_finite() -> None:
+    logits = torch.tensor([[[900.0, 0.0], [0.0, 900.0]]])
+    assert average_members(logits).softmax(dim=1).tolist() == [[0.5, 0.5]]

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from plug_sklearn import PlugMLPClassifier
-from plug_sklearn.classifiers._networks import MLPNetwork
+from plug_sklearn.classifiers import MLPNetwork
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(100, 10))
@@ -82,7 +82,7 @@ def test_budget_reads_the_directions_of_most_variance() -> None:
 
 def test_more_classes_than_the_budget_allows_warn() -> None:
     probe = PlugMLPClassifier(sizing="budget", target_ratio=1.0, max_epochs=1)
-    with pytest.warns(UserWarning, match=r"aims at 100: 20 classes allow no network"):
+    with pytest.warns(UserWarning, match=r"asks for 100\. No network for 20 classes"):
         probe.fit(X, np.arange(100) % 20)
 
 

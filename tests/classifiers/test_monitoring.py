@@ -11,6 +11,7 @@ from _activations import X, Y
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import (
     accuracy_score,
     f1_score,
@@ -32,7 +33,6 @@ from skorch.callbacks import (
 from torch import nn
 
 from plug_sklearn import PlugMLPClassifier
-from plug_sklearn.classifiers._base import BasePlugClassifier
 from plug_sklearn.classifiers._data import Rows
 from plug_sklearn.classifiers._monitoring import (
     KeepBestEpoch,
@@ -135,14 +135,14 @@ def measure(y: np.ndarray, predicted: np.ndarray, weight: object = None) -> floa
     ],
 )
 def test_a_metric_is_refused_with_what_makes_a_scorer_of_it(
-    probe: BasePlugClassifier, metric: Callable[..., float]
+    probe: ClassifierMixin, metric: Callable[..., float]
 ) -> None:
     name = getattr(metric, "__name__", "metric")
     message = (
         f"The 'monitor' parameter of {type(probe).__name__} must be 'loss', the name "
         "of a scikit-learn scorer such as 'roc_auc', or a scorer, which is called as "
-        "scorer(estimator, X, y). sklearn.metrics.make_scorer makes one of a metric: "
-        f"make_scorer({name}). Got {metric!r} instead."
+        f"scorer(estimator, X, y). Got {metric!r} instead. To use a metric, make a "
+        f"scorer from it: sklearn.metrics.make_scorer({name})."
     )
     probe.set_params(monitor=metric)
     # Even where no rows are held out.
@@ -267,7 +267,7 @@ SCORINGS = ["accuracy", "roc_auc", "neg_log_loss", make_scorer(f1_score)]
 @pytest.mark.parametrize("scoring", SCORINGS)
 @pytest.mark.parametrize("use_caching", [False, True])
 def test_scores_of_epochs_are_those_of_the_network(
-    probe: BasePlugClassifier, scoring: object, use_caching: bool
+    probe: ClassifierMixin, scoring: object, use_caching: bool
 ) -> None:
     callback = EpochScoring(scoring, name="scored", use_caching=use_caching)
     probe.set_params(callbacks=[callback], monitor=scoring)
@@ -278,7 +278,7 @@ def test_scores_of_epochs_are_those_of_the_network(
 
 
 def test_training_rows_are_scored_by_epoch_and_by_batch(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     callbacks = [
         EpochScoring("accuracy", on_train=True, name="by_epoch"),
@@ -291,7 +291,7 @@ def test_training_rows_are_scored_by_epoch_and_by_batch(
 
 
 def test_callbacks_see_labels_as_their_positions_in_classes(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     seen = []
 
@@ -308,7 +308,7 @@ def test_callbacks_see_labels_as_their_positions_in_classes(
 
 @pytest.mark.parametrize("calibrate", [False, True])
 def test_a_checkpoint_at_the_end_of_training_holds_what_the_estimator_keeps(
-    probe: BasePlugClassifier, calibrate: bool, tmp_path: Path
+    probe: ClassifierMixin, calibrate: bool, tmp_path: Path
 ) -> None:
     checkpoint = TrainEndCheckpoint(dirname=tmp_path, sink=lambda text: None)
     probe.set_params(callbacks=[checkpoint], calibrate=calibrate)
@@ -323,7 +323,7 @@ def test_a_checkpoint_at_the_end_of_training_holds_what_the_estimator_keeps(
 
 
 def test_callbacks_predict_as_the_estimator_at_the_end_of_training(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     class Predicts(Callback):
         def on_train_end(self, net: object, **kwargs: object) -> None:
@@ -336,7 +336,7 @@ def test_callbacks_predict_as_the_estimator_at_the_end_of_training(
 
 
 def test_weights_that_a_callback_loads_at_the_end_are_not_kept(
-    probe: BasePlugClassifier,
+    probe: ClassifierMixin,
 ) -> None:
     probe.set_params(max_epochs=10, patience=10)
     expected = probe.fit(X, Y).predict_proba(X)

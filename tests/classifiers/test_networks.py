@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plug_sklearn.classifiers._layers import MemberLinear, MemberNorm, average_members
-from plug_sklearn.classifiers._networks import (
+from plug_sklearn.classifiers import (
     CNNNetwork,
     MLPNetwork,
     initialise_parameters,
@@ -32,7 +31,7 @@ def build_cnn(n_layers: int, n_parts: int) -> CNNNetwork:
     return network.eval()
 
 
-def apply_block(x: Tensor, linear: MemberLinear, norm: MemberNorm) -> Tensor:
+def apply_block(x: Tensor, linear: nn.Module, norm: nn.Module) -> Tensor:
     hidden = x @ linear.weight[0] + linear.bias[0]
     hidden = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + norm.eps).sqrt()
     return (hidden * norm.weight + norm.bias).clamp(min=0)
@@ -40,8 +39,10 @@ def apply_block(x: Tensor, linear: MemberLinear, norm: MemberNorm) -> Tensor:
 
 def test_mlp_computes_two_blocks_a_residual_block_and_the_logits() -> None:
     network = build_mlp()
-    linears = [m for m in network.modules() if isinstance(m, MemberLinear)]
-    norms = [m for m in network.modules() if isinstance(m, MemberNorm)]
+    linears, norms = (
+        [m for m in network.modules() if type(m).__name__ == name]
+        for name in ("MemberLinear", "MemberNorm")
+    )
     assert [tuple(m.weight.shape[1:]) for m in linears] == [
         (6, 9),
         (9, 7),
@@ -155,11 +156,6 @@ def first_output(outputs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
-def test_the_mean_of_sure_probabilities_is_finite() -> None:
-    logits = torch.tensor([[[900.0, 0.0], [0.0, 900.0]]])
-    assert average_members(logits).softmax(dim=1).tolist() == [[0.5, 0.5]]
-
-
 @pytest.mark.parametrize("n_parts", [1, 2, 3, 4])
 def test_cnn_reads_flat_samples_as_layers_parts_and_units(n_parts: int) -> None:
     network = build_cnn(4, n_parts)
@@ -208,7 +204,7 @@ def test_cnn_ignores_the_scale_of_hidden_states() -> None:
 def test_initial_parameters_are_uniform_within_the_root_of_the_fan_in() -> None:
     network = MLPNetwork(400, 2, first=100, second=16, last=16, dropout=0.0)
     initialise_parameters(network, seed())
-    linear = next(m for m in network.modules() if isinstance(m, MemberLinear))
+    linear = next(m for m in network.modules() if type(m).__name__ == "MemberLinear")
     scaled = np.sort(linear.weight.detach().numpy().ravel()) * sqrt(400)
     # Kolmogorov's distance from the uniform law, at odds of 1 in 1,000 for n draws.
     uniform = np.linspace(-1, 1, len(scaled))

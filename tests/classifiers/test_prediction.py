@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from plug_sklearn.classifiers._networks import MLPNetwork, initialise_parameters
+from plug_sklearn.classifiers import MLPNetwork, initialise_parameters
 from plug_sklearn.classifiers._prediction import (
     MOST_EXACT_ROWS,
     apply_in_batches,

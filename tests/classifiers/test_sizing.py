@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from plug_sklearn.classifiers._networks import CNNNetwork, MLPNetwork
-from plug_sklearn.classifiers._sizing import (
+from plug_sklearn.classifiers import (
+    CNNNetwork,
     CNNWidths,
+    MLPNetwork,
     MLPWidths,
     count_cnn_parameters,
     count_mlp_parameters,

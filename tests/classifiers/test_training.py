@@ -9,10 +9,10 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.nn import functional as F
 
+from plug_sklearn.classifiers import MLPNetwork
 from plug_sklearn.classifiers._batches import MemberRows, put_on_device
 from plug_sklearn.classifiers._data import Rows
 from plug_sklearn.classifiers._monitoring import find_inverse_temperature
-from plug_sklearn.classifiers._networks import MLPNetwork
 from plug_sklearn.classifiers._training import ProbeNet, find_components
 
 RNG = np.random.default_rng(0)

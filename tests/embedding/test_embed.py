@@ -12,14 +12,14 @@ import peft
 import pytest
 from _adapted import LORA, train_adapter
 from _hub import COMMIT, fill_cache
+from _in_process import forget_texts, record_computed
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding import ActivationStore, _embed, release_models
-from plug_sklearn.embedding._language_model import LanguageModel
+from plug_sklearn.embedding import ActivationStore, release_models
 from plug_sklearn.embedding.passes import Request
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
@@ -34,17 +34,9 @@ def embed(
 
 
 @pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
-    """Texts that the model computes from now on, each with its layers."""
-    seen: list[tuple[str, tuple[int, ...]]] = []
-    compute = LanguageModel.compute
-
-    def spy(self: LanguageModel, texts: Sequence[str], asked: Request) -> Iterator[Any]:
-        seen.extend((text, asked.layers) for text in texts)
-        return compute(self, texts, asked)
-
-    monkeypatch.setattr(LanguageModel, "compute", spy)
-    return seen
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Request]]:
+    """Texts that the model computes from now on, each with what is read of it."""
+    return record_computed(monkeypatch)
 
 
 def test_store_changes_nothing_but_the_work(
@@ -224,9 +216,9 @@ def test_grid_search_in_two_processes_reads_each_text_once(
     class Counting(HFEmbeddingTransformer):
         """Writes every text that its model computes to a file, in any process."""
 
-        def _describe_model(self) -> LanguageModel:
+        def _describe_model(self) -> Any:  # noqa: ANN401 - a private class
             model = super()._describe_model()
-            compute = LanguageModel.compute
+            compute = type(model).compute
 
             def count(texts: Sequence[str], *asked: object) -> Iterator[Any]:
                 with log.open("a") as lines:
@@ -254,8 +246,7 @@ def test_grid_search_in_two_processes_reads_each_text_once(
 def test_second_reading_without_a_store_hints_at_it_once(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_embed, "_seen", {})
-    monkeypatch.setattr(_embed, "_hinted", [])
+    forget_texts(monkeypatch)
     embed(llama, None)
     with pytest.warns(UserWarning, match="store='some/folder'"):
         embed(llama, None)

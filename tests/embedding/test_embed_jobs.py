@@ -24,7 +24,7 @@ from plug_sklearn.embedding._embed import (
     find_worker_device,
 )
 from plug_sklearn.embedding.passes import Request
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import TokenizedPrompts
 
 NAMES = ("gold", "iron", "neon", "argon", "zinc", "tin", "lead", "helium")
 TEXTS = [f"The metal {name} has number {n}." for name in NAMES for n in range(12)]

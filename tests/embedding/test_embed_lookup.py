@@ -1,9 +1,12 @@
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _in_process import forget_texts
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
@@ -171,10 +174,30 @@ def test_digests_tell_texts_apart_accents_too() -> None:
 
 
 def test_repetition_is_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_embed, "_seen", {})
-    monkeypatch.setattr(_embed, "_hinted", [])
+    forget_texts(monkeypatch)
     assert not note_repetition(TEXTS, "one model")
     assert not note_repetition(TEXTS, "another model")
     assert not note_repetition([*TEXTS[:3], "d", "e", "f"], "one model")
     assert note_repetition(TEXTS, "one model")
     assert not note_repetition(TEXTS, "one model")
+
+
+def test_threads_forget_the_oldest_texts_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forget_texts(monkeypatch)
+    monkeypatch.setattr(_embed, "_MOST_SEEN", 20)
+
+    def note(number: int) -> bool:
+        texts = [f"{number} {place}" for place in range(10)]
+        return note_repetition(texts, "settings")
+
+    before = sys.getswitchinterval()
+    # Threads give way a hundred times as often as they do.
+    sys.setswitchinterval(before / 100)
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            assert not any(threads.map(note, range(1000)))
+    finally:
+        sys.setswitchinterval(before)
+    assert len(_embed._seen) == 20

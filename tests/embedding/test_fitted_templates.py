@@ -17,7 +17,7 @@ from sklearn.base import clone
 from transformers.utils import chat_template_utils
 
 from plug_sklearn import HFEmbeddingTransformer, load_artifacts, save_artifacts
-from plug_sklearn.embedding import ActivationStore, _language_model
+from plug_sklearn.embedding import ActivationStore
 from plug_sklearn.persistence import ProvenanceWarning
 
 TEXTS = ["gold", "iron is a metal"]
@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of chat templates."""
     clock = Clock()
     monkeypatch.setattr(chat_template_utils, "datetime", clock)
-    monkeypatch.setattr(_language_model, "_TOLD", set())
+    monkeypatch.setattr("plug_sklearn.embedding._language_model._TOLD", set())
     return clock
 
 

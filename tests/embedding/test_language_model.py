@@ -8,7 +8,6 @@ from _families import FAMILIES
 from transformers import PreTrainedTokenizerFast
 
 from plug_sklearn import HFEmbeddingTransformer
-from plug_sklearn.embedding.models import _geometry
 
 TEXTS = ["The city of Paris is in France.", "Gold", "One, two, three: 1 2 3"]
 Save = Callable[[transformers.PreTrainedConfig, PreTrainedTokenizerFast], str]
@@ -63,7 +62,8 @@ def test_last_layer_is_the_last_call_of_a_block(
 def test_model_that_runs_other_blocks_than_its_configuration_tells_is_an_error(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_geometry._CALLS, "llama", lambda config: 5)
+    calls = {"llama": lambda config: 5}
+    monkeypatch.setattr("plug_sklearn.embedding.models._geometry._CALLS", calls)
     embedder = HFEmbeddingTransformer(llama, device="cpu").fit(TEXTS)
-    with pytest.raises(ValueError, match=r"as many blocks .* tells, 5\. Got .* runs 3"):
+    with pytest.raises(ValueError, match=r"5 blocks on a text.* Got .* runs 3"):
         embedder.transform(TEXTS)

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import torch
 import transformers
+from _in_process import list_models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -24,7 +25,6 @@ from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import release_models
-from plug_sklearn.embedding.models import _loading, _sources
 
 TEXTS = ["The city of Paris", "is in France.", "Gold!", "The city of Lima is in Peru."]
 ALL_PARTS = ("rs", "attn", "mlp")
@@ -189,7 +189,7 @@ def test_activations_are_float32_whatever_the_model_s_dtype(llama: str) -> None:
 def test_fit_loads_no_weights(llama: str) -> None:
     release_models()
     HFEmbeddingTransformer(llama).fit(TEXTS)
-    assert not _loading._MODELS.items
+    assert not list_models()
 
 
 def test_clones_share_one_copy_of_the_model(
@@ -219,7 +219,7 @@ def test_pickle_is_small_and_gives_the_same_activations(llama: str) -> None:
 
 def test_no_hook_stays_on_the_model(llama: str) -> None:
     embed(llama, parts=ALL_PARTS)
-    loaded = list(_loading._MODELS.items.values())[-1]
+    loaded = list_models()[llama]
     fresh = transformers.AutoModel.from_pretrained(llama)
     n_hooks, n_own = (
         sum(len(module._forward_hooks) for module in model.modules())
@@ -341,7 +341,7 @@ def test_empty_text_is_its_special_tokens_where_the_tokenizer_adds_some(
         ({"parts": np.array("rs")}, r"'parts'.*Got array\('rs'"),
         ({"roles": np.array("user")}, r"'roles'.*Got array\('user'"),
         ({"token_filter": "text"}, "'token_filter'.*Got 'text'"),
-        ({"prompt_template": "Is it true?"}, "'prompt_template'.*holds {text}"),
+        ({"prompt_template": "Is it true?"}, "'prompt_template'.*contains {text}"),
         ({"stack": "decoder"}, "'stack'.*must be 'auto'.*llama"),
         ({"batch_tokens": 0}, "'batch_tokens'.*Got 0"),
         ({"dtype": "int8"}, "'dtype'.*Got 'int8'"),
@@ -499,7 +499,10 @@ def test_example_of_the_docstring_runs(
             "from_pretrained",
             lambda name, load=load, **arguments: load(llama, **arguments),
         )
-    monkeypatch.setattr(_sources, "cached_file", lambda *args, **kwargs: "config.json")
+    monkeypatch.setattr(
+        "plug_sklearn.embedding.models._sources.cached_file",
+        lambda *args, **kwargs: "config.json",
+    )
     text = inspect.getdoc(HFEmbeddingTransformer).replace("# doctest: +SKIP", "")
     example = doctest.DocTestParser().get_doctest(text, {}, "example", None, None)
     results = doctest.DocTestRunner().run(example)

@@ -144,7 +144,9 @@ def test_a_layer_that_no_fold_can_be_fitted_to_is_named(probe: BaseEstimator) ->
     spoilt[:, 3, 1] = 1e39
     with pytest.raises(ValueError, match="fits failed") as caught:
         layer_sweep(probe, spoilt, Y, cv=FOLDS, layers=[2, 3], parts=[1])
-    assert caught.value.__notes__ == ["That was at position 3 of axis 1, 1 of axis 2."]
+    assert caught.value.__notes__ == [
+        "This happened at position 3 of axis 1 and 1 of axis 2."
+    ]
 
 
 @pytest.mark.parametrize(

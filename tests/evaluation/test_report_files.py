@@ -147,7 +147,7 @@ def test_the_curve_is_a_picture_600_pixels_wide(probe: object, tmp_path: Path) -
 def test_a_run_is_not_replaced_unless_told(tmp_path: Path) -> None:
     cross_validation_report(PROBE, FEATURES, Y, out_dir=tmp_path)
     before = (tmp_path / "summary.json").read_text()
-    with pytest.raises(FileExistsError, match=r"'out_dir' parameter .*'overwrite'"):
+    with pytest.raises(FileExistsError, match=r"'out_dir' parameter .*overwrite=True"):
         cross_validation_report(Unfit(), FEATURES, Y, out_dir=tmp_path)
     assert (tmp_path / "summary.json").read_text() == before
     cross_validation_report(PROBE, FEATURES, Y, out_dir=tmp_path, overwrite=True)

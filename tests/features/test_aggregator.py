@@ -186,8 +186,8 @@ def test_frames_of_stacked_activations_are_refused() -> None:
     ("parameters", "message"),
     [
         ({"layers": [40]}, r"'layers'.*positions in \[0, 4\).*Got \[40\]"),
-        ({"layers": [1, -3]}, r"'layers'.*each named once.*Got \[1, -3\]"),
-        ({"layers": []}, r"'layers'.*at least one position.*Got \[\]"),
+        ({"layers": [1, -3]}, r"'layers'.*distinct positions.*Got \[1, -3\]"),
+        ({"layers": []}, r"'layers'.*distinct positions, at least one.*Got \[\]"),
         ({"layers": "first"}, "'layers'.*Got 'first'"),
         ({"layers": [0.5]}, r"'layers'.*sequence of ints.*Got \[0\.5\]"),
         ({"layers": [True]}, r"'layers'.*sequence of ints.*Got \[True\]"),
@@ -206,7 +206,7 @@ def test_bad_parameters_are_refused_by_name(
 
 
 def test_names_of_parts_need_all_three() -> None:
-    with pytest.raises(ValueError, match=r"'parts'.*names only where all of"):
+    with pytest.raises(ValueError, match=r"'parts'.*only have names if X holds all of"):
         LayerAggregator(parts=["rs"]).fit(ACTIVATIONS[:, :, :2])
 
 

@@ -46,7 +46,7 @@ def test_part_major_columns_become_layer_major_rows(tmp_path: Path) -> None:
 def test_pickled_ids_need_the_user_s_word(tmp_path: Path) -> None:
     path = tmp_path / "features.npz"
     write_as_pingkit(path)
-    with pytest.raises(ValueError, match="say allow_pickle=True") as raised:
+    with pytest.raises(ValueError, match="pass allow_pickle=True") as raised:
         load_npz_features(path)
     assert str(raised.value).startswith(str(path))
 
@@ -117,7 +117,7 @@ def test_a_file_of_another_kind_is_told_as_such(
 ) -> None:
     path = tmp_path / "features.csv"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"features.csv cannot .* it is no npz file"):
+    with pytest.raises(ValueError, match=r"features.csv cannot .* is not an npz file"):
         load_npz_features(path, allow_pickle)
 
 
@@ -203,7 +203,7 @@ def test_features_of_whole_headers_that_unpack_to_far_more_are_refused(
         "hidden_size.npy": make_npy((1,), "<i8", 0) + struct.pack("<q", 2**22),
     }
     write_members(tmp_path / "features.npz", members, zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match=r"would unpack to 134\d+, where at most"):
+    with pytest.raises(ValueError, match=r"would unpack to 134\d+, and at most"):
         load_npz_features(tmp_path / "features.npz")
 
 

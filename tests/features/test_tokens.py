@@ -94,14 +94,14 @@ def spoil(ragged: NDArray[np.object_], item: object) -> NDArray[np.object_]:
     [
         (
             np.ones((2, 3, 2, 5)),
-            r"number of tokens only.*Got \(3, 2, 5\) at position 1",
+            r"only in their number of tokens.*Got \(3, 2, 5\) at position 1",
         ),
         (np.ones((0, 3, 2, 4)), r"at least one token.*position 1"),
         (np.full((1, 3, 2, 4), np.nan), r"NaN or infinity.*position 1"),
-        (np.ones((3, 2)), r"must hold arrays of numbers.*shape \(3, 2\) at position 1"),
-        ("text", r"must hold arrays of numbers.*Got str at position 1"),
-        (None, r"must hold arrays of numbers.*Got NoneType at position 1"),
-        (np.array([["a"]]), r"must hold arrays of numbers"),
+        (np.ones((3, 2)), r"hold an array of numbers.*shape \(3, 2\) at position 1"),
+        ("text", r"hold an array of numbers.*Got str at position 1"),
+        (None, r"hold an array of numbers.*Got NoneType at position 1"),
+        (np.array([["a"]]), r"hold an array of numbers"),
     ],
 )
 def test_item_that_is_no_token_activation_is_refused(

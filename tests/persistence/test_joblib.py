@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pytest
 from _fitted import QUICK
+from _in_process import forget_files
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import (
@@ -21,7 +22,7 @@ from plug_sklearn import (
     save_artifacts,
 )
 from plug_sklearn.embedding import release_models
-from plug_sklearn.embedding.models import ModelSource, _loading, _sources
+from plug_sklearn.embedding.models import ModelSource
 from plug_sklearn.persistence import ProvenanceWarning
 
 TEXTS = ["Paris is in France.", "Lima is in Peru.", "Gold is Fe.", "1 2 3", "Iron"] * 4
@@ -83,7 +84,7 @@ def test_a_model_that_changed_warns_when_its_weights_are_needed(
     release_models()
     (folder / "notes.txt").write_text("Another model.")
     loaded = pickle.loads(pickled)
-    with pytest.warns(ProvenanceWarning, match="is not what it was when HFEmb"):
+    with pytest.warns(ProvenanceWarning, match="has changed since HFEmb"):
         loaded.predict_proba(TEXTS)
     # Once in a process is enough, and a new fit knows the model of now.
     loaded.predict_proba(TEXTS)
@@ -94,7 +95,7 @@ def test_a_model_that_changed_warns_when_its_weights_are_needed(
 def test_a_model_of_another_shape_is_refused_by_name(llama: str, bert: str) -> None:
     fitted = fit_on_texts(llama)
     fitted[0].set_params(model_name=bert)
-    shapes = r"were \(3, 16\)\. Got .*, with \(2, 16\): fit again"
+    shapes = r"were \(3, 16\)\. Got .*, with \(2, 16\)\. Fit again"
     with pytest.raises(ValueError, match=f"^The 'model_name' parameter .* {shapes}"):
         fitted.predict_proba(TEXTS)
 
@@ -124,7 +125,8 @@ def test_what_is_stored_of_a_model_of_the_hub_needs_nothing_of_the_hub(
     commit = "0123abcd" * 5
     with monkeypatch.context() as online:
         online.setattr(
-            _sources, "cached_file", lambda *_, **__: f"/snapshots/{commit}/config.json"
+            "plug_sklearn.embedding.models._sources.cached_file",
+            lambda *_, **__: f"/snapshots/{commit}/config.json",
         )
         online.setattr(ModelSource, "loading_arguments", lambda self: (llama, {}))
         fitted = fit_on_texts("nobody/llama", store=tmp_path / "store")
@@ -132,8 +134,7 @@ def test_what_is_stored_of_a_model_of_the_hub_needs_nothing_of_the_hub(
         pickled = pickle.dumps(fitted)
         save_artifacts(fitted, tmp_path / "probe")
     release_models()
-    _loading._CONFIGS.items.clear()
-    _loading._TOKENIZERS.items.clear()
+    forget_files()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     artifact = load_artifacts(tmp_path / "probe")
     artifact[0].set_params(store=tmp_path / "store")

@@ -134,9 +134,9 @@ def test_json_that_does_not_suit_the_weights_is_refused(
     [
         ("fc1.0.bias", torch.zeros(25, dtype=torch.float64), "must be"),
         ("fc1.0.bias", torch.full((25,), torch.nan), "must be finite"),
-        ("fc1.0.bias", torch.zeros(1).expand(25), "no state dict of plain tensors"),
-        ("fc1.0.bias", torch.zeros(25, device="meta"), "no state dict of plain"),
-        ("more", torch.zeros(1), r"unknown ones: \['more'\]"),
+        ("fc1.0.bias", torch.zeros(1).expand(25), "not a state dict of plain tensors"),
+        ("fc1.0.bias", torch.zeros(25, device="meta"), "not a state dict of plain"),
+        ("more", torch.zeros(1), r"unknown tensors: \['more'\]"),
     ],
 )
 def test_tensors_that_are_not_what_they_must_be_are_refused(

@@ -147,7 +147,7 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
             if anatomy and anatomy is registered:
                 raise ValueError(
                     f"The anatomy registered for {model_type!r} must give paths that "
-                    f"are in {type(model).__name__}. Got {anatomy} instead."
+                    f"exist in {type(model).__name__}. Got {anatomy} instead."
                 )
     discovered = _DISCOVERED.setdefault(model, {})
     if stack not in discovered:
@@ -240,8 +240,8 @@ def require_parts(
         ):
             raise ValueError(
                 "The 'parts' parameter of HFEmbeddingTransformer must be parts that "
-                f"the anatomy registered for {model.config.model_type!r} names. "
-                f"Got {part!r} instead, which it does not name."
+                f"the registered anatomy of {model.config.model_type!r} has. Got "
+                f"{part!r} instead, which it lacks."
             )
 
 
@@ -249,13 +249,14 @@ def _explain_unknown(model: PreTrainedModel, anatomy: Anatomy, part: str) -> str
     blocks = resolve_modules(model, anatomy.blocks)
     model_type = model.config.model_type
     return (
-        f"The 'parts' parameter of HFEmbeddingTransformer must be ('rs',) for "
-        f"{model_type}, whose attention and MLP are not known: {anatomy.reason}. "
-        f"Got {part!r} instead. Its blocks are {anatomy.blocks!r}, "
-        f"{len(blocks)} modules {type(blocks[0]).__name__} of "
-        f"{[name for name, _ in blocks[0].named_children()]}. Name the modules that "
-        f"attention and MLP add by: plug_sklearn.embedding.register_anatomy("
-        f"{model_type!r}, Anatomy({anatomy.blocks!r}, attn=(...,), mlp=(...,)))"
+        "The 'parts' parameter of HFEmbeddingTransformer must be ('rs',) for "
+        f"{model_type}, whose attention and MLP modules are unknown: {anatomy.reason}. "
+        f"Got {part!r} instead. Its blocks are {anatomy.blocks!r}, {len(blocks)} "
+        f"modules {type(blocks[0]).__name__} of "
+        f"{[name for name, _ in blocks[0].named_children()]}. Name the modules whose "
+        "outputs attention and MLP add: "
+        f"plug_sklearn.embedding.register_anatomy({model_type!r}, "
+        f"Anatomy({anatomy.blocks!r}, attn=(...,), mlp=(...,)))"
     )
 
 

@@ -196,8 +196,8 @@ def find_block_lists(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     if not lists:
         raise ValueError(
             "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
-            f"with a list of blocks. Got {type(model).__name__} instead; if it has "
-            "one of another kind, tell where with register_anatomy."
+            f"with a list of blocks. Got {type(model).__name__} instead. If its blocks "
+            "are in another kind of list, name it with register_anatomy."
         )
     passes = _record_passes(model, lists)
     # A tower for images or sounds does not run on text. Blocks hold nearly all of a
@@ -217,10 +217,10 @@ def find_block_lists(model: PreTrainedModel, root: str, stack: Stack | None) -> 
             )
     largest = max(lists, key=lambda path: _count_weights(lists[path]))
     raise ValueError(
-        "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
-        "whose blocks hand on states of shape (texts, tokens, hidden size). Got "
-        f"{type(model).__name__} instead, whose modules in {largest!r} do not; if its "
-        "blocks are elsewhere, tell where with register_anatomy."
+        "The 'model_name' parameter of HFEmbeddingTransformer must name a model whose "
+        "blocks return states of shape (texts, tokens, hidden size). Got "
+        f"{type(model).__name__} instead, whose modules in {largest!r} do not. If its "
+        "blocks are elsewhere, name them with register_anatomy."
     )
 
 

@@ -96,7 +96,7 @@ def explain_failure(model: PreTrainedModel) -> Iterator[None]:
         raise ValueError(
             "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
             f"that runs on token ids. {type(model).__name__} raised {error!r} on "
-            "random ones; if only its parts can't be traced, tell where they are with "
+            "random ones. If only its parts cannot be traced, name them with "
             "register_anatomy."
         ) from error
 

@@ -90,7 +90,7 @@ def read_adapter(adapter: ModelSource) -> tuple[Any, dict[str, Tensor]]:
         raise ValueError(
             "The 'adapter' parameter of HFEmbeddingTransformer must name an adapter "
             f"that changes weights, such as LoRA. Got {adapter.name!r} instead, whose "
-            f"type is {config.peft_type.value}: it puts learned vectors before each "
+            f"type is {config.peft_type.value}, which puts learned vectors before each "
             "text."
         )
     config.inference_mode = True

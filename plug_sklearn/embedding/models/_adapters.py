@@ -88,8 +88,8 @@ def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str
     if any(weight.is_meta for weight in model.parameters()):
         raise ValueError(
             "The 'adapter' parameter of HFEmbeddingTransformer must be None for a "
-            f"model whose weights are offloaded. Got {adapter.name!r} instead: merge "
-            "it into the model, save that, and name the copy in 'model_name'."
+            f"model whose weights are offloaded. Got {adapter.name!r} instead. Merge "
+            "it into the model, save the result, and give its path as 'model_name'."
         )
     config, stored = read_adapter(adapter)
     fit = _find_fit(model, config, stored, adapter)

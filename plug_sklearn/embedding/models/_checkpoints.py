@@ -42,7 +42,7 @@ def require_weights(loaded: LoadedModel, stack: Stack | None, name: str) -> None
     raise ValueError(
         "The 'model_name' parameter of HFEmbeddingTransformer must name a model whose "
         f"files hold all weights that are read. Got {name!r} instead: {len(read)} "
-        f"weights are missing or have another shape; the first is {read[0]!r}."
+        f"weights are missing or have another shape, of which the first is {read[0]!r}."
         + _suggest_renaming(read[0], loaded.unused)
     )
 

@@ -123,15 +123,15 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
     else:
         raise ValueError(
             "The 'stack' parameter of HFEmbeddingTransformer must be 'auto' for "
-            f"{config.model_type!r}, which is no encoder-decoder model. "
-            f"Got {stack!r} instead."
+            f"{config.model_type!r}, which is not an encoder-decoder model. Got "
+            f"{stack!r} instead."
         )
     text = _config_of_stack(config, chosen)
     for name in ("num_hidden_layers", "hidden_size"):
         if getattr(text, name, None) is None:
             raise ValueError(
                 "The 'model_name' parameter of HFEmbeddingTransformer must name a "
-                f"model whose configuration tells its {name}. Got one of type "
+                f"model whose configuration states its {name}. Got one of type "
                 f"{config.model_type!r} instead."
             )
     count = _CALLS.get(text.model_type)

@@ -60,7 +60,9 @@ def _convert(path: Path, size: int, modified: int, cache: Path) -> Path | None:
                 _write_folder(path, folder)
     except (OSError, subprocess.CalledProcessError) as error:
         last = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1:]
-        _tell(f"{path.name} is read as it is, and not converted: {''.join(last)}")
+        _tell(
+            f"{path.name} cannot be converted, and is loaded as it is: {''.join(last)}"
+        )
         return None
     return folder
 

@@ -77,10 +77,10 @@ def warn_of_change(source: ModelSource, origin: str) -> None:
         found = find_origin(source)
         if found != origin:
             warn_user(
-                f"The language model {source.name!r} is not what it was when "
+                f"The language model {source.name!r} has changed since "
                 f"HFEmbeddingTransformer was fitted: it was {origin}, and is {found} "
-                "here. Predictions may differ: fit again, or name the model of then in "
-                "'model_name' and 'revision'.",
+                "here. Predictions may differ. Fit again, or give the earlier model "
+                "as 'model_name' and 'revision'.",
                 ProvenanceWarning,
             )
 

@@ -173,13 +173,13 @@ def explain_missing_files(source: ModelSource) -> Iterator[None]:
         revision = f" --revision {wanted}" if wanted else ""
         thing = "language model" if source.parameter == "model_name" else "adapter"
         raise OSError(
-            f"The {thing} {source.name!r} (revision "
-            f"{source.revision or 'main'!r}, commit {source.commit or 'unknown'}) is "
-            "needed, and neither is on this machine nor could be fetched from the hub. "
-            f"With a connection, 'hf download {source.name}{revision}' gets it; a copy "
-            f"in a folder is named by the {source.parameter!r} parameter of "
-            "HFEmbeddingTransformer, and a model in memory by register_model, in each "
-            "process that reads it."
+            f"The {thing} {source.name!r} (revision {source.revision or 'main'!r}, "
+            f"commit {source.commit or 'unknown'}) is not on this machine and could "
+            "not be downloaded from the hub. When you are online, download it with "
+            f"'hf download {source.name}{revision}'. Or give the path of a local copy "
+            f"as the {source.parameter!r} parameter of HFEmbeddingTransformer, or "
+            "register a model in memory with register_model in each process that uses "
+            "it."
         ) from error
 
 
@@ -197,8 +197,8 @@ def _explain_adapter(source: ModelSource, error: Exception) -> None:
         base = json.loads(config.read_text()).get("base_model_name_or_path")
         raise ValueError(
             "The 'model_name' parameter of HFEmbeddingTransformer must name a model. "
-            f"Got {source.name!r} instead, which holds an adapter and no model: give "
-            f"it as 'adapter', and the model it was trained on, {base!r}, as "
+            f"Got {source.name!r} instead, which holds an adapter and no model. Give "
+            f"it as 'adapter', and the model that it was trained on, {base!r}, as "
             "'model_name'."
         ) from error
 

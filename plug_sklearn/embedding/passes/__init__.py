@@ -12,10 +12,10 @@
     How the tokens of a prompt become one vector.
 """
 
-from plug_sklearn.embedding.passes._batching import pad_prompts
+from plug_sklearn.embedding.passes._batching import Batch, pad_prompts
 from plug_sklearn.embedding.passes._capture import Request
 from plug_sklearn.embedding.passes._forward import ForwardPass, NonFiniteStatesError
-from plug_sklearn.embedding.passes._prefixes import sort_prompts
+from plug_sklearn.embedding.passes._prefixes import SharedPrefix, sort_prompts
 from plug_sklearn.embedding.passes._reading import (
     Strategy,
     read_activations,
@@ -26,9 +26,11 @@ from plug_sklearn.embedding.passes._reading import (
 from plug_sklearn.embedding.passes._strategy import Trial, choose_strategy
 
 __all__ = [
+    "Batch",
     "ForwardPass",
     "NonFiniteStatesError",
     "Request",
+    "SharedPrefix",
     "Strategy",
     "Trial",
     "choose_strategy",

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from plug_sklearn.embedding.passes._prefixes import Trie
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import (
+    TokenizedPrompts,
+)
 
 Numbers = NDArray[np.int64]
 Values = TypeVar("Values")

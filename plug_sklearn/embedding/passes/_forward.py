@@ -28,7 +28,9 @@ from plug_sklearn.embedding.passes._capture import (
 )
 from plug_sklearn.embedding.passes._pooling import Numbers, States
 from plug_sklearn.embedding.passes._prefixes import SharedPrefix
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import (
+    TokenizedPrompts,
+)
 
 #: Kinds of rotary scaling whose factors depend on the length of texts.
 _LENGTH_DEPENDENT = re.compile("dynamic|longrope")

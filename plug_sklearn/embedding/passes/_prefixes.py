@@ -20,7 +20,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from plug_sklearn.embedding.passes._pooling import Numbers, States
-from plug_sklearn.embedding.prompts._tokenized import Ids, TokenizedPrompts
+from plug_sklearn.embedding.prompts import (
+    Ids,
+    TokenizedPrompts,
+)
 
 #: Least lengths of shared prefixes to look for, longest first: a long prefix of some
 #: prompts is not given up for a short one that all of them share.

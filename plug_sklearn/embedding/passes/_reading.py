@@ -31,7 +31,9 @@ from plug_sklearn.embedding.passes._prefixes import (
     pack_after,
     sort_prompts,
 )
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import (
+    TokenizedPrompts,
+)
 
 #: Nodes in one token trie. Attention is quadratic in it, and a short shared prefix is
 #: computed once for each trie.

@@ -29,7 +29,9 @@ from plug_sklearn.embedding.passes._reading import (
     read_padded,
     read_tries,
 )
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import (
+    TokenizedPrompts,
+)
 
 # Two exact ways of computing the same differ by rounding, and how much depends on the
 # model. For tries, the bound is what a padded batch differs from single prompts. For

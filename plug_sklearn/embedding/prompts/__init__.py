@@ -1,15 +1,61 @@
-"""Texts → token ids, and the positions to pool.
+"""Texts and conversations → token ids, and which tokens are pooled.
 
-``_texts``
-    The containers of texts that users pass.
-``_prompts``, with ``_turns``, ``_frames``, ``_special``, ``_literal`` and ``_cutting``
-    Texts → prompts: what a chat template writes around a message; what stands around a
-    text; special tokens; text that spells them and does not mean them; texts that are
-    too long.
-``_earlier``
-    Whether prompts are what earlier releases made of the same texts.
-``_notices``, ``_refusals``
-    What was done to texts, told once; texts that cannot be read.
+``_texts``, ``_conversations``
+    What users pass as texts, checked; conversations, rendered by a chat template.
+``_prompts``
+    :class:`PromptReader`, which turns texts into prompts.
+``_templates``
+    What prompt and chat templates write around a text.
+``_encoding``, with ``_literal`` and ``_special_tokens``
+    Texts → token ids; text that spells special tokens, read as ordinary letters.
+``_pooled_tokens``
+    Which tokens of a prompt are pooled.
+``_truncation``
+    Texts that are too long, cut.
 ``_tokenized``
     Prompts as flat arrays of token ids.
+``_errors``, ``_notices``
+    Errors about texts, and warnings about what was done to them.
 """
+
+from plug_sklearn.embedding.prompts._conversations import (
+    ChatTemplate,
+    Conversation,
+    Text,
+    describe_chat_template,
+    list_invisible,
+)
+from plug_sklearn.embedding.prompts._errors import (
+    MOST_LISTED,
+    RefusedTextError,
+    refuse_empty_texts,
+)
+from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
+from plug_sklearn.embedding.prompts._templates import (
+    SLOT,
+    ChatTurn,
+    describe_difference,
+    render_turn,
+)
+from plug_sklearn.embedding.prompts._texts import read_texts
+from plug_sklearn.embedding.prompts._tokenized import Ids, TokenizedPrompts
+
+__all__ = [
+    "MOST_LISTED",
+    "SLOT",
+    "ChatTemplate",
+    "ChatTurn",
+    "Conversation",
+    "Ids",
+    "PromptOptions",
+    "PromptReader",
+    "RefusedTextError",
+    "Text",
+    "TokenizedPrompts",
+    "describe_chat_template",
+    "describe_difference",
+    "list_invisible",
+    "read_texts",
+    "refuse_empty_texts",
+    "render_turn",
+]

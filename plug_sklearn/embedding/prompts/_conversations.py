@@ -166,7 +166,7 @@ class ConversationRenderer:
             raise RefusedTextError(
                 conversations[0],
                 "X given to HFEmbeddingTransformer must hold conversations that the "
-                f"model's chat template can express. It says: {error}",
+                f"model's chat template accepts. Its error is: {error}",
             ) from error
 
     def split(self, conversation: Conversation, prompt: str) -> RenderedPrompt:
@@ -192,9 +192,9 @@ class ConversationRenderer:
         raise RefusedTextError(
             conversation,
             "X given to HFEmbeddingTransformer must hold conversations whose messages "
-            "the model's chat template writes once each, where 'roles', "
-            "pool_over='text' or special_tokens='literal' need to tell them from the "
-            f"template's own words. Got {prompt!r} from the template",
+            "the model's chat template writes exactly once, because 'roles', "
+            "pool_over='text' and special_tokens='literal' need to tell messages and "
+            f"template apart. Got {prompt!r} from the template",
         )
 
     def _fill_outline(

@@ -161,10 +161,10 @@ class PromptEncoder:
         """Tokenize prompts as they are; special tokens that they spell are special."""
         if not self.tokenizer.is_fast:
             raise ValueError(
-                "The 'roles' parameter of HFEmbeddingTransformer must be None, and its "
-                "'pool_over' parameter 'prompt', for a tokenizer that does not tell "
-                "where its tokens stand in a text, unless special_tokens='literal'. "
-                f"Got a {type(self.tokenizer).__name__}."
+                "The 'roles' parameter of HFEmbeddingTransformer must be None, and "
+                "its 'pool_over' parameter 'prompt', for a tokenizer that does not "
+                "report the positions of its tokens in a text, unless "
+                f"special_tokens='literal'. Got a {type(self.tokenizer).__name__}."
             )
         encoded = self.tokenizer(
             [prompt.text for prompt in rendered],

@@ -42,11 +42,11 @@ class Notices:
                 also = ""
             elif self.n_roles_cut:
                 also = (
-                    f" Of {self.n_roles_cut} of them, what roles={roles!r} say was cut "
+                    f" In {self.n_roles_cut} of them, text of roles={roles!r} was cut "
                     "too."
                 )
             else:
-                also = f" All that roles={roles!r} say was kept."
+                also = f" All text of roles={roles!r} was kept."
             warn_user(
                 f"{self.n_cut} of {self.n_read} distinct texts are longer than {limit} "
                 f"tokens and were cut on the {side} side.{also}"

@@ -266,7 +266,7 @@ class PromptReader:
     def _refuse_limit(self, n_template: int) -> ValueError:
         return ValueError(
             "The 'max_length' parameter of HFEmbeddingTransformer must leave room for "
-            f"text: what stands around it takes {n_template} tokens. Got a limit of "
+            f"text: the template around it takes {n_template} tokens. Got a limit of "
             f"{self.limit} instead."
         )
 

@@ -173,7 +173,7 @@ def render_turn(
 def describe_difference(before: ChatTurn, now: ChatTurn) -> str:
     """Show where two turns differ first, in a few words."""
     if (before.start, before.end) == (now.start, now.end):
-        return "it strips the ends of messages otherwise"
+        return "it now strips other characters from the ends of messages"
     then, found = before.start + before.end, now.start + now.end
     place = len(os.path.commonprefix([then, found]))  # noqa: RUF071 - of characters
     shown = slice(max(0, place - 20), place + 20)
@@ -217,6 +217,7 @@ def _name_characters(stripped: str) -> str | None:
 
 def _refuse_template() -> ValueError:
     return ValueError(
-        "The model's chat template does not write a user's message once as it is; "
-        "spell the turn in 'prompt_template' instead of chat_template=True."
+        "The model's chat template does not write a user's message once and "
+        "unchanged. Write the turn in 'prompt_template' instead of using "
+        "chat_template=True."
     )

@@ -64,7 +64,7 @@ def _read_row(row: object, position: int, owner: str) -> Text:
             return _read_conversation(messages, position, owner)
     hint = ""
     if isinstance(row, Mapping) and "content" in row:
-        hint = " A single conversation is given as a list that holds it."
+        hint = " To give a single conversation, put it into a list."
     raise TypeError(
         f"X given to {owner} must hold strings or conversations only. "
         f"Got {row!r} ({type(row).__name__}) at position {position} instead.{hint}"
@@ -97,8 +97,8 @@ def _read_conversation(
         return Conversation.from_messages(messages)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"X given to {owner} must hold conversations of plain values: strings, "
-            f"numbers, lists and mappings. At position {position}, {error}."
+            f"X given to {owner} must hold conversations of strings, numbers, lists "
+            f"and mappings only. At position {position}, {error}."
         ) from None
 
 

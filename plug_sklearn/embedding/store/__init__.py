@@ -7,7 +7,7 @@
 ``_requests``
     What users ask for, checked.
 ``_records``
-    Which vectors are held of each prompt, with checksums.
+    Which vectors are held of each prompt, and the checksum that verifies them.
 ``_vectors``
     Vectors as bytes, and the file that holds them.
 ``_settings``
@@ -17,3 +17,9 @@
 ``_database``
     The SQLite file: its tables and format, connections, and errors.
 """
+
+from plug_sklearn.embedding.store._database import StoreError
+from plug_sklearn.embedding.store._settings import StoredModel
+from plug_sklearn.embedding.store._store import ActivationStore
+
+__all__ = ["ActivationStore", "StoreError", "StoredModel"]

@@ -100,9 +100,9 @@ class Database:
         if (self.folder / _LMDB_FILE_NAME).exists():
             raise StoreError(
                 f"The activation store {str(self.folder)!r} was written by an earlier "
-                "version of plug_sklearn, in a format that this version does not read. "
-                "Give another path, where its activations are computed again, or "
-                "install the earlier version. The folder was left as it is."
+                "version of plug_sklearn, in a format that this version does not "
+                "read. Give another path, where the activations are computed again, "
+                "or install the earlier version. The folder was not changed."
             )
         if readonly:
             raise StoreError(
@@ -183,8 +183,8 @@ def _check_format(connection: sqlite3.Connection, folder: Path) -> None:
     (number,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
         raise StoreError(
-            f"The file {FILE_NAME!r} in {str(folder)!r} is not one of an activation "
-            "store. Give the path of another folder."
+            f"The file {FILE_NAME!r} in {str(folder)!r} is not the file of an "
+            "activation store. Give the path of another folder."
         )
     if number != FORMAT:
         raise StoreError(
@@ -219,7 +219,7 @@ def _explain(folder: Path, error: Exception) -> str:
     ):
         return (
             f"Cannot write {store}: the disk is full, or fails ({text}). What was "
-            "written before is kept; make room and run again."
+            "written before is kept. Free some disk space and run again."
         )
     if code in (
         sqlite3.SQLITE_READONLY,
@@ -239,7 +239,8 @@ def _explain(folder: Path, error: Exception) -> str:
         )
     if isinstance(error, sqlite3.Error):
         return (
-            f"The file of {store} is damaged or not one of a store ({text}). Move the "
-            "folder away or delete it; what it held is then computed again."
+            f"The file of {store} is damaged, or is not the file of a store ({text}). "
+            "Move the folder away or delete it. Its activations are then computed "
+            "again."
         )
     return f"Cannot use {store}: {text}."

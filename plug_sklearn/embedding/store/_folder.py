@@ -237,5 +237,5 @@ class StoreFolder:
         if self.readonly:
             raise StoreError(
                 f"The activation store {str(self.path)!r} was opened with "
-                "readonly=True. Open it without to change it."
+                "readonly=True. To change it, open it with readonly=False."
             )

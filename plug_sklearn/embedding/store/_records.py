@@ -257,9 +257,9 @@ class Records:
         for _, found in self._keep_right(digest):
             if found.hidden_size != layout.hidden_size:
                 raise ValueError(
-                    "The 'states' parameter of ActivationStore.write must have as many "
-                    f"units as the store holds of these settings, {found.hidden_size}. "
-                    f"Got {layout.hidden_size} instead."
+                    "The 'states' parameter of ActivationStore.write must have the "
+                    "hidden size of what the store holds for these settings, "
+                    f"{found.hidden_size}. Got {layout.hidden_size} instead."
                 )
             held.update(found.slots)
         if held.issuperset(layout.slots):

@@ -32,8 +32,8 @@ def list_slots(
         known = all(each in allowed for each in given)
         if not known or len(set(given)) < max(1, len(given)):
             raise ValueError(
-                f"The {name!r} parameter of ActivationStore must be any of {allowed}, "
-                f"each named once. Got {list(given)} instead."
+                f"The {name!r} parameter of ActivationStore must be distinct names "
+                f"among {allowed}. Got {list(given)} instead."
             )
     named = [None] if poolings is None else [str(pooling) for pooling in poolings]
     return tuple(

@@ -44,8 +44,8 @@ def describe_settings(model: str, settings: Mapping[str, Any]) -> str:
         )
     except (TypeError, ValueError) as error:
         raise TypeError(
-            "The 'settings' parameter of ActivationStore.register must hold only what "
-            f"JSON can: {error}. Got {dict(settings)!r} instead."
+            "The 'settings' parameter of ActivationStore.register must be values that "
+            f"JSON can represent: {error}. Got {dict(settings)!r} instead."
         ) from error
 
 

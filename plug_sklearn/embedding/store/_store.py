@@ -172,8 +172,8 @@ of ``dtype``
         if records.n_damaged:
             warn_user(
                 f"{records.n_damaged} damaged records were found in the activation "
-                f"store {str(self.path)!r}. They are not used: what they held counts "
-                "as missing, and is computed again when it is needed."
+                f"store {str(self.path)!r}. They are not used. Their activations count "
+                "as missing and are computed again when needed."
             )
         return missing.reshape(-1, *shape)
 

@@ -388,7 +388,7 @@ def test_a_registered_anatomy_goes_before_the_table() -> None:
 def test_a_part_that_was_not_registered_is_an_error() -> None:
     model = build_toy()
     register_anatomy("toy", Anatomy("steps", attn=("look",)))
-    with pytest.raises(ValueError, match=r"registered for 'toy' names\. Got 'mlp'"):
+    with pytest.raises(ValueError, match=r"anatomy of 'toy' has\. Got 'mlp'"):
         require_parts(model, anatomy_of(model, None), ("rs", "attn", "mlp"))
 
 

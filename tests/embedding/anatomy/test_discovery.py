@@ -9,11 +9,9 @@ from torch import nn
 
 from plug_sklearn.embedding.anatomy import (
     Anatomy,
-    _anatomy,
     anatomy_of,
     find_blocks,
 )
-from plug_sklearn.embedding.anatomy._discovery import discover_anatomy, find_block_lists
 
 
 @pytest.fixture
@@ -23,8 +21,8 @@ def known(request: pytest.FixtureRequest) -> Anatomy:
 
 @pytest.fixture
 def empty_table(known: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_anatomy, "FAMILIES", {})
-    monkeypatch.setattr(_anatomy, "VARIANTS", {})
+    for table in ("FAMILIES", "VARIANTS"):
+        monkeypatch.setattr(f"plug_sklearn.embedding.anatomy._anatomy.{table}", {})
 
 
 @pytest.mark.usefixtures("empty_table")
@@ -45,18 +43,22 @@ def test_parts_found_are_those_of_the_table(name: str, known: Anatomy) -> None:
             assert torch.equal(*map(torch.as_tensor, tensors))
 
 
+@pytest.mark.usefixtures("empty_table")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("name", ["gemma2", "gptj", "llama"])
-def test_parts_are_found_in_any_precision(name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("name", "known"), [(n, n) for n in ("gemma2", "gptj", "llama")], indirect=["known"]
+)
+def test_parts_are_found_in_any_precision(
+    name: str, known: Anatomy, dtype: torch.dtype
+) -> None:
     model, stack = build_model(name)
     copy = type(model)(model.config).eval()
     copy.load_state_dict(model.state_dict())
-    known = anatomy_of(model, stack)
-    assert discover_anatomy(copy.to(dtype), "", stack) == known
+    assert anatomy_of(copy.to(dtype), stack) == known
 
 
 def test_modules_not_named_for_attention_are_no_parts() -> None:
-    assert discover_anatomy(build_toy(), "", None).reason is not None
+    assert anatomy_of(build_toy(), None).reason is not None
 
 
 @pytest.mark.parametrize("mode", ["unlinked", "flat"])
@@ -76,7 +78,7 @@ def test_list_that_text_runs_through_is_found_beside_a_larger_one() -> None:
     """A tower for images has more and larger blocks, which no text reaches."""
     model = build_toy()
     model.tower = nn.ModuleList(nn.Linear(64, 64) for _ in range(9))
-    assert find_block_lists(model, "", None) == Anatomy("steps")
+    assert anatomy_of(model, None).blocks == "steps"
 
 
 def test_lists_that_one_stream_runs_through_are_joined() -> None:
@@ -91,24 +93,29 @@ def test_lists_that_one_stream_runs_through_are_joined() -> None:
         return output
 
     model.forward = run_both
-    assert find_block_lists(model, "", None) == Anatomy("steps,more_steps")
+    assert anatomy_of(model, None).blocks == "steps,more_steps"
 
 
+@pytest.mark.usefixtures("empty_table")
 @pytest.mark.parametrize(
-    ("name", "paths", "channels"),
+    ("known", "name", "paths", "channels"),
     [
-        ("hrm_text", "L_module.layers,H_module.layers", None),
-        ("t5gemma, decoder", "decoder.layers", None),
-        ("gemma3n, text", "layers", 0),
-        ("hy_v4", "layers", 2),
-        ("qwen4_exp", "layers", -1),
+        ("hrm_text", "hrm_text", "L_module.layers,H_module.layers", None),
+        ("t5gemma, decoder", "t5gemma, decoder", "decoder.layers", None),
+        ("gemma3n, text", "gemma3n, text", "layers", 0),
+        ("hy_v4", "hy_v4", "layers", 2),
+        ("qwen4_exp", "qwen4_exp", "layers", -1),
     ],
+    indirect=["known"],
 )
-def test_lists_of_families(name: str, paths: str, channels: int | None) -> None:
-    model, stack = build_model(name)
-    assert find_block_lists(model, "", stack) == Anatomy(paths, channels=channels)
+def test_lists_of_families(
+    known: Anatomy, name: str, paths: str, channels: int | None
+) -> None:
+    found = anatomy_of(*build_model(name))
+    assert (found.blocks, found.channels) == (paths, channels)
 
 
 def test_blocks_that_put_tokens_first_are_found() -> None:
     model = build_toy(mode="tokens first")
-    assert find_block_lists(model, "", None) == Anatomy("steps", token_axis=0)
+    found = anatomy_of(model, None)
+    assert (found.blocks, found.token_axis) == ("steps", 0)

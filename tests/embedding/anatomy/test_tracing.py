@@ -2,11 +2,7 @@ import pytest
 import torch
 from _toy import ToyModel, build_toy
 
-from plug_sklearn.embedding.anatomy._tracing import (
-    N_TOKENS,
-    Trace,
-    trace_blocks,
-)
+from plug_sklearn.embedding.anatomy._tracing import N_TOKENS, Trace, trace_blocks
 
 
 def outputs_of(trace: Trace) -> dict[str, torch.Tensor]:

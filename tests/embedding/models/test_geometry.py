@@ -21,9 +21,8 @@ from plug_sklearn.embedding.models import (
     find_row_multiple,
     read_geometry,
 )
-from plug_sklearn.embedding.models._geometry import find_limit
 from plug_sklearn.embedding.passes import ForwardPass, Request, pad_prompts
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import TokenizedPrompts
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -132,7 +131,7 @@ def test_a_stack_of_a_model_with_one_is_refused(stack: str) -> None:
 
 def test_configuration_without_layers_is_an_error() -> None:
     config = transformers.PreTrainedConfig()
-    with pytest.raises(ValueError, match=r"'model_name'.* tells its num_hidden_l"):
+    with pytest.raises(ValueError, match=r"'model_name'.* states its num_hidden_l"):
         read_geometry(config, "auto")
 
 
@@ -209,7 +208,7 @@ def count_runs(config: PreTrainedConfig, at_most: int) -> int:
     ids=lambda config: config.model_type,
 )
 def test_limit_is_the_longest_text_that_runs(config: PreTrainedConfig) -> None:
-    limit = find_limit(config, None)
+    limit = read_geometry(config, "auto").max_tokens
     assert limit in (22, 24)
     assert count_runs(config, 30) == limit
 
@@ -267,8 +266,8 @@ def test_rotary_scaling_extends_the_limit(
 def test_stacks_have_limits_of_their_own() -> None:
     config = hf.LEDConfig(**LED, max_decoder_position_embeddings=20)
     # The encoder pads rows of 24 tokens and more to 32, more than it has positions.
-    assert find_limit(config, "encoder") == 24
-    assert find_limit(config, "decoder") == 20
+    assert read_geometry(config, "encoder").max_tokens == 24
+    assert read_geometry(config, "decoder").max_tokens == 20
 
 
 def test_only_what_pads_inside_has_a_multiple() -> None:

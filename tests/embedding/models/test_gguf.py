@@ -10,7 +10,7 @@ import transformers
 from _adapted import read_blocks, train_adapter
 from numpy.testing import assert_allclose
 
-from plug_sklearn import HFEmbeddingTransformer, _extras
+from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import release_models
 from plug_sklearn.embedding.models import _gguf
 
@@ -136,7 +136,10 @@ def test_a_file_that_cannot_be_converted_is_read_as_it_is(
     monkeypatch.setattr(_gguf, "CACHE", no_folder)
     capfd.readouterr()
     assert np.array_equal(embed(llama_gguf), expected)
-    assert "tiny.gguf is read as it is, and not converted" in capfd.readouterr().err
+    assert (
+        "tiny.gguf cannot be converted, and is loaded as it is"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_conversion_that_ends_early_leaves_nothing(
@@ -197,7 +200,7 @@ def test_adapter_of_a_causal_model_is_applied(
 def test_a_missing_extra_is_named_however_the_file_is(
     llama_gguf: Path, cache: Path, named_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_extras, "find_spec", lambda name: None)
+    monkeypatch.setattr("plug_sklearn._extras.find_spec", lambda name: None)
     kwargs = {"gguf_file": llama_gguf.name} if named_in == "model_kwargs" else None
     name = llama_gguf.parent if kwargs else llama_gguf
     embedder = HFEmbeddingTransformer(name, model_kwargs=kwargs, device="cpu")

@@ -7,12 +7,10 @@ import pytest
 
 from plug_sklearn.embedding.models import (
     ModelSource,
-    _identity,
     find_origin,
     identify_model,
     warn_of_change,
 )
-from plug_sklearn.embedding.models._identity import DIGESTS_NAME, digest_files
 from plug_sklearn.persistence import ProvenanceWarning
 
 
@@ -27,74 +25,78 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Path:
-    return tmp_path / DIGESTS_NAME
+def store(tmp_path: Path) -> Path:
+    """The folder of a store, which remembers digests."""
+    made = tmp_path / "store"
+    made.mkdir()
+    return made
+
+
+def digest_files(folder: Path, store: Path) -> str:
+    name, digest = identify_model(ModelSource(str(folder)), store).split("#")
+    assert name == folder.name
+    return digest
 
 
 def test_equal_files_have_one_digest_wherever_they_are(
-    folder: Path, memory: Path
+    folder: Path, store: Path
 ) -> None:
     copy = folder.with_name("copy")
     copy.mkdir()
     for name in ("config.json", "model.safetensors"):
         (copy / name).write_bytes((folder / name).read_bytes())
-    assert digest_files(copy, memory) == digest_files(folder, memory)
+    assert digest_files(copy, store) == digest_files(folder, store)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_another_content_is_another_model(
-    folder: Path, memory: Path, name: str
-) -> None:
-    before = digest_files(folder, memory)
+def test_another_content_is_another_model(folder: Path, store: Path, name: str) -> None:
+    before = digest_files(folder, store)
     file = folder / name
     stat = file.stat()
     file.write_bytes(b"x" * stat.st_size)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert digest_files(folder, memory) != before
+    assert digest_files(folder, store) != before
 
 
-def test_readme_changes_nothing(folder: Path, memory: Path) -> None:
-    before = digest_files(folder, memory)
+def test_readme_changes_nothing(folder: Path, store: Path) -> None:
+    before = digest_files(folder, store)
     (folder / "README.md").write_text("A better model.")
-    assert digest_files(folder, memory) == before
+    assert digest_files(folder, store) == before
 
 
 def test_files_are_digested_once(
-    folder: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = digest_files(folder, memory)
-    monkeypatch.delattr(_identity, "_digest_file")
-    assert digest_files(folder, memory) == before
+    before = digest_files(folder, store)
+    monkeypatch.delattr("plug_sklearn.embedding.models._identity._digest_file")
+    assert digest_files(folder, store) == before
 
 
-def test_deleted_weights_are_remembered(folder: Path, memory: Path) -> None:
-    before = digest_files(folder, memory)
+def test_deleted_weights_are_remembered(folder: Path, store: Path) -> None:
+    before = digest_files(folder, store)
     (folder / "model.safetensors").unlink()
-    assert digest_files(folder, memory) == before
+    assert digest_files(folder, store) == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
-def test_spoilt_memory_is_made_anew(folder: Path, memory: Path, content: str) -> None:
-    before = digest_files(folder, memory)
+def test_spoilt_memory_is_made_anew(folder: Path, store: Path, content: str) -> None:
+    before = digest_files(folder, store)
+    (memory,) = store.iterdir()
     memory.write_text(content)
-    assert digest_files(folder, memory) == before
+    assert digest_files(folder, store) == before
     assert str(folder) in json.loads(memory.read_text())
 
 
-def test_memory_that_cannot_be_written_is_no_error(folder: Path, memory: Path) -> None:
-    before = digest_files(folder, memory)
-    assert digest_files(folder, memory / "no" / "such" / "folder") == before
-
-
-def test_local_model_is_named_by_folder_and_digest(folder: Path, memory: Path) -> None:
-    name = identify_model(ModelSource(str(folder)), memory.parent)
-    assert name == f"my-model#{digest_files(folder, memory)}"
+def test_memory_that_cannot_be_written_is_no_error(folder: Path, store: Path) -> None:
+    before = digest_files(folder, store)
+    assert digest_files(folder, store / "no" / "such" / "folder") == before
 
 
 def test_hub_model_is_named_by_its_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_identity, "find_commit", lambda source: "0123abcd")
+    find_commit = "plug_sklearn.embedding.models._identity.find_commit"
+    monkeypatch.setattr(find_commit, lambda source: "0123abcd")
     assert identify_model(ModelSource("org/model"), tmp_path) == "org/model@0123abcd"
 
 
@@ -107,7 +109,7 @@ def test_origin_of_a_folder_is_what_its_files_hold(tmp_path: Path) -> None:
         for folder in ("one", "same", "other")
     )
     assert one == same != other
-    assert not list(tmp_path.rglob(DIGESTS_NAME))
+    assert {path.name for path in tmp_path.rglob("*.json")} == {"config.json"}
 
 
 def test_a_change_is_told_once(tmp_path: Path) -> None:

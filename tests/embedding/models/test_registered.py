@@ -107,7 +107,7 @@ def test_further_training_is_noticed(
     before = embedder.fit_transform(TEXTS)
     assert_array_equal(embedder.transform(TEXTS), before)
     train(causal)
-    with pytest.warns(ProvenanceWarning, match="not what it was"):
+    with pytest.warns(ProvenanceWarning, match="has changed since"):
         after = embedder.transform(TEXTS)
     assert not np.allclose(after, before)
     again = clone(embedder).set_params(store=None).fit_transform(TEXTS)

@@ -13,7 +13,7 @@ from plug_sklearn.embedding.passes._batching import (
     run_batches,
 )
 from plug_sklearn.embedding.passes._prefixes import build_trie
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import TokenizedPrompts
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 

@@ -23,7 +23,7 @@ from plug_sklearn.embedding.passes import (
     choose_strategy,
     pad_prompts,
 )
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import TokenizedPrompts
 
 LENGTHS = (7, 3, 5, 1, 4)
 #: Between two residual streams are more than attention and MLP: norms, channels, what

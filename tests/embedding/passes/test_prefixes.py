@@ -4,16 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from plug_sklearn.embedding.passes import sort_prompts
+from plug_sklearn.embedding.passes import SharedPrefix, sort_prompts
 from plug_sklearn.embedding.passes._prefixes import (
     LEAST_SAVED,
     PrefixGroup,
-    SharedPrefix,
     build_trie,
     fill_packs,
     group_by_prefix,
 )
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import TokenizedPrompts
 
 # Few ids, so that prefixes are shared; large ones, so that bytes and numbers could
 # sort differently.

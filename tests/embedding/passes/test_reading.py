@@ -16,19 +16,20 @@ from plug_sklearn.embedding.models import (
     find_rotary_threshold,
 )
 from plug_sklearn.embedding.passes import (
+    Batch,
     ForwardPass,
     Request,
+    SharedPrefix,
     Strategy,
-    _reading,
     pad_prompts,
     read_activations,
     read_after_prefixes,
     read_padded,
     read_tries,
 )
-from plug_sklearn.embedding.passes._batching import Batch
-from plug_sklearn.embedding.passes._prefixes import SharedPrefix
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import TokenizedPrompts
+
+READING = "plug_sklearn.embedding.passes._reading"
 
 PARTS = ("rs", "attn", "mlp")
 #: Each pooling, and what it makes of one text's tokens.
@@ -197,7 +198,7 @@ def test_texts_longer_than_the_window_take_no_trie(
             seen.update(numbers.tolist())
             return []
 
-        monkeypatch.setattr(_reading, name, spy)
+        monkeypatch.setattr(f"{READING}.{name}", spy)
     forward = make_forward("mistral")
     window = find_attention_window(forward.loaded.model.config)
     assert window == forward.loaded.model.config.sliding_window
@@ -211,7 +212,7 @@ def test_model_without_a_window_sees_all() -> None:
 
 
 def test_single_prompts_take_no_trie(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(_reading, "pad_tries")
+    monkeypatch.delattr(f"{READING}.pad_tries")
     forward = make_forward("llama")
     prompts = join([[5] * 9, [6] * 9, [7] * 9])
     states = in_order(read_tries(forward, prompts, np.arange(3), 64, pack_nodes=9))
@@ -262,7 +263,7 @@ def test_model_without_longrope_has_no_wall(name: str) -> None:
 
 
 def test_padded_families_take_no_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(_reading, "read_tries")
+    monkeypatch.delattr(f"{READING}.read_tries")
     prompts = join(BRANCHING)
     states = in_order(
         read_activations(make_forward("bert"), prompts, 64, Strategy.PADDED)

@@ -16,8 +16,10 @@ from _families import (
 
 from plug_sklearn.embedding.models import LoadedModel
 from plug_sklearn.embedding.passes import (
+    Batch,
     ForwardPass,
     Request,
+    SharedPrefix,
     Strategy,
     Trial,
     _reading,
@@ -25,9 +27,7 @@ from plug_sklearn.embedding.passes import (
     choose_strategy,
     read_activations,
 )
-from plug_sklearn.embedding.passes._batching import Batch
-from plug_sklearn.embedding.passes._prefixes import SharedPrefix
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import TokenizedPrompts
 
 #: Causal families whose attention is biased by places in the row, or whose states run
 #: forward: what texts begin with alike runs once, but no trie is exact.

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from plug_sklearn import HFEmbeddingTransformer
-from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts import PromptOptions, PromptReader, TokenizedPrompts
 
 Build = Callable[..., PreTrainedTokenizerFast]
 SPELLINGS = ("<|im_start|>", "<|im_end|>", "<pad>", "<cls>", "<sep>", "<think>")

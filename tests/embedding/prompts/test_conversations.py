@@ -22,7 +22,6 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
-from plug_sklearn.embedding.prompts import _conversations
 
 Message = dict[str, str]
 #: Pieces of a prompt: who said it (None: the template), and what.
@@ -379,7 +378,7 @@ def test_template_that_writes_a_message_twice_serves_prompts_but_no_roles(
         str(tmp_path), device="cpu", pooling="mean", pool_over="prompt"
     )
     assert "".join(list_selected(embedder.fit([said]), said)) == "GoldGold"
-    with pytest.raises(ValueError, match=r"writes once each.*at position 0"):
+    with pytest.raises(ValueError, match=r"writes exactly once.*at position 0"):
         embedder.set_params(roles=["user"]).selected_tokens([said])
 
 
@@ -433,7 +432,7 @@ def test_what_roles_leave_out_is_cut_first(
     embedder = embedders(
         "ChatML", max_length=n_tokens - 20, truncation_side=side, roles=["assistant"]
     )
-    with pytest.warns(UserWarning, match=rf"cut on the {side} side\. All that roles="):
+    with pytest.warns(UserWarning, match=rf"cut on the {side} side\. All text of"):
         assert "".join(list_selected(embedder, conversation)) == "s t u"
 
 
@@ -446,7 +445,7 @@ def test_roles_are_cut_last_and_that_is_told(
         embedders("ChatML").selected_tokens([converse(["", ""], False)])[0]
     )
     embedder = embedders("ChatML", roles=["assistant"], max_length=n_template + 3)
-    with pytest.warns(UserWarning, match=r"Of 1 of them, what roles=.* was cut too"):
+    with pytest.warns(UserWarning, match=r"In 1 of them, text of roles=.* was cut too"):
         tokens = list_selected(embedder, conversation)
     assert "".join(tokens) == "".join(dict(pieces)[1])[-len("".join(tokens)) :]
     assert len(tokens) == 3
@@ -489,7 +488,7 @@ def test_every_container_of_conversations_is_read(
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        ([{"role": "user", "content": "a"}], "given as a list that holds it"),
+        ([{"role": "user", "content": "a"}], "put it into a list"),
         ([[]], "at least one message. Got an empty one at position 0"),
         (["a", [{"role": "user"}]], "'content'.* at position 1 instead"),
         ([[{"role": "user", "content": None}]], "a string for 'role'.*position 0"),
@@ -500,7 +499,10 @@ def test_every_container_of_conversations_is_read(
             [[{"role": "user", "content": "a"}, "b"]],
             "mappings with a string for 'role'.*Got 'b' at position 0",
         ),
-        ([[{"role": "u", "content": "a", "at": {1}}]], "plain values.*position 0"),
+        (
+            [[{"role": "u", "content": "a", "at": {1}}]],
+            "mappings only.*position 0",
+        ),
     ],
 )
 def test_what_is_no_conversation_is_refused_with_its_position(
@@ -590,8 +592,9 @@ def test_date_in_a_conversation_is_that_of_fit(
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return datetime.now(tz) + timedelta(days=366)
 
-    for module in (chat_template_utils, _conversations):
-        monkeypatch.setattr(module, "datetime", NextYear)
+    monkeypatch.setattr(chat_template_utils, "datetime", NextYear)
+    ours = "plug_sklearn.embedding.prompts._conversations.datetime"
+    monkeypatch.setattr(ours, NextYear)
     later = pickle.loads(pickle.dumps(embedder))
     assert later.selected_tokens(said) == [before]
     assert_array_equal(later.transform(said), states)

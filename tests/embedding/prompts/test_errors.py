@@ -4,8 +4,7 @@ from typing import Any
 import pytest
 
 from plug_sklearn import HFEmbeddingTransformer
-from plug_sklearn.embedding import _embed
-from plug_sklearn.embedding.prompts._errors import refuse_empty_texts
+from plug_sklearn.embedding.prompts import refuse_empty_texts
 
 
 def test_many_empty_texts_are_counted_and_the_first_five_listed() -> None:
@@ -26,7 +25,7 @@ def test_empty_texts_are_refused_before_any_is_computed(
     def compute(*_: Any, **__: Any) -> None:  # noqa: ANN401
         raise AssertionError("computed")
 
-    monkeypatch.setattr(_embed, "compute_in_jobs", compute)
+    monkeypatch.setattr("plug_sklearn.embedding._embed.compute_in_jobs", compute)
     store = tmp_path / "store" if stored else None
     embedder = HFEmbeddingTransformer(llama, device="cpu", store=store, batch_tokens=8)
     texts = [*(f"text {n}" for n in range(50)), ""]

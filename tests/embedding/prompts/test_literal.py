@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from plug_sklearn.embedding.prompts._errors import RefusedTextError
+from plug_sklearn.embedding.prompts import PromptOptions, PromptReader, RefusedTextError
 from plug_sklearn.embedding.prompts._literal import LiteralEncoder
-from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
 
 Build = Callable[..., PreTrainedTokenizerFast]

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from plug_sklearn.embedding.prompts._errors import RefusedTextError
-from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
+from plug_sklearn.embedding.prompts import PromptOptions, PromptReader, RefusedTextError
 
 Build = Callable[..., PreTrainedTokenizerFast]
 END = "<|im_end|>"

@@ -1,20 +1,24 @@
 import datetime
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from _tokenizers import build_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
-from plug_sklearn.embedding.prompts._templates import (
-    WHITE_SPACE,
+from plug_sklearn.embedding.prompts import (
     ChatTurn,
-    PromptTemplate,
+    PromptOptions,
+    PromptReader,
     render_turn,
 )
 
 Build = Callable[..., PreTrainedTokenizerFast]
+TOKENIZER = build_tokenizer("bytes")
+WHITE_SPACE = " \t\n\r"
 TRIMS = ChatTurn("<", ">", WHITE_SPACE, WHITE_SPACE)
 CONTENTS = [
     "{{ message.content }}",
@@ -26,6 +30,11 @@ CONTENTS = [
     "{{ message.content.rstrip(' ') }}",
 ]
 AROUND = ["<|im_start|>user\n{}<|im_end|>\n", "[INST] {} [/INST]", "\n\n{}\t\n", "{}"]
+
+
+def make_template(template: str, turn: ChatTurn | None = None) -> Any:  # noqa: ANN401 - private
+    options = PromptOptions(prompt_template=template, chat_template=turn is not None)
+    return PromptReader(TOKENIZER, options, None, turn=turn).template
 
 
 def build_template(content: str, around: str) -> str:
@@ -52,7 +61,7 @@ def test_filled_template_is_what_the_chat_template_renders(
     message = text if template is None else template.replace("{text}", text)
     turn = [{"role": "user", "content": message}]
     rendered = tokenizer.apply_chat_template(turn, tokenize=False)
-    filled = PromptTemplate(template or "{text}", render_turn(tokenizer))
+    filled = make_template(template or "{text}", render_turn(tokenizer))
     assert filled.fill(text) == rendered
 
 
@@ -108,13 +117,13 @@ def test_clock_that_goes_on_while_a_turn_is_rendered_changes_nothing(
 @given(st.text(), st.text().filter(lambda template: "{text}" not in template))
 def test_every_slot_is_filled_and_nothing_else(text: str, fixed: str) -> None:
     template = f"{{text}}{fixed}{{text}}"
-    assert PromptTemplate(template).fill(text) == text + fixed + text
+    assert make_template(template).fill(text) == text + fixed + text
 
 
 @given(st.text(alphabet="a \n"), st.sampled_from(["{text}", " {text}", "Q {text}\n"]))
 def test_message_is_stripped_at_its_ends_only(text: str, template: str) -> None:
     message = template.replace("{text}", text).strip()
-    assert PromptTemplate(template, TRIMS).fill(text) == f"<{message}>"
+    assert make_template(template, TRIMS).fill(text) == f"<{message}>"
 
 
 @given(
@@ -127,12 +136,12 @@ def test_message_is_stripped_at_its_ends_only(text: str, template: str) -> None:
 def test_fixed_strings_and_texts_make_the_prompt(
     text: str, template: str, turn: ChatTurn
 ) -> None:
-    filled = PromptTemplate(template, turn)
+    filled = make_template(template, turn)
     assert filled.split(text).text == filled.fill(text)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n"])
 def test_blank_text_leaves_the_fixed_strings_as_they_are(text: str) -> None:
-    rendered = PromptTemplate("{text} is it?", TRIMS).split(text)
+    rendered = make_template("{text} is it?", TRIMS).split(text)
     assert rendered.fixed == ("<", " is it?>")
     assert rendered.contents == ("",)

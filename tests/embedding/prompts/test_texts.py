@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plug_sklearn.embedding.prompts._texts import read_texts
+from plug_sklearn.embedding.prompts import read_texts
 
 
 @given(st.lists(st.text(), min_size=1))

@@ -8,7 +8,6 @@ import pytest
 from _stored import digests, make_states, started
 
 from plug_sklearn.embedding import ActivationStore, StoreError
-from plug_sklearn.embedding.store import _store
 from plug_sklearn.embedding.store._claims import ProcessLocks
 
 LAYERS, PARTS = [0, 1], ["rs"]
@@ -151,7 +150,7 @@ def test_waiting_pauses_longer_and_longer(
         if len(pauses) == 20:
             store.release(key, digests([1]))
 
-    monkeypatch.setattr(_store.time, "sleep", sleep)
+    monkeypatch.setattr("plug_sklearn.embedding.store._store.time.sleep", sleep)
     store.wait(key, digests([1]))
     assert pauses == sorted(pauses)
     assert (pauses[0], pauses[-1]) == (0.002, 0.25)

@@ -15,7 +15,6 @@ import pytest
 from _stored import TABLES, VECTORS, digests, holds_right, make_states, read, started
 
 from plug_sklearn.embedding import ActivationStore, StoreError
-from plug_sklearn.embedding.store import _database
 
 NOBODY = 65534
 
@@ -87,7 +86,7 @@ def die_while_writing(pipe: Connection, path: Path) -> None:
 def test_who_waits_for_a_writer_says_so_when_patience_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_database, "_PATIENCE", 0.01)
+    monkeypatch.setattr("plug_sklearn.embedding.store._database._PATIENCE", 0.01)
     store = ActivationStore(tmp_path)
     with started(die_while_writing, tmp_path) as (_, pipe):
         assert pipe.recv() == "inside"
@@ -193,7 +192,7 @@ def test_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
         errors, n_prompts, is_right = pipe.recv()
         assert len(errors) == 1
         assert f"{str(tmp_path)!r}: the disk is full" in errors[0]
-        assert "make room and run again" in errors[0]
+        assert "Free some disk space" in errors[0]
         assert n_prompts == 10
         assert is_right
         assert pipe.recv()
@@ -339,7 +338,7 @@ def test_sqlite_file_of_something_else_is_refused(
 ) -> None:
     change_tables(tmp_path, "CREATE TABLE something (other)")
     data = (tmp_path / TABLES).read_bytes()
-    with pytest.raises(StoreError, match="not one of an activation store"):
+    with pytest.raises(StoreError, match="not the file of an activation store"):
         ActivationStore(tmp_path, readonly=readonly)
     assert (tmp_path / TABLES).read_bytes() == data
 
@@ -363,7 +362,7 @@ def test_tables_that_are_cut_short_are_told_and_kept(
     cut = data[: int(part * len(data))]
     (tmp_path / TABLES).write_bytes(cut)
     for readonly in (True, False):
-        with pytest.raises(StoreError, match=r"is damaged .* Move the folder"):
+        with pytest.raises(StoreError, match=r"is damaged.* Move the folder"):
             ActivationStore(tmp_path, readonly=readonly)
     assert (tmp_path / TABLES).read_bytes() == cut
     (tmp_path / TABLES).write_bytes(data)

@@ -267,7 +267,7 @@ def test_poolings_stand_side_by_side(store: ActivationStore, pooling: str) -> No
 def test_unknown_pooling_is_refused(store: ActivationStore) -> None:
     key = store.register("model")
     for wrong in ([], ["last", "last"], ["least"]):
-        with pytest.raises(ValueError, match=r"'poolings' parameter .* any of \('last"):
+        with pytest.raises(ValueError, match=r"'poolings' parameter .* among \('last"):
             store.claim(key, digests([1]), [0], ["rs"], poolings=wrong)
 
 
@@ -375,7 +375,7 @@ def test_nothing_to_read_write_or_claim_is_no_error(store: ActivationStore) -> N
         ({"layers": []}, r"'layers' .* distinct numbers in \[0, 65536\). Got \[\]"),
         ({"layers": [1, 1]}, r"'layers' .* Got \[1, 1\] instead"),
         ({"layers": [-1, 0]}, r"'layers' .* Got \[-1, 0\] instead"),
-        ({"parts": ["mpl"]}, r"'parts' .* any of \('rs', .*Got \['mpl'\] instead"),
+        ({"parts": ["mpl"]}, r"'parts' .* among \('rs', .*Got \['mpl'\] instead"),
         ({"parts": []}, r"'parts' .* Got \[\] instead"),
         ({"digests": [b"short"]}, r"'digests' .* 16 bytes. Got b'short' instead"),
         ({"settings": b""}, r"'settings' .* 16 bytes. Got b'' instead"),
@@ -419,7 +419,7 @@ def test_another_hidden_size_is_refused_and_destroys_nothing(
     key = store.register("model")
     store.write(key, digests([1]), [0, 1], ["rs"], make_states([1]))
     wrong = make_states([1], hidden_size=9)
-    with pytest.raises(ValueError, match=r"holds of these settings, 8\. Got 9"):
+    with pytest.raises(ValueError, match=r"holds for these settings, 8\. Got 9"):
         store.write(key, digests([1]), [0, 1], ["rs"], wrong)
     assert holds_right(store, key, [1])
 

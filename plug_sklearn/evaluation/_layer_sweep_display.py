@@ -1,0 +1,225 @@
+"""Plot of the score of a probe on each layer, with a line for each part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from plug_sklearn.evaluation._drawing import (
+    GREY,
+    add_legend,
+    check_axes,
+    check_table,
+    find_score,
+    finish_axes,
+    make_axes,
+    mark_point,
+    name_score,
+    style_line,
+    write_folds,
+)
+from plug_sklearn.evaluation._folds import CHANCE, check_score
+from plug_sklearn.evaluation._layer_sweep import layer_sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
+    from matplotlib.lines import Line2D
+
+COLUMNS = ("layer", "part", "fold", "fit_time")
+BEST = ["layer", "part", "mean"]
+
+
+class LayerSweepDisplay:
+    """Plot of the score of each layer, with a line for each part.
+
+    Parameters
+    ----------
+    sweep : DataFrame
+        What :func:`layer_sweep` returns.
+    score : str, default=None
+        The score to draw, a column of ``sweep``; None: the first.
+
+    Attributes
+    ----------
+    sweep : DataFrame
+        As given.
+    score : str
+        The score that is drawn.
+    summary_ : DataFrame
+        A row for each layer and part. Columns: ``layer``, ``part``, and the ``mean``
+        and standard deviation ``std`` of the score over the folds.
+    best_ : dict
+        The ``layer`` and ``part`` of the highest mean, and that ``mean``.
+    ax_ : Axes
+        The axes.
+    figure_ : Figure
+        Its figure.
+    lines_ : dict of Line2D
+        The line of each part.
+    bands_ : dict of PolyCollection
+        The band of each part: the mean ± one standard deviation over folds.
+    chance_line_ : Line2D or None
+        The score of a constant prediction; None where that is unknown.
+
+    See Also
+    --------
+    layer_sweep : Computes the scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import LayerSweepDisplay
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 3, 1, 8))
+    >>> X[:, 1, 0, 0] += 3 * y
+    >>> display = LayerSweepDisplay.from_estimator(
+    ...     LogisticRegression(), X, y, scoring="roc_auc"
+    ... )
+    >>> display.best_["layer"]
+    1
+    """
+
+    def __init__(self, sweep: pd.DataFrame, *, score: str | None = None) -> None:
+        owner = type(self).__name__
+        check_table(sweep, COLUMNS, "sweep", owner, "layer_sweep")
+        self.sweep = sweep
+        self.score = find_score(sweep, score, "sweep", owner)
+        grouped = sweep.groupby(["layer", "part"], sort=False)[self.score]
+        self.summary_ = grouped.agg(["mean", "std"]).reset_index()
+        best = self.summary_["mean"].idxmax()
+        (self.best_,) = self.summary_.loc[[best], BEST].to_dict("records")
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Any,  # noqa: ANN401 - activations, or texts in any container
+        y: ArrayLike,
+        *,
+        score: str | None = None,
+        ax: Axes | None = None,
+        **options: Any,  # noqa: ANN401 - see layer_sweep
+    ) -> Self:
+        """Run :func:`layer_sweep`, and draw its scores.
+
+        Parameters
+        ----------
+        estimator, X, y : see below
+            The probe, activations or texts, and targets, as in :func:`layer_sweep`.
+        score : str, default=None
+            The score to draw, if there are several; None: the first.
+        ax : Axes, default=None
+            Where to draw; None: a new figure.
+        **options : dict
+            Further arguments of :func:`layer_sweep`, such as ``cv`` and ``scoring``.
+
+        Returns
+        -------
+        LayerSweepDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is invalid.
+        """
+        owner = f"{cls.__name__}.from_estimator"
+        check_axes(ax, 1, owner)
+        check_score(options.get("scoring"), score, owner)
+        sweep = layer_sweep(estimator, X, y, **options)
+        return cls(sweep, score=score).plot(ax=ax)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the scores.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None: a new figure.
+
+        Returns
+        -------
+        LayerSweepDisplay
+            This display.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        (self.ax_,) = make_axes(ax, 1, f"{type(self).__name__}.plot")
+        from matplotlib.ticker import MaxNLocator
+
+        self.figure_ = self.ax_.get_figure()
+        self.lines_: dict[Any, Line2D] = {}
+        self.bands_: dict[Any, PolyCollection] = {}
+        by_part = self.summary_.groupby("part", sort=False)
+        for number, (part, rows) in enumerate(by_part):
+            self._draw_part(part, rows.sort_values("layer"), number, by_part.ngroups)
+        self.chance_line_ = self._draw_chance()
+        layers = self.summary_["layer"]
+        if layers.nunique() == 1:
+            self.ax_.set_xlim(layers.iloc[0] - 1, layers.iloc[0] + 1)
+        self.ax_.margins(y=0.12)
+        self._mark_best(by_part.ngroups)
+        self.ax_.set(xlabel="Layer", ylabel=name_score(self.score))
+        self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        finish_axes(self.ax_)
+        bands = [*self.bands_.values()][: self.sweep["fold"].nunique() > 1]
+        chance = [] if self.chance_line_ is None else [self.chance_line_]
+        add_legend(self.ax_, [*self.lines_.values(), *bands, *chance])
+        return self
+
+    def _draw_part(
+        self, part: object, rows: pd.DataFrame, number: int, n_parts: int
+    ) -> None:
+        style = style_line(number)
+        folds = write_folds(self.sweep["fold"].nunique())
+        (self.lines_[part],) = self.ax_.plot(
+            rows["layer"],
+            rows["mean"],
+            markersize=4,
+            label=_name_part(part) if n_parts > 1 else f"mean of {folds}",
+            **style,
+        )
+        # The band of a single layer would have no width.
+        edges = rows.loc[rows.index.repeat(2 if len(rows) == 1 else 1)]
+        width = 0.05 if len(rows) == 1 else 0
+        self.bands_[part] = self.ax_.fill_between(
+            edges["layer"] + np.linspace(-width, width, len(edges)),
+            edges["mean"] - edges["std"],
+            edges["mean"] + edges["std"],
+            color=style["color"],
+            alpha=0.15,
+            linewidth=0,
+            label=f"± 1 sd, {folds}" if number == 0 else None,
+        )
+
+    def _mark_best(self, n_parts: int) -> None:
+        layer, part, mean = (self.best_[name] for name in BEST)
+        name = f"{_name_part(part)}, " if n_parts > 1 else ""
+        color = self.lines_[part].get_color()
+        # Large scores, such as squared errors, have three figures.
+        score = f"{mean:.2f}" if abs(mean) < 100 else f"{mean:.3g}"
+        text = f"{name}layer {layer}: {score}"
+        mark_point(self.ax_, layer, mean, text, color)
+
+    def _draw_chance(self) -> Line2D | None:
+        levels = self.sweep.get(self.score + CHANCE)
+        if levels is None or levels.isna().all():
+            return None
+        return self.ax_.axhline(
+            levels.mean(), color=GREY, linestyle="--", linewidth=1, label="chance"
+        )
+
+
+def _name_part(part: object) -> str:
+    return part if isinstance(part, str) else f"part {part}"
