@@ -234,8 +234,9 @@ class LanguageModel:
             Texts of one batch.
         states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
 float32
-            Their activations; or a list of arrays of shape
-            (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
+            Their activations, overwritten when the next batch is asked for; or a list
+            of arrays of shape (n_tokens, n_layers, n_parts, hidden_size), which are
+            not, where every token is kept.
         """
         try:
             yield from self.run(self.read_prompts(texts), asked)
@@ -249,7 +250,8 @@ float32
         loaded = load_model(self.source, self.weights)
         require_weights(loaded, stack, self.source.name)
         with loaded.reading():
-            yield from self._read(ForwardPass(loaded, request), prompts)
+            forward = ForwardPass(loaded, request, reuses_memory=True)
+            yield from self._read(forward, prompts)
 
     def _read(self, forward: ForwardPass, prompts: TokenizedPrompts) -> Iterator[Batch]:
         """Read prompts with the fastest strategy that is exact."""

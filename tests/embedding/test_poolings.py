@@ -60,6 +60,8 @@ class TokenMean(TransformerMixin, BaseEstimator):
     parameters=st.sampled_from(
         [
             {},
+            # Several batches, one after the other in the same memory.
+            {"batch_tokens": 4},
             {"token_filter": "non_text", "pool_over": "prompt"},
             {"token_filter": "special"},
             {"prompt_template": "Is it {text}, or not?"},
@@ -215,9 +217,9 @@ def test_half_precision_activations_are_rounded_once(
 def test_state_too_large_for_half_precision_is_an_error(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pooled = _forward.ForwardPass._collect
+    run = _forward.ForwardPass.run
     monkeypatch.setattr(
-        _forward.ForwardPass, "_collect", lambda *args: pooled(*args) * np.float32(1e6)
+        _forward.ForwardPass, "run", lambda *args: run(*args) * np.float32(1e6)
     )
     with pytest.raises(
         FloatingPointError, match=r"'activation_dtype'.*too large for float16"
