@@ -92,7 +92,7 @@ class ForwardPass:
     ) -> None:
         self.loaded = loaded
         self.request = request
-        # The states of all tokens are not copied into a larger array, but are the result.
+        # The states of all tokens are not copied into a larger array: they are kept.
         self.reuses_memory = reuses_memory and request.poolings is not None
         self._memory: Tensor | None = None
         with loaded.lock:
