@@ -248,15 +248,32 @@ class PromptReader:
         # Tokens merge otherwise where a text was cut: a few may be too many still.
         while room > 0:
             (ids,), (owners,) = self._encode([keep(room)])
-            if len(ids) <= limit:
-                return ids, owners
-            room -= max(1, len(ids) - limit)
+            if len(ids) > limit:
+                room -= max(1, len(ids) - limit)
+                continue
+            # A text that spells the tokenizer's own special tokens gets no second ones.
+            more = (limit - len(ids)) // self.template.n_slots
+            if more > 0:
+                (longer,), (its_owners,) = self._encode([keep(room + more)])
+                if len(ids) < len(longer) <= limit:
+                    return longer, its_owners
+            return ids, owners
         raise self._refuse_limit(n_template)
 
     def _cut_conversation(self, conversation: Conversation) -> tuple[Ids, Owners, bool]:
         """Cut a conversation, and say whether all that may be pooled was kept."""
         limit, side = self.limit or 0, self.options.truncation_side
-        (ids,), (owners,) = self.encoder.encode([conversation], needs_owners=True)
+        try:
+            (ids,), (owners,) = self.encoder.encode([conversation], needs_owners=True)
+        except RefusedTextError as error:
+            # It was encoded before without a need to tell its messages apart.
+            raise RefusedTextError(
+                conversation,
+                "X given to HFEmbeddingTransformer must hold conversations that fit "
+                f"into {limit} tokens where the model's chat template does not write each "
+                "message once: what to cut could not be told from the template's own "
+                f"words. Got {conversation!r}",
+            ) from error
         wanted = np.isin(owners, self._list_messages(conversation))
         kept = keep_tokens(owners, wanted, limit, side)
         if not kept[wanted].any():

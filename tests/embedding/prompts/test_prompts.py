@@ -124,6 +124,23 @@ def test_long_text_is_cut_inside_the_tokenizer_s_own_tokens(
     assert kept == [cls, *inner, sep]
 
 
+@pytest.mark.parametrize(
+    ("side", "text", "kept"),
+    [
+        ("right", "<cls>abcdef", "<cls>abc<sep>"),
+        ("left", "abcdef<sep>", "<cls>def<sep>"),
+        ("left", "<cls>abcdef", "<cls>def<sep>"),
+    ],
+)
+def test_long_text_that_spells_special_tokens_fills_the_limit(
+    wrapping: PreTrainedTokenizerFast, side: str, text: str, kept: str
+) -> None:
+    with pytest.warns(UserWarning, match="longer than 5 tokens"):
+        found = show(wrapping, text, max_length=5, truncation_side=side)
+    assert "".join(found) == kept
+    assert len(found) == 5
+
+
 def test_model_s_limit_holds_without_max_length(plain: PreTrainedTokenizerFast) -> None:
     with pytest.warns(UserWarning, match="longer than 2 tokens"):
         assert len(show(plain, "is in Peru.", limit=2)) == 2
