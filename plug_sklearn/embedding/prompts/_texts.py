@@ -63,12 +63,19 @@ def _read_row(row: object, position: int, owner: str) -> Text:
         if not messages or any(isinstance(one, Mapping) for one in messages):
             return _read_conversation(messages, position, owner)
     hint = ""
-    if isinstance(row, Mapping) and "content" in row:
-        hint = " A single conversation is given as a list that holds it."
+    if _is_message(row):
+        hint = (
+            " A conversation is a list of messages, also where it has only one: write "
+            "[[{...}, {...}]] for one conversation of two messages."
+        )
     raise TypeError(
         f"X given to {owner} must hold strings or conversations only. "
         f"Got {row!r} ({type(row).__name__}) at position {position} instead.{hint}"
     )
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, Mapping) and {"role", "content"} <= value.keys()
 
 
 def _read_conversation(
@@ -119,7 +126,10 @@ def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as 
     is_text = isinstance(X, (str, bytes))
     has_rows = hasattr(X, "__iter__") and hasattr(X, "__len__")
     if is_text or isinstance(X, (dict, set)) or not has_rows:
-        raise TypeError(f"X given to {owner} must be {EXPECTED}. Got {X!r} instead.")
+        hint = " Write [[{...}]] for one message." if _is_message(X) else ""
+        raise TypeError(
+            f"X given to {owner} must be {EXPECTED}. Got {X!r} instead.{hint}"
+        )
     return _list_rows(X)
 
 

@@ -381,6 +381,9 @@ def test_template_that_writes_a_message_twice_serves_prompts_but_no_roles(
     assert "".join(list_selected(embedder.fit([said]), said)) == "GoldGold"
     with pytest.raises(ValueError, match=r"writes once each.*at position 0"):
         embedder.set_params(roles=["user"]).selected_tokens([said])
+    embedder.set_params(roles=None, max_length=1)
+    with pytest.raises(ValueError, match=r"fit into 1 tokens where.*at position 0"):
+        embedder.selected_tokens([said])
 
 
 def test_model_without_a_chat_template_takes_strings_only(
@@ -489,7 +492,8 @@ def test_every_container_of_conversations_is_read(
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        ([{"role": "user", "content": "a"}], "given as a list that holds it"),
+        ([{"role": "user", "content": "a"}], r"at position 0.*write \[\[{...}, {...}"),
+        ({"role": "user", "content": "a"}, r"must be a list.*Write \[\[{...}\]\]"),
         ([[]], "at least one message. Got an empty one at position 0"),
         (["a", [{"role": "user"}]], "'content'.* at position 1 instead"),
         ([[{"role": "user", "content": None}]], "a string for 'role'.*position 0"),
