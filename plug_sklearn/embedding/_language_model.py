@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import joblib
@@ -106,6 +107,9 @@ class LanguageModel:
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
+    _counted: list[tuple[dict[Text, int], TokenizedPrompts]] = field(
+        default_factory=list, init=False, repr=False
+    )
 
     # No cached properties: before Python 3.12, these are computed under a lock of
     # their own, which a fork would leave locked in the child.
@@ -119,6 +123,10 @@ class LanguageModel:
 
     def read_prompts(self, texts: Sequence[Text]) -> TokenizedPrompts:
         """Tokenize texts, and choose the tokens to pool."""
+        for numbers, prompts in self._counted:
+            # Their tokens were counted, to know how much memory they need.
+            if all(text in numbers for text in texts):
+                return prompts.take(np.array([numbers[text] for text in texts]))
         return self.prompt_reader.read(texts)
 
     @property
@@ -191,13 +199,15 @@ class LanguageModel:
 
     def count_tokens(self, texts: Sequence[Text]) -> int:
         """Count the tokens of texts that are kept."""
-        return int(self.prompt_reader.read(texts, counts=False).kept.sum())
+        prompts = self.prompt_reader.read(texts)
+        self._counted.append((dict(zip(texts, count(), strict=False)), prompts))
+        return int(prompts.kept.sum())
 
-    def tell_changes(self) -> None:
-        """Warn, once for all texts read, of how many were cut or lost all tokens."""
+    def tell_changes(self, X: Sequence[Text]) -> None:
+        """Warn, once for all rows of X, of those that are not read as they are."""
         # What is read from a store alone needs no tokenizer.
         for reader in self._readers:
-            reader.tell_changes()
+            reader.tell_changes(X)
 
     def check_model(self) -> None:
         """Warn if the model is not what it was, now that its weights are needed.

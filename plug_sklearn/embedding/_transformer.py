@@ -303,7 +303,7 @@ one-column frame
                 spread=self._workers_choose_devices(),
                 report=report,
             ).run(self._find_store())
-        model.tell_changes()
+        model.tell_changes(texts)
         model.warn_of_other_turn()
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
@@ -335,7 +335,7 @@ one-column frame
             empty = model.list_empty(list(first_rows))
             refuse_empty_texts(texts, empty, model.prompts.roles)
             prompts = reader.read(texts)
-        reader.tell_changes()
+        reader.tell_changes(texts)
         model.warn_of_other_turn()
         shown = reader.show_tokens(prompts)
         places = {"first": 0, "last": -1}

@@ -21,6 +21,7 @@ from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import ActivationStore, _memory
 from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding.passes import _forward
+from plug_sklearn.embedding.prompts._encoding import PromptEncoder
 
 PARTS = ("rs", "attn", "mlp")
 TEXTS = ["Gold is a metal.", "Lima is in Peru, is it?", "Gold is blue.", "Au"]
@@ -225,6 +226,25 @@ def test_state_too_large_for_half_precision_is_an_error(
         FloatingPointError, match=r"'activation_dtype'.*too large for float16"
     ):
         embed(llama, activation_dtype="float16")
+
+
+def test_texts_whose_tokens_are_kept_are_tokenized_once(
+    llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+    encode = PromptEncoder.encode
+
+    def spy(encoder: PromptEncoder, texts: Any, **options: Any) -> Any:  # noqa: ANN401
+        read.extend(texts)
+        return encode(encoder, texts, **options)
+
+    monkeypatch.setattr(PromptEncoder, "encode", spy)
+    long = "Gold, " * 20
+    with pytest.warns(UserWarning, match="1 of 6 distinct texts are longer than 30"):
+        embed(llama, [*TEXTS, long], pooling=None, max_length=30)
+    whole = {*TEXTS, long}
+    assert sorted(text for text in read if text in whole) == sorted(whole)
+    assert all(long.endswith(text) for text in read if text not in whole)
 
 
 @pytest.mark.parametrize("pooling", ["last", None])

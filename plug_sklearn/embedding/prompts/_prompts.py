@@ -127,12 +127,13 @@ class PromptReader:
         needs_owners = any(map(self.pools_contents, texts))
         return self.encoder.encode(texts, needs_owners=needs_owners)
 
-    def read(self, texts: Sequence[Text], *, counts: bool = True) -> TokenizedPrompts:
+    def read(self, texts: Sequence[Text]) -> TokenizedPrompts:
         """Tokenize texts and choose the tokens to pool.
 
-        Texts that are cut to the length limit, and those that have no token left after
-        the filter and are pooled over all their tokens instead, are counted, unless
-        ``counts`` is False: ``tell_changes`` warns of them.
+        Three kinds of texts are noted, and ``tell_changes`` warns of them: those that
+        are cut to the length limit; those that have no token left after the filter, and
+        are pooled over all their tokens instead; and conversations of which the chat
+        template does not write all messages that are to be pooled.
 
         Raises
         ------
@@ -143,7 +144,7 @@ class PromptReader:
         ValueError
             If the limit leaves no room for text.
         """
-        notices = self.notices if counts else Notices()
+        notices = self.notices
         notices.n_read += len(texts)
         ids: list[Ids] = []
         owners: list[Owners] = []
@@ -153,6 +154,7 @@ class PromptReader:
                 found = self._encode(chunk)
                 ids += found[0]
                 owners += found[1]
+            notices.dropped += self._list_dropped(texts, owners)
             self._cut_long(texts, ids, owners, notices)
         own = self._find_own(texts, ids, owners)
         for text, may_pool in zip(texts, own, strict=True):
@@ -179,9 +181,10 @@ class PromptReader:
         pairs = zip(texts, own, strict=True)
         return [text for text, may_pool in pairs if not may_pool.any()]
 
-    def tell_changes(self) -> None:
-        """Warn, once for all texts read, of how many were changed."""
+    def tell_changes(self, X: Sequence[Text]) -> None:
+        """Warn, once for all texts read of the rows of X, of what was changed."""
         self.notices.tell(
+            X,
             limit=self.limit,
             side=self.options.truncation_side,
             roles=self.options.roles,
@@ -208,6 +211,20 @@ class PromptReader:
             else np.full(len(found), len(found) > n_start)
             for text, found, own in zip(texts, ids, owners, strict=True)
         ]
+
+    def _list_dropped(
+        self, texts: Sequence[Text], owners: Sequence[Owners]
+    ) -> list[Text]:
+        """List the conversations with messages to pool that are not in the prompt."""
+        dropped: list[Text] = []
+        for text, own in zip(texts, owners, strict=True):
+            if isinstance(text, Conversation) and self.pools_contents(text):
+                present = set(own.tolist())
+                absent = [n for n in self._list_messages(text) if n not in present]
+                # A blank content may well have no token.
+                if absent and any(text.messages[n]["content"].strip() for n in absent):
+                    dropped.append(text)
+        return dropped
 
     def _list_messages(self, text: Text) -> list[int]:
         """List the numbers of the messages whose words may be pooled."""
@@ -270,9 +287,9 @@ class PromptReader:
             raise RefusedTextError(
                 conversation,
                 "X given to HFEmbeddingTransformer must hold conversations that fit "
-                f"into {limit} tokens where the model's chat template does not write each "
-                "message once: what to cut could not be told from the template's own "
-                f"words. Got {conversation!r}",
+                f"into {limit} tokens where the model's chat template does not write "
+                "each message once: what to cut could not be told from the template's "
+                f"own words. Got {conversation!r}",
             ) from error
         wanted = np.isin(owners, self._list_messages(conversation))
         kept = keep_tokens(owners, wanted, limit, side)

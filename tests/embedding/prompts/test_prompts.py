@@ -25,7 +25,7 @@ def show(
     options = {"pool_over": "prompt", **options}
     reader = PromptReader(tokenizer, PromptOptions(**options), limit)
     tokens = reader.show_tokens(reader.read([text]))[0]
-    reader.tell_changes()
+    reader.tell_changes([text])
     return tokens
 
 
@@ -90,7 +90,7 @@ def test_text_without_a_token_left_is_pooled_whole_and_counted(
     reader = PromptReader(plain, options, None)
     with pytest.warns(UserWarning, match="2 of 3 distinct texts have no token left"):
         prompts = reader.read(["...", "gold", "!"])
-        reader.tell_changes()
+        reader.tell_changes([])
     assert [len(tokens) for tokens in reader.show_tokens(prompts)][::2] == [3, 1]
 
 
