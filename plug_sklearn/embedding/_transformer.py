@@ -204,7 +204,8 @@ default="last"
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
             Strings or conversations, one text a row. A conversation is a sequence of
-            mappings with ``role`` and ``content``.
+            mappings with ``role`` and ``content``. A content is a string, or a list of
+            parts ``{"type": "text", "text": ...}``, whose texts are joined.
         y : None
             Ignored.
 
