@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -413,6 +414,11 @@ def main_whole_text(data: Path) -> int:
                 model, texts, Path(folder), embed, check_equal, alternate
             )
         )
+    return write_whole_text(figures)
+
+
+def write_whole_text(figures: Sequence[Sequence[Any]]) -> int:
+    """Write the table of whole texts, and say whether all goals are met."""
     lines = [
         "| work | against | ours, s | theirs, s | times | at most | verdict |",
         "|---|---|---:|---:|---:|---:|---|",

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier
+from plug_sklearn.embedding.passes import _trial_memory
 
 # How long an example takes is no claim of a test, and differs between machines.
 hypothesis.settings.register_profile("suite", deadline=None)
@@ -30,6 +31,16 @@ CHAT_TEMPLATE = (
     "{{ message.content | trim }}<|im_end|>\n{% endfor %}"
 )
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>", "<cls>", "<sep>"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forgets_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let nothing be remembered of tiny models: a file is where the cache would be."""
+    file = tmp_path_factory.mktemp("cache") / "file"
+    file.touch()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_trial_memory, "CACHE", file)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -246,7 +246,8 @@ def compute_in_jobs(
 
     Texts become tokens here; the workers need the model, and nothing else of this
     process. Yields the numbers of some texts, shape (n,), and their activations, shape
-    (n, n_layers, n_parts * n_poolings, hidden_size); or a list of arrays of shape
+    (n, n_layers, n_parts * n_poolings, hidden_size), which may be overwritten when the
+    next are asked for; or a list of arrays of shape
     (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
     """
     model.check_model()
@@ -328,7 +329,9 @@ def _compute_piece(
     states: dict[int, NDArray[np.float32]] = {}
     try:
         for places, values in model.run(prompts, asked):
-            states |= zip(places.tolist(), values, strict=True)
+            # Those of the next batch take the place of an array.
+            kept = values.copy() if isinstance(values, np.ndarray) else values
+            states |= zip(places.tolist(), kept, strict=True)
     except NonFiniteStatesError as error:
         raise error.rename([(number, row) for row in range(len(prompts))]) from None
     in_order = [states[place] for place in range(len(prompts))]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import joblib
@@ -107,6 +108,9 @@ class LanguageModel:
     _told: set[str] = field(default_factory=set, init=False, repr=False)
     _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
     _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
+    _counted: list[tuple[dict[Text, int], TokenizedPrompts]] = field(
+        default_factory=list, init=False, repr=False
+    )
 
     # No cached properties: before Python 3.12, these are computed under a lock of
     # their own, which a fork would leave locked in the child.
@@ -120,6 +124,10 @@ class LanguageModel:
 
     def read_prompts(self, texts: Sequence[Text]) -> TokenizedPrompts:
         """Tokenize texts, and choose the tokens to pool."""
+        for numbers, prompts in self._counted:
+            # Their tokens were counted, to know how much memory they need.
+            if all(text in numbers for text in texts):
+                return prompts.take(np.array([numbers[text] for text in texts]))
         return self.prompt_reader.read(texts)
 
     @property
@@ -192,13 +200,15 @@ class LanguageModel:
 
     def count_tokens(self, texts: Sequence[Text]) -> int:
         """Count the tokens of texts that are kept."""
-        return int(self.prompt_reader.read(texts, counts=False).kept.sum())
+        prompts = self.prompt_reader.read(texts)
+        self._counted.append((dict(zip(texts, count(), strict=False)), prompts))
+        return int(prompts.kept.sum())
 
-    def tell_changes(self) -> None:
-        """Warn, once for all texts read, of how many were cut or lost all tokens."""
+    def tell_changes(self, X: Sequence[Text]) -> None:
+        """Warn, once for all rows of X, of those that are not read as they are."""
         # What is read from a store alone needs no tokenizer.
         for reader in self._readers:
-            reader.tell_changes()
+            reader.tell_changes(X)
 
     def check_model(self) -> None:
         """Warn if the model is not what it was, now that its weights are needed.
@@ -235,8 +245,9 @@ class LanguageModel:
             Texts of one batch.
         states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
 float32
-            Their activations; or a list of arrays of shape
-            (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
+            Their activations, overwritten when the next batch is asked for; or a list
+            of arrays of shape (n_tokens, n_layers, n_parts, hidden_size), which are
+            not, where every token is kept.
         """
         try:
             yield from self.run(self.read_prompts(texts), asked)
@@ -250,7 +261,8 @@ float32
         loaded = load_model(self.source, self.weights)
         require_weights(loaded, stack, self.source.name)
         with loaded.reading():
-            yield from self._read(ForwardPass(loaded, request), prompts)
+            forward = ForwardPass(loaded, request, reuses_memory=True)
+            yield from self._read(forward, prompts)
 
     def _read(self, forward: ForwardPass, prompts: TokenizedPrompts) -> Iterator[Batch]:
         """Read prompts with the fastest strategy that is exact."""

@@ -214,7 +214,9 @@ default="last"
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
             Strings or conversations, one in each row. A conversation is a sequence of
-            messages, which are mappings with ``role`` and ``content``.
+            messages, which are mappings with ``role`` and ``content``. A content is a
+            string, or a list of parts ``{"type": "text", "text": ...}``, whose texts are
+            joined.
         y : array-like of shape (n_samples,), default=None
             Ignored, except that its length must be that of ``X``.
 
@@ -318,7 +320,7 @@ one-column frame
                 spread=self._workers_choose_devices(),
                 report=report,
             ).run(self._find_store())
-        model.tell_changes()
+        model.tell_changes(texts)
         model.warn_of_other_turn()
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
@@ -351,7 +353,7 @@ one-column frame
             empty = model.list_empty(list(first_rows))
             refuse_empty_texts(texts, empty, model.prompts.roles)
             prompts = reader.read(texts)
-        reader.tell_changes()
+        reader.tell_changes(texts)
         model.warn_of_other_turn()
         shown = reader.show_tokens(prompts)
         places = {"first": 0, "last": -1}

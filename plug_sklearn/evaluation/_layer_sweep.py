@@ -134,6 +134,8 @@ def layer_sweep(
     """
     if embedder is None:
         X = _read_activations(X)
+    elif getattr(embedder, "pooling", "last") is None:
+        raise _refuse_tokens()
     # Errors in these are raised before texts are read, which takes long.
     check_consistent_length(X, y)
     folds = split_folds(estimator, X, y, cv, groups)
@@ -203,6 +205,8 @@ def _add_chance(frame: pd.DataFrame, chance: pd.DataFrame) -> None:
 
 def _read_activations(X: Any) -> NDArray[Any]:  # noqa: ANN401 - anything else is refused
     activations = np.asarray(X)
+    if activations.dtype == object and any(map(np.ndim, activations.ravel()[:1])):
+        raise _refuse_tokens()
     is_numeric = activations.dtype.kind not in "OSU"
     if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
         raise ValueError(
@@ -211,6 +215,15 @@ def _read_activations(X: Any) -> NDArray[Any]:  # noqa: ANN401 - anything else i
             f"shape {activations.shape} instead."
         )
     return activations
+
+
+def _refuse_tokens() -> ValueError:
+    return ValueError(
+        "The 'X' parameter of layer_sweep must be pooled activations, one vector of "
+        "each layer for a text. Got those of every token, which pooling=None keeps, "
+        "instead. Give the 'embedder' a 'pooling', such as 'mean', or aggregate the "
+        "tokens first."
+    )
 
 
 def _name_axes(

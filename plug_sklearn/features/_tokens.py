@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 
 def is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
-    """Tell whether ``X`` holds arrays of token activations, one a text.
+    """Tell whether ``X`` must hold arrays of token activations, one a text.
 
     Parameters
     ----------
     X : array-like
-        Activations: 1-D of arrays, or a list of arrays of four axes.
+        Activations: a 1-D array of dtype object, or a list of arrays of four axes.
     """
     if isinstance(X, np.ndarray):
-        return X.dtype == object and X.ndim == 1 and len(X) > 0 and _is_array(X[0])
+        return bool(X.dtype == object and X.ndim == 1)
     is_list = isinstance(X, list | tuple) and len(X) > 0
     return is_list and _is_array(X[0]) and X[0].ndim == 4
 
@@ -39,8 +39,14 @@ def read_ragged(X: Sequence[Any], owner: str) -> NDArray[np.object_]:
     Raises
     ------
     ValueError
-        If an item is not such an array, has no token, or holds NaN or infinity.
+        If there is none, or an item is not such an array, has no token, or holds NaN or
+        infinity.
     """
+    if len(X) == 0:
+        raise ValueError(
+            f"X given to {owner} must hold the activations of at least one text. "
+            "Found an array with 0 sample(s)."
+        )
     checked: dict[int, NDArray[np.floating]] = {}
     arrays = np.empty(len(X), dtype=object)
     shape: tuple[int, ...] | None = None

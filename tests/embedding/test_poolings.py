@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
 from plug_sklearn.embedding import ActivationStore
 from plug_sklearn.embedding.passes import ForwardPass
+from plug_sklearn.embedding.prompts import PromptReader
 
 PARTS = ("rs", "attn", "mlp")
 TEXTS = ["Gold is a metal.", "Lima is in Peru, is it?", "Gold is blue.", "Au"]
@@ -60,6 +61,8 @@ class TokenMean(TransformerMixin, BaseEstimator):
     parameters=st.sampled_from(
         [
             {},
+            # Several batches, one after the other in the same memory.
+            {"batch_tokens": 4},
             {"token_filter": "non_text", "pool_over": "prompt"},
             {"token_filter": "special"},
             {"prompt_template": "Is it {text}, or not?"},
@@ -215,14 +218,29 @@ def test_half_precision_activations_are_rounded_once(
 def test_state_too_large_for_half_precision_is_an_error(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pooled = ForwardPass._collect
-    monkeypatch.setattr(
-        ForwardPass, "_collect", lambda *args: pooled(*args) * np.float32(1e6)
-    )
+    run = ForwardPass.run
+    monkeypatch.setattr(ForwardPass, "run", lambda *args: run(*args) * np.float32(1e6))
     with pytest.raises(
         FloatingPointError, match=r"'activation_dtype'.*too large for float16"
     ):
         embed(llama, activation_dtype="float16")
+
+
+def test_texts_whose_tokens_are_kept_are_tokenized_once(
+    llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+    read: list[str] = []
+
+    def spy(reader: PromptReader, texts: Any, **options: Any) -> Any:  # noqa: ANN401
+        read.extend(texts)
+        return tokenize(reader, texts, **options)
+
+    monkeypatch.setattr(PromptReader, "read", spy)
+    long = "Gold, " * 20
+    with pytest.warns(UserWarning, match="1 of 6 distinct texts are longer than 30"):
+        embed(llama, [*TEXTS, long], pooling=None, max_length=30)
+    assert sorted(read) == sorted({*TEXTS, long})
 
 
 @pytest.mark.parametrize("pooling", ["last", None])

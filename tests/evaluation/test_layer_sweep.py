@@ -169,6 +169,19 @@ def test_no_text_is_read_where_the_rest_is_wrong(wrong: dict[str, object]) -> No
     assert CountingEmbedder.read == []
 
 
+def test_token_activations_are_refused_before_they_are_read() -> None:
+    CountingEmbedder.read.clear()
+    embedder = CountingEmbedder()
+    embedder.pooling = None
+    with pytest.raises(ValueError, match=r"every token.*'embedder' a 'pooling'"):
+        layer_sweep(PROBE, TEXTS, ODD, embedder=embedder)
+    assert CountingEmbedder.read == []
+    tokens = np.empty(len(ODD), dtype=object)
+    tokens[:] = [np.ones((2, 3, 1, 4))] * len(ODD)
+    with pytest.raises(ValueError, match=r"every token.*'embedder' a 'pooling'"):
+        layer_sweep(PROBE, tokens, ODD)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

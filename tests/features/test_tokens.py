@@ -111,6 +111,23 @@ def test_item_that_is_no_token_activation_is_refused(
         LayerAggregator().fit(spoil(make_ragged([2, 3, 1]), item))
 
 
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.array(["a", "b"], dtype=object), "hold arrays.*Got str at position 0"),
+        (np.empty(0, dtype=object), "at least one text"),
+        (np.empty(2, dtype=object), "Got NoneType at position 0"),
+    ],
+)
+def test_array_of_objects_that_are_no_activations_is_refused(
+    X: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"X given to LayerAggregator.*{message}"):
+        LayerAggregator().fit(X)
+    with pytest.raises(ValueError, match=f"X given to LayerAggregator.*{message}"):
+        LayerAggregator().fit(make_ragged([2, 3])).transform(X)
+
+
 def test_frames_of_token_features_are_refused() -> None:
     aggregator = LayerAggregator().set_output(transform="pandas")
     with pytest.raises(

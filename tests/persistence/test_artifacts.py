@@ -419,5 +419,5 @@ def test_a_file_of_another_kind_and_a_folder_are_told_apart(tmp_path: Path) -> N
 
 def test_a_search_is_told_to_save_its_best_estimator(tmp_path: Path) -> None:
     search = GridSearchCV(PlugMLPClassifier(max_epochs=1), {}, cv=2).fit(X, Y)
-    with pytest.raises(ValueError, match="instead. Save its best_estimator_"):
+    with pytest.raises(ValueError, match=r"instead\. Save its best_estimator_"):
         save_artifacts(search, tmp_path / "probe")

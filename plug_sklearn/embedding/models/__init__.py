@@ -31,6 +31,7 @@ from plug_sklearn.embedding.models._geometry import (
     find_row_multiple,
     read_geometry,
 )
+from plug_sklearn.embedding.models._gguf import CACHE
 from plug_sklearn.embedding.models._identity import (
     find_origin,
     identify_model,
@@ -58,6 +59,7 @@ from plug_sklearn.embedding.models._sources import (
 )
 
 __all__ = [
+    "CACHE",
     "FETCHING",
     "REGISTERED",
     "Geometry",

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from plug_sklearn.embedding.models._sources import (
     explain_missing_files,
     file_state,
     find_commit,
+    list_model_files,
 )
 
 #: Models kept at once. Two, so that a union of two embedders does not load in turns.
@@ -71,7 +72,8 @@ class LoadedModel:
     """A model in memory; whoever has hooks on it holds its lock.
 
     ``missing`` names the weights that its files lack, and ``unused`` what the files
-    hold that it has no place for.
+    hold that it has no place for. ``identity`` is equal in all processes that load the
+    same files in the same way, and changes with them; None where that is not known.
     """
 
     model: PreTrainedModel
@@ -80,6 +82,7 @@ class LoadedModel:
     trials: dict[str | None, Any] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
+    identity: str | None = None
     # What the model must be read within.
     reading: Callable[[], AbstractContextManager[object]] = nullcontext
     # Stacks none of whose weights are missing.
@@ -204,6 +207,8 @@ def _complete_tekken_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 def _load_backbone(source: ModelSource, options: WeightOptions) -> LoadedModel:
     name, arguments = _choose_arguments(source, options)
     adapter = find_adapter(source, options.adapter)
+    # Before the files are read: they may change at any time.
+    identity = _identify_loading(source, options, adapter)
     with torch.random.fork_rng(devices=[]):
         with explain_missing_files(source), _hide_loading_bars():
             model, report = transformers.AutoModel.from_pretrained(name, **arguments)
@@ -223,8 +228,34 @@ def _load_backbone(source: ModelSource, options: WeightOptions) -> LoadedModel:
         config.use_cache = False
     backbone: PreTrainedModel = model.eval().requires_grad_(False)
     return LoadedModel(
-        backbone, missing=missing, unused=frozenset(report["unexpected_keys"])
+        backbone,
+        missing=missing,
+        unused=frozenset(report["unexpected_keys"]),
+        identity=identity,
     )
+
+
+def _identify_loading(
+    source: ModelSource, options: WeightOptions, adapter: ModelSource | None
+) -> str | None:
+    """Identify a model by its files and how they are loaded, without reading them."""
+    if source.trust_remote_code:
+        # A repository may run the code of another one.
+        return None
+    known: list[object] = []
+    for one in (source, adapter):
+        if one is None:
+            known.append(None)
+            continue
+        commit = find_commit(one)
+        files = list_model_files(one.path.resolve()) if one.path.exists() else []
+        if commit is None and not files:
+            return None
+        states = [(name, stat.st_mtime_ns, stat.st_size) for name, stat in files]
+        known.append((one.name, commit, states))
+    # Any card of a kind computes the same.
+    device = torch.device(options.device.type)
+    return repr((known, joblib.hash(replace(options, device=device))))
 
 
 def _choose_arguments(

@@ -1,7 +1,7 @@
 """Run prompts through a model, by the fastest strategy that is exact.
 
-``_strategy``
-    Which strategy is exact for a model, found by a trial.
+``_strategy``, ``_trial_memory``
+    Which strategy is exact for a model, found by a trial; what earlier trials found.
 ``_reading``
     Many prompts to activations, batch by batch, with each strategy.
 ``_batching``, ``_prefixes``

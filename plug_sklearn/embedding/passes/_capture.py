@@ -1,11 +1,12 @@
 """Hooks that read what was asked for during one forward pass."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn, zeros_like
+from torch import Tensor, empty, nn, zeros_like
 
 from plug_sklearn.embedding.anatomy import Block, Stack, first_tensor
 from plug_sklearn.embedding.passes._batching import Batch
@@ -59,23 +60,38 @@ class Capture:
         What the pass runs.
     narrows : bool, default=False
         Whether the model's MLPs are known to treat each token by itself.
+    memory : Tensor, default=None
+        Memory to put the states into, if it is large enough.
 
     Attributes
     ----------
-    pooled : dict of (int, str) to Tensor
-        What the pooler makes of the states, by layer and part.
+    states : Tensor of shape (n_prompts, n_layers, n_parts * n_poolings, units), float32
+        What the pooler makes of the states; ``n_kept`` along axis 0 where nothing is
+        pooled. None until the first of them are read.
     """
 
     def __init__(
-        self, request: Request, batch: Batch, *, narrows: bool = False
+        self,
+        request: Request,
+        batch: Batch,
+        *,
+        narrows: bool = False,
+        memory: Tensor | None = None,
     ) -> None:
+        self.request = request
+        self.memory = memory
+        self.states: Tensor | None = None
         self.shape = batch.ids.shape
         self.parts = request.parts
-        self.wanted = set(request.pairs)
+        #: Where along axes 1 and 2 the states of each layer and part begin.
+        self.places = {
+            pair: divmod(place, len(request.parts))
+            for place, pair in enumerate(request.pairs)
+        }
         self.deepest = max(request.layers)
         self.pooler = Pooler(request.poolings, batch.kept, batch.offsets)
         self.narrowed_to = self.pooler.read if narrows else None
-        self.pooled: dict[tuple[int, str], Tensor] = {}
+        self.left = set(self.places)
         # A block may serve several layers (ALBERT): the layer is the count of calls.
         self.layer = 0
         # What the modules of each part have put out so far in the present layer.
@@ -133,7 +149,7 @@ class Capture:
 
     def _read_part(self, block: Block, part: str) -> Hook:
         def read(module: nn.Module, args: object, output: object) -> None:
-            if (self.layer, part) in self.wanted:
+            if (self.layer, part) in self.places:
                 states = block.put_tokens_second(first_tensor(output))
                 scale = block.scale_of(module)
                 added = self.added.setdefault(part, [])
@@ -147,7 +163,7 @@ class Capture:
         def read(module: nn.Module, args: object, output: object) -> None:
             states = block.read_stream(output)
             for part in self.parts:
-                if (self.layer, part) not in self.wanted - self.pooled.keys():
+                if (self.layer, part) not in self.left:
                     continue
                 # What a block has no module for, or does not run, adds nothing.
                 added = self.added.get(part) or [zeros_like(states)]
@@ -164,9 +180,26 @@ class Capture:
             states = states[:, :n_tokens]
         # Some modules flatten batch and tokens into one axis; here all are flattened.
         flat = states.reshape(n_rows * n_tokens, -1)
-        self.pooled[self.layer, part] = self.pooler.pool(flat)
-        if len(self.pooled) == len(self.wanted):
+        pooled = self.pooler.pool(flat)
+        if self.states is None:
+            self.states = self._make_room(pooled[0])
+        layer, place = self.places[self.layer, part]
+        # Each part holds all poolings, one after the other. A copy of each now takes
+        # less time and memory than a stack of all at the end.
+        for number, values in enumerate(pooled, place * len(pooled)):
+            self.states[:, layer, number] = values
+        self.left.discard((self.layer, part))
+        if not self.left:
             raise AllRead
+
+    def _make_room(self, pooled: Tensor) -> Tensor:
+        n_vectors, hidden_size = pooled.shape
+        n_parts = len(self.parts) * len(self.request.poolings or (None,))
+        shape = (n_vectors, len(self.request.layers), n_parts, hidden_size)
+        size, memory = math.prod(shape), self.memory
+        if memory is None or len(memory) < size or memory.device != pooled.device:
+            memory = self.memory = empty(size, device=pooled.device)
+        return memory[:size].view(shape)
 
 
 def _convolves(module: nn.Module) -> bool:

@@ -69,6 +69,10 @@ class ForwardPass:
         The model.
     request : Request
         What to read.
+    reuses_memory : bool, default=False
+        Whether the next batch overwrites the pooled states of the last one, where the
+        model is on the CPU. This saves time: new memory takes longer to get than to
+        fill.
 
     Attributes
     ----------
@@ -85,9 +89,14 @@ class ForwardPass:
         If the model does not have a part asked for.
     """
 
-    def __init__(self, loaded: LoadedModel, request: Request) -> None:
+    def __init__(
+        self, loaded: LoadedModel, request: Request, *, reuses_memory: bool = False
+    ) -> None:
         self.loaded = loaded
         self.request = request
+        # The states of all tokens are not copied into a larger array: they are kept.
+        self.reuses_memory = reuses_memory and request.poolings is not None
+        self._memory: Tensor | None = None
         with loaded.lock:
             # Finding the parts of an unknown family runs it with hooks.
             self.anatomy = anatomy_of(loaded.model, request.stack)
@@ -161,7 +170,8 @@ float32
         return SharedPrefix(
             n_tokens=len(prompts.ids),
             cache=cache,
-            pooled=pooled if len(kept) else None,
+            # The next batches may take its memory.
+            pooled=pooled.copy() if len(kept) else None,
             n_kept=len(kept),
         )
 
@@ -205,7 +215,10 @@ float32
             inputs |= {self._cache_name: cache}
         if cache is not None or keeps_cache:
             inputs |= {"use_cache": True}
-        capture = Capture(self.request, batch, narrows=self.narrows)
+        # Only the pass holds it meanwhile: it is freed if the pass runs out of memory.
+        memory, self._memory = self._memory, None
+        capture = Capture(self.request, batch, narrows=self.narrows, memory=memory)
+        del memory
         with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
             trial = self.loaded.trials.get(self.request.stack)
             if trial is not None and trial.changes:
@@ -216,7 +229,13 @@ float32
                 self.loaded.model(**inputs)
             except AllRead:
                 pass
-        return self._collect(capture.pooled)
+        if capture.states is None or capture.left:
+            raise LookupError(f"No block put out {sorted(capture.left)}.")
+        if self.reuses_memory:
+            self._memory = capture.memory
+        # One copy to the host, of pooled states only.
+        states: States = capture.states.cpu().numpy()
+        return states
 
     def _name_inputs(self, batch: Batch, n_before: int) -> dict[str, Any]:
         device = self.loaded.input_device
@@ -267,17 +286,6 @@ float32
         raise NonFiniteStatesError(
             f"layer {layer} (part {part!r}) in {self.loaded.model.dtype}", sorted(texts)
         )
-
-    def _collect(self, pooled: dict[tuple[int, str], Tensor]) -> States:
-        pairs = self.request.pairs
-        # One copy to the host, of pooled states only.
-        device = pooled[pairs[0]].device
-        states = torch.stack([pooled[pair].to(device) for pair in pairs], dim=1)
-        activations: States = states.cpu().numpy()
-        *_, n_poolings, hidden_size = activations.shape
-        n_parts = len(self.request.parts) * n_poolings
-        shape = (len(activations), len(self.request.layers), n_parts, hidden_size)
-        return activations.reshape(shape)
 
 
 def _choose_pad_id(model: PreTrainedModel) -> int:

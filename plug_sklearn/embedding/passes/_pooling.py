@@ -48,18 +48,18 @@ class Pooler:
         if poolings is not None and set(poolings) <= self.picked.keys():
             self.read = torch.cat([self.picked[name] for name in poolings])
 
-    def pool(self, states: Tensor) -> Tensor:
+    def pool(self, states: Tensor) -> list[Tensor]:
         """Pool states of shape (n_rows * n_tokens, units).
 
         Returns
         -------
-        Tensor of shape (n_prompts, n_poolings, units), float32
-            Or (n_kept, 1, units), the kept tokens prompt by prompt, where nothing is
-            pooled.
+        list of Tensor of shape (n_prompts, units), float32
+            One for each pooling; or one of shape (n_kept, units), the kept tokens
+            prompt by prompt, where nothing is pooled.
         """
         if self.poolings is None:
-            return states[self.tokens.to(states.device)].float()[:, None]
-        return torch.stack([self._pool(states, name) for name in self.poolings], dim=1)
+            return [states[self.tokens.to(states.device)].float()]
+        return [self._pool(states, name) for name in self.poolings]
 
     def _pool(self, states: Tensor, pooling: str) -> Tensor:
         if pooling in self.picked:

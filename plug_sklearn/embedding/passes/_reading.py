@@ -1,7 +1,7 @@
 """Read the activations of many prompts, batch by batch."""
 
 from collections.abc import Iterator, Sequence
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ PACK_NODES = 128
 Read = Iterator[tuple[Numbers, States | list[States]]]
 
 
-class Strategy(Enum):
+class Strategy(StrEnum):
     """How prompts share passes, fastest first."""
 
     TRIES = "tries"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -29,9 +29,13 @@ from plug_sklearn.embedding.passes._reading import (
     read_padded,
     read_tries,
 )
-from plug_sklearn.embedding.prompts import (
-    TokenizedPrompts,
+from plug_sklearn.embedding.passes._trial_memory import (
+    Outcome,
+    describe_trial,
+    recall_outcome,
+    remember_outcome,
 )
+from plug_sklearn.embedding.prompts import TokenizedPrompts
 
 # Two exact ways of computing the same differ by rounding, and how much depends on the
 # model. For tries, the bound is what a padded batch differs from single prompts. For
@@ -66,6 +70,8 @@ class Trial:
         Whether a pass changes the model's state, which must then be restored.
     n_calls : int
         How many blocks one prompt runs through.
+    failed : bool
+        Whether the model could not be tried.
     """
 
     strategy: Strategy
@@ -73,30 +79,50 @@ class Trial:
     beyond_window: Strategy = Strategy.PADDED
     changes: bool = False
     n_calls: int = 0
+    failed: bool = False
 
 
 def choose_strategy(forward: ForwardPass) -> Trial:
     """Choose the fastest strategy that is exact for a model.
 
     The first call runs a few random prompts. The outcome is kept for as long as the
-    model is loaded.
+    model is loaded, and remembered for other processes that load it in the same way.
     """
     trials, stack = forward.loaded.trials, forward.request.stack
     if stack not in trials:
-        trials[stack] = _try(forward)
-    trial: Trial = trials[stack]
-    return trial
+        description = describe_trial(forward)
+        outcome = None if description is None else recall_outcome(description)
+        trial = None if outcome is None else _read_outcome(outcome)
+        if trial is None:
+            trial = _try(forward)
+            # The next process may have more memory.
+            lasts = not trial.failed and "memory" not in str(trial.why)
+            if description is not None and lasts:
+                remember_outcome(description, asdict(trial))
+        trials[stack] = trial
+    found: Trial = trials[stack]
+    return found
+
+
+def _read_outcome(outcome: Outcome) -> Trial | None:
+    """Read a trial that is remembered; None if it is not one."""
+    try:
+        ways = {name: Strategy(outcome[name]) for name in ("strategy", "beyond_window")}
+        return Trial(**{**outcome, **ways})
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _try(forward: ForwardPass) -> Trial:
     model = forward.loaded.model
     family = model.config.get_text_config().model_type
     with forward.loaded.lock:
-        n_calls = _count_calls(forward)
+        counted = _count_calls(forward)
     deepest = max(forward.request.layers)
+    n_calls = deepest + 1 if counted is None else counted
     if deepest >= n_calls:
         # The caller raises an error before anything is read.
-        return Trial(Strategy.PADDED, n_calls=n_calls)
+        return Trial(Strategy.PADDED, n_calls=n_calls, failed=True)
     # What a token mixer adds shows wrong positions at once; deep states show anything.
     parts = ("rs",) if forward.anatomy.reason else ("attn", "rs")
     layers = tuple(sorted({0, deepest}))
@@ -107,12 +133,20 @@ def _try(forward: ForwardPass) -> Trial:
     with forward.loaded.lock, restored as has_changed:
         trial = _compare_strategies(tried, family)
         if not has_changed():
-            return replace(trial, n_calls=n_calls)
+            failed = trial.failed or counted is None
+            return replace(trial, n_calls=n_calls, failed=failed)
     why = f"a pass leaves {family} in a state that depends on the lengths of its texts"
-    return Trial(Strategy.EQUAL_LENGTH, why, changes=True, n_calls=n_calls)
+    return Trial(
+        Strategy.EQUAL_LENGTH,
+        why,
+        changes=True,
+        n_calls=n_calls,
+        failed=counted is None,
+    )
 
 
-def _count_calls(forward: ForwardPass) -> int:
+def _count_calls(forward: ForwardPass) -> int | None:
+    """Count the blocks that one prompt runs through; None if the model fails."""
     calls: list[nn.Module] = []
     with ExitStack() as hooks:
         for block in forward.blocks:
@@ -124,7 +158,7 @@ def _count_calls(forward: ForwardPass) -> int:
             run_random_tokens(forward.loaded.model)
         # An error that is no matter of random tokens comes again with the user's texts.
         except Exception:
-            return max(forward.request.layers) + 1
+            return None
     return len(calls)
 
 
@@ -147,7 +181,8 @@ def _compare_strategies(tried: ForwardPass, family: str) -> Trial:
         padded = _read(read_padded, tried, short)
     # As in _count_calls.
     except Exception as error:
-        return Trial(Strategy.PADDED, f"random texts could not be tried: {error!r}")
+        why = f"random texts could not be tried: {error!r}"
+        return Trial(Strategy.PADDED, why, failed=True)
     rounding = _compare(padded, alone)
     if rounding.max() > max(_LEAST_BOUND, _PADDED_UNITS * eps):
         why = f"padding changes the states of {family} by {rounding.max():.1e}"

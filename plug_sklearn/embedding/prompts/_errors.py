@@ -48,14 +48,22 @@ def refuse_empty_texts(
     ValueError
         If there are such texts; says how many, and where the first ones are.
     """
-    positions = [row for row, text in enumerate(texts) if text in empty]
-    if not positions:
+    n_empty, listed = list_positions(texts, empty)
+    if not n_empty:
         return
-    listed = ", ".join(map(str, positions[:MOST_LISTED]))
-    more = ", ..." if len(positions) > MOST_LISTED else ""
+    first = next(text for text in texts if text in empty)
     said = "" if roles is None else f" of roles={roles!r}"
     raise ValueError(
         "X given to HFEmbeddingTransformer must hold texts of at least one token"
-        f"{said}. Got {len(positions)} of {len(texts)} texts without one, at positions "
-        f"[{listed}{more}]; the first is {texts[positions[0]]!r}."
+        f"{said}. Got {n_empty} of {len(texts)} texts without one, at positions "
+        f"{listed}; the first is {first!r}."
     )
+
+
+def list_positions(
+    texts: Sequence[Hashable], chosen: Collection[Hashable]
+) -> tuple[int, str]:
+    """Count the rows that hold some texts, and list the first of them for a message."""
+    positions = [row for row, text in enumerate(texts) if text in chosen]
+    more = ["..."] * (len(positions) > MOST_LISTED)
+    return len(positions), f"[{', '.join([*map(str, positions[:MOST_LISTED]), *more])}]"

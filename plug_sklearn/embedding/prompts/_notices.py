@@ -1,9 +1,10 @@
 """What was done to texts, counted over all that were read, and told once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 
 from plug_sklearn._warnings import warn_user
+from plug_sklearn.embedding.prompts._errors import list_positions
 
 
 @dataclass
@@ -20,15 +21,19 @@ class Notices:
         Those of them that lost tokens of the roles that are pooled.
     n_emptied : int
         Those that had no token left to pool.
+    dropped : list
+        Conversations with messages to pool that the chat template left out.
     """
 
     n_read: int = 0
     n_cut: int = 0
     n_roles_cut: int = 0
     n_emptied: int = 0
+    dropped: list[Hashable] = field(default_factory=list)
 
     def tell(
         self,
+        X: Sequence[Hashable],
         *,
         limit: int | None,
         side: str,
@@ -36,7 +41,7 @@ class Notices:
         token_filter: str | None,
         eos_token: str | None,
     ) -> None:
-        """Warn of what was counted, and begin anew."""
+        """Warn of what was noted of the rows of X, and begin anew."""
         if self.n_cut:
             if roles is None:
                 also = ""
@@ -57,4 +62,13 @@ class Notices:
                 f"after token_filter={token_filter!r} and eos_token={eos_token!r}; all "
                 "their tokens are pooled."
             )
+        if self.dropped:
+            n_dropped, listed = list_positions(X, set(self.dropped))
+            said = "" if roles is None else f" of roles={roles!r}"
+            warn_user(
+                f"In {n_dropped} of {len(X)} rows of X, at positions {listed}, messages"
+                f"{said} are left out by the model's chat template: no token of theirs "
+                "is in the prompt or pooled."
+            )
+        self.dropped = []
         self.n_read = self.n_cut = self.n_roles_cut = self.n_emptied = 0

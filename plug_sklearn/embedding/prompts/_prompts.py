@@ -127,12 +127,13 @@ class PromptReader:
         needs_owners = any(map(self.pools_contents, texts))
         return self.encoder.encode(texts, needs_owners=needs_owners)
 
-    def read(self, texts: Sequence[Text], *, counts: bool = True) -> TokenizedPrompts:
+    def read(self, texts: Sequence[Text]) -> TokenizedPrompts:
         """Tokenize texts and choose the tokens to pool.
 
-        Texts that are cut to the length limit, and those that have no token left after
-        the filter and are pooled over all their tokens instead, are counted, unless
-        ``counts`` is False: ``tell_changes`` warns of them.
+        Three kinds of texts are noted, and ``tell_changes`` warns of them: those that
+        are cut to the length limit; those that have no token left after the filter, and
+        are pooled over all their tokens instead; and conversations of which the chat
+        template does not write all messages that are to be pooled.
 
         Raises
         ------
@@ -143,7 +144,7 @@ class PromptReader:
         ValueError
             If the limit leaves no room for text.
         """
-        notices = self.notices if counts else Notices()
+        notices = self.notices
         notices.n_read += len(texts)
         ids: list[Ids] = []
         owners: list[Owners] = []
@@ -153,6 +154,7 @@ class PromptReader:
                 found = self._encode(chunk)
                 ids += found[0]
                 owners += found[1]
+            notices.dropped += self._list_dropped(texts, owners)
             self._cut_long(texts, ids, owners, notices)
         own = self._find_own(texts, ids, owners)
         for text, may_pool in zip(texts, own, strict=True):
@@ -179,9 +181,10 @@ class PromptReader:
         pairs = zip(texts, own, strict=True)
         return [text for text, may_pool in pairs if not may_pool.any()]
 
-    def tell_changes(self) -> None:
-        """Warn, once for all texts read, of how many were changed."""
+    def tell_changes(self, X: Sequence[Text]) -> None:
+        """Warn, once for all texts read of the rows of X, of what was changed."""
         self.notices.tell(
+            X,
             limit=self.limit,
             side=self.options.truncation_side,
             roles=self.options.roles,
@@ -208,6 +211,20 @@ class PromptReader:
             else np.full(len(found), len(found) > n_start)
             for text, found, own in zip(texts, ids, owners, strict=True)
         ]
+
+    def _list_dropped(
+        self, texts: Sequence[Text], owners: Sequence[Owners]
+    ) -> list[Text]:
+        """List the conversations with messages to pool that are not in the prompt."""
+        dropped: list[Text] = []
+        for text, own in zip(texts, owners, strict=True):
+            if isinstance(text, Conversation) and self.pools_contents(text):
+                present = set(own.tolist())
+                absent = [n for n in self._list_messages(text) if n not in present]
+                # A blank content may well have no token.
+                if absent and any(text.messages[n]["content"].strip() for n in absent):
+                    dropped.append(text)
+        return dropped
 
     def _list_messages(self, text: Text) -> list[int]:
         """List the numbers of the messages whose words may be pooled."""
@@ -248,15 +265,32 @@ class PromptReader:
         # Tokens merge otherwise where a text was cut: a few may be too many still.
         while room > 0:
             (ids,), (owners,) = self._encode([keep(room)])
-            if len(ids) <= limit:
-                return ids, owners
-            room -= max(1, len(ids) - limit)
+            if len(ids) > limit:
+                room -= max(1, len(ids) - limit)
+                continue
+            # A text that spells the tokenizer's own special tokens gets no second ones.
+            more = (limit - len(ids)) // self.template.n_slots
+            if more > 0:
+                (longer,), (its_owners,) = self._encode([keep(room + more)])
+                if len(ids) < len(longer) <= limit:
+                    return longer, its_owners
+            return ids, owners
         raise self._refuse_limit(n_template)
 
     def _cut_conversation(self, conversation: Conversation) -> tuple[Ids, Owners, bool]:
         """Cut a conversation, and say whether all that may be pooled was kept."""
         limit, side = self.limit or 0, self.options.truncation_side
-        (ids,), (owners,) = self.encoder.encode([conversation], needs_owners=True)
+        try:
+            (ids,), (owners,) = self.encoder.encode([conversation], needs_owners=True)
+        except RefusedTextError as error:
+            # It was encoded before without a need to tell its messages apart.
+            raise RefusedTextError(
+                conversation,
+                "X given to HFEmbeddingTransformer must hold conversations that fit "
+                f"into {limit} tokens where the model's chat template does not write "
+                "each message once: what to cut could not be told from the template's "
+                f"own words. Got {conversation!r}",
+            ) from error
         wanted = np.isin(owners, self._list_messages(conversation))
         kept = keep_tokens(owners, wanted, limit, side)
         if not kept[wanted].any():

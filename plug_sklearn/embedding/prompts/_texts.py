@@ -21,8 +21,9 @@ def read_texts(X: Any, owner: str) -> list[Text]:  # noqa: ANN401 - any containe
     X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
         Strings or conversations, one a row. A conversation is a sequence of mappings
-        with ``role`` and ``content``. A frame is one of pandas or polars, a
-        ``Dataset`` of datasets, or a table or record batch of pyarrow.
+        with ``role`` and ``content``: a string, or a list of parts
+        ``{"type": "text", "text": ...}``, which are joined. A frame is one of pandas or
+        polars, a ``Dataset`` of datasets, or a table or record batch of pyarrow.
     owner : str
         Name of the estimator, for messages.
 
@@ -63,12 +64,19 @@ def _read_row(row: object, position: int, owner: str) -> Text:
         if not messages or any(isinstance(one, Mapping) for one in messages):
             return _read_conversation(messages, position, owner)
     hint = ""
-    if isinstance(row, Mapping) and "content" in row:
-        hint = " To give a single conversation, put it into a list."
+    if _is_message(row):
+        hint = (
+            " A conversation is a list of messages, also where it has only one: write "
+            "[[{...}, {...}]] for one conversation of two messages."
+        )
     raise TypeError(
         f"X given to {owner} must hold strings or conversations only. "
         f"Got {row!r} ({type(row).__name__}) at position {position} instead.{hint}"
     )
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, Mapping) and {"role", "content"} <= value.keys()
 
 
 def _read_conversation(
@@ -79,6 +87,7 @@ def _read_conversation(
             f"X given to {owner} must hold conversations of at least one message. "
             f"Got an empty one at position {position}."
         )
+    messages = [_join_parts(message, position, owner) for message in messages]
     for message in messages:
         said: list[Any] = (
             [message.get(key) for key in ("role", "content")]
@@ -102,6 +111,25 @@ def _read_conversation(
         ) from None
 
 
+def _join_parts(message: Any, position: int, owner: str) -> Any:  # noqa: ANN401 - checked by the caller
+    """Join the parts of a content that is a list of texts, as processors take it."""
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if isinstance(content, str | bytes) or not isinstance(
+        content, Sequence | np.ndarray
+    ):
+        return message
+    for part in content:
+        is_mapping = isinstance(part, Mapping)
+        kind = part.get("type") if is_mapping else type(part).__name__
+        if kind != "text" or not is_mapping or not isinstance(part.get("text"), str):
+            raise TypeError(
+                f"X given to {owner} must hold conversations of text: the parts of a "
+                "'content' that is a list must be {'type': 'text', 'text': '...'}. Got "
+                f"{part!r}, of type {kind!r}, at position {position} instead."
+            )
+    return {**message, "content": "".join(part["text"] for part in content)}
+
+
 def _check_characters(text: str, position: int, owner: str) -> None:
     try:
         text.encode()
@@ -119,7 +147,10 @@ def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as 
     is_text = isinstance(X, (str, bytes))
     has_rows = hasattr(X, "__iter__") and hasattr(X, "__len__")
     if is_text or isinstance(X, (dict, set)) or not has_rows:
-        raise TypeError(f"X given to {owner} must be {EXPECTED}. Got {X!r} instead.")
+        hint = " Write [[{...}]] for one message." if _is_message(X) else ""
+        raise TypeError(
+            f"X given to {owner} must be {EXPECTED}. Got {X!r} instead.{hint}"
+        )
     return _list_rows(X)
 
 

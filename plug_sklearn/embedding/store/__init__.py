@@ -6,8 +6,9 @@
     The store as a whole: opened, listed, compacted and closed.
 ``_requests``
     What users ask for, checked.
-``_records``
-    Which vectors are held of each prompt, and the checksum that verifies them.
+``_records``, ``_layouts``
+    Which vectors are held of each prompt, and the checksum that verifies them; what a
+    record holds.
 ``_vectors``
     Vectors as bytes, and the file that holds them.
 ``_settings``

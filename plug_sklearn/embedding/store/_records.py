@@ -6,85 +6,42 @@ checksum is over the settings, the prompt, the layout and the vectors: a record 
 changed, or that stands where it does not belong, does not fit it.
 """
 
-import json
 import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest
 
-from plug_sklearn.embedding.store._vectors import STORED, VectorFile, decode
-
-#: A layer, a part of it, and how the tokens were pooled.
-Slot = tuple[int, str, str | None]
+from plug_sklearn.embedding.store._layouts import (
+    Layout,
+    Plan,
+    Slot,
+    parse_layout,
+    plan_reading,
+)
+from plug_sklearn.embedding.store._vectors import VectorFile, decode
 
 #: Start, size, number of the layout and checksum of a record.
 _Row = list[Any]
 #: Prompts that one query finds.
 _LOOKED_UP = 500
-#: Numbers in a block of memory that the tokens of several texts share.
-_BLOCK_SIZE = 2**21
-#: Which vectors of a record are wanted, where they go, and whether these are all slots
-#: that are asked for, in order, at the record's beginning.
-Plan = tuple[list[int], list[int], bool]
-
-#: SQLite's integers have a sign.
-_CHECKSUM_MASK = 2**63 - 1
+#: Bytes in a block of memory that the tokens of several texts share, and in one read.
+_BLOCK_SIZE = 2**23
 
 
-class Layout:
-    """What a record holds: for each slot, a vector of ``hidden_size`` numbers.
+class _Found(NamedTuple):
+    """A record that is wanted: where it stands, and the number of its prompt."""
 
-    Where the pooling of the slots is None, each has a vector for every token.
-    """
-
-    def __init__(self, dtype: str, hidden_size: int, slots: tuple[Slot, ...]) -> None:
-        self.dtype = dtype
-        self.hidden_size = hidden_size
-        self.slots = slots
-        described = {"dtype": dtype, "hidden_size": hidden_size, "slots": slots}
-        self.description = json.dumps(described).encode()
-        self._stored = np.dtype(STORED[dtype])
-        self._size = self._stored.itemsize * hidden_size * len(slots)
-        self._seed = xxh3_64_intdigest(self.description)
-        self._is_pooled = all(pooling is not None for _, _, pooling in slots)
-
-    def sum_up(self, prompt: bytes, vectors: memoryview) -> int:
-        """Compute the checksum of a record."""
-        seed = xxh3_64_intdigest(prompt, self._seed)
-        return xxh3_64_intdigest(vectors, seed) & _CHECKSUM_MASK
-
-    def is_size(self, n_bytes: int) -> bool:
-        """Tell whether a record of this layout can have so many bytes."""
-        if self._is_pooled:
-            return n_bytes == self._size
-        return n_bytes > 0 and n_bytes % self._size == 0
-
-    def unpack(self, vectors: memoryview) -> NDArray[np.generic]:
-        """View a record as an array of shape (n_slots, hidden_size).
-
-        Of shape (n_slots, n_tokens, hidden_size) where every token was kept.
-        """
-        flat = np.frombuffer(vectors, self._stored)
-        if self._is_pooled:
-            return flat.reshape(len(self.slots), self.hidden_size)
-        return flat.reshape(len(self.slots), -1, self.hidden_size)
-
-
-def _parse_layout(description: bytes) -> Layout | None:
-    """Read a layout; None if it is damaged."""
-    try:
-        found: dict[str, Any] = json.loads(description)
-        slots = tuple((layer, part, pooling) for layer, part, pooling in found["slots"])
-        layout = Layout(found["dtype"], found["hidden_size"], slots)
-    except (ValueError, TypeError, KeyError):
-        return None
-    return layout if layout.description == description else None
+    start: int
+    size: int
+    number: int
+    layout: Layout
+    checksum: int
 
 
 class Records:
@@ -115,7 +72,7 @@ class Records:
         row = connection.execute("SELECT id FROM settings WHERE key = ?", (settings,))
         self._number: int | None = next(row, (None,))[0]
         self._layouts = {
-            number: _parse_layout(description)
+            number: parse_layout(description)
             for number, description in connection.execute("SELECT * FROM layouts")
         }
 
@@ -172,62 +129,108 @@ class Records:
         out: NDArray[np.object_],
         rows: Sequence[int],
         dtype: np.dtype[np.floating],
+        shape: tuple[int, int],
     ) -> NDArray[np.bool_]:
         """Read the tokens of prompts: as ``read``, into an array of arrays.
 
-        Each is of shape (n_tokens, n_slots, hidden_size) and of ``dtype``.
+        Each is of shape (n_tokens, n_layers, n_parts, hidden_size) and of ``dtype``.
+        The slots are ``shape``, (n_layers, n_parts), layer by layer.
+
+        Arrays of several prompts are slices of one block of memory that do not overlap:
+        many small ones take much longer to get. One that is kept keeps its block, but
+        a pickle or a copy of it holds nothing else.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
-        # Texts share blocks of memory: many small ones take much longer to get.
+        # On disk, each slot's tokens stand together. A single slot stands there as it
+        # is to be given.
+        as_stored = dtype if len(slots) == 1 else None
         block = np.empty(0, dtype=dtype)
-        for number, layout, vectors, plan in self._read_each(digests, slots):
-            places, positions, is_whole = plan
+        for number, layout, vectors, plan in self._read_each(digests, slots, as_stored):
             states = decode(layout.unpack(vectors), layout.dtype)
-            _, n_tokens, hidden_size = states.shape
-            shape = (n_tokens, len(slots), hidden_size)
+            n_slots, n_tokens, hidden_size = states.shape
+            item_shape = (n_tokens, *shape, hidden_size)
             held = out[rows[number]]
+            if held is None and plan.is_whole and n_slots == 1 == len(slots):
+                if layout.is_stored_as(dtype):
+                    out[rows[number]] = states.reshape(item_shape)
+                    missing[number] = False
+                    continue
             if held is None:
-                size = math.prod(shape)
+                size = math.prod(item_shape)
                 if size > len(block):
-                    block = np.empty(max(size, _BLOCK_SIZE), dtype=dtype)
-                held = out[rows[number]] = block[:size].reshape(shape)
+                    most = _BLOCK_SIZE // dtype.itemsize
+                    block = np.empty(max(size, most), dtype=dtype)
+                held = out[rows[number]] = block[:size].reshape(item_shape)
                 block = block[size:]
-            if held.shape != shape:
+            if held.shape != item_shape:
                 continue
-            if is_whole:
-                held[:] = states[: len(slots)].transpose(1, 0, 2)
-                missing[number] = False
-            else:
-                held[:, positions] = states[places].transpose(1, 0, 2)
-                missing[number, positions] = False
+            layers, parts = np.divmod(plan.positions, shape[1])
+            held[:, layers, parts] = states[plan.places].transpose(1, 0, 2)
+            missing[number, plan.positions] = False
         return missing
 
     def _read_each(
-        self, digests: Sequence[bytes], slots: Sequence[Slot]
+        self,
+        digests: Sequence[bytes],
+        slots: Sequence[Slot],
+        as_stored: np.dtype[np.floating] | None = None,
     ) -> Iterator[tuple[int, Layout, memoryview, Plan]]:
         """Read the records of prompts that hold any of some slots.
 
         Gives each prompt's number, the record's layout and bytes, and which vectors of
-        it are wanted.
+        it are wanted. Bytes that are of the dtype ``as_stored`` may be kept; others are
+        overwritten when the next record is asked for.
         """
-        position = {slot: number for number, slot in enumerate(slots)}
-        every = list(range(len(slots)))
         # The records of one model have few layouts.
-        plans: dict[bytes, Plan] = {}
-        for number, digest in enumerate(digests):
-            if number % _LOOKED_UP == 0:
-                found = self._look_up(digests[number : number + _LOOKED_UP])
-            for _, layout, vectors in self._read(digest, found[digest]):
-                if layout is None:
-                    continue
-                plan = plans.get(layout.description)
-                if plan is None:
-                    places = [p for p, s in enumerate(layout.slots) if s in position]
-                    positions = [position[layout.slots[place]] for place in places]
-                    plan = (places, positions, positions == places == every)
-                    plans[layout.description] = plan
-                if plan[0]:
-                    yield number, layout, vectors, plan
+        plans = {
+            layout.description: plan_reading(layout, slots)
+            for layout in self._layouts.values()
+            if layout is not None
+        }
+        for start in range(0, len(digests), _LOOKED_UP):
+            some = digests[start : start + _LOOKED_UP]
+            rows = self._look_up(some)
+            found = [
+                record
+                for number, digest in enumerate(some, start)
+                for record in self._list_right(number, rows[digest])
+                if plans[record.layout.description].places
+            ]
+            for run in _cut_runs(sorted(found, key=attrgetter("start"))):
+                size = run[-1].start + run[-1].size - run[0].start
+                is_kept = as_stored is not None and run[0].layout.is_stored_as(
+                    as_stored
+                )
+                vectors = self._vectors.read(run[0].start, size, is_kept=is_kept)
+                for record in run:
+                    begin = record.start - run[0].start
+                    own = vectors[begin : begin + record.size]
+                    if self._is_right(record, digests[record.number], own):
+                        plan = plans[record.layout.description]
+                        yield record.number, record.layout, own, plan
+
+    def _list_right(self, number: int, rows: list[_Row]) -> Iterator[_Found]:
+        """List the records of a prompt that can stand where they are said to."""
+        for start, size, layout_number, checksum in rows:
+            layout = self._layouts.get(layout_number)
+            if (
+                layout is None
+                or not layout.is_size(size)
+                or not self._vectors.holds(start, size)
+            ):
+                self.n_damaged += 1
+            else:
+                yield _Found(start, size, number, layout, checksum)
+
+    def _is_right(self, record: _Found, digest: bytes, vectors: memoryview) -> bool:
+        """Tell whether a record's bytes are what was written, and count it if not."""
+        is_right = (
+            len(vectors) == record.size
+            and record.layout.sum_up(self._settings + digest, vectors)
+            == record.checksum
+        )
+        self.n_damaged += not is_right
+        return is_right
 
     def hold(self, digest: bytes, slots: Sequence[Slot]) -> bool:
         """Tell whether all of some slots of a prompt are held, and not damaged."""
@@ -328,19 +331,13 @@ class Records:
     def _read(
         self, digest: bytes, rows: list[_Row]
     ) -> Iterator[tuple[int, Layout | None, memoryview]]:
-        for start, size, number, checksum in rows:
-            layout = self._layouts.get(number)
-            vectors = memoryview(b"")
-            if layout is not None and layout.is_size(size):
-                vectors = self._vectors.read(start, size)
-            if (
-                layout is None
-                or len(vectors) != size
-                or layout.sum_up(self._settings + digest, vectors) != checksum
-            ):
-                self.n_damaged += 1
-                layout = None
-            yield number, layout, vectors
+        for row in rows:
+            vectors, layout = memoryview(b""), None
+            for record in self._list_right(0, [row]):
+                vectors = self._vectors.read(record.start, record.size)
+                if self._is_right(record, digest, vectors):
+                    layout = record.layout
+            yield row[2], layout, vectors
 
     def _number_layout(self, layout: Layout) -> int:
         for number, known in self._layouts.items():
@@ -353,6 +350,23 @@ class Records:
         new = int(inserted.lastrowid or 0)
         self._layouts[new] = layout
         return new
+
+
+def _cut_runs(records: Sequence[_Found]) -> Iterator[list[_Found]]:
+    """Cut records, sorted by start, into runs of one layout without gaps."""
+    run: list[_Found] = []
+    for record in records:
+        last = run[-1] if run else record
+        if run and (
+            record.start != last.start + last.size
+            or record.layout is not last.layout
+            or record.start + record.size - run[0].start > _BLOCK_SIZE
+        ):
+            yield run
+            run = []
+        run.append(record)
+    if run:
+        yield run
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plug_sklearn.embedding.store._records import Slot
+from plug_sklearn.embedding.store._layouts import Slot
 from plug_sklearn.embedding.store._settings import KEY_SIZE
 
 _PARTS = ("rs", "attn", "mlp")
@@ -110,12 +110,3 @@ def check_states(
             f"Got {found} instead."
         )
     return int(next(iter(shapes), (0, 0, 1))[-1])
-
-
-def view_slots(out: NDArray[np.object_], n_slots: int) -> NDArray[np.object_]:
-    """View arrays of tokens with one axis for layers and parts."""
-    flat = np.empty(len(out), dtype=object)
-    for row, item in enumerate(out):
-        if item is not None:
-            flat[row] = item.reshape(len(item), n_slots, -1)
-    return flat

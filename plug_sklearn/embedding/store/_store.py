@@ -17,17 +17,13 @@ from plug_sklearn.embedding.store._claims import (
 )
 from plug_sklearn.embedding.store._database import StoreError
 from plug_sklearn.embedding.store._folder import StoreFolder
-from plug_sklearn.embedding.store._records import (
-    Layout,
-    Records,
-    open_records,
-)
+from plug_sklearn.embedding.store._layouts import Layout
+from plug_sklearn.embedding.store._records import Records, open_records
 from plug_sklearn.embedding.store._requests import (
     check_keys,
     check_out,
     check_states,
     list_slots,
-    view_slots,
 )
 from plug_sklearn.embedding.store._vectors import decode, encode
 
@@ -159,13 +155,9 @@ of ``dtype``
             np.errstate(over="ignore"),
         ):
             if poolings is None:
-                flat = view_slots(out, len(slots))
                 missing = records.read_tokens(
-                    digests, slots, flat, rows, np.dtype(dtype)
+                    digests, slots, out, rows, np.dtype(dtype), shape
                 )
-                for row in rows:
-                    if flat[row] is not None:
-                        out[row] = flat[row].reshape(len(flat[row]), *shape, -1)
             else:
                 pooled = out.reshape(len(out), len(slots), out.shape[3])
                 missing = records.read(digests, slots, pooled, rows)

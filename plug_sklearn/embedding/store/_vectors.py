@@ -70,19 +70,27 @@ class VectorFile:
                 path, mode, opener=lambda name, f: os.open(name, f | flag, 0o666)
             )
 
-    def read(self, start: int, size: int) -> memoryview:
-        """Read a record. What it gives is good until the next one is read.
+    def holds(self, start: int, size: int) -> bool:
+        """Tell whether a record can stand there."""
+        return isinstance(start, int) and 0 <= start <= self.end - size
 
-        Gives less than ``size`` where the file is cut short.
+    def read(self, start: int, size: int, *, is_kept: bool = False) -> memoryview:
+        """Read a record, or several that stand one after another.
+
+        What it gives is overwritten when the next one is read, unless ``is_kept``. It
+        is less than ``size`` where the file is cut short.
         """
-        is_inside = isinstance(start, int) and 0 <= start <= self.end - size
-        if self._file is None or not is_inside:
+        if self._file is None or not self.holds(start, size):
             return memoryview(b"")
-        if size > len(self._buffer):
-            # One for all: memory that is new takes longer to fill than to read into.
-            self._buffer = memoryview(bytearray(size))
+        if is_kept:
+            buffer = memoryview(np.empty(size, dtype=np.uint8))
+        else:
+            if size > len(self._buffer):
+                # One for all: new memory takes longer to get than to read into.
+                self._buffer = memoryview(bytearray(size))
+            buffer = self._buffer[:size]
         self._file.seek(start)
-        return self._buffer[: self._file.readinto(self._buffer[:size])]
+        return buffer[: self._file.readinto(buffer)]
 
     def append(self, vectors: bytes | memoryview) -> int:
         """Append a record, and give its start."""

@@ -24,12 +24,12 @@ def draw_states(*shape: int) -> np.ndarray:
 def test_kept_tokens_of_each_prompt_are_pooled(poolings: tuple[str, ...]) -> None:
     states = draw_states(9, 5)
     pooler = Pooler(poolings, np.concatenate(KEPT), np.array([0, 3, 4]))
-    found = pooler.pool(torch.from_numpy(states)).numpy()
+    found = [values.numpy() for values in pooler.pool(torch.from_numpy(states))]
     if poolings is None:
-        expected = states[np.concatenate(KEPT)][:, None]
+        expected = [states[np.concatenate(KEPT)]]
     else:
         expected = [
-            [POOLINGS[name](states[tokens]) for name in poolings] for tokens in KEPT
+            [POOLINGS[name](states[tokens]) for tokens in KEPT] for name in poolings
         ]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 

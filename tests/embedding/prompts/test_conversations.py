@@ -248,6 +248,7 @@ def converse(contents: Sequence[str], system: bool) -> list[Message]:
 @pytest.mark.parametrize("shape", SHAPES)
 @settings(max_examples=50)
 @given(contents=st.lists(CONTENTS, min_size=2, max_size=5), system=st.booleans())
+@pytest.mark.filterwarnings("ignore:.*are left out by")
 def test_roles_own_the_tokens_that_hold_their_words(
     embedders: Callable[..., HFEmbeddingTransformer],
     byte_tokenizer: Callable[..., PreTrainedTokenizerFast],
@@ -380,6 +381,9 @@ def test_template_that_writes_a_message_twice_serves_prompts_but_no_roles(
     assert "".join(list_selected(embedder.fit([said]), said)) == "GoldGold"
     with pytest.raises(ValueError, match=r"writes exactly once.*at position 0"):
         embedder.set_params(roles=["user"]).selected_tokens([said])
+    embedder.set_params(roles=None, max_length=1)
+    with pytest.raises(ValueError, match=r"fit into 1 tokens where.*at position 0"):
+        embedder.selected_tokens([said])
 
 
 def test_model_without_a_chat_template_takes_strings_only(
@@ -392,6 +396,27 @@ def test_model_without_a_chat_template_takes_strings_only(
     embedder = HFEmbeddingTransformer(str(tmp_path), device="cpu").fit(["a"])
     with pytest.raises(ValueError, match=r"no chat template\. Got conversations"):
         embedder.selected_tokens([converse(["Gold"], system=False)])
+
+
+def test_messages_that_a_template_leaves_out_are_told_with_their_positions(
+    embedders: Callable[..., HFEmbeddingTransformer],
+) -> None:
+    """The template of [INST] shape writes a system message before the next user's."""
+    whole = [
+        {"role": "user", "content": "Gold?"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    lost = [*whole, {"role": "system", "content": "Be brief."}]
+    X = [whole, lost, "a text", lost]
+    for options in ({"roles": ["system", "user"]}, {"pool_over": "text"}):
+        embedder = embedders("[INST]", **options)
+        with pytest.warns(UserWarning, match=r"In 2 of 4 rows .* \[1, 3\], messages"):
+            tokens = embedder.selected_tokens(X)
+        assert tokens[1] == tokens[0]
+    # Nothing is said where they are not pooled, nor of blank ones.
+    embedders("[INST]", roles=["user"]).selected_tokens(X)
+    blank = [*whole, {"role": "system", "content": " "}]
+    embedders("[INST]", pool_over="text").selected_tokens([blank])
 
 
 def test_no_word_of_the_roles_is_an_error_with_positions(
@@ -488,7 +513,8 @@ def test_every_container_of_conversations_is_read(
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        ([{"role": "user", "content": "a"}], "put it into a list"),
+        ([{"role": "user", "content": "a"}], r"at position 0.*write \[\[{...}, {...}"),
+        ({"role": "user", "content": "a"}, r"must be a list.*Write \[\[{...}\]\]"),
         ([[]], "at least one message. Got an empty one at position 0"),
         (["a", [{"role": "user"}]], "'content'.* at position 1 instead"),
         ([[{"role": "user", "content": None}]], "a string for 'role'.*position 0"),

@@ -24,7 +24,7 @@ def show(
     options = {"pool_over": "prompt", **options}
     reader = PromptReader(tokenizer, PromptOptions(**options), limit)
     tokens = reader.show_tokens(reader.read([text]))[0]
-    reader.tell_changes()
+    reader.tell_changes([text])
     return tokens
 
 
@@ -89,7 +89,7 @@ def test_text_without_a_token_left_is_pooled_whole_and_counted(
     reader = PromptReader(plain, options, None)
     with pytest.warns(UserWarning, match="2 of 3 distinct texts have no token left"):
         prompts = reader.read(["...", "gold", "!"])
-        reader.tell_changes()
+        reader.tell_changes([])
     assert [len(tokens) for tokens in reader.show_tokens(prompts)][::2] == [3, 1]
 
 
@@ -121,6 +121,23 @@ def test_long_text_is_cut_inside_the_tokenizer_s_own_tokens(
             wrapping, "is in Peru.", max_length=max_length, truncation_side=side
         )
     assert kept == [cls, *inner, sep]
+
+
+@pytest.mark.parametrize(
+    ("side", "text", "kept"),
+    [
+        ("right", "<cls>abcdef", "<cls>abc<sep>"),
+        ("left", "abcdef<sep>", "<cls>def<sep>"),
+        ("left", "<cls>abcdef", "<cls>def<sep>"),
+    ],
+)
+def test_long_text_that_spells_special_tokens_fills_the_limit(
+    wrapping: PreTrainedTokenizerFast, side: str, text: str, kept: str
+) -> None:
+    with pytest.warns(UserWarning, match="longer than 5 tokens"):
+        found = show(wrapping, text, max_length=5, truncation_side=side)
+    assert "".join(found) == kept
+    assert len(found) == 5
 
 
 def test_model_s_limit_holds_without_max_length(plain: PreTrainedTokenizerFast) -> None:

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,3 +111,29 @@ def test_containers_of_datasets_give_their_strings() -> None:
     table = datasets.Dataset(pa.table({"text": ["a", "b"]}), fingerprint="a-table")
     for X in (table, table["text"], table.with_format("arrow")):
         assert read_texts(X, "Estimator") == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_text_parts_of_a_content_are_joined(kind: Callable[..., object]) -> None:
+    parts = kind([{"type": "text", "text": "Gold "}, {"type": "text", "text": "it is"}])
+    (found,) = read_texts([[{"role": "user", "content": parts}]], "Estimator")
+    assert found.messages == [{"role": "user", "content": "Gold it is"}]
+    plain = [[{"role": "user", "content": "Gold it is"}]]
+    assert read_texts(plain, "Estimator") == [found]
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ({"type": "image", "url": "a.png"}, "image"),
+        ({"text": "Gold"}, None),
+        ({"type": "text", "text": None}, "text"),
+        ("Gold", "str"),
+    ],
+)
+def test_part_of_a_content_that_is_no_text_is_refused(part: object, kind: str) -> None:
+    conversation = [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]
+    with pytest.raises(
+        TypeError, match=rf"parts of a.*of type {kind!r}, at position 1"
+    ):
+        read_texts(["a text", conversation], "Estimator")

@@ -264,6 +264,70 @@ def test_poolings_stand_side_by_side(store: ActivationStore, pooling: str) -> No
     assert len(store) == 2
 
 
+@settings(max_examples=40)
+@given(
+    counts=st.lists(st.integers(1, 4), min_size=1, max_size=6),
+    written=some(st.integers(0, 2), 3),
+    asked=some(st.integers(0, 2), 3),
+    order=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    kept=st.sampled_from(["float32", "float16"]),
+    dtype=st.sampled_from(["float32", "float16"]),
+)
+def test_tokens_come_back_as_arrays_that_can_be_written_to(
+    tmp_path_factory: pytest.TempPathFactory,
+    counts: list[int],
+    written: list[int],
+    asked: list[int],
+    order: list[int],
+    kept: str,
+    dtype: str,
+) -> None:
+    """In any order, some of them twice, some never written."""
+    tokens = [
+        make_states(range(n, n + count), (0, 1, 2)) for n, count in enumerate(counts)
+    ]
+    path = tmp_path_factory.mktemp("tokens") / "store"
+    with ActivationStore(path, dtype=kept) as store:
+        key = store.register("model")
+        states = [item[:, written] for item in tokens]
+        numbers = digests(range(len(tokens)))
+        store.write(key, numbers, written, ["rs"], states, poolings=None)
+        out = np.empty(len(order), dtype=object)
+        missing = store.read_into(
+            key, digests(order), asked, ["rs"], out, poolings=None, dtype=dtype
+        )
+    held = [layer in written for layer in asked]
+    for row, number in enumerate(order):
+        is_held = number < len(tokens)
+        assert missing[row, :, 0].tolist() == [not (is_held and one) for one in held]
+        if is_held and any(held):
+            assert out[row].dtype == dtype
+            expected = tokens[number][:, asked].astype(kept).astype(dtype)
+            np.testing.assert_array_equal(out[row][:, held], expected[:, held])
+    # Each is the caller's own, whatever memory they share.
+    given_back = [item for item in out if item is not None]
+    for number, item in enumerate(given_back):
+        item[:] = number
+    for number, item in enumerate(given_back):
+        assert (item == number).all()
+
+
+def test_one_damaged_record_of_neighbours_is_missing(store: ActivationStore) -> None:
+    key = store.register("model")
+    states = [make_states([number] * 3, [0]) for number in range(5)]
+    store.write(key, digests(range(5)), [0], ["rs"], states, poolings=None)
+    flip_bytes(store.path / VECTORS, states[2].tobytes())
+    out = np.empty(5, dtype=object)
+    with pytest.warns(UserWarning, match="1 damaged records"):
+        missing = store.read_into(
+            key, digests(range(5)), [0], ["rs"], out, poolings=None
+        )
+    assert np.flatnonzero(missing).tolist() == [2]
+    assert out[2] is None
+    for number in (0, 1, 3, 4):
+        np.testing.assert_array_equal(out[number], states[number])
+
+
 def test_unknown_pooling_is_refused(store: ActivationStore) -> None:
     key = store.register("model")
     for wrong in ([], ["last", "last"], ["least"]):
