@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from plug_sklearn.evaluation import (
         BootstrapInterval,
         CapacityCurveDisplay,
+        ControlsDisplay,
         CrossValidationReport,
         LayerSweepDisplay,
         ProbeComparison,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         cross_validation_report,
         expected_calibration_error,
         layer_sweep,
+        probe_controls,
         training_history,
     )
     from plug_sklearn.features import (
@@ -51,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BootstrapInterval",
     "CapacityCurveDisplay",
+    "ControlsDisplay",
     "CrossValidationReport",
     "HFEmbeddingTransformer",
     "LayerAggregator",
@@ -71,6 +74,7 @@ __all__ = [
     "layer_sweep",
     "load_artifacts",
     "load_npz_features",
+    "probe_controls",
     "save_artifacts",
     "save_npz_features",
     "training_history",
@@ -81,6 +85,7 @@ __all__ = [
 _SUBPACKAGES = {
     "BootstrapInterval": "evaluation",
     "CapacityCurveDisplay": "evaluation",
+    "ControlsDisplay": "evaluation",
     "CrossValidationReport": "evaluation",
     "HFEmbeddingTransformer": "embedding",
     "LayerAggregator": "features",
@@ -101,6 +106,7 @@ _SUBPACKAGES = {
     "layer_sweep": "evaluation",
     "load_artifacts": "persistence",
     "load_npz_features": "features",
+    "probe_controls": "evaluation",
     "save_artifacts": "persistence",
     "save_npz_features": "features",
     "training_history": "evaluation",

@@ -4,6 +4,10 @@
     Scores of a probe on each layer and part.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``
     Cross-validation with out-of-fold probabilities, scores and files.
+``_controls``, ``_controls_display``
+    A probe beside its controls.
+``_control_inputs``, ``_text_baselines``, ``_shuffling``
+    What these read: activations and first layers; words; shuffled labels.
 ``_training_curves``
     Losses and scores by epoch.
 ``_capacity``
@@ -31,6 +35,8 @@ from plug_sklearn.evaluation._comparison import (
     compare_probes,
     compare_scores,
 )
+from plug_sklearn.evaluation._controls import probe_controls
+from plug_sklearn.evaluation._controls_display import ControlsDisplay
 from plug_sklearn.evaluation._layer_sweep import LayerSweepDisplay, layer_sweep
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay
 from plug_sklearn.evaluation._report import (
@@ -45,6 +51,7 @@ from plug_sklearn.evaluation._training_curves import (
 __all__ = [
     "BootstrapInterval",
     "CapacityCurveDisplay",
+    "ControlsDisplay",
     "CrossValidationReport",
     "LayerSweepDisplay",
     "ProbeComparison",
@@ -59,5 +66,6 @@ __all__ = [
     "cross_validation_report",
     "expected_calibration_error",
     "layer_sweep",
+    "probe_controls",
     "training_history",
 ]
