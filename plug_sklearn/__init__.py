@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ProbeComparison,
         ReliabilityDisplay,
         TrainingCurveDisplay,
+        TransferDisplay,
         bootstrap_interval,
         brier_score,
         calibration_bins,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         layer_sweep,
         probe_controls,
         training_history,
+        transfer_matrix,
     )
     from plug_sklearn.features import (
         LayerAggregator,
@@ -63,6 +65,7 @@ __all__ = [
     "ProbeComparison",
     "ReliabilityDisplay",
     "TrainingCurveDisplay",
+    "TransferDisplay",
     "bootstrap_interval",
     "brier_score",
     "calibration_bins",
@@ -78,6 +81,7 @@ __all__ = [
     "save_artifacts",
     "save_npz_features",
     "training_history",
+    "transfer_matrix",
 ]
 
 # Each name imports its sub-package when it is first used: torch, transformers and
@@ -95,6 +99,7 @@ _SUBPACKAGES = {
     "ProbeComparison": "evaluation",
     "ReliabilityDisplay": "evaluation",
     "TrainingCurveDisplay": "evaluation",
+    "TransferDisplay": "evaluation",
     "bootstrap_interval": "evaluation",
     "brier_score": "evaluation",
     "calibration_bins": "evaluation",
@@ -110,6 +115,7 @@ _SUBPACKAGES = {
     "save_artifacts": "persistence",
     "save_npz_features": "features",
     "training_history": "evaluation",
+    "transfer_matrix": "evaluation",
 }
 
 

@@ -6,8 +6,8 @@
     Its parameters, checked, and the model that they describe.
 ``_output``
     Names, containers and tags of the activations that it gives.
-``_contents``
-    What texts say, as plain strings.
+``_rows``
+    Texts from any container, as plain values.
 ``_random_weights``
     The same model with random weights, as a control.
 ``_embed``
@@ -26,8 +26,8 @@
     Activations on disk, by content: each text goes through a model once.
 """
 
-from plug_sklearn.embedding._contents import read_contents
 from plug_sklearn.embedding._random_weights import with_random_weights
+from plug_sklearn.embedding._rows import list_texts
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
 from plug_sklearn.embedding.models import (
@@ -45,7 +45,7 @@ __all__ = [
     "HFEmbeddingTransformer",
     "StoreError",
     "StoredModel",
-    "read_contents",
+    "list_texts",
     "register_anatomy",
     "register_model",
     "release_models",

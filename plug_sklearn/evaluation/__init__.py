@@ -8,6 +8,8 @@
     A probe beside its controls.
 ``_control_inputs``, ``_text_baselines``, ``_shuffling``
     What these read: activations and first layers; words; shuffled labels.
+``_transfer``, ``_transfer_display``
+    A probe trained on each of several data sets, and tested on each.
 ``_training_curves``
     Losses and scores by epoch.
 ``_capacity``
@@ -18,6 +20,8 @@
     Whether one of two probes is better.
 ``_bootstrap``
     Bootstrap intervals.
+``_embedder_step``
+    The embedder of a pipeline, which runs once for all fits.
 ``_folds``, ``_probabilities``, ``_drawing``
     What these share: cross-validation on fixed folds; checks of labels and
     probabilities; axes, legends and styles.
@@ -47,6 +51,8 @@ from plug_sklearn.evaluation._training_curves import (
     TrainingCurveDisplay,
     training_history,
 )
+from plug_sklearn.evaluation._transfer import transfer_matrix
+from plug_sklearn.evaluation._transfer_display import TransferDisplay
 
 __all__ = [
     "BootstrapInterval",
@@ -57,6 +63,7 @@ __all__ = [
     "ProbeComparison",
     "ReliabilityDisplay",
     "TrainingCurveDisplay",
+    "TransferDisplay",
     "bootstrap_interval",
     "brier_score",
     "calibration_bins",
@@ -68,4 +75,5 @@ __all__ = [
     "layer_sweep",
     "probe_controls",
     "training_history",
+    "transfer_matrix",
 ]

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
-from sklearn.pipeline import Pipeline
+from sklearn.base import clone
+
+from plug_sklearn.evaluation._text_baselines import join_contents
 
 
 class ControlInputs(NamedTuple):
@@ -20,34 +21,6 @@ class ControlInputs(NamedTuple):
     first_layer: NDArray[Any] | None
     contents: NDArray[np.object_] | None
     items: Sequence[Hashable]
-
-
-def split_pipeline(pipeline: Any, owner: str) -> tuple[Any, BaseEstimator]:  # noqa: ANN401 - an embedder or None
-    """Split a pipeline into its embedder, or None, and what follows."""
-    if not isinstance(pipeline, BaseEstimator):
-        raise TypeError(
-            f"The 'pipeline' parameter of {owner} must be an estimator. Got "
-            f"{pipeline!r} instead."
-        )
-    if not isinstance(pipeline, Pipeline) or not is_embedder(pipeline.steps[0][1]):
-        return None, pipeline
-    if len(pipeline.steps) < 2:
-        raise ValueError(
-            f"The 'pipeline' parameter of {owner} must have a classifier after its "
-            "embedder. Got the embedder alone."
-        )
-    return pipeline.steps[0][1], pipeline[1:]
-
-
-def is_embedder(estimator: object) -> bool:
-    """Tell whether an estimator is a :class:`HFEmbeddingTransformer`."""
-    # Other estimators need no torch, which takes seconds to import.
-    names = {kind.__name__ for kind in type(estimator).__mro__}
-    if "HFEmbeddingTransformer" not in names:
-        return False
-    from plug_sklearn.embedding import HFEmbeddingTransformer
-
-    return isinstance(estimator, HFEmbeddingTransformer)
 
 
 def read_inputs(
@@ -75,9 +48,9 @@ def read_inputs(
 
 
 def _embed(embedder: Any, X: Any, *, wants_first: bool) -> ControlInputs:  # noqa: ANN401 - as above
-    from plug_sklearn.embedding import read_contents
+    from plug_sklearn.embedding import list_texts
 
-    contents = np.array(read_contents(X), dtype=object)
+    contents = np.array([join_contents(text) for text in list_texts(X)], dtype=object)
     reader = clone(embedder).fit(X)
     layers = reader.layers_
     if not wants_first or 0 in layers:

@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.dummy import DummyClassifier
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 
-from plug_sklearn.evaluation._control_inputs import read_inputs, split_pipeline
+from plug_sklearn.evaluation._control_inputs import read_inputs
+from plug_sklearn.evaluation._embedder_step import split_pipeline
 from plug_sklearn.evaluation._folds import (
     Scoring,
     collect_fit_params,

@@ -182,7 +182,7 @@ class ControlsDisplay:
         self._write_means(places)
         self.ax_.set_yticks(places, [_name_control(name) for name in names])
         folds = write_folds(self.table["fold"].nunique())
-        self.ax_.set_xlabel(f"{name_score(self.score)}, mean and points of {folds}")
+        self.ax_.set_xlabel(f"{name_score(self.score)} (bar: mean; points: {folds})")
         self.ax_.invert_yaxis()
         finish_axes(self.ax_)
         return self

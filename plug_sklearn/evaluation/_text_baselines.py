@@ -1,6 +1,6 @@
 """Classifiers that read words or lengths of texts, and no language model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,13 @@ def make_text_baselines() -> dict[str, Pipeline]:
             TfidfVectorizer(token_pattern=WORDS), _make_classifier()
         ),
     }
+
+
+def join_contents(text: str | Sequence[Mapping[str, str]]) -> str:
+    """Return what a text says: of a conversation, the contents of its messages."""
+    if isinstance(text, str):
+        return text
+    return "\n".join(message["content"] for message in text)
 
 
 def measure_lengths(texts: Sequence[str]) -> NDArray[np.float64]:

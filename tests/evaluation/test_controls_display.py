@@ -33,7 +33,7 @@ def test_bars_are_means_and_points_are_folds() -> None:
         "Bag of words",
         "TF-IDF",
     ]
-    assert display.ax_.get_xlabel() == "ROC AUC, mean and points of 3 folds"
+    assert display.ax_.get_xlabel() == "ROC AUC (bar: mean; points: 3 folds)"
     assert find_overlapping_texts(display.figure_) == []
 
 

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn.evaluation._text_baselines import (
+    join_contents,
     make_text_baselines,
     measure_lengths,
 )
@@ -36,3 +37,9 @@ def test_baselines_are_logistic_regressions_on_what_they_name() -> None:
         found = baselines[name].fit(TEXTS, Y).predict_proba(TEXTS)
         assert found == pytest.approx(expected)
     assert "o" in baselines["bag_of_words"][0].vocabulary_
+
+
+def test_conversations_say_their_contents_and_nothing_else() -> None:
+    said = [{"role": "user", "content": "Gold?"}, {"role": "a", "content": "A metal."}]
+    assert join_contents(said) == "Gold?\nA metal."
+    assert join_contents("Gold?") == "Gold?"
