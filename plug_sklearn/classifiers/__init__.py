@@ -16,11 +16,12 @@
     Score each epoch, stop early, keep the best epoch, and find its temperature.
 ``_joint``
     Train the MLPs of several layers and folds together.
-``_prediction``
-    Apply a trained network to samples.
+``_prediction``, ``_gradients``
+    Apply a trained network to samples; its gradients, and its linear path.
 """
 
 from plug_sklearn.classifiers._cnn import PlugCNNClassifier
+from plug_sklearn.classifiers._gradients import average_gradient, read_linear_path
 from plug_sklearn.classifiers._joint import (
     can_fit_jointly,
     count_joint_probes,
@@ -32,10 +33,12 @@ from plug_sklearn.classifiers._sizing import find_width_limit
 __all__ = [
     "PlugCNNClassifier",
     "PlugMLPClassifier",
+    "average_gradient",
     "can_fit_jointly",
     "count_joint_probes",
     "find_width_limit",
     "fit_jointly",
+    "read_linear_path",
 ]
 
 # Files name a class by its module: this name stays when the private modules change.

@@ -10,6 +10,8 @@
     What these read: activations and first layers; words; shuffled labels.
 ``_transfer``, ``_transfer_display``
     A probe trained on each of several data sets, and tested on each.
+``_directions``, ``_affine``
+    The direction that a probe reads, in the hidden space of the model.
 ``_training_curves``
     Losses and scores by epoch.
 ``_capacity``
@@ -41,6 +43,7 @@ from plug_sklearn.evaluation._comparison import (
 )
 from plug_sklearn.evaluation._controls import probe_controls
 from plug_sklearn.evaluation._controls_display import ControlsDisplay
+from plug_sklearn.evaluation._directions import ProbeDirection, probe_direction
 from plug_sklearn.evaluation._layer_sweep import LayerSweepDisplay, layer_sweep
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay
 from plug_sklearn.evaluation._report import (
@@ -61,6 +64,7 @@ __all__ = [
     "CrossValidationReport",
     "LayerSweepDisplay",
     "ProbeComparison",
+    "ProbeDirection",
     "ReliabilityDisplay",
     "TrainingCurveDisplay",
     "TransferDisplay",
@@ -74,6 +78,7 @@ __all__ = [
     "expected_calibration_error",
     "layer_sweep",
     "probe_controls",
+    "probe_direction",
     "training_history",
     "transfer_matrix",
 ]
