@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         layer_sweep,
         probe_controls,
         probe_direction,
+        recall_at_fpr,
+        threshold_at_fpr,
         training_history,
         transfer_matrix,
     )
@@ -82,8 +84,10 @@ __all__ = [
     "load_npz_features",
     "probe_controls",
     "probe_direction",
+    "recall_at_fpr",
     "save_artifacts",
     "save_npz_features",
+    "threshold_at_fpr",
     "training_history",
     "transfer_matrix",
 ]
@@ -118,8 +122,10 @@ _SUBPACKAGES = {
     "load_npz_features": "features",
     "probe_controls": "evaluation",
     "probe_direction": "evaluation",
+    "recall_at_fpr": "evaluation",
     "save_artifacts": "persistence",
     "save_npz_features": "features",
+    "threshold_at_fpr": "evaluation",
     "training_history": "evaluation",
     "transfer_matrix": "evaluation",
 }

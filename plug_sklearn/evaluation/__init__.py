@@ -12,6 +12,8 @@
     A probe trained on each of several data sets, and tested on each.
 ``_directions``, ``_affine``
     The direction that a probe reads, in the hidden space of the model.
+``_operating_points``
+    Thresholds at which few negative rows are flagged, and what they catch.
 ``_training_curves``
     Losses and scores by epoch.
 ``_capacity``
@@ -45,6 +47,7 @@ from plug_sklearn.evaluation._controls import probe_controls
 from plug_sklearn.evaluation._controls_display import ControlsDisplay
 from plug_sklearn.evaluation._directions import ProbeDirection, probe_direction
 from plug_sklearn.evaluation._layer_sweep import LayerSweepDisplay, layer_sweep
+from plug_sklearn.evaluation._operating_points import recall_at_fpr, threshold_at_fpr
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay
 from plug_sklearn.evaluation._report import (
     CrossValidationReport,
@@ -79,6 +82,8 @@ __all__ = [
     "layer_sweep",
     "probe_controls",
     "probe_direction",
+    "recall_at_fpr",
+    "threshold_at_fpr",
     "training_history",
     "transfer_matrix",
 ]
