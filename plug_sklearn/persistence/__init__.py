@@ -1,9 +1,14 @@
-"""Fitted estimators in files that are safe to load.
+r"""Fitted estimators in files that are safe to load.
 
 ``_artifacts``
     :func:`save_artifacts` and :func:`load_artifacts`.
-``_schema``, ``_tables``
-    The JSON; for each class of estimator, its keys, and how to save and restore it.
+``_schema``
+    The JSON as a whole.
+``_tables``, ``_embedding_tables``, ``_numbers_tables``, ``_linear_tables``, \
+``_scaler_tables``
+    For each class of estimator, its keys, and how to save and restore it.
+``_nested_tables``, ``_calibrators``, ``_holding``
+    The same for pipelines and other estimators that hold some.
 ``_values``
     Hyperparameters and labels as plain values of JSON.
 ``_files``

@@ -17,12 +17,9 @@ from plug_sklearn.persistence._files import (
     write_file,
     write_tensors,
 )
+from plug_sklearn.persistence._nested_tables import describe_estimator
 from plug_sklearn.persistence._pingkit import load_pingkit
-from plug_sklearn.persistence._schema import (
-    FORMAT,
-    describe_estimator,
-    validate_artifact,
-)
+from plug_sklearn.persistence._schema import FORMAT, validate_artifact
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -41,8 +38,11 @@ def save_artifacts(
     ----------
     estimator : BaseEstimator
         A fitted :class:`PlugMLPClassifier`, :class:`PlugCNNClassifier`,
-        :class:`LayerAggregator`, :class:`HFEmbeddingTransformer`, scikit-learn's
-        ``StandardScaler``, or a ``Pipeline`` of them.
+        :class:`LayerAggregator` or :class:`HFEmbeddingTransformer`; of scikit-learn,
+        ``LogisticRegression``, ``RidgeClassifier``, ``LinearDiscriminantAnalysis``,
+        ``PCA``, ``StandardScaler``, ``MinMaxScaler``, ``RobustScaler`` or
+        ``MaxAbsScaler``; or a ``Pipeline``, ``CalibratedClassifierCV`` or
+        ``FixedThresholdClassifier`` of these.
     path : str or Path
         Path of both files without their suffixes. Folders are made.
 
