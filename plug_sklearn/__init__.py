@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         load_npz_features,
         save_npz_features,
     )
-    from plug_sklearn.persistence import load_artifacts, save_artifacts
+    from plug_sklearn.persistence import load_artifacts, push_to_hub, save_artifacts
 
 __version__ = "0.1.0"
 __all__ = [
@@ -84,6 +84,7 @@ __all__ = [
     "load_npz_features",
     "probe_controls",
     "probe_direction",
+    "push_to_hub",
     "recall_at_fpr",
     "save_artifacts",
     "save_npz_features",
@@ -122,6 +123,7 @@ _SUBPACKAGES = {
     "load_npz_features": "features",
     "probe_controls": "evaluation",
     "probe_direction": "evaluation",
+    "push_to_hub": "persistence",
     "recall_at_fpr": "evaluation",
     "save_artifacts": "persistence",
     "save_npz_features": "features",
