@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from plug_sklearn.evaluation import (
         BootstrapInterval,
         CapacityCurveDisplay,
+        ControlsDisplay,
         CrossValidationReport,
         LayerSweepDisplay,
         ProbeComparison,
+        ProbeDirection,
         ReliabilityDisplay,
         TokenScoresDisplay,
         TrainingCurveDisplay,
+        TransferDisplay,
         bootstrap_interval,
         brier_score,
         calibration_bins,
@@ -40,20 +43,26 @@ if TYPE_CHECKING:
         cross_validation_report,
         expected_calibration_error,
         layer_sweep,
+        probe_controls,
+        probe_direction,
+        recall_at_fpr,
         score_tokens,
+        threshold_at_fpr,
         training_history,
+        transfer_matrix,
     )
     from plug_sklearn.features import (
         LayerAggregator,
         load_npz_features,
         save_npz_features,
     )
-    from plug_sklearn.persistence import load_artifacts, save_artifacts
+    from plug_sklearn.persistence import load_artifacts, push_to_hub, save_artifacts
 
 __version__ = "0.1.0"
 __all__ = [
     "BootstrapInterval",
     "CapacityCurveDisplay",
+    "ControlsDisplay",
     "CrossValidationReport",
     "HFEmbeddingTransformer",
     "LayerAggregator",
@@ -61,9 +70,11 @@ __all__ = [
     "PlugCNNClassifier",
     "PlugMLPClassifier",
     "ProbeComparison",
+    "ProbeDirection",
     "ReliabilityDisplay",
     "TokenScoresDisplay",
     "TrainingCurveDisplay",
+    "TransferDisplay",
     "bootstrap_interval",
     "brier_score",
     "calibration_bins",
@@ -76,10 +87,16 @@ __all__ = [
     "layer_sweep",
     "load_artifacts",
     "load_npz_features",
+    "probe_controls",
+    "probe_direction",
+    "push_to_hub",
+    "recall_at_fpr",
     "save_artifacts",
     "save_npz_features",
     "score_tokens",
+    "threshold_at_fpr",
     "training_history",
+    "transfer_matrix",
 ]
 
 # Each name imports its sub-package when it is first used: torch, transformers and
@@ -87,6 +104,7 @@ __all__ = [
 _SUBPACKAGES = {
     "BootstrapInterval": "evaluation",
     "CapacityCurveDisplay": "evaluation",
+    "ControlsDisplay": "evaluation",
     "CrossValidationReport": "evaluation",
     "HFEmbeddingTransformer": "embedding",
     "LayerAggregator": "features",
@@ -94,9 +112,11 @@ _SUBPACKAGES = {
     "PlugCNNClassifier": "classifiers",
     "PlugMLPClassifier": "classifiers",
     "ProbeComparison": "evaluation",
+    "ProbeDirection": "evaluation",
     "ReliabilityDisplay": "evaluation",
     "TokenScoresDisplay": "evaluation",
     "TrainingCurveDisplay": "evaluation",
+    "TransferDisplay": "evaluation",
     "bootstrap_interval": "evaluation",
     "brier_score": "evaluation",
     "calibration_bins": "evaluation",
@@ -109,10 +129,16 @@ _SUBPACKAGES = {
     "layer_sweep": "evaluation",
     "load_artifacts": "persistence",
     "load_npz_features": "features",
+    "probe_controls": "evaluation",
+    "probe_direction": "evaluation",
+    "push_to_hub": "persistence",
+    "recall_at_fpr": "evaluation",
     "save_artifacts": "persistence",
     "save_npz_features": "features",
+    "threshold_at_fpr": "evaluation",
     "score_tokens": "evaluation",
     "training_history": "evaluation",
+    "transfer_matrix": "evaluation",
 }
 
 

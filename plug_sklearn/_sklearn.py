@@ -5,7 +5,10 @@ A release of scikit-learn may move them; then this file is all that changes.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from sklearn import calibration
+from sklearn.calibration import _CalibratedClassifier as CalibratedClassifier
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import (
@@ -14,8 +17,20 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
+#: What calibrates decision values, by its method. Older releases lack the temperature.
+CALIBRATORS: dict[str, Any] = {
+    method: getattr(calibration, name)
+    for method, name in (
+        ("sigmoid", "_SigmoidCalibration"),
+        ("temperature", "_TemperatureScaling"),
+    )
+    if hasattr(calibration, name)
+}
+
 __all__ = [
+    "CALIBRATORS",
     "BaseSearchCV",
+    "CalibratedClassifier",
     "Interval",
     "StrOptions",
     "explaining_texts",

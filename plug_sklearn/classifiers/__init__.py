@@ -16,11 +16,12 @@
     Score each epoch, stop early, keep the best epoch, and find its temperature.
 ``_joint``
     Train the MLPs of several layers and folds together.
-``_prediction``
-    Apply a trained network to samples.
+``_prediction``, ``_gradients``
+    Apply a trained network to samples; its gradients, and its linear path.
 """
 
 from plug_sklearn.classifiers._cnn import PlugCNNClassifier
+from plug_sklearn.classifiers._gradients import average_gradient, read_linear_path
 from plug_sklearn.classifiers._joint import (
     can_fit_jointly,
     count_joint_probes,
@@ -51,6 +52,7 @@ __all__ = [
     "MLPWidths",
     "PlugCNNClassifier",
     "PlugMLPClassifier",
+    "average_gradient",
     "can_fit_jointly",
     "count_cnn_parameters",
     "count_joint_probes",
@@ -58,6 +60,7 @@ __all__ = [
     "find_width_limit",
     "fit_jointly",
     "initialise_parameters",
+    "read_linear_path",
     "size_cnn",
     "size_cnn_by_budget",
     "size_mlp",

@@ -6,6 +6,10 @@
     Its parameters, checked, and the model that they describe.
 ``_output``
     Names, containers and tags of the activations that it gives.
+``_rows``
+    Texts from any container, as plain values.
+``_random_weights``
+    The same model with random weights, as a control.
 ``_embed``
     Texts → rows of activations, through a store; the work split over workers.
 ``_language_model``
@@ -22,6 +26,8 @@
     Activations on disk, by content: each text goes through a model once.
 """
 
+from plug_sklearn.embedding._random_weights import with_random_weights
+from plug_sklearn.embedding._rows import list_texts
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
 from plug_sklearn.embedding.models import (
@@ -37,8 +43,10 @@ __all__ = [
     "HFEmbeddingTransformer",
     "StoreError",
     "StoredModel",
+    "list_texts",
     "register_anatomy",
     "register_model",
     "release_models",
     "unregister_model",
+    "with_random_weights",
 ]

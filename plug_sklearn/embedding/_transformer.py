@@ -215,7 +215,7 @@ default="last"
 one-column frame
             Strings or conversations, one in each row. A conversation is a sequence of
             messages, which are mappings with ``role`` and ``content``. A content is a
-            string, or a list of parts ``{"type": "text", "text": ...}``, whose texts are
+            string, or a list of ``{"type": "text", "text": ...}``, whose texts are
             joined.
         y : array-like of shape (n_samples,), default=None
             Ignored, except that its length must be that of ``X``.

@@ -4,6 +4,16 @@
     Scores of a probe on each layer and part.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``
     Cross-validation with out-of-fold probabilities, scores and files.
+``_controls``, ``_controls_display``
+    A probe beside its controls.
+``_control_inputs``, ``_text_baselines``, ``_shuffling``
+    What these read: activations and first layers; words; shuffled labels.
+``_transfer``, ``_transfer_display``
+    A probe trained on each of several data sets, and tested on each.
+``_directions``, ``_affine``
+    The direction that a probe reads, in the hidden space of the model.
+``_operating_points``
+    Thresholds at which few negative rows are flagged, and what they catch.
 ``_training_curves``
     Losses and scores by epoch.
 ``_capacity``, ``_capacity_display``
@@ -18,6 +28,8 @@
     Whether one of two probes is better.
 ``_bootstrap``
     Bootstrap intervals.
+``_embedder_step``
+    The embedder of a pipeline, which runs once for all fits.
 ``_folds``, ``_probabilities``, ``_drawing``
     What these share: cross-validation on fixed folds; checks of labels and
     probabilities; axes, legends and styles.
@@ -37,8 +49,12 @@ from plug_sklearn.evaluation._comparison import (
     compare_probes,
     compare_scores,
 )
+from plug_sklearn.evaluation._controls import probe_controls
+from plug_sklearn.evaluation._controls_display import ControlsDisplay
+from plug_sklearn.evaluation._directions import ProbeDirection, probe_direction
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
 from plug_sklearn.evaluation._layer_sweep_display import LayerSweepDisplay
+from plug_sklearn.evaluation._operating_points import recall_at_fpr, threshold_at_fpr
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay
 from plug_sklearn.evaluation._report import (
     CrossValidationReport,
@@ -50,16 +66,21 @@ from plug_sklearn.evaluation._training_curves import (
     TrainingCurveDisplay,
     training_history,
 )
+from plug_sklearn.evaluation._transfer import transfer_matrix
+from plug_sklearn.evaluation._transfer_display import TransferDisplay
 
 __all__ = [
     "BootstrapInterval",
     "CapacityCurveDisplay",
+    "ControlsDisplay",
     "CrossValidationReport",
     "LayerSweepDisplay",
     "ProbeComparison",
+    "ProbeDirection",
     "ReliabilityDisplay",
     "TokenScoresDisplay",
     "TrainingCurveDisplay",
+    "TransferDisplay",
     "bootstrap_interval",
     "brier_score",
     "calibration_bins",
@@ -70,6 +91,11 @@ __all__ = [
     "cross_validation_report",
     "expected_calibration_error",
     "layer_sweep",
+    "probe_controls",
+    "probe_direction",
+    "recall_at_fpr",
     "score_tokens",
+    "threshold_at_fpr",
     "training_history",
+    "transfer_matrix",
 ]

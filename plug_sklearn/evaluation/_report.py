@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from plug_sklearn.evaluation._controls_display import COLUMNS as CONTROL_COLUMNS
+from plug_sklearn.evaluation._drawing import check_table
 from plug_sklearn.evaluation._folds import Scoring, collect_fit_params, split_folds
 from plug_sklearn.evaluation._probabilities import check_probabilistic
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
@@ -66,6 +68,8 @@ class CrossValidationReport:
         The printed form of the estimator.
     estimators : list
         The fitted estimator of each fold; None for a fold whose fit failed.
+    controls : DataFrame or None
+        The scores of controls, as :func:`probe_controls` returns them, where given.
     """
 
     predictions: pd.DataFrame
@@ -78,6 +82,7 @@ class CrossValidationReport:
     wall_time: float
     description: str
     estimators: list[Any] = field(repr=False)
+    controls: pd.DataFrame | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         title = (
@@ -101,6 +106,7 @@ def cross_validation_report(
     out_dir: str | Path | None = None,
     overwrite: bool = False,
     params: Mapping[str, Any] | None = None,
+    controls: pd.DataFrame | None = None,
     n_jobs: int | None = None,
 ) -> CrossValidationReport:
     """Cross-validate a classifier, and collect scores, probabilities and histories.
@@ -135,6 +141,9 @@ def cross_validation_report(
         Whether to replace the files of an earlier run in ``out_dir``.
     params : dict, default=None
         Further arguments of the estimator's ``fit``.
+    controls : DataFrame, default=None
+        What :func:`probe_controls` returned for the estimator, to be shown with the
+        results. Give it the same ``cv``, ``groups`` and ``scoring``.
     n_jobs : int, default=None
         Workers of joblib, over folds.
 
@@ -194,6 +203,8 @@ def cross_validation_report(
     """
     start = perf_counter()
     check_probabilistic(estimator, OWNER, is_fitted=False)
+    if controls is not None:
+        check_table(controls, CONTROL_COLUMNS, "controls", OWNER, "probe_controls")
     truth, classes = _read_labels(X, y, groups)
     scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
     folds = split_folds(estimator, X, truth, cv, groups)
@@ -219,6 +230,7 @@ def cross_validation_report(
         wall_time=perf_counter() - start,
         description=str(estimator),
         estimators=estimators,
+        controls=controls,
     )
     if folder is not None:
         write_report(

@@ -1,9 +1,16 @@
-"""Fitted estimators in files that are safe to load.
+r"""Fitted estimators in files that are safe to load.
 
 ``_artifacts``
-    :func:`save_artifacts` and :func:`load_artifacts`.
-``_schema``, ``_tables``
-    The JSON; for each class of estimator, its keys, and how to save and restore it.
+    :func:`save_artifacts`, :func:`load_artifacts` and :func:`push_to_hub`.
+``_hub``, ``_card``
+    Artifacts on the Hugging Face hub, and model cards.
+``_schema``
+    The JSON as a whole.
+``_tables``, ``_embedding_tables``, ``_numbers_tables``, ``_linear_tables``, \
+``_scaler_tables``
+    For each class of estimator, its keys, and how to save and restore it.
+``_nested_tables``, ``_calibrators``, ``_holding``
+    The same for pipelines and other estimators that hold some.
 ``_values``
     Hyperparameters and labels as plain values of JSON.
 ``_files``
@@ -13,7 +20,11 @@
 """
 
 from plug_sklearn._provenance import ProvenanceWarning
-from plug_sklearn.persistence._artifacts import load_artifacts, save_artifacts
+from plug_sklearn.persistence._artifacts import (
+    load_artifacts,
+    push_to_hub,
+    save_artifacts,
+)
 
 #: Types for the ``trusted`` parameter of ``skops.io.load``. A probe needs its own class
 #: alone, since it stores its network as numbers and arrays.
@@ -23,4 +34,10 @@ SKOPS_TRUSTED = (
     "plug_sklearn.features.LayerAggregator",
 )
 
-__all__ = ["SKOPS_TRUSTED", "ProvenanceWarning", "load_artifacts", "save_artifacts"]
+__all__ = [
+    "SKOPS_TRUSTED",
+    "ProvenanceWarning",
+    "load_artifacts",
+    "push_to_hub",
+    "save_artifacts",
+]

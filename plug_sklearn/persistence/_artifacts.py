@@ -9,6 +9,8 @@ from sklearn.base import BaseEstimator
 
 from plug_sklearn._devices import check_device
 from plug_sklearn._provenance import list_versions
+from plug_sklearn.evaluation import CrossValidationReport
+from plug_sklearn.persistence._card import CARD, check_card, write_card
 from plug_sklearn.persistence._files import (
     name_file,
     naming,
@@ -17,18 +19,19 @@ from plug_sklearn.persistence._files import (
     write_file,
     write_tensors,
 )
+from plug_sklearn.persistence._hub import SCHEME, download, upload
+from plug_sklearn.persistence._nested_tables import describe_estimator
 from plug_sklearn.persistence._pingkit import load_pingkit
-from plug_sklearn.persistence._schema import (
-    FORMAT,
-    describe_estimator,
-    validate_artifact,
-)
+from plug_sklearn.persistence._schema import FORMAT, validate_artifact
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def save_artifacts(
-    estimator: BaseEstimator, path: str | os.PathLike[str]
+    estimator: BaseEstimator,
+    path: str | os.PathLike[str],
+    *,
+    card: CrossValidationReport | None = None,
 ) -> tuple[Path, Path]:
     """Save a fitted estimator as tensors and JSON, which are safe to load.
 
@@ -41,10 +44,17 @@ def save_artifacts(
     ----------
     estimator : BaseEstimator
         A fitted :class:`PlugMLPClassifier`, :class:`PlugCNNClassifier`,
-        :class:`LayerAggregator`, :class:`HFEmbeddingTransformer`, scikit-learn's
-        ``StandardScaler``, or a ``Pipeline`` of them.
+        :class:`LayerAggregator` or :class:`HFEmbeddingTransformer`; of scikit-learn,
+        ``LogisticRegression``, ``RidgeClassifier``, ``LinearDiscriminantAnalysis``,
+        ``PCA``, ``StandardScaler``, ``MinMaxScaler``, ``RobustScaler`` or
+        ``MaxAbsScaler``; or a ``Pipeline``, ``CalibratedClassifierCV`` or
+        ``FixedThresholdClassifier`` of these.
     path : str or Path
         Path of both files without their suffixes. Folders are made.
+    card : CrossValidationReport, default=None
+        What :func:`cross_validation_report` returned for the estimator. A model card,
+        ``README.md`` in the hub's format, is then written beside the files. It says
+        what the probe reads, how it was judged, and how to load it.
 
     Returns
     -------
@@ -80,6 +90,12 @@ def save_artifacts(
     >>> bool((loaded.predict(X) == probe.predict(X)).all())
     True
     """
+    check_card(card, "save_artifacts")
+    if isinstance(path, str) and path.startswith(SCHEME):
+        raise ValueError(
+            "The 'path' parameter of save_artifacts must be a path on this machine. "
+            f"Got {path!r} instead: push_to_hub uploads an estimator."
+        )
     tensors_path, description = (
         name_file(path, suffix) for suffix in (".safetensors", ".json")
     )
@@ -101,7 +117,83 @@ def save_artifacts(
     write_file(tensors_path, tensors)
     text = json.dumps(artifact, indent=1, allow_nan=False)
     write_file(description, f"{text}\n".encode())
+    if card is not None:
+        page = write_card(estimator, card, description.stem)
+        write_file(description.with_name(CARD), page.encode())
     return tensors_path, description
+
+
+def push_to_hub(
+    estimator: BaseEstimator,
+    repo_id: str,
+    *,
+    name: str = "probe",
+    card: CrossValidationReport | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Upload a fitted estimator to the Hugging Face hub, as tensors and JSON.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        A fitted estimator that :func:`save_artifacts` saves.
+    repo_id : str
+        ``"owner/name"`` of the repository, which is made if needed.
+    name : str, default="probe"
+        Name of both files in the repository, without their suffixes. A repository may
+        hold several estimators of different names.
+    card : CrossValidationReport, default=None
+        As in :func:`save_artifacts`. None: a card without scores is written if the
+        repository has no ``README.md``.
+    revision : str, default=None
+        Branch to commit to; None: the main one.
+    private : bool, default=None
+        Whether a new repository is private; None: as the hub's default is.
+    token : str, default=None
+        A token of the hub; None: the one that ``hf auth login`` stored.
+    commit_message : str, default=None
+        Message of the commit; None: ``"Add"`` and the name.
+
+    Returns
+    -------
+    str
+        The address of exactly this commit, for :func:`load_artifacts`.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    ValueError
+        If the estimator cannot be saved, or a parameter is invalid. Nothing is
+        uploaded then.
+    OSError
+        If the hub cannot be reached, or refuses.
+
+    See Also
+    --------
+    load_artifacts : Loads it, from ``"hf://owner/name"``.
+
+    Examples
+    --------
+    >>> from plug_sklearn import load_artifacts, push_to_hub
+    >>> push_to_hub(pipe, "me/truth-probe", card=report)  # doctest: +SKIP
+    'hf://me/truth-probe@5f3c...'
+    >>> pipe = load_artifacts("hf://me/truth-probe")  # doctest: +SKIP
+    """
+    return upload(
+        estimator,
+        repo_id,
+        save_artifacts,
+        name=name,
+        card=card,
+        revision=revision,
+        private=private,
+        token=token,
+        commit_message=commit_message,
+    )
 
 
 def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEstimator:
@@ -115,7 +207,10 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     Parameters
     ----------
     path : str or Path
-        Path of both files, with or without the suffix of one.
+        Path of both files, with or without the suffix of one. Or the address of files
+        on the Hugging Face hub: ``"hf://owner/name"``, ``"hf://owner/name@revision"``,
+        or, for files of another name than ``probe``, ``"hf://owner/name/other"``. Of
+        the repository, only these two files are fetched, and kept in the hub's cache.
     device : str, default="cpu"
         The ``device`` parameter of the estimator, such as ``"auto"`` or ``"cuda"``.
 
@@ -128,7 +223,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     Raises
     ------
     FileNotFoundError
-        If there is no such pair of files.
+        If there is no such pair of files, or it cannot be fetched.
     ValueError
         If a file is of another format, incomplete or changed, or if it holds a value
         that is not allowed; or if torch knows no such device.
@@ -136,6 +231,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     See Also
     --------
     save_artifacts : Writes the files.
+    push_to_hub : Uploads them.
 
     Examples
     --------
@@ -144,6 +240,8 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     >>> pipe.predict_proba(["Paris is in France."])  # doctest: +SKIP
     """
     check_device(device, "load_artifacts")
+    if isinstance(path, str) and path.startswith(SCHEME):
+        path = download(path)
     description = name_file(path, ".json")
     candidates = [name_file(path, suffix) for suffix in WEIGHT_SUFFIXES]
     weights = next((file for file in candidates if file.is_file()), None)

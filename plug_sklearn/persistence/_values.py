@@ -1,6 +1,7 @@
 """Hyperparameters and class labels as plain values of JSON, and back."""
 
 from collections.abc import Mapping
+from inspect import signature
 from itertools import pairwise
 from math import isfinite
 from numbers import Integral, Real
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sklearn.base import BaseEstimator
 
-#: Parameters of where and how an estimator runs. They are not saved.
-LEFT_OUT = frozenset({"device", "n_jobs", "store", "verbose"})
+#: Parameters that are not saved: where and how an estimator runs, and an estimator that
+#: it holds, which is saved as such.
+LEFT_OUT = frozenset({"device", "estimator", "n_jobs", "store", "verbose"})
 
 #: Implementations of attention that come with torch. Others may be code from the hub: a
 #: name with a slash is, and so is flash attention if only ``kernels`` is installed.
@@ -50,6 +52,15 @@ class _ModelArguments(BaseModel):
     variant: str | None = None
 
 
+def _has_own_defaults(kind: type[BaseEstimator]) -> bool:
+    """Tell whether files leave out the parameters that are at their defaults.
+
+    So do those of scikit-learn's classes: other releases of it lack some parameters, or
+    have more. ``StandardScaler`` was written whole before others were saved at all.
+    """
+    return kind.__module__.startswith("sklearn.") and kind.__name__ != "StandardScaler"
+
+
 def list_parameters(estimator: type[BaseEstimator]) -> list[str]:
     """List the hyperparameters of an estimator that are saved."""
     names: list[str] = estimator._get_param_names()
@@ -64,8 +75,12 @@ def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
     one cannot be a plain value, or would let whoever loads the file run code.
     """
     plain = {}
-    for name in list_parameters(type(estimator)):
+    kind = type(estimator)
+    defaults = signature(kind).parameters if _has_own_defaults(kind) else {}
+    for name in list_parameters(kind):
         value = getattr(estimator, name)
+        if name in defaults and _is_same(value, defaults[name].default):
+            continue
         if name == "class_weight" and isinstance(value, Mapping):
             value = [list(pair) for pair in value.items()]
         try:
@@ -93,7 +108,7 @@ def read_parameters(
     plain = {**_ADDED.get(owner, {}), **plain}
     expected = set(list_parameters(kind))
     for what, names in (
-        ("lacks", expected - set(plain)),
+        ("lacks", set() if _has_own_defaults(kind) else expected - set(plain)),
         ("has unknown", set(plain) - expected),
     ):
         if names:
@@ -102,6 +117,13 @@ def read_parameters(
     plain = dict(plain)
     if isinstance(plain.get("class_weight"), list):
         plain["class_weight"] = _pair(owner, plain["class_weight"])
+    if _has_own_defaults(kind):
+        # scikit-learn's own classes take no lists in the place of tuples.
+        for name, parameter in signature(kind).parameters.items():
+            if isinstance(parameter.default, tuple) and isinstance(
+                plain.get(name), list
+            ):
+                plain[name] = tuple(plain[name])
     estimator = kind(**plain, **others)
     estimator._validate_params()
     return estimator
@@ -127,6 +149,10 @@ def to_plain(value: Any) -> Any:  # noqa: ANN401 - whatever a parameter is
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {str(key): to_plain(item) for key, item in value.items()}
     raise TypeError
+
+
+def _is_same(value: object, default: object) -> bool:
+    return value is default or (type(value) is type(default) and value == default)
 
 
 def _pair(owner: str, pairs: list[Any]) -> dict[Any, Any]:

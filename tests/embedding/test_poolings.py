@@ -229,8 +229,8 @@ def test_state_too_large_for_half_precision_is_an_error(
 def test_texts_whose_tokens_are_kept_are_tokenized_once(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[Any] = []
     read: list[str] = []
+    tokenize = PromptReader.read
 
     def spy(reader: PromptReader, texts: Any, **options: Any) -> Any:  # noqa: ANN401
         read.extend(texts)

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from plug_sklearn import LayerAggregator, PlugCNNClassifier, PlugMLPClassifier
 
@@ -40,6 +43,14 @@ def fit_pipeline() -> Pipeline:
     """Fit an aggregator, a scaler and an MLP."""
     steps = LayerAggregator([0, -1]), StandardScaler(), PlugMLPClassifier(**QUICK)
     return make_pipeline(*steps).fit(X, Y)
+
+
+def fit_linear() -> CalibratedClassifierCV:
+    """Fit a calibrated pipeline of components and a linear probe."""
+    steps = LayerAggregator(), MinMaxScaler(), PCA(3), LogisticRegression()
+    return CalibratedClassifierCV(make_pipeline(*steps), cv=2, method="isotonic").fit(
+        X, Y
+    )
 
 
 def rewrite(

@@ -15,9 +15,10 @@ from _fitted import QUICK, X, Y, fit_cnn, fit_mlp, fit_pipeline, rewrite
 from numpy.testing import assert_array_equal
 from numpy.typing import ArrayLike
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import EpochTimer
@@ -192,11 +193,13 @@ def test_what_would_run_code_is_neither_saved_nor_loaded(
 
 def test_estimators_of_other_kinds_are_named(tmp_path: Path) -> None:
     for other in (
-        LogisticRegression(),
-        make_pipeline(LayerAggregator(), LogisticRegression()),
+        GaussianNB(),
+        make_pipeline(LayerAggregator(), GaussianNB()),
+        CalibratedClassifierCV(GaussianNB(), cv=2),
+        FixedThresholdClassifier(GaussianNB()),
     ):
         other.fit(X.reshape(60, -1), Y)
-        with pytest.raises(ValueError, match=r"must be one of .* Got LogisticRegr"):
+        with pytest.raises(ValueError, match=r"must be one of .* Got GaussianNB"):
             save_artifacts(other, tmp_path / "probe")
     with pytest.raises(NotFittedError):
         save_artifacts(PlugMLPClassifier(), tmp_path / "probe")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _fitted import X, fit_cnn, fit_mlp, fit_pipeline
+from _fitted import X, fit_cnn, fit_linear, fit_mlp, fit_pipeline
 from _plain import MLP, PlainMLP, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +23,12 @@ from plug_sklearn import (
     save_npz_features,
 )
 
-FITTED = {"mlp": fit_mlp, "cnn": fit_cnn, "pipeline": fit_pipeline}
+FITTED = {
+    "mlp": fit_mlp,
+    "cnn": fit_cnn,
+    "pipeline": fit_pipeline,
+    "linear": fit_linear,
+}
 JSON = st.recursive(
     st.none()
     | st.booleans()

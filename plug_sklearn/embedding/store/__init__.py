@@ -4,6 +4,8 @@
     :class:`ActivationStore`, what users open: prompts are read, written and claimed.
 ``_folder``
     The store as a whole: opened, listed, compacted and closed.
+``_exchange``, ``_shards``
+    Exported to safetensors files with an index, and imported from them.
 ``_requests``
     What users ask for, checked.
 ``_records``, ``_layouts``

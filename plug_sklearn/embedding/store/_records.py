@@ -298,6 +298,17 @@ class Records:
                     (target.append(vectors), self._number, digest, number),
                 )
 
+    def list_right(self) -> Iterator[tuple[bytes, Layout, bytes]]:
+        """Give the digest, layout and bytes of each record that is not damaged."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT digest FROM records WHERE settings = ? ORDER BY digest",
+            (self._number,),
+        )
+        for (digest,) in rows.fetchall():
+            for _, layout, vectors in self._find(digest):
+                if layout is not None:
+                    yield digest, layout, bytes(vectors)
+
     def _keep_right(self, digest: bytes) -> list[tuple[int, Layout]]:
         """Delete the damaged records of a prompt, and list the others' layouts."""
         found = [(number, layout) for number, layout, _ in self._find(digest)]

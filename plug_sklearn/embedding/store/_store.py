@@ -16,7 +16,7 @@ from plug_sklearn.embedding.store._claims import (
     take_claims,
 )
 from plug_sklearn.embedding.store._database import StoreError
-from plug_sklearn.embedding.store._folder import StoreFolder
+from plug_sklearn.embedding.store._exchange import StoreExchange
 from plug_sklearn.embedding.store._layouts import Layout
 from plug_sklearn.embedding.store._records import Records, open_records
 from plug_sklearn.embedding.store._requests import (
@@ -33,7 +33,7 @@ _TRANSACTION_SIZE = 2**26
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 
 
-class ActivationStore(StoreFolder):
+class ActivationStore(StoreExchange):
     """Activations on disk, found by the prompt, the model and its settings.
 
     Cross-validation embeds the same texts again for each fold and each candidate. With

@@ -1,0 +1,41 @@
+"""Texts from any container, as plain values."""
+
+from typing import Any
+
+from plug_sklearn.embedding.prompts._texts import read_texts
+
+
+def list_texts(X: Any) -> list[str | list[dict[str, Any]]]:  # noqa: ANN401 - texts, see read_texts
+    """List the texts and conversations of a container as plain values.
+
+    Use it to join texts of several containers, or for baselines that read words and
+    not hidden states.
+
+    Parameters
+    ----------
+    X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
+        Strings or conversations, one text a row, as :class:`HFEmbeddingTransformer`
+        takes them.
+
+    Returns
+    -------
+    list of str and list of dict
+        A string is itself, and a conversation is the list of its messages.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``X`` is not as described.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from plug_sklearn.embedding import list_texts
+    >>> list_texts(pd.DataFrame({"text": ["Gold.", "Iron."]}))
+    ['Gold.', 'Iron.']
+    """
+    return [
+        text if isinstance(text, str) else text.messages
+        for text in read_texts(X, "list_texts")
+    ]

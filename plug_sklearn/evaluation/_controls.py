@@ -1,0 +1,243 @@
+"""A probe beside the controls that show what its score is worth."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.dummy import DummyClassifier
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+
+from plug_sklearn.evaluation._control_inputs import read_inputs
+from plug_sklearn.evaluation._embedder_step import split_pipeline
+from plug_sklearn.evaluation._folds import (
+    Scoring,
+    collect_fit_params,
+    score_chance,
+    score_folds,
+    split_folds,
+)
+from plug_sklearn.evaluation._shuffling import shuffle_labels
+from plug_sklearn.evaluation._text_baselines import make_text_baselines
+
+OWNER = "probe_controls"
+PROBE = "probe"
+#: Controls that need texts.
+TEXT_CONTROLS = ("text_length", "bag_of_words", "tf_idf", "random_weights")
+CONTROLS = (
+    "majority",
+    "text_length",
+    "bag_of_words",
+    "tf_idf",
+    "shuffled_labels",
+    "first_layer",
+    "random_weights",
+)
+
+
+class _Control(NamedTuple):
+    """What is fitted for a row of the table, on which rows and labels."""
+
+    name: str
+    estimator: BaseEstimator
+    X: Any
+    y: NDArray[Any]
+
+
+def probe_controls(
+    pipeline: BaseEstimator,
+    X: Any,  # noqa: ANN401 - texts in any container, or activations
+    y: ArrayLike,
+    *,
+    cv: Any = None,  # noqa: ANN401 - as scikit-learn's functions take it
+    groups: ArrayLike | None = None,
+    scoring: Scoring | None = None,
+    controls: str | Sequence[str] = "all",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> pd.DataFrame:
+    """Cross-validate a probe and its controls, all on the same folds.
+
+    A probe reads what a model has learnt only as far as it scores higher than its
+    controls do. Each text goes through the model once, and once through the model with
+    random weights.
+
+    Parameters
+    ----------
+    pipeline : Pipeline or classifier
+        A pipeline that begins with a :class:`HFEmbeddingTransformer` and ends in a
+        classifier, for texts. A classifier, for activations.
+    X : array-like of shape (n_samples,) or (n_samples, n_layers, ...)
+        Texts or conversations, if the pipeline begins with an embedder; activations
+        otherwise.
+    y : array-like of shape (n_samples,)
+        Labels.
+    cv : int, splitter or iterable, default=None
+        Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
+        for all controls.
+    groups : array-like of shape (n_samples,), default=None
+        Groups for ``cv``. They also reach the ``fit`` of a probe that takes them, such
+        as :class:`PlugMLPClassifier`.
+    scoring : str, callable, sequence of str or dict, default=None
+        One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
+        None: the accuracy.
+    controls : "all" or sequence of str, default="all"
+        Which controls, by the names that are listed below. ``"all"`` is all of them
+        for texts, and ``"majority"``, ``"shuffled_labels"`` and ``"first_layer"`` for
+        activations.
+    n_jobs : int, default=None
+        Workers of joblib, over folds.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffled labels and of the random weights.
+
+    Returns
+    -------
+    DataFrame
+        A row for each control and fold, the probe first. Columns: ``control``, its
+        name, or ``"probe"``; ``fold``, from 0; a column for each score, by its name, or
+        ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds, without
+        those of the language models.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is invalid, or if all fits of the probe or of a control fail.
+
+    See Also
+    --------
+    ControlsDisplay : The same as a picture.
+    transfer_matrix : Whether a probe holds on another data set.
+
+    Notes
+    -----
+    The controls are:
+
+    ``"majority"``
+        The shares of the classes in the training rows, for every row.
+    ``"text_length"``
+        Logistic regression on the numbers of characters and words, as logarithms.
+    ``"bag_of_words"``, ``"tf_idf"``
+        Logistic regression on the counts of words, or on their TF-IDF weights.
+    ``"shuffled_labels"``
+        The probe, for labels that mean nothing. They are as easy to memorise as the
+        true ones: equal texts that share a label keep sharing one; labels move within
+        their group; and the label of a group that has only one moves to another such
+        group, for all its rows. The score of the probe minus this one is its
+        selectivity [1]_.
+    ``"first_layer"``
+        The probe, with the first layer of the model in the place of every layer.
+    ``"random_weights"``
+        The probe, on the same model with random weights, drawn as its architecture
+        draws them before training.
+
+    References
+    ----------
+    .. [1] J. Hewitt and P. Liang (2019). Designing and Interpreting Probes with Control
+       Tasks. EMNLP 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import LayerAggregator, probe_controls
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> y = np.arange(200) % 2
+    >>> X = np.random.default_rng(0).normal(size=(200, 3, 1, 8))
+    >>> X[:, 1, 0, 0] += 3 * y
+    >>> probe = make_pipeline(LayerAggregator(layers=[1]), LogisticRegression())
+    >>> table = probe_controls(probe, X, y, scoring="roc_auc", random_state=0)
+    >>> table.groupby("control", sort=False)["roc_auc"].mean().round(2)
+    control
+    probe              0.99
+    majority           0.50
+    shuffled_labels    0.43
+    first_layer        0.48
+    Name: roc_auc, dtype: float64
+    """
+    embedder, probe = split_pipeline(pipeline, OWNER)
+    chosen = _choose_controls(controls, has_texts=embedder is not None)
+    if not is_classifier(probe):
+        raise ValueError(
+            f"The 'pipeline' parameter of {OWNER} must be or end in a classifier. Got "
+            f"{type(pipeline).__name__} instead."
+        )
+    labels = column_or_1d(y)
+    check_consistent_length(X, labels, groups)
+    folds = split_folds(probe, np.zeros(len(labels)), labels, cv, groups)
+    fit_params = collect_fit_params(probe, None, groups)
+    # A misspelt score is refused before texts are read.
+    score_chance(probe, labels, folds, scoring)
+    seeds = check_random_state(random_state).randint(2**31, size=2)
+    tables = []
+    for control in _make_controls(embedder, probe, X, labels, groups, chosen, seeds):
+        reads_activations = control.estimator is probe
+        try:
+            table, _ = score_folds(
+                control.estimator,
+                control.X,
+                control.y,
+                folds,
+                scoring=scoring,
+                fit_params=fit_params if reads_activations else {},
+                n_jobs=n_jobs,
+            )
+        except ValueError as error:
+            error.add_note(f"That was the row {control.name!r} of {OWNER}.")
+            raise
+        table.insert(0, "control", control.name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _choose_controls(controls: Any, *, has_texts: bool) -> list[str]:  # noqa: ANN401 - validated here
+    possible = [name for name in CONTROLS if has_texts or name not in TEXT_CONTROLS]
+    if isinstance(controls, str) and controls == "all":
+        return possible
+    is_listed = isinstance(controls, Sequence) and not isinstance(controls, str)
+    if not is_listed or not controls or not set(controls) <= set(CONTROLS):
+        raise ValueError(
+            f"The 'controls' parameter of {OWNER} must be 'all', or one or more of "
+            f"{list(CONTROLS)} in a list. Got {controls!r} instead."
+        )
+    impossible = [name for name in controls if name not in possible]
+    if impossible:
+        raise ValueError(
+            f"The 'controls' parameter of {OWNER} must be among {possible} for "
+            "activations: others need texts, and a pipeline that begins with a "
+            f"HFEmbeddingTransformer. Got {impossible} instead."
+        )
+    return [name for name in possible if name in controls]
+
+
+def _make_controls(
+    embedder: Any,  # noqa: ANN401 - a HFEmbeddingTransformer or None
+    probe: BaseEstimator,
+    X: Any,  # noqa: ANN401 - texts or activations
+    y: NDArray[Any],
+    groups: ArrayLike | None,
+    chosen: Sequence[str],
+    seeds: Sequence[int],
+) -> Iterator[_Control]:
+    """Yield the probe and its controls one by one, so that few arrays are in memory."""
+    inputs = read_inputs(embedder, X, OWNER, wants_first="first_layer" in chosen)
+    yield _Control(PROBE, probe, inputs.activations, y)
+    if "majority" in chosen:
+        yield _Control("majority", DummyClassifier(), np.zeros((len(y), 1)), y)
+    for name, baseline in make_text_baselines().items():
+        if name in chosen:
+            yield _Control(name, baseline, inputs.contents, y)
+    if "shuffled_labels" in chosen:
+        shuffled = shuffle_labels(
+            y, items=inputs.items, groups=groups, random_state=seeds[0]
+        )
+        yield _Control("shuffled_labels", probe, inputs.activations, shuffled)
+    if "first_layer" in chosen:
+        yield _Control("first_layer", probe, inputs.first_layer, y)
+    if "random_weights" in chosen:
+        from plug_sklearn.embedding import with_random_weights
+
+        with with_random_weights(embedder, seeds[1]) as untrained:
+            activations = untrained.fit_transform(X)
+        yield _Control("random_weights", probe, activations, y)

@@ -1,0 +1,238 @@
+"""The direction that a probe reads, in the hidden space of the model."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from plug_sklearn.evaluation._affine import OWNER, Affine, Numbers, carry_back
+from plug_sklearn.evaluation._embedder_step import is_embedder
+from plug_sklearn.features import LayerAggregator
+
+NETWORKS = ("PlugMLPClassifier", "PlugCNNClassifier")
+LEVELS = ["output", "layer", "part"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeDirection:
+    """What a probe adds up: an affine function of the hidden states of a model.
+
+    The value of an output is its intercept plus, for each layer and part, the norm
+    times the dot product of the unit vector and the hidden state.
+
+    Parameters
+    ----------
+    vectors : DataFrame
+        Unit vectors. A row for each output, layer and part that is read; a column for
+        each hidden unit, from 0. A part under one of several poolings is named as the
+        embedder names it, such as ``"rs_mean"``. A vector of weights that are all 0
+        stays 0.
+    norms : Series
+        Lengths of the vectors before they were scaled, with the same index.
+    intercepts : Series
+        The intercept of each output.
+    kind : {"linear", "linear path", "mean gradient"}
+        ``"linear"``: the function is all that the probe computes. ``"linear path"``:
+        it is the linear path of a network, without its nonlinear part. ``"mean
+        gradient"``: it is the mean gradient of a network over the rows given, and its
+        intercept makes the mean of the function that of the network there.
+    """
+
+    vectors: pd.DataFrame
+    norms: pd.Series
+    intercepts: pd.Series
+    kind: str
+
+
+class _Axes(NamedTuple):
+    """Names along the axes of activations, and which of them are read."""
+
+    layers: tuple[Any, ...]
+    parts: tuple[Any, ...]
+    is_read: NDArray[np.bool_]
+
+
+def probe_direction(
+    estimator: BaseEstimator,
+    X: Any = None,  # noqa: ANN401 - what the estimator takes
+) -> ProbeDirection:
+    """Find the direction that a fitted probe reads, in the model's own hidden space.
+
+    Scalers, principal components and the choice of layers are undone, so that
+    directions of different probes can be compared, by their cosine, or added to the
+    states of the model.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted probe, alone or at the end of a pipeline: a linear model of
+        scikit-learn, such as ``LogisticRegression``, ``RidgeClassifier``,
+        ``LinearSVC`` or ``LinearDiscriminantAnalysis``; or a
+        :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. A fitted search and
+        ``FixedThresholdClassifier`` stand for the estimator that they hold.
+    X : array-like of shape (n_samples, ...), default=None
+        Rows, as the estimator takes them, over which the gradient of a network is
+        averaged. None: the linear path of a :class:`PlugMLPClassifier`. Linear models
+        do not need it.
+
+    Returns
+    -------
+    ProbeDirection
+        Unit vectors by layer and part, their norms, and intercepts. Two classes have
+        one output, the log-odds or decision value of the second class, by whose label
+        it is named. More classes have an output each; those of networks are relative to
+        the mean of all classes.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    ValueError
+        If the probe is not linear and no network, or a step before it is not affine.
+
+    See Also
+    --------
+    transfer_matrix : Whether a probe holds on another data set.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import LayerAggregator, probe_direction
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> y = np.arange(200) % 2
+    >>> X = np.random.default_rng(0).normal(size=(200, 4, 1, 3))
+    >>> X[:, 2, 0, 0] += 3 * y
+    >>> probe = make_pipeline(
+    ...     LayerAggregator(layers=[2]), StandardScaler(), LogisticRegression()
+    ... ).fit(X, y)
+    >>> probe_direction(probe).vectors.round(1)
+                          0    1    2
+    output layer part
+    1      2     0      1.0 -0.1  0.0
+    """
+    steps, probe = _unwrap(estimator)
+    check_is_fitted(probe)
+    embedder = None
+    if steps and is_embedder(steps[0]):
+        embedder, steps = steps[0], steps[1:]
+    features = X
+    if X is not None and type(probe).__name__ in NETWORKS:
+        for step in [one for one in (embedder, *steps) if hasattr(one, "transform")]:
+            features = step.transform(features)
+    affine, outputs, kind = _read_probe(probe, features)
+    for step in reversed(steps):
+        affine = carry_back(step, affine)
+    axes = _name_axes(embedder, steps, probe, affine[0].shape[1])
+    return _label(affine, outputs, kind, axes)
+
+
+def _unwrap(estimator: Any) -> tuple[list[Any], Any]:  # noqa: ANN401 - an estimator of any kind
+    """Return the steps before a probe, and the probe."""
+    steps: list[Any] = []
+    while True:
+        if isinstance(estimator, Pipeline):
+            check_is_fitted(estimator)
+            steps += [step for _, step in estimator.steps[:-1]]
+            estimator = estimator.steps[-1][1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif isinstance(estimator, FixedThresholdClassifier):
+            check_is_fitted(estimator)
+            estimator = estimator.estimator_
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        else:
+            return steps, estimator
+
+
+def _read_probe(probe: Any, features: Any) -> tuple[Affine, list[Any], str]:  # noqa: ANN401 - of any kind
+    """Return the affine function of a probe, the names of its outputs, and its kind."""
+    if type(probe).__name__ in NETWORKS:
+        from plug_sklearn.classifiers import average_gradient, read_linear_path
+
+        if features is None:
+            affine, kind = read_linear_path(probe), "linear path"
+        else:
+            affine, kind = average_gradient(probe, features), "mean gradient"
+        return affine, _name_outputs(probe, len(affine[0])), kind
+    if not hasattr(probe, "coef_") or not hasattr(probe, "intercept_"):
+        raise ValueError(
+            f"The 'estimator' parameter of {OWNER} must be or end in a linear model, "
+            f"which has 'coef_' and 'intercept_', or one of {list(NETWORKS)}. Got "
+            f"{type(probe).__name__} instead."
+        )
+    weights = np.asarray(probe.coef_, dtype=np.float64)
+    intercept = np.asarray(probe.intercept_, dtype=np.float64)
+    n_outputs = len(weights) if weights.ndim == 2 else intercept.size
+    affine = weights.reshape(n_outputs, -1), np.broadcast_to(intercept, n_outputs)
+    return affine, _name_outputs(probe, n_outputs), "linear"
+
+
+def _name_outputs(probe: Any, n_outputs: int) -> list[Any]:  # noqa: ANN401 - as above
+    classes = getattr(probe, "classes_", None)
+    labels: list[Any] = [] if classes is None else np.asarray(classes).tolist()
+    if n_outputs == 1 and len(labels) == 2:
+        return labels[1:]
+    return labels if len(labels) == n_outputs else list(range(n_outputs))
+
+
+def _name_axes(
+    embedder: Any,  # noqa: ANN401 - a HFEmbeddingTransformer or None
+    steps: list[Any],
+    probe: Any,  # noqa: ANN401 - of any kind
+    n_features: int,
+) -> _Axes:
+    """Name the layers and parts whose units a probe's features are."""
+    first = steps[0] if steps else None
+    shape: Any = getattr(probe if first is None else first, "input_shape_", ())
+    if embedder is not None:
+        shape = len(embedder.layers_), len(embedder.parts_), embedder.hidden_size_
+    elif len(shape) == 2:
+        shape = shape[0], 1, shape[1]
+    elif len(shape) != 3:
+        shape = 1, 1, n_features
+    is_read = np.ones(shape[:2], dtype=bool)
+    parts: tuple[Any, ...] = tuple(range(shape[1]))
+    if isinstance(first, LayerAggregator):
+        is_read[:] = False
+        is_read[np.ix_(first.layers_, first.parts_)] = True
+        parts = first._list_part_names(shape[1]) or parts
+    layers: tuple[Any, ...] = tuple(range(shape[0]))
+    if embedder is not None:
+        layers, parts = embedder.layers_, embedder.parts_
+    return _Axes(layers, parts, is_read)
+
+
+def _label(
+    affine: Affine, outputs: list[Any], kind: str, axes: _Axes
+) -> ProbeDirection:
+    weights, intercept = affine
+    by_axis = weights.reshape(len(weights), *axes.is_read.shape, -1)
+    read = np.argwhere(axes.is_read)
+    rows = [
+        (output, axes.layers[layer], axes.parts[part])
+        for output in outputs
+        for layer, part in read
+    ]
+    found: Numbers = by_axis[:, axes.is_read].reshape(len(rows), -1)
+    norms = np.linalg.norm(found, axis=1)
+    index = pd.MultiIndex.from_tuples(rows, names=LEVELS)
+    return ProbeDirection(
+        vectors=pd.DataFrame(
+            found / np.where(norms > 0, norms, 1)[:, None], index=index
+        ),
+        norms=pd.Series(norms, index=index, name="norm"),
+        intercepts=pd.Series(
+            intercept, index=pd.Index(outputs, name="output"), name="intercept"
+        ),
+        kind=kind,
+    )

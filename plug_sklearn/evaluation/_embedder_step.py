@@ -1,0 +1,38 @@
+"""The embedder that a pipeline begins with, which runs once for all fits."""
+
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+
+def split_pipeline(
+    pipeline: Any,  # noqa: ANN401 - anything else is refused
+    owner: str,
+    parameter: str = "pipeline",
+) -> tuple[Any, BaseEstimator]:
+    """Split a pipeline into its embedder, or None, and what follows."""
+    if not isinstance(pipeline, BaseEstimator):
+        raise TypeError(
+            f"The {parameter!r} parameter of {owner} must be an estimator. Got "
+            f"{pipeline!r} instead."
+        )
+    if not isinstance(pipeline, Pipeline) or not is_embedder(pipeline.steps[0][1]):
+        return None, pipeline
+    if len(pipeline.steps) < 2:
+        raise ValueError(
+            f"The {parameter!r} parameter of {owner} must have a classifier after its "
+            "embedder. Got the embedder alone."
+        )
+    return pipeline.steps[0][1], pipeline[1:]
+
+
+def is_embedder(estimator: object) -> bool:
+    """Tell whether an estimator is a :class:`HFEmbeddingTransformer`."""
+    # Other estimators need no torch, which takes seconds to import.
+    names = {kind.__name__ for kind in type(estimator).__mro__}
+    if "HFEmbeddingTransformer" not in names:
+        return False
+    from plug_sklearn.embedding import HFEmbeddingTransformer
+
+    return isinstance(estimator, HFEmbeddingTransformer)

@@ -1,0 +1,216 @@
+"""A probe trained on each of several data sets, and tested on each of them."""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.metrics import check_scoring
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.parallel import Parallel, delayed
+
+from plug_sklearn.evaluation._embedder_step import split_pipeline
+from plug_sklearn.evaluation._folds import (
+    Folds,
+    collect_fit_params,
+    list_scores,
+    score_folds,
+    split_folds,
+)
+
+OWNER = "transfer_matrix"
+
+
+class _DataSet(NamedTuple):
+    """Rows, labels and groups of a data set, and the folds of its cross-validation."""
+
+    X: Any
+    y: NDArray[Any]
+    groups: ArrayLike | None
+    folds: Folds
+
+
+def transfer_matrix(
+    estimator: BaseEstimator,
+    datasets: Mapping[str, tuple[Any, ArrayLike]],
+    *,
+    cv: Any = None,  # noqa: ANN401 - as scikit-learn's functions take it
+    groups: Mapping[str, ArrayLike] | None = None,
+    scoring: str | Callable[..., Any] | None = None,
+    n_jobs: int | None = None,
+) -> pd.DataFrame:
+    """Train a probe on each data set, and test it on each.
+
+    A probe that reads a property of texts, and not a property of one data set, holds
+    on other data sets too. A score below chance there means that it reads the opposite.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The probe: a pipeline that begins with a :class:`HFEmbeddingTransformer`, for
+        texts; or any estimator, for what it takes, such as activations. Each distinct
+        text goes through the language model once.
+    datasets : dict
+        For each name, a data set ``(X, y)``. All classifiers need the same labels in
+        each of them.
+    cv : int, splitter or iterable, default=None
+        Folds within a data set, as in :func:`~sklearn.model_selection.cross_validate`,
+        for training and testing on the same one.
+    groups : dict, default=None
+        For each name that has some, the groups of its rows, for ``cv``. They also
+        reach the ``fit`` of an estimator that takes them.
+    scoring : str or callable, default=None
+        One score; None: the estimator's own.
+    n_jobs : int, default=None
+        Workers of joblib, over the data sets to train on.
+
+    Returns
+    -------
+    DataFrame
+        Scores. A row for each data set that the probe was trained on, and a column for
+        each that it was tested on. On the diagonal is the mean over the folds of the
+        cross-validation. Elsewhere, the probe was trained on all rows of one data set
+        and tested on all rows of the other.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is invalid, or the probe cannot be fitted.
+
+    See Also
+    --------
+    TransferDisplay : The same as a picture.
+    probe_controls : Compares a probe with its controls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import transfer_matrix
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(100) % 2
+    >>> affirmed = rng.normal(size=(100, 8)) + 2 * y[:, None]
+    >>> negated = rng.normal(size=(100, 8)) - 2 * y[:, None]
+    >>> datasets = {"affirmed": (affirmed, y), "negated": (negated, y)}
+    >>> transfer_matrix(LogisticRegression(), datasets, scoring="roc_auc").round(2)
+    tested_on   affirmed  negated
+    trained_on
+    affirmed         1.0      0.0
+    negated          0.0      1.0
+    """
+    embedder, probe = split_pipeline(estimator, OWNER, "estimator")
+    check_datasets(datasets, groups)
+    scorer = _check_scorer(probe, scoring)
+    labels = {name: column_or_1d(y) for name, (_, y) in datasets.items()}
+    if is_classifier(probe):
+        _check_labels(labels)
+    folds = {
+        name: split_folds(probe, np.zeros(len(y)), y, cv, (groups or {}).get(name))
+        for name, y in labels.items()
+    }
+    rows = {name: X for name, (X, _) in datasets.items()}
+    if embedder is not None:
+        rows = _embed(embedder, rows)
+    held = {
+        name: _DataSet(rows[name], labels[name], (groups or {}).get(name), folds[name])
+        for name in datasets
+    }
+    scores = Parallel(n_jobs=n_jobs)(
+        delayed(_score_row)(probe, name, held, scorer) for name in held
+    )
+    return pd.DataFrame(
+        scores,
+        index=pd.Index(list(held), name="trained_on"),
+        columns=pd.Index(list(held), name="tested_on"),
+    )
+
+
+def check_datasets(datasets: Any, groups: Any) -> None:  # noqa: ANN401 - anything else is refused
+    """Raise an error unless data sets are pairs, and groups are of some of them."""
+    is_mapping = isinstance(datasets, Mapping)
+    are_pairs = is_mapping and all(
+        isinstance(pair, tuple | list) and len(pair) == 2 for pair in datasets.values()
+    )
+    if not are_pairs or len(datasets) < 2:
+        found = f"{len(datasets)} items" if is_mapping else type(datasets).__name__
+        raise ValueError(
+            f"The 'datasets' parameter of {OWNER} must be a dict of two or more pairs "
+            f"(X, y), by their names. Got {found} instead."
+        )
+    if groups is not None and not isinstance(groups, Mapping):
+        raise ValueError(
+            f"The 'groups' parameter of {OWNER} must be None or a dict of the groups "
+            f"of data sets, by their names. Got {type(groups).__name__} instead."
+        )
+    unknown = sorted(set(groups or {}) - set(datasets), key=str)
+    if unknown:
+        raise ValueError(
+            f"The 'groups' parameter of {OWNER} must have names among "
+            f"{list(datasets)}. Got {unknown} instead."
+        )
+    for name, (X, y) in datasets.items():
+        try:
+            check_consistent_length(X, y, (groups or {}).get(name))
+        except ValueError as error:
+            error.add_note(f"That was the data set {name!r} of {OWNER}.")
+            raise
+
+
+def _check_scorer(probe: BaseEstimator, scoring: Any) -> Callable[..., Any]:  # noqa: ANN401 - anything else is refused
+    if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
+        raise ValueError(
+            f"The 'scoring' parameter of {OWNER} must be one score: None, its name or "
+            f"a callable. Got {scoring!r} instead."
+        )
+    scorer: Callable[..., Any] = check_scoring(probe, scoring=scoring)
+    return scorer
+
+
+def _check_labels(labels: Mapping[str, NDArray[Any]]) -> None:
+    classes = {name: sorted(set(y.tolist()), key=str) for name, y in labels.items()}
+    for one, other in pairwise(classes):
+        if classes[one] != classes[other]:
+            raise ValueError(
+                f"The 'datasets' parameter of {OWNER} must have the same labels in all "
+                f"data sets. Got {classes[one]} in {one!r} and {classes[other]} in "
+                f"{other!r} instead."
+            )
+
+
+def _embed(embedder: Any, rows: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a HFEmbeddingTransformer
+    """Read the texts of all data sets in one go, so that equal ones are read once."""
+    from plug_sklearn.embedding import list_texts
+
+    texts = {name: list_texts(X) for name, X in rows.items()}
+    activations = clone(embedder).fit_transform([t for X in texts.values() for t in X])
+    ends = np.cumsum([len(X) for X in texts.values()])
+    return dict(zip(texts, np.split(activations, ends[:-1]), strict=True))
+
+
+def _score_row(
+    probe: BaseEstimator,
+    trained_on: str,
+    held: Mapping[str, _DataSet],
+    scorer: Callable[..., Any],
+) -> list[float]:
+    """Score a probe that is trained on one data set on each of them."""
+    own = held[trained_on]
+    fit_params = collect_fit_params(probe, None, own.groups)
+    try:
+        fitted = clone(probe).fit(own.X, own.y, **fit_params)
+        table, _ = score_folds(
+            probe, own.X, own.y, own.folds, scoring=scorer, fit_params=fit_params
+        )
+    except ValueError as error:
+        error.add_note(f"The probe was trained on the data set {trained_on!r}.")
+        raise
+    (score,) = list_scores(table)
+    return [
+        float(table[score].mean())
+        if name == trained_on
+        else float(scorer(fitted, dataset.X, dataset.y))
+        for name, dataset in held.items()
+    ]

@@ -1,0 +1,215 @@
+"""A transfer matrix as a picture: a heat map with numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from plug_sklearn.evaluation._drawing import check_axes, make_axes, name_score
+from plug_sklearn.evaluation._folds import score_chance, split_folds
+from plug_sklearn.evaluation._transfer import transfer_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from matplotlib.text import Text
+
+#: Names of this length stand upright side by side; longer ones are slanted.
+LONGEST_UPRIGHT = 9
+
+
+class TransferDisplay:
+    """Heat map of the scores of a probe that is trained and tested on data sets.
+
+    Parameters
+    ----------
+    matrix : DataFrame
+        What :func:`transfer_matrix` returns.
+    score : str, default=None
+        The name of the score, for a label; None: no name.
+    chance : float, default=None
+        The score of a constant prediction. It is drawn white, better scores are blue
+        and worse ones are red. None: the higher a score, the darker it is.
+
+    Attributes
+    ----------
+    matrix : DataFrame
+        As given.
+    score : str or None
+        As given.
+    chance : float or None
+        As given.
+    ax_ : Axes
+        The axes.
+    figure_ : Figure
+        Its figure.
+    image_ : AxesImage
+        The heat map.
+    texts_ : list of list of Text
+        The number in each cell, by row.
+
+    See Also
+    --------
+    transfer_matrix : Computes the scores.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from plug_sklearn import TransferDisplay
+    >>> names = ["cities", "elements"]
+    >>> matrix = pd.DataFrame([[0.9, 0.4], [0.7, 0.8]], index=names, columns=names)
+    >>> display = TransferDisplay(matrix, score="roc_auc", chance=0.5).plot()
+    >>> display.texts_[0][1].get_text()
+    '0.40'
+    """
+
+    def __init__(
+        self,
+        matrix: pd.DataFrame,
+        *,
+        score: str | None = None,
+        chance: float | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        is_square = isinstance(matrix, pd.DataFrame) and list(matrix.index) == list(
+            matrix.columns
+        )
+        if not is_square or not len(matrix) or matrix.isna().all(axis=None):
+            found = type(matrix).__name__
+            if isinstance(matrix, pd.DataFrame):
+                found = f"one with rows {list(matrix.index)}"
+            raise ValueError(
+                f"The 'matrix' parameter of {owner} must be a DataFrame of scores with "
+                f"equal names of rows and columns, as transfer_matrix returns it. Got "
+                f"{found} instead."
+            )
+        self.matrix = matrix
+        self.score = score
+        self.chance = chance
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        datasets: Mapping[str, tuple[Any, ArrayLike]],
+        *,
+        scoring: str | Callable[..., Any] | None = None,
+        ax: Axes | None = None,
+        **options: Any,  # noqa: ANN401 - see transfer_matrix
+    ) -> Self:
+        """Run :func:`transfer_matrix`, and draw its scores.
+
+        Parameters
+        ----------
+        estimator, datasets : see below
+            The probe and the data sets, as in :func:`transfer_matrix`.
+        scoring : str or callable, default=None
+            One score; None: the estimator's own.
+        ax : Axes, default=None
+            Where to draw; None: a new figure.
+        **options : dict
+            Further arguments of :func:`transfer_matrix`, such as ``cv`` and ``groups``.
+
+        Returns
+        -------
+        TransferDisplay
+            The display, drawn. Its ``chance`` is the mean score of a constant
+            prediction in the cross-validation of each data set.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is invalid.
+        """
+        check_axes(ax, 1, f"{cls.__name__}.from_estimator")
+        matrix = transfer_matrix(estimator, datasets, scoring=scoring, **options)
+        groups = options.get("groups") or {}
+        levels = []
+        for name, (_, y) in datasets.items():
+            rows = np.zeros(np.shape(y)[0])
+            folds = split_folds(estimator, rows, y, options.get("cv"), groups.get(name))
+            levels.append(score_chance(estimator, y, folds, scoring).to_numpy().mean())
+        chance = float(np.mean(levels))
+        display = cls(
+            matrix,
+            score=scoring if isinstance(scoring, str) else None,
+            chance=None if np.isnan(chance) else chance,
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the scores.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None: a new figure.
+
+        Returns
+        -------
+        TransferDisplay
+            This display.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        height = min(2.0 + 0.5 * len(self.matrix), 8.0)
+        (self.ax_,) = make_axes(ax, 1, f"{type(self).__name__}.plot", height=height)
+        figure = self.ax_.get_figure()
+        self.figure_ = figure
+        values = self.matrix.to_numpy(dtype=np.float64)
+        self.image_: AxesImage = self.ax_.imshow(
+            values, aspect="auto", **self._choose_colours(values)
+        )
+        names = [str(name) for name in self.matrix.columns]
+        places = range(len(names))
+        self.ax_.set_yticks(places, names)
+        slant: dict[str, Any] = {}
+        if max(map(len, names)) > LONGEST_UPRIGHT:
+            slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        self.ax_.set_xticks(places, names, **slant)
+        self.ax_.set(xlabel="Tested on", ylabel="Trained on")
+        self.ax_.spines[:].set_visible(False)
+        self.ax_.tick_params(length=0)
+        self.texts_ = [
+            [self._write(row, column, value) for column, value in enumerate(cells)]
+            for row, cells in enumerate(values)
+        ]
+        if figure is not None:
+            label = "Score" if self.score is None else name_score(self.score)
+            figure.colorbar(self.image_, ax=self.ax_, label=label)
+        return self
+
+    def _choose_colours(self, values: np.ndarray[Any, Any]) -> dict[str, Any]:
+        if self.chance is None:
+            return {"cmap": "Blues"}
+        width = max(float(np.nanmax(abs(values - self.chance))), 1e-6)
+        return {
+            "cmap": "RdBu",
+            "vmin": self.chance - width,
+            "vmax": self.chance + width,
+        }
+
+    def _write(self, row: int, column: int, value: float) -> Text:
+        """Write a number in its cell, white where the cell is dark."""
+        shade = self.image_.to_rgba(np.array([value]))[0]
+        luminance = float(np.dot(shade[:3], (0.299, 0.587, 0.114)))
+        text = "-" if np.isnan(value) else f"{value:.2f}"
+        return self.ax_.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            color="white" if luminance < 0.5 and text != "-" else "black",
+            fontweight="bold" if row == column else "normal",
+        )

@@ -1,0 +1,153 @@
+"""Model cards: what a probe reads, how it was judged, and how to load it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import ModelCardData
+from sklearn.pipeline import Pipeline
+
+import plug_sklearn
+from plug_sklearn._provenance import list_versions
+from plug_sklearn.embedding.models import find_registered
+from plug_sklearn.evaluation import CrossValidationReport
+
+CARD = "README.md"
+#: What names a repository of the hub.
+REPOSITORY = r"[\w.-]+/[\w.-]+"
+
+
+def check_card(card: Any, owner: str) -> None:  # noqa: ANN401 - anything else is refused
+    """Raise an error unless a card is made of a report, or none is wanted."""
+    if card is not None and not isinstance(card, CrossValidationReport):
+        raise TypeError(
+            f"The 'card' parameter of {owner} must be None or what "
+            f"cross_validation_report returns. Got {type(card).__name__} instead."
+        )
+
+
+def write_card(
+    estimator: Any,  # noqa: ANN401 - of any kind
+    report: CrossValidationReport | None,
+    source: str,
+) -> str:
+    """Write the model card of a fitted estimator, in the hub's format.
+
+    ``source`` is what :func:`load_artifacts` loads it from.
+    """
+    embedder = _find_embedder(estimator)
+    data = ModelCardData(
+        base_model=None if embedder is None else _name_base_model(embedder),
+        library_name="plug_sklearn",
+        pipeline_tag=None if embedder is None else "text-classification",
+        tags=["plug_sklearn", "scikit-learn", "probe"],
+    )
+    sections = [
+        f"---\n{data.to_yaml()}\n---",
+        "# A probe of a language model's hidden states",
+        _describe_reading(estimator, embedder),
+        "## How it was judged",
+        *(_describe_report(report) if report is not None else ["It was not judged."]),
+        _describe_loading(source, embedder is not None),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _find_embedder(estimator: Any) -> Any:  # noqa: ANN401 - a HFEmbeddingTransformer or None
+    """Find the embedder that a pipeline begins with, within what holds the pipeline."""
+    if isinstance(estimator, plug_sklearn.HFEmbeddingTransformer):
+        return estimator
+    if isinstance(estimator, Pipeline):
+        return _find_embedder(estimator.steps[0][1])
+    for name in ("calibrated_classifiers_", "estimator_", "estimator"):
+        held = getattr(estimator, name, None)
+        if held is not None:
+            return _find_embedder(held[0] if isinstance(held, list) else held)
+    return None
+
+
+def _name_base_model(embedder: Any) -> str | None:  # noqa: ANN401 - as above
+    """Return the model's name on the hub, if it comes from there."""
+    name = str(embedder.model_name)
+    is_elsewhere = Path(name).exists() or find_registered(name) is not None
+    return name if not is_elsewhere and re.fullmatch(REPOSITORY, name) else None
+
+
+def _describe_reading(estimator: Any, embedder: Any) -> str:  # noqa: ANN401 - as above
+    lines = ["## What it reads", ""]
+    if embedder is None:
+        lines.append("Activations or features, as they were given to `fit`.")
+    else:
+        name = _name_base_model(embedder) or Path(str(embedder.model_name)).name
+        pooling = embedder.pooling
+        poolings = [pooling] if isinstance(pooling, str) else pooling
+        layers = ", ".join(map(str, embedder.layers_))
+        lines += [
+            f"- Model: `{name}`",
+            f"- Commit: `{embedder.model_revision_ or 'unknown'}`",
+            f"- Layers read, of {embedder.n_model_layers_} from 0: {layers}",
+            f"- Parts: {', '.join(embedder.parts_)}",
+            f"- Poolings: {', '.join(poolings) if poolings else 'every token'}",
+        ]
+    classes = getattr(estimator, "classes_", None)
+    if classes is not None:
+        labels = ", ".join(f"`{label}`" for label in classes.tolist())
+        lines.append(f"- Classes: {labels}")
+    return "\n".join([*lines, "", "```", repr(estimator), "```"])
+
+
+def _describe_report(report: CrossValidationReport) -> list[str]:
+    predictions = report.predictions
+    groups = ""
+    if "group" in predictions:
+        groups = f", of {predictions['group'].nunique()} groups,"
+    shown = report.overall.rename_axis("score").reset_index()
+    sections = [
+        f"Cross-validation on {report.n_samples} rows{groups} in "
+        f"{len(report.scores)} folds. `pooled` is the score of all folds together.",
+        _write_table(shown),
+        "\n".join(
+            f"- {name.replace('_', ' ').capitalize()}: {value:.3f}"
+            for name, value in report.calibration.items()
+        ),
+    ]
+    if report.controls is not None:
+        scores = [name for name in report.overall.index if name in report.controls]
+        means = report.controls.groupby("control", sort=False)[scores].mean()
+        sections += [
+            "Controls, mean over the same folds. A probe reads what the model has "
+            "learnt only as far as it scores higher than they do.",
+            _write_table(means.reset_index()),
+        ]
+    return sections
+
+
+def _write_table(table: pd.DataFrame) -> str:
+    """Write a table in Markdown."""
+    rows = [list(map(str, table.columns)), ["---"] * table.shape[1]]
+    rows += [
+        [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+        for row in table.itertuples(index=False)
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _describe_loading(source: str, reads_texts: bool) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in list_versions().items())
+    rows = '["Paris is in France."]' if reads_texts else "X"
+    return "\n".join(
+        [
+            "## How to load it",
+            "",
+            "```python",
+            "from plug_sklearn import load_artifacts",
+            "",
+            f'probe = load_artifacts("{source}")',
+            f"probe.predict({rows})",
+            "```",
+            "",
+            "The files hold plain numbers, and loading them runs no code. They do not "
+            f"hold the language model. Saved with {versions}.",
+        ]
+    )
