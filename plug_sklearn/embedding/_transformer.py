@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from plug_sklearn._activations import name_axes
 from plug_sklearn._positions import resolve_positions
 from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
@@ -278,6 +279,8 @@ one-column frame
             ``activation_dtype``. With ``pooling=None``, an array of shape
             (n_samples,) and dtype object, in which item i is an array of shape
             (n_tokens_i, n_layers, n_parts, hidden_size). Equal texts share one array.
+            The array knows ``layers_`` and ``parts_``, so that a
+            :class:`LayerAggregator` chooses by them.
 
         Raises
         ------
@@ -324,7 +327,7 @@ one-column frame
         model.warn_of_other_turn()
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
-        return activations
+        return name_axes(activations, self.layers_, self.parts_)
 
     def selected_tokens(self, X: Any) -> list[list[str]]:  # noqa: ANN401 - as for fit
         """Show which tokens of each text are pooled.

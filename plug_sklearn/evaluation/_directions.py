@@ -205,8 +205,10 @@ def _name_axes(
     if isinstance(first, LayerAggregator):
         is_read[:] = False
         is_read[np.ix_(first.layers_, first.parts_)] = True
-        parts = first._list_part_names(shape[1]) or parts
+        parts = first.part_names_ or parts
     layers: tuple[Any, ...] = tuple(range(shape[0]))
+    if isinstance(first, LayerAggregator):
+        layers = first.model_layers_ or layers
     if embedder is not None:
         layers, parts = embedder.layers_, embedder.parts_
     return _Axes(layers, parts, is_read)

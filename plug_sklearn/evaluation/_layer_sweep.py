@@ -12,7 +12,6 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_consistent_length, gen_even_slices
 from sklearn.utils.parallel import Parallel, delayed
 
-from plug_sklearn._positions import PART_NAMES
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._folds import (
     CHANCE,
@@ -70,7 +69,8 @@ def layer_sweep(
         transforms all of ``X`` once, before any probe is fitted. Since it is not
         fitted on each fold, it must not learn anything from ``X``.
     layers : "all", int or sequence of int, default="all"
-        Positions along axis 1; negative ones count from the end.
+        Layers, as in :class:`LayerAggregator`: as the model numbers them, where an
+        embedder gives the activations, and positions along axis 1 otherwise.
     parts : "all", int, str or sequence of int or str, default="all"
         Positions along axis 2; or names, where the activations hold three parts, in
         the order ``"rs"``, ``"attn"``, ``"mlp"``.
@@ -144,7 +144,7 @@ def layer_sweep(
         embedder = clone(embedder)
         X = _read_activations(embedder.fit_transform(X))
     selector = LayerAggregator(layers=layers, parts=parts).fit(X)
-    activations = X.reshape(len(X), *selector.input_shape_)
+    activations = np.asarray(X).reshape(len(X), *selector.input_shape_)
     cells = list(product(selector.layers_, selector.parts_))
     frames = _score_cells(
         estimator,
@@ -155,9 +155,11 @@ def layer_sweep(
         collect_fit_params(estimator, params, groups),
         n_jobs,
     )
-    layer_names, part_names = _name_axes(embedder, activations)
+    n_parts = activations.shape[2]
+    layer_names = getattr(embedder, "layers_", selector.model_layers_)
+    part_names = getattr(embedder, "parts_", selector.part_names_) or range(n_parts)
     for (layer, part), frame in zip(cells, frames, strict=True):
-        frame.insert(0, "layer", layer_names[layer])
+        frame.insert(0, "layer", layer_names[layer] if layer_names else layer)
         frame.insert(1, "part", part_names[part])
         _add_chance(frame, chance)
     return pd.concat(frames, ignore_index=True)
@@ -204,7 +206,7 @@ def _add_chance(frame: pd.DataFrame, chance: pd.DataFrame) -> None:
 
 
 def _read_activations(X: Any) -> NDArray[Any]:  # noqa: ANN401 - anything else is refused
-    activations = np.asarray(X)
+    activations: NDArray[Any] = np.asanyarray(X)
     if activations.dtype == object and any(map(np.ndim, activations.ravel()[:1])):
         raise _refuse_tokens()
     is_numeric = activations.dtype.kind not in "OSU"
@@ -223,15 +225,4 @@ def _refuse_tokens() -> ValueError:
         "each layer for a text. Got those of every token, which pooling=None keeps, "
         "instead. Give the 'embedder' a 'pooling', such as 'mean', or aggregate the "
         "tokens first."
-    )
-
-
-def _name_axes(
-    embedder: BaseEstimator | None, activations: NDArray[Any]
-) -> tuple[Sequence[int], Sequence[int | str]]:
-    _, n_layers, n_parts, _ = activations.shape
-    by_position = PART_NAMES if n_parts == len(PART_NAMES) else range(n_parts)
-    return (
-        getattr(embedder, "layers_", range(n_layers)),
-        getattr(embedder, "parts_", by_position),
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from plug_sklearn._activations import Activations
 from plug_sklearn._positions import PART_NAMES, resolve_positions
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn._sklearn import explaining_texts
@@ -32,24 +34,29 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     Parameters
     ----------
     layers : "all", int or sequence of int, default="all"
-        Positions along axis 1 of the activations; negative ones count from the end.
-        They are positions among the layers that were read: with
-        ``HFEmbeddingTransformer(layers=[10, 20])``, position 1 is layer 20.
+        Layers to select, as the model numbers them, where the activations come from an
+        :class:`HFEmbeddingTransformer`: with ``layers=[10, 20]`` there, 20 is layer 20.
+        For other arrays, positions along axis 1. Negative ones count from the end of
+        axis 1.
     parts : "all", int, str or sequence of int or str, default="all"
-        Positions along axis 2, or names among ``part_names``.
+        Positions along axis 2, or names: those of the embedder's ``parts_``, or among
+        ``part_names``.
     method : {"concat", "mean", "max", "stack"}, default="concat"
         ``"concat"`` joins all that is chosen, layer by layer, then part, then unit;
         ``"mean"`` and ``"max"`` pool over layers; ``"stack"`` keeps all axes.
     part_names : sequence of str, default=None
-        What axis 2 holds, in order, such as ``("rs_last", "rs_mean")`` where texts were
-        read with ``pooling=("last", "mean")``: an embedder's ``parts_``. None is
-        ``("rs", "attn", "mlp")`` for activations of three parts, and no names for
-        others.
+        What axis 2 holds, in order, such as ``("rs_last", "rs_mean")``. None: what the
+        activations of an embedder hold; for other arrays ``("rs", "attn", "mlp")``,
+        if there are three parts, and no names otherwise.
 
     Attributes
     ----------
     layers_, parts_ : tuple of int
-        Selected positions, counted from 0.
+        Selected positions along axes 1 and 2, counted from 0.
+    model_layers_ : tuple of int or None
+        Numbers of all layers along axis 1 in the language model, if they are known.
+    part_names_ : tuple of str or None
+        Names of all parts along axis 2, if they are known.
     input_shape_ : tuple of int
         Shape of one sample: (n_layers, n_parts, hidden_size).
     n_features_in_ : int
@@ -121,10 +128,11 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         one = activations[0] if activations.dtype == object else activations
         self.input_shape_ = one.shape[1:]
         n_layers, n_parts, _ = self.input_shape_
+        self.model_layers_ = _find_names(X, "layers", n_layers)
         self.layers_ = resolve_positions(
-            self.layers, n_layers, parameter="layers", owner=OWNER
+            self._number_layers(n_layers), n_layers, parameter="layers", owner=OWNER
         )
-        self._list_part_names(n_parts)
+        self.part_names_ = self._list_part_names(n_parts, X)
         self.parts_ = resolve_positions(
             self._number_parts(n_parts), n_parts, parameter="parts", owner=OWNER
         )
@@ -162,6 +170,12 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
                 f"X given to {OWNER} must have samples of shape {self.input_shape_}, "
                 f"as in fit. Got {one.shape[1:]} instead."
             )
+        found = _find_names(X, "layers", self.input_shape_[0])
+        if found is not None and self.model_layers_ not in (None, found):
+            raise ValueError(
+                f"X given to {OWNER} must hold the layers {self.model_layers_}, as in "
+                f"fit. Got the layers {found} instead."
+            )
         if activations.dtype == object:
             self._refuse_frames("token activations", "X must be pooled")
             return map_ragged(activations, self._aggregate)
@@ -192,7 +206,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         ----------
         input_features : sequence of str, default=None
             Names of the units of the activations, flattened; the step before in a
-            pipeline gives them. None: numbered by position.
+            pipeline gives them. None: named by the layers and parts that the
+            activations of an embedder hold, and by position otherwise.
 
         Returns
         -------
@@ -249,6 +264,22 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
             )
         return activations
 
+    def _number_layers(self, n_layers: int) -> Any:  # noqa: ANN401 - validated by caller
+        """Turn numbers of the model's layers into positions, if they are known."""
+        known = self.model_layers_
+        if known is None or isinstance(self.layers, str):
+            return self.layers
+        given = np.atleast_1d(np.asarray(self.layers, dtype=object)).tolist()
+        if not all(isinstance(layer, Integral) for layer in given):
+            return self.layers
+        unknown = [n for n in given if n not in known and not -n_layers <= n < 0]
+        if unknown:
+            raise ValueError(
+                f"The 'layers' parameter of {OWNER} must be layers that X holds, "
+                f"{known}, as the model numbers them. Got {unknown} instead."
+            )
+        return [known.index(n) if n >= 0 else n for n in given]
+
     def _number_parts(self, n_parts: int) -> Any:  # noqa: ANN401 - validated by caller
         """Turn the names in ``parts`` into positions."""
         parts = self.parts
@@ -257,7 +288,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         if not isinstance(parts, Sequence | np.ndarray) or isinstance(parts, str):
             return parts
         names = [part for part in parts if isinstance(part, str)]
-        known = self._list_part_names(n_parts)
+        known = self.part_names_
         if names and known is None:
             raise ValueError(
                 f"The 'parts' parameter of {OWNER} must be positions in [0, "
@@ -272,11 +303,12 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
             )
         return [known.index(p) if known and isinstance(p, str) else p for p in parts]
 
-    def _list_part_names(self, n_parts: int) -> tuple[str, ...] | None:
+    def _list_part_names(self, n_parts: int, X: object) -> tuple[str, ...] | None:
         """Give the names of the positions along axis 2, if they have any."""
         names = self.part_names
         if names is None:
-            return PART_NAMES if n_parts == len(PART_NAMES) else None
+            by_number = PART_NAMES if n_parts == len(PART_NAMES) else None
+            return _find_names(X, "parts", n_parts) or by_number
         is_listed = isinstance(names, Sequence | np.ndarray)
         is_named = is_listed and all(isinstance(name, str) for name in names)
         if isinstance(names, str) or not is_named or len(set(names)) != n_parts:
@@ -301,12 +333,12 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
                     f"{np.prod(self.input_shape_)}. Got {len(given)} instead."
                 )
             return given
-        parts = self._list_part_names(n_parts)
-        parts = parts or tuple(f"P{part}" for part in range(n_parts))
+        parts = self.part_names_ or tuple(f"P{part}" for part in range(n_parts))
+        layers = self.model_layers_ or range(n_layers)
         return np.array(
             [
                 f"L{layer}_{part}_{unit}"
-                for layer in range(n_layers)
+                for layer in layers
                 for part in parts
                 for unit in range(hidden_size)
             ],
@@ -319,3 +351,9 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
             raise ValueError(
                 f"{expected} if the output is a {container} frame. Got {found} instead."
             )
+
+
+def _find_names(X: object, axis: str, n_names: int) -> Any:  # noqa: ANN401 - a tuple of numbers or of strings, or None
+    """Find what X says of its layers or parts; None if it says nothing."""
+    names = getattr(X, axis) if isinstance(X, Activations) else None
+    return names if names is not None and len(names) == n_names else None

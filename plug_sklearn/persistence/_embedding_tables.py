@@ -1,5 +1,6 @@
 """Tables of what comes before a probe: the embedder and the aggregator."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ from pydantic import Field
 from sklearn.base import BaseEstimator
 
 import plug_sklearn
+from plug_sklearn._positions import PART_NAMES
 from plug_sklearn.embedding.models import require_safetensors
 from plug_sklearn.persistence._files import Arrays, Expected
 from plug_sklearn.persistence._tables import (
@@ -36,6 +38,9 @@ class AggregatorTable(Table):
     layers: list[Position] = Field(min_length=1)
     parts: list[Position] = Field(min_length=1)
     output: Output | None
+    # Files of earlier releases lack these.
+    model_layers: list[Position] | None = None
+    part_names: list[str] | None = None
 
     @staticmethod
     def describe(aggregator: Any) -> Described:  # noqa: ANN401 - as above
@@ -47,6 +52,8 @@ class AggregatorTable(Table):
             "layers": list(aggregator.layers_),
             "parts": list(aggregator.parts_),
             "output": read_output(aggregator),
+            "model_layers": _to_list(aggregator.model_layers_),
+            "part_names": _to_list(aggregator.part_names_),
         }
         return values, {}
 
@@ -66,10 +73,27 @@ class AggregatorTable(Table):
         if self.n_features_in not in possible:
             raise ValueError(f"its n_features_in must be among {sorted(possible)}")
         aggregator.input_shape_ = tuple(self.input_shape)
+        for name, found, n_names in (
+            ("model_layers", self.model_layers, n_layers),
+            ("part_names", self.part_names, n_parts),
+        ):
+            if found is not None and len(set(found)) != n_names:
+                raise ValueError(f"its {name} must be {n_names} distinct names")
+        aggregator.model_layers_ = _to_tuple(self.model_layers)
+        known = PART_NAMES if n_parts == len(PART_NAMES) else aggregator.part_names
+        aggregator.part_names_ = _to_tuple(self.part_names or known)
         aggregator.layers_ = tuple(self.layers)
         aggregator.parts_ = tuple(self.parts)
         set_features(aggregator, self.n_features_in, self.feature_names)
         return aggregator.set_output(transform=self.output)
+
+
+def _to_list(names: Sequence[Any] | None) -> list[Any] | None:
+    return None if names is None else list(names)
+
+
+def _to_tuple(names: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if names is None else tuple(names)
 
 
 class Turn(Table):

@@ -1,0 +1,72 @@
+"""Activations that know which layers and parts of the model they hold."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Activations(np.ndarray):
+    """An array of activations with the names of what axes 1 and 2 hold.
+
+    It is an array like any other. Rows that are taken out of it, copies, and results of
+    the same shape keep the names; whatever may have other layers or parts has none.
+
+    Attributes
+    ----------
+    layers : tuple of int or None
+        Numbers of the layers along axis 1, as the model counts them.
+    parts : tuple of str or None
+        Names of the parts along axis 2.
+    """
+
+    layers: tuple[int, ...] | None
+    parts: tuple[str, ...] | None
+
+    def __array_finalize__(self, source: object) -> None:
+        """Take the names of the array that this one is made of, if they fit."""
+        fits = isinstance(source, Activations) and self.shape[1:] == source.shape[1:]
+        self.layers = source.layers if fits else None  # type: ignore[attr-defined]  # it fits
+        self.parts = source.parts if fits else None  # type: ignore[attr-defined]  # it fits
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - as numpy's
+        found = super().__getitem__(key)
+        if isinstance(found, Activations):
+            takes_rows = _takes_rows(key) and found.ndim == self.ndim
+            found.layers = self.layers if takes_rows else None
+            found.parts = self.parts if takes_rows else None
+        return found
+
+    def transpose(self, *axes: Any) -> Any:  # noqa: ANN401 - as numpy's
+        """Permute the axes, which have no names then."""
+        return np.asarray(self).transpose(*axes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The array goes by itself, so that joblib can share its memory with workers.
+        return name_axes, (np.asarray(self), self.layers, self.parts)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.copy()
+
+
+def name_axes(
+    activations: NDArray[Any],
+    layers: Sequence[int] | None,
+    parts: Sequence[str] | None,
+) -> Activations:
+    """Name what axes 1 and 2 hold; of token activations, axes 1 and 2 of each item."""
+    named = activations.view(Activations)
+    named.layers = None if layers is None else tuple(layers)
+    named.parts = None if parts is None else tuple(parts)
+    return named
+
+
+def _takes_rows(key: object) -> bool:
+    """Tell whether an index takes rows, and leaves all other axes as they are."""
+    if not isinstance(key, tuple):
+        return key is not None
+    return len(key) > 0 and all(
+        one is Ellipsis or (isinstance(one, slice) and one == slice(None))
+        for one in key[1:]
+    )
