@@ -51,6 +51,10 @@ one-column frame
         What ``fit`` would raise later; or if ``pipeline`` does not begin with an
         embedder.
 
+    See Also
+    --------
+    HFEmbeddingTransformer.selected_tokens : Shows which tokens of each text are pooled.
+
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression

@@ -117,7 +117,7 @@ def test_rows_are_named_as_the_embedder_names_them(llama: str) -> None:
         pooling=("last", "mean"),
     )
     pipeline = make_pipeline(
-        embedder, LayerAggregator(layers=[0], parts=[1, 2]), LogisticRegression()
+        embedder, LayerAggregator(layers=[2], parts=[1, 2]), LogisticRegression()
     )
     direction = probe_direction(pipeline.fit(texts, y))
     assert list(direction.vectors.index) == [(1, 2, "rs_mean"), (1, 2, "attn_last")]
