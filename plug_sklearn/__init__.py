@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from plug_sklearn.classifiers import PlugCNNClassifier, PlugMLPClassifier
     from plug_sklearn.embedding import HFEmbeddingTransformer
     from plug_sklearn.evaluation import (
+        BestLayerClassifier,
         BootstrapInterval,
         CapacityCurveDisplay,
         ControlsDisplay,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         probe_direction,
         recall_at_fpr,
         score_tokens,
+        summarize_layers,
         threshold_at_fpr,
         training_history,
         transfer_matrix,
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "BestLayerClassifier",
     "BootstrapInterval",
     "CapacityCurveDisplay",
     "ControlsDisplay",
@@ -94,6 +97,7 @@ __all__ = [
     "save_artifacts",
     "save_npz_features",
     "score_tokens",
+    "summarize_layers",
     "threshold_at_fpr",
     "training_history",
     "transfer_matrix",
@@ -102,6 +106,7 @@ __all__ = [
 # Each name imports its sub-package when it is first used: torch, transformers and
 # skorch take seconds to import, and not every user needs all of them.
 _SUBPACKAGES = {
+    "BestLayerClassifier": "evaluation",
     "BootstrapInterval": "evaluation",
     "CapacityCurveDisplay": "evaluation",
     "ControlsDisplay": "evaluation",
@@ -135,6 +140,7 @@ _SUBPACKAGES = {
     "recall_at_fpr": "evaluation",
     "save_artifacts": "persistence",
     "save_npz_features": "features",
+    "summarize_layers": "evaluation",
     "threshold_at_fpr": "evaluation",
     "score_tokens": "evaluation",
     "training_history": "evaluation",

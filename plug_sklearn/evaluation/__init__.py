@@ -2,6 +2,8 @@
 
 ``_layer_sweep``, ``_layer_scores``, ``_layer_sweep_display``
     Scores of a probe on each layer and part.
+``_layer_choice``
+    A layer, chosen by these scores.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``
     Cross-validation with out-of-fold probabilities, scores and files.
 ``_controls``, ``_controls_display``
@@ -52,6 +54,10 @@ from plug_sklearn.evaluation._comparison import (
 from plug_sklearn.evaluation._controls import probe_controls
 from plug_sklearn.evaluation._controls_display import ControlsDisplay
 from plug_sklearn.evaluation._directions import ProbeDirection, probe_direction
+from plug_sklearn.evaluation._layer_choice import (
+    BestLayerClassifier,
+    summarize_layers,
+)
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
 from plug_sklearn.evaluation._layer_sweep_display import LayerSweepDisplay
 from plug_sklearn.evaluation._operating_points import recall_at_fpr, threshold_at_fpr
@@ -70,6 +76,7 @@ from plug_sklearn.evaluation._transfer import transfer_matrix
 from plug_sklearn.evaluation._transfer_display import TransferDisplay
 
 __all__ = [
+    "BestLayerClassifier",
     "BootstrapInterval",
     "CapacityCurveDisplay",
     "ControlsDisplay",
@@ -95,6 +102,7 @@ __all__ = [
     "probe_direction",
     "recall_at_fpr",
     "score_tokens",
+    "summarize_layers",
     "threshold_at_fpr",
     "training_history",
     "transfer_matrix",

@@ -23,6 +23,7 @@ from plug_sklearn.evaluation._drawing import (
     write_folds,
 )
 from plug_sklearn.evaluation._folds import CHANCE, check_score
+from plug_sklearn.evaluation._layer_choice import summarize_layers
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ class LayerSweepDisplay:
     score : str
         The score that is drawn.
     summary_ : DataFrame
-        A row for each layer and part. Columns: ``layer``, ``part``, and the ``mean``
-        and standard deviation ``std`` of the score over the folds.
+        A row for each layer and part, as :func:`summarize_layers` returns it.
     best_ : dict
         The ``layer`` and ``part`` of the highest mean, and that ``mean``.
+    chosen_ : dict
+        The same of the first layer within one standard error of the best.
     ax_ : Axes
         The axes.
     figure_ : Figure
@@ -90,10 +92,11 @@ class LayerSweepDisplay:
         check_table(sweep, COLUMNS, "sweep", owner, "layer_sweep")
         self.sweep = sweep
         self.score = find_score(sweep, score, "sweep", owner)
-        grouped = sweep.groupby(["layer", "part"], sort=False)[self.score]
-        self.summary_ = grouped.agg(["mean", "std"]).reset_index()
-        best = self.summary_["mean"].idxmax()
-        (self.best_,) = self.summary_.loc[[best], BEST].to_dict("records")
+        self.summary_ = summarize_layers(sweep, score=self.score)
+        self.best_, self.chosen_ = (
+            self.summary_.loc[self.summary_[column], BEST].to_dict("records")[0]
+            for column in ("is_best", "is_chosen")
+        )
 
     @classmethod
     def from_estimator(
@@ -170,12 +173,13 @@ class LayerSweepDisplay:
             self.ax_.set_xlim(layers.iloc[0] - 1, layers.iloc[0] + 1)
         self.ax_.margins(y=0.12)
         self._mark_best(by_part.ngroups)
+        chosen = self._mark_chosen()
         self.ax_.set(xlabel="Layer", ylabel=name_score(self.score))
         self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         finish_axes(self.ax_)
         bands = [*self.bands_.values()][: self.sweep["fold"].nunique() > 1]
         chance = [] if self.chance_line_ is None else [self.chance_line_]
-        add_legend(self.ax_, [*self.lines_.values(), *bands, *chance])
+        add_legend(self.ax_, [*self.lines_.values(), *bands, *chance, *chosen])
         return self
 
     def _draw_part(
@@ -211,6 +215,21 @@ class LayerSweepDisplay:
         score = f"{mean:.2f}" if abs(mean) < 100 else f"{mean:.3g}"
         text = f"{name}layer {layer}: {score}"
         mark_point(self.ax_, layer, mean, text, color)
+
+    def _mark_chosen(self) -> list[Line2D]:
+        """Mark the first layer within one standard error, if it is not the best."""
+        if self.chosen_ == self.best_:
+            return []
+        layer, part, mean = (self.chosen_[name] for name in BEST)
+        return self.ax_.plot(
+            layer,
+            mean,
+            "D",
+            markersize=10,
+            fillstyle="none",
+            color=self.lines_[part].get_color(),
+            label=f"layer {layer}: first within 1 se",
+        )
 
     def _draw_chance(self) -> Line2D | None:
         levels = self.sweep.get(self.score + CHANCE)
