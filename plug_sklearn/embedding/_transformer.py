@@ -154,7 +154,10 @@ default="last"
     store : str or Path, default=None
         Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, made if it is
         not there. Each distinct text then goes through the model once, over all fits,
-        processes and runs that use it.
+        processes and runs that ask for the same layers, parts and poolings. What is
+        missing of these takes another pass: read all that a search compares at once,
+        and let it choose ``layers`` and ``parts`` of :class:`LayerAggregator` rather
+        than those of this estimator.
     n_jobs : int, default=None
         Workers that share the texts, on whatever joblib backend is active: processes
         of this machine, or of a cluster with ``joblib.parallel_config("dask")``. Each
