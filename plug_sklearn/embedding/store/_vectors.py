@@ -83,7 +83,7 @@ class VectorFile:
         if self._file is None or not self.holds(start, size):
             return memoryview(b"")
         if is_kept:
-            buffer = memoryview(np.empty(size, dtype=np.uint8))
+            buffer = np.empty(size, dtype=np.uint8).data
         else:
             if size > len(self._buffer):
                 # One for all: new memory takes longer to get than to read into.
