@@ -172,6 +172,8 @@ class StoreFolder:
             How many prompts were deleted.
         """
         self._check_writable()
+        if all(stored.model != model for stored in self.contents()):
+            return 0
         with self._write() as connection:
             before = _settings.list_models(connection)
             _settings.delete_model(connection, model)

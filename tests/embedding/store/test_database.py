@@ -299,6 +299,7 @@ def test_nothing_is_made_before_something_is_written(tmp_path: Path) -> None:
     with ActivationStore(tmp_path / "typo") as store:
         assert (len(store), store.contents(), store.n_bytes) == (0, [], 0)
         assert store.dtype == "float32"
+        assert store.delete("model") == 0
         store.wait(bytes(16), digests([1]))
         assert read(store, bytes(16), [1])[1].all()
         assert not (tmp_path / "typo").exists()
