@@ -2,7 +2,7 @@
 
 Run ``python examples/cluster.py``: it starts two worker processes here. With
 ``--scheduler tcp://HOST:8786`` it uses a cluster that runs already, whose workers must
-all find the model. It needs ``pip install 'plug_sklearn[cluster]'``.
+all find the model. It needs the extra ``[cluster]``.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from plug_sklearn import HFEmbeddingTransformer
 try:
     from distributed import Client
 except ImportError as error:
-    raise SystemExit(f"{error}: pip install 'plug_sklearn[cluster]'") from error
+    raise SystemExit(f"{error}. Run: pip install -e '.[cluster]'") from error
 
 
 def main(model: str, out: Path, scheduler: str | None) -> None:

@@ -7,7 +7,7 @@ Run ``python examples/serve.py probe.joblib --port 8000``, and ask it::
 
 A joblib file is a pickle, which runs code when it is loaded: load only files you trust.
 The files of ``save_artifacts`` cannot run code; name them as ``load_artifacts`` does.
-It needs ``pip install 'plug_sklearn[serve]'``.
+It needs the extra ``[serve]``.
 """
 
 import argparse
@@ -31,7 +31,7 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
 except ImportError as error:
-    raise SystemExit(f"{error}: pip install 'plug_sklearn[serve]'") from error
+    raise SystemExit(f"{error}. Run: pip install -e '.[serve]'") from error
 
 #: Of a body that is too large, so much is read and dropped before the answer: who is
 #: still sending would not see it.

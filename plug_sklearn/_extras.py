@@ -22,7 +22,7 @@ def require_extra(extra: str, user: str) -> None:
         names = " and ".join(missing)
         are = "which is" if len(missing) == 1 else "which are"
         raise ImportError(
-            f"{user} needs {names}, {are} not installed: "
-            f"pip install 'plug_sklearn[{extra}]'",
+            f"{user} needs {names}, {are} not installed. Run 'pip install "
+            f"{' '.join(missing)}', or install plug_sklearn with its extra [{extra}].",
             name=missing[0],
         )

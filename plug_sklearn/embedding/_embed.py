@@ -100,6 +100,7 @@ class EmbeddingJob:
 
     def _run_with(self, store: ActivationStore) -> None:
         """Read what is held, compute what no one else does, and wait for the rest."""
+        store.create()
         settings = self.model.register(
             store,
             conversations=any(isinstance(text, Conversation) for text in self.texts),

@@ -162,9 +162,13 @@ default="last"
     store : str or Path, default=None
         Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, which is made if
         it does not exist. Each distinct text then goes through the model once, over all
-        fits, processes and runs that use the store. A fitted estimator that is loaded
-        from a pickle or an artifact has no store, so that a service does not write down
-        each text that it is asked about; ``set_params(store=...)`` gives it one.
+        fits, processes and runs that ask for the same layers, parts and poolings. What
+        is missing of these takes another pass. So read all that a search compares at
+        once, and let the search choose ``layers`` and ``parts`` of
+        :class:`LayerAggregator`, not those of this estimator. A fitted estimator that is
+        loaded from a pickle or an artifact has no store, so that a service does not
+        write down each text that it is asked about; ``set_params(store=...)`` gives it
+        one.
     n_jobs : int, default=None
         Number of workers that share the texts, on the active joblib backend: processes
         on this machine, or on a cluster with ``joblib.parallel_config("dask")``. Each

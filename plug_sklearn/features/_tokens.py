@@ -13,12 +13,15 @@ def is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
     Parameters
     ----------
     X : array-like
-        Activations: a 1-D array of dtype object, or a list of arrays of four axes.
+        Activations: a 1-D array of dtype object, or a list of arrays of four axes. A
+        list of texts counts as one, and is refused when it is read.
     """
     if isinstance(X, np.ndarray):
         return bool(X.dtype == object and X.ndim == 1)
     is_list = isinstance(X, list | tuple) and len(X) > 0
-    return is_list and _is_array(X[0]) and X[0].ndim == 4
+    if not is_list:
+        return False
+    return isinstance(X[0], str) or (_is_array(X[0]) and X[0].ndim == 4)
 
 
 def read_ragged(X: Sequence[Any], owner: str) -> NDArray[np.object_]:

@@ -133,5 +133,5 @@ def test_without_matplotlib_the_extra_is_named() -> None:
         ReliabilityDisplay.from_predictions,
         lambda y, p: ReliabilityDisplay.from_estimator(LogisticRegression(), p, y),
     ):
-        with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+        with pytest.raises(ImportError, match=r"its extra \[plots\]"):
             call(Y, P)

@@ -169,7 +169,7 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_nothing_is_fitted_for_files(tmp_path: Path) -> None:
-    with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+    with pytest.raises(ImportError, match=r"its extra \[plots\]"):
         cross_validation_report(Unfit(), FEATURES, Y, out_dir=tmp_path)
     cross_validation_report(PROBE, FEATURES, Y)
 

@@ -126,7 +126,7 @@ def test_what_is_no_history_is_refused(fitted: PlugMLPClassifier) -> None:
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_the_extra_is_named() -> None:
-    with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+    with pytest.raises(ImportError, match=r"its extra \[plots\]"):
         TrainingCurveDisplay.from_estimator(np.nan)
 
 

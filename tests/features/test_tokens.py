@@ -115,6 +115,7 @@ def test_item_that_is_no_token_activation_is_refused(
     ("X", "message"),
     [
         (np.array(["a", "b"], dtype=object), "hold an array.*Got str at position 0"),
+        (["a", "b"], "hold an array.*Got str at position 0"),
         (np.empty(0, dtype=object), "at least one text"),
         (np.empty(2, dtype=object), "Got NoneType at position 0"),
     ],

@@ -35,7 +35,7 @@ NAMED = {
     # The user imports skops, and Python answers before this package could.
     "skops": "No module named 'skops'",
     # It stands for two others, and the first that is missing is named.
-    "examples": "plug_sklearn[plots]",
+    "examples": "[plots]",
 }
 TORCH = "torch==2.13.0"
 
@@ -72,7 +72,7 @@ def check(extra: str, bare: Path, source: Path, home: Path) -> bool:
     began = perf_counter()
     without, with_it = "", use(extra, bare, source, home)
     if extra != "none":
-        named = NAMED.get(extra, f"plug_sklearn[{extra}]")
+        named = NAMED.get(extra, f"[{extra}]")
         lines = with_it.splitlines()
         without = next((line for line in lines if named in line), f"NOT NAMED: {lines}")
         with_it = use_installed(extra, bare, source, home)

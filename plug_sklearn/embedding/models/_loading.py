@@ -247,7 +247,11 @@ def _identify_loading(
         if one is None:
             known.append(None)
             continue
-        commit = find_commit(one)
+        try:
+            commit = find_commit(one)
+        except OSError:
+            # Loading it says what is wrong.
+            return None
         files = list_model_files(one.path.resolve()) if one.path.exists() else []
         if commit is None and not files:
             return None

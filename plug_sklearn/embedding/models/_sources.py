@@ -36,6 +36,9 @@ LOCATING = FETCHING | {
     "trust_remote_code",
 }
 
+#: What can be the name of a repository: a path is told from it.
+_HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?")
+
 _Loaded = TypeVar("_Loaded")
 
 
@@ -90,6 +93,17 @@ class ModelSource:
             if folder is not None:
                 return str(folder), arguments
             return str(path.parent), {**arguments, "gguf_file": path.name}
+        if not _HUB_ID.fullmatch(self.name) and not path.exists():
+            kinds = "a hub id or an existing folder"
+            if self.parameter == "model_name":
+                kinds = (
+                    "a hub id, an existing folder or GGUF file, or the name of a model "
+                    "in memory"
+                )
+            raise FileNotFoundError(
+                f"The {self.parameter!r} parameter of HFEmbeddingTransformer must be "
+                f"{kinds}. Got {self.name!r} instead, which does not exist."
+            )
         return self.name, arguments
 
     def as_adapter(self, name: str) -> "ModelSource":
@@ -167,7 +181,9 @@ def explain_missing_files(source: ModelSource) -> Iterator[None]:
     except (OSError, ValueError) as error:
         if source.path.is_dir():
             _explain_adapter(source, error)
-        if Path(source.name).exists() or isinstance(error, ValueError):
+        # A path that does not exist has been explained.
+        is_hub_id = _HUB_ID.fullmatch(source.name) is not None
+        if Path(source.name).exists() or isinstance(error, ValueError) or not is_hub_id:
             raise
         wanted = source.commit or source.revision
         revision = f" --revision {wanted}" if wanted else ""

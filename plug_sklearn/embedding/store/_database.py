@@ -36,6 +36,16 @@ FORMAT = 3
 APPLICATION_ID = 0x504C5547
 
 _LMDB_FILE_NAME = "data.mdb"
+#: What may be in a folder in which a store is created: what other processes write that
+#: create it too, what is left of a store that was deleted, and hidden files.
+_OWN_FILES = (
+    f"{FILE_NAME}*",
+    "new.sqlite*",
+    "claims.lock*",
+    "local_files.json*",
+    "vectors-*.bin",
+    ".*",
+)
 #: How long to wait for other processes' transactions, in seconds.
 _PATIENCE = 600
 
@@ -85,18 +95,30 @@ class Database:
         self._lock = make_lock()
 
     @contextmanager
-    def connect(self, *, readonly: bool, dtype: str) -> Iterator[sqlite3.Connection]:
-        """Open the file, and create it with a dtype if it is not there."""
+    def connect(
+        self, *, readonly: bool, dtype: str, creates: bool = True
+    ) -> Iterator[sqlite3.Connection]:
+        """Open the file.
+
+        If it is not there, it is created with a dtype; or, unless ``creates``, what is
+        opened is empty, and no file.
+        """
         with self._lock, _explain_errors(self.folder):
             path = self.folder / FILE_NAME
             if not path.exists():
-                self._create(path, readonly=readonly, dtype=dtype)
+                self._check_place(readonly=readonly)
+                if not creates:
+                    with closing(_make_empty(":memory:", dtype)) as connection:
+                        yield connection
+                    return
+                self._create(path, dtype)
             connection = _open_readonly(path) if readonly else _open(path)
             with closing(connection):
                 _check_format(connection, self.folder)
                 yield connection
 
-    def _create(self, path: Path, *, readonly: bool, dtype: str) -> None:
+    def _check_place(self, *, readonly: bool) -> None:
+        """Refuse a folder in which no store can be created."""
         if (self.folder / _LMDB_FILE_NAME).exists():
             raise StoreError(
                 f"The activation store {str(self.folder)!r} was written by an earlier "
@@ -109,6 +131,26 @@ class Database:
                 f"There is no activation store in {str(self.folder)!r}. Open it "
                 "without readonly=True to create one."
             )
+        for place in (self.folder, *self.folder.parents):
+            if place.exists() and not place.is_dir():
+                raise NotADirectoryError(
+                    errno.ENOTDIR, "Not a directory", os.fspath(place)
+                )
+        if not self.folder.exists():
+            return
+        foreign = sorted(
+            file.name
+            for file in self.folder.iterdir()
+            if not any(file.match(pattern) for pattern in _OWN_FILES)
+        )
+        if foreign:
+            raise StoreError(
+                f"There is no activation store in {str(self.folder)!r}, and none is "
+                f"created among other files, such as {foreign[0]!r}. Give the path of "
+                "a new or an empty folder."
+            )
+
+    def _create(self, path: Path, dtype: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.locks.hold_creation():
             if path.exists():
@@ -117,13 +159,20 @@ class Database:
             for leftover in self.folder.glob("new.sqlite*"):
                 leftover.unlink()
             new = self.folder / "new.sqlite"
-            with closing(sqlite3.connect(new, isolation_level=None)) as connection:
-                connection.executescript(_SCHEMA)
-                connection.execute("INSERT INTO store VALUES (?, 0, 0)", (dtype,))
+            with closing(_make_empty(new, dtype)) as connection:
                 # The mode is a property of the file. Readers and a writer do not wait
                 # for each other.
                 connection.execute("PRAGMA journal_mode = WAL")
             new.replace(path)
+
+
+def _make_empty(path: str | Path, dtype: str) -> sqlite3.Connection:
+    """Make the tables of a store that holds nothing."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.text_factory = bytes
+    connection.executescript(_SCHEMA)
+    connection.execute("INSERT INTO store VALUES (?, 0, 0)", (dtype,))
+    return connection
 
 
 @contextmanager

@@ -70,6 +70,9 @@ class StoreFolder:
         self._asked_dtype = dtype
         self._is_closed = False
         try:
+            if dtype is not None and not readonly:
+                # Whoever opens it later without one finds this dtype.
+                self.create()
             found = self.dtype
             if dtype not in (None, found):
                 raise ValueError(
@@ -101,6 +104,12 @@ class StoreFolder:
             ]
         # Where the file system tells it: the file may have holes.
         return sum(512 * getattr(f, "st_blocks", 0) or f.st_size for f in found)
+
+    def create(self) -> None:
+        """Create the store's files, if they are not there, as writing does."""
+        self._check_writable()
+        with self._write():
+            pass
 
     def register(self, model: str, **settings: Any) -> bytes:  # noqa: ANN401 - any JSON
         """Give the key of a model and its settings.
@@ -163,6 +172,8 @@ class StoreFolder:
             How many prompts were deleted.
         """
         self._check_writable()
+        if all(stored.model != model for stored in self.contents()):
+            return 0
         with self._write() as connection:
             before = _settings.list_models(connection)
             _settings.delete_model(connection, model)
@@ -181,7 +192,7 @@ class StoreFolder:
             If there is no room; the store then holds what it held.
         """
         self._check_writable()
-        with self._connect() as connection:
+        with self._connect(creates=True) as connection:
             with begin(connection, write=True):
                 kept = move_records(connection, self.path)
             connection.execute("VACUUM")
@@ -219,18 +230,23 @@ class StoreFolder:
             raise StoreError(f"The activation store {str(self.path)!r} was closed.")
         return open_database(self.path, self)
 
-    def _connect(self) -> AbstractContextManager[Connection]:
+    def _connect(self, *, creates: bool) -> AbstractContextManager[Connection]:
         dtype = self._asked_dtype or "float32"
-        return self._database.connect(readonly=self.readonly, dtype=dtype)
+        return self._database.connect(
+            readonly=self.readonly, dtype=dtype, creates=creates
+        )
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with self._connect() as connection, begin(connection):
+        with self._connect(creates=False) as connection, begin(connection):
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        with self._connect() as connection, begin(connection, write=True):
+        with (
+            self._connect(creates=True) as connection,
+            begin(connection, write=True),
+        ):
             yield connection
 
     def _check_writable(self) -> None:

@@ -146,15 +146,15 @@ class Records:
         as_stored = dtype if len(slots) == 1 else None
         block = np.empty(0, dtype=dtype)
         for number, layout, vectors, plan in self._read_each(digests, slots, as_stored):
-            states = decode(layout.unpack(vectors), layout.dtype)
-            n_slots, n_tokens, hidden_size = states.shape
+            stored = layout.unpack(vectors)
+            n_slots, n_tokens, hidden_size = stored.shape
             item_shape = (n_tokens, *shape, hidden_size)
             held = out[rows[number]]
-            if held is None and plan.is_whole and n_slots == 1 == len(slots):
-                if layout.is_stored_as(dtype):
-                    out[rows[number]] = states.reshape(item_shape)
-                    missing[number] = False
-                    continue
+            is_same = plan.is_whole and n_slots == 1 and as_stored is not None
+            if held is None and is_same and layout.is_stored_as(dtype):
+                out[rows[number]] = stored.reshape(item_shape)
+                missing[number] = False
+                continue
             if held is None:
                 size = math.prod(item_shape)
                 if size > len(block):
@@ -165,7 +165,8 @@ class Records:
             if held.shape != item_shape:
                 continue
             layers, parts = np.divmod(plan.positions, shape[1])
-            held[:, layers, parts] = states[plan.places].transpose(1, 0, 2)
+            states = decode(stored[plan.places], layout.dtype)
+            held[:, layers, parts] = states.transpose(1, 0, 2)
             missing[number, plan.positions] = False
         return missing
 

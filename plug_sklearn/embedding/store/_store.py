@@ -51,7 +51,8 @@ class ActivationStore(StoreExchange):
     Parameters
     ----------
     path : str or Path
-        The folder; made if it is not there.
+        The folder. It is made when something is first written, or when a ``dtype`` is
+        given, and is then to be new or empty.
     readonly : bool, default=False
         Whether nothing may be written. The folder must then be there; it may be one
         that the user has no right to write in, if no one else writes there either.

@@ -306,7 +306,7 @@ def test_adapter_without_peft_says_what_to_install(
     llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r"'adapter'.*plug_sklearn\[adapters\]"):
+    with pytest.raises(ImportError, match=r"'adapter'.*its extra \[adapters\]"):
         embed(llama, adapter="no/such/adapter")
 
 

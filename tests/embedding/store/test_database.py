@@ -64,6 +64,7 @@ def test_store_of_a_killed_process_holds_what_it_had_written(tmp_path: Path) -> 
 
 def test_killed_process_keeps_no_one_from_writing(tmp_path: Path) -> None:
     store = ActivationStore(tmp_path)
+    store.create()
     with started(die_while_writing, tmp_path) as (process, pipe):
         assert pipe.recv() == "inside"
         process.kill()
@@ -88,6 +89,7 @@ def test_who_waits_for_a_writer_says_so_when_patience_ends(
 ) -> None:
     monkeypatch.setattr("plug_sklearn.embedding.store._database._PATIENCE", 0.01)
     store = ActivationStore(tmp_path)
+    store.create()
     with started(die_while_writing, tmp_path) as (_, pipe):
         assert pipe.recv() == "inside"
         with pytest.raises(StoreError, match="another process has kept it locked"):
@@ -264,7 +266,7 @@ def use_without_rights(pipe: Connection, path: Path) -> None:
         pipe.send(holds_right(store, store.register("model"), range(10)))
     for use in (path, path / "new"):
         try:
-            ActivationStore(use)
+            ActivationStore(use).create()
         except StoreError as error:
             pipe.send(str(error))
 
@@ -290,6 +292,30 @@ def test_path_of_a_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="it must be a folder"):
             ActivationStore(path)
     assert (tmp_path / "file").read_text() == "text"
+
+
+def test_nothing_is_made_before_something_is_written(tmp_path: Path) -> None:
+    with ActivationStore(tmp_path / "typo") as store:
+        assert (len(store), store.contents(), store.n_bytes) == (0, [], 0)
+        assert store.dtype == "float32"
+        assert store.delete("model") == 0
+        store.wait(bytes(16), digests([1]))
+        assert read(store, bytes(16), [1])[1].all()
+        assert not (tmp_path / "typo").exists()
+        write(store, [1])
+        assert len(store) == 1
+    assert ActivationStore(tmp_path / "half", dtype="float16").path.exists()
+    assert ActivationStore(tmp_path / "half").dtype == "float16"
+
+
+def test_no_store_is_made_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").touch()
+    ActivationStore(tmp_path / "first").create()
+    with pytest.raises(StoreError, match=r"none is created among .*such as 'first'"):
+        ActivationStore(tmp_path)
+    (tmp_path / "first" / "thesis.txt").touch()
+    ActivationStore(tmp_path / "first").create()
+    assert sorted(os.listdir(tmp_path)) == [".gitignore", "first"]
 
 
 def test_store_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
