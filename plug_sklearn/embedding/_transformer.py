@@ -165,8 +165,8 @@ default="last"
         fits, processes and runs that ask for the same layers, parts and poolings. What
         is missing of these takes another pass. So read all that a search compares at
         once, and let the search choose ``layers`` and ``parts`` of
-        :class:`LayerAggregator`, not those of this estimator. A fitted estimator that is
-        loaded from a pickle or an artifact has no store, so that a service does not
+        :class:`LayerAggregator`, not those of this estimator. A fitted estimator that
+        is loaded from a pickle or an artifact has no store, so that a service does not
         write down each text that it is asked about; ``set_params(store=...)`` gives it
         one.
     n_jobs : int, default=None

@@ -100,7 +100,7 @@ def test_from_estimator_draws_what_capacity_curve_finds(figure: Figure) -> None:
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_the_extra_is_named() -> None:
-    with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+    with pytest.raises(ImportError, match=r"its extra \[plots\]"):
         CapacityCurveDisplay.from_estimator(None, None, None)
 
 

@@ -139,7 +139,7 @@ def test_scores_that_are_nowhere_numbers_are_refused() -> None:
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_nothing_is_computed_and_the_extra_is_named() -> None:
-    with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+    with pytest.raises(ImportError, match=r"its extra \[plots\]"):
         LayerSweepDisplay.from_estimator(None, None, None)
     with pytest.raises(ImportError, match=r"LayerSweepDisplay\.plot needs matplotlib"):
         LayerSweepDisplay(SWEEP).plot()

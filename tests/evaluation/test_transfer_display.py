@@ -82,5 +82,5 @@ def test_other_tables_are_refused(matrix: pd.DataFrame) -> None:
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_missing_matplotlib_is_told_before_anything_is_computed() -> None:
-    with pytest.raises(ImportError, match=r"plug_sklearn\[plots\]"):
+    with pytest.raises(ImportError, match=r"its extra \[plots\]"):
         TransferDisplay.from_estimator(LogisticRegression(), {})
