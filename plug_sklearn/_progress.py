@@ -1,7 +1,9 @@
 """Progress bars for terminals and notebooks."""
 
-from typing import NoReturn
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
+from sklearn.utils.parallel import Parallel
 from tqdm.auto import tqdm
 
 
@@ -15,3 +17,31 @@ def show_progress(total: int, description: str, unit: str) -> "tqdm[NoReturn]":
     # None makes tqdm show the bar on terminals only, which a notebook is not.
     disable = False if in_notebook else None
     return tqdm(total=total, desc=description, unit=unit, disable=disable)
+
+
+def run_jobs(
+    jobs: Iterable[Any],
+    *,
+    n_jobs: int | None,
+    total: int,
+    description: str,
+    unit: str,
+    verbose: bool,
+) -> list[Any]:
+    """Run joblib's delayed calls, with a progress bar if ``verbose``.
+
+    Gives their results in order.
+    """
+    if not verbose:
+        return list(Parallel(n_jobs=n_jobs)(jobs))
+    try:
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+    except ValueError:
+        # Backends of multiprocessing's kind give all results at the end.
+        parallel = Parallel(n_jobs=n_jobs)
+    results = []
+    with show_progress(total, description, unit) as progress:
+        for result in parallel(jobs):
+            results.append(result)
+            progress.update()
+    return results

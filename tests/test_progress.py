@@ -1,9 +1,11 @@
 import io
 import sys
 
+import joblib
 import pytest
+from sklearn.utils.parallel import delayed
 
-from plug_sklearn._progress import show_progress
+from plug_sklearn._progress import run_jobs, show_progress
 
 
 class Terminal(io.StringIO):
@@ -21,3 +23,22 @@ def test_a_bar_is_shown_on_a_terminal_alone(
     with show_progress(2, "Embedding", "text") as bar:
         bar.update(2)
     assert ("Embedding: 100%" in sys.stderr.getvalue()) is shown
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_jobs_give_their_results_in_order_with_and_without_a_bar(
+    backend: str, verbose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with joblib.parallel_config(backend=backend):
+        found = run_jobs(
+            (delayed(abs)(-number) for number in range(5)),
+            n_jobs=2,
+            total=5,
+            description="Fitting",
+            unit="fold",
+            verbose=verbose,
+        )
+    assert found == [0, 1, 2, 3, 4]
+    assert ("Fitting: 100%" in sys.stderr.getvalue()) is verbose

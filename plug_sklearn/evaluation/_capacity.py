@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import FitFailedWarning
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
+from plug_sklearn._progress import run_jobs
 from plug_sklearn.evaluation._folds import (
     Folds,
     Scoring,
@@ -38,6 +39,7 @@ def capacity_curve(
     groups: ArrayLike | None = None,
     params: Mapping[str, Any] | None = None,
     n_jobs: int | None = None,
+    verbose: bool = False,
 ) -> pd.DataFrame:
     """Cross-validate a probe for several budgets of parameters, on the same folds.
 
@@ -73,6 +75,8 @@ def capacity_curve(
         Further arguments of the estimator's ``fit``.
     n_jobs : int, default=None
         Workers of joblib, over budgets.
+    verbose : bool, default=False
+        Whether to show a progress bar, in a terminal or notebook.
 
     Returns
     -------
@@ -116,7 +120,7 @@ def capacity_curve(
     _find_parameter(clone(estimator), param_name)
     folds = split_folds(estimator, X, y, cv, groups)
     fit_params = collect_fit_params(estimator, params, groups)
-    frames: list[pd.DataFrame] = Parallel(n_jobs=n_jobs)(
+    jobs = (
         delayed(_score_ratio)(
             clone(estimator).set_params(**{param_name: ratio}),
             X,
@@ -126,6 +130,14 @@ def capacity_curve(
             fit_params,
         )
         for ratio in ratios
+    )
+    frames: list[pd.DataFrame] = run_jobs(
+        jobs,
+        n_jobs=n_jobs,
+        total=len(ratios),
+        description="Fitting",
+        unit="size",
+        verbose=verbose,
     )
     for ratio, frame in zip(ratios, frames, strict=True):
         frame.insert(0, "target_ratio", ratio)

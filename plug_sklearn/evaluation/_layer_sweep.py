@@ -10,8 +10,9 @@ from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_consistent_length, gen_even_slices
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
+from plug_sklearn._progress import run_jobs
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._folds import (
     CHANCE,
@@ -39,6 +40,7 @@ def layer_sweep(
     groups: ArrayLike | None = None,
     params: Mapping[str, Any] | None = None,
     n_jobs: int | None = None,
+    verbose: bool = False,
 ) -> pd.DataFrame:
     """Cross-validate a probe on each layer and part, all on the same folds.
 
@@ -89,6 +91,8 @@ def layer_sweep(
         are split with ``X``.
     n_jobs : int, default=None
         Workers of joblib, over layers and parts.
+    verbose : bool, default=False
+        Whether to show a progress bar, in a terminal or notebook.
 
     Returns
     -------
@@ -154,6 +158,7 @@ def layer_sweep(
         scoring,
         collect_fit_params(estimator, params, groups),
         n_jobs,
+        verbose,
     )
     n_parts = activations.shape[2]
     layer_names = getattr(embedder, "layers_", selector.model_layers_)
@@ -173,6 +178,7 @@ def _score_cells(
     scoring: Scoring | None,
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
+    verbose: bool,
 ) -> list[pd.DataFrame]:
     """Return the scores on each layer and part, whose features are given by position.
 
@@ -184,11 +190,19 @@ def _score_cells(
     n_joint_layers = max(1, n_joint // len(folds))
     n_chunks = max(-(-len(features) // n_joint_layers), effective_n_jobs(n_jobs))
     cells = list(features.items())
-    scored: list[tuple[list[pd.DataFrame], str]] = Parallel(n_jobs=n_jobs)(
-        delayed(score_layers)(
-            estimator, dict(cells[at]), y, folds, scoring, fit_params, n_joint
-        )
-        for at in gen_even_slices(len(cells), min(n_chunks, len(cells)))
+    chunks = list(gen_even_slices(len(cells), min(n_chunks, len(cells))))
+    scored: list[tuple[list[pd.DataFrame], str]] = run_jobs(
+        (
+            delayed(score_layers)(
+                estimator, dict(cells[at]), y, folds, scoring, fit_params, n_joint
+            )
+            for at in chunks
+        ),
+        n_jobs=n_jobs,
+        total=len(chunks),
+        description="Fitting",
+        unit="group of layers",
+        verbose=verbose,
     )
     for failure in {failure for _, failure in scored if failure}:
         warn_user(

@@ -197,3 +197,11 @@ def test_token_activations_are_refused_before_they_are_read() -> None:
 def test_bad_input_is_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         layer_sweep(**{"estimator": PROBE, "X": X, "y": Y, **arguments})
+
+
+def test_a_bar_changes_no_score(capsys: pytest.CaptureFixture[str]) -> None:
+    times = ["fit_time", "score_time"]
+    quiet = layer_sweep(PROBE, X, Y, cv=2).drop(columns=times)
+    shown = layer_sweep(PROBE, X, Y, cv=2, verbose=True).drop(columns=times)
+    pd.testing.assert_frame_equal(shown, quiet)
+    assert capsys.readouterr() == ("", "")
