@@ -7,8 +7,12 @@ from sklearn.utils.parallel import Parallel
 from tqdm.auto import tqdm
 
 
-def show_progress(total: int, description: str, unit: str) -> "tqdm[NoReturn]":
+def show_progress(
+    total: int, description: str, unit: str, *, delay: float = 0.0
+) -> "tqdm[NoReturn]":
     """Open a progress bar of ``total`` steps, to be closed by the caller.
+
+    It appears after ``delay`` seconds, and not at all if it is closed before.
 
     It is on standard error, or in a notebook. Output to a file or a pipe has no bar,
     since each step would be a line.
@@ -16,7 +20,7 @@ def show_progress(total: int, description: str, unit: str) -> "tqdm[NoReturn]":
     in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
     # None makes tqdm show the bar on terminals only, which a notebook is not.
     disable = False if in_notebook else None
-    return tqdm(total=total, desc=description, unit=unit, disable=disable)
+    return tqdm(total=total, desc=description, unit=unit, disable=disable, delay=delay)
 
 
 def run_jobs(

@@ -42,3 +42,12 @@ def test_jobs_give_their_results_in_order_with_and_without_a_bar(
         )
     assert found == [0, 1, 2, 3, 4]
     assert ("Fitting: 100%" in sys.stderr.getvalue()) is verbose
+
+
+def test_a_bar_with_a_delay_is_not_shown_for_what_is_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with show_progress(2, "Embedding", "text", delay=60) as bar:
+        bar.update(2)
+    assert sys.stderr.getvalue() == ""

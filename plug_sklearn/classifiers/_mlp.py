@@ -128,7 +128,10 @@ class PlugMLPClassifier(BasePlugClassifier):
         Determines held-out rows, initial weights, batches and dropout. Results with the
         same value are equal bit by bit on the same device with the same number of
         threads. Another value of ``torch.get_num_threads()`` changes the order of sums,
-        and therefore their rounding.
+        and therefore their rounding. So do activations that were computed in other
+        batches, in this process or in another one: they differ by about 1e-6, and
+        scores may differ in the third decimal. With a ``store``, activations are the
+        same in all runs that read it.
     verbose : bool or int, default=False
         Print a line for each epoch.
 

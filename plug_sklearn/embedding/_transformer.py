@@ -39,6 +39,9 @@ from plug_sklearn.embedding.prompts import (
     render_turn,
 )
 
+#: Seconds without a bar: a search reads from a store many times, which is quick.
+_QUICK = 1.0
+
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
     ActivationOutput, RecordsVersions, EmbeddingParameters, auto_wrap_output_keys=None
@@ -178,7 +181,8 @@ default="last"
         resolved in the calling process. None: 1, unless in a
         ``joblib.parallel_config``.
     verbose : bool, default=False
-        Whether to show a progress bar, in a terminal or notebook.
+        Whether to show a progress bar, in a terminal or notebook, for what takes more
+        than a second.
 
     Attributes
     ----------
@@ -312,7 +316,9 @@ one-column frame
             if self.verbose:
                 # tqdm starts a thread and takes a lock of all processes, even if it
                 # shows nothing.
-                progress = show_progress(len(distinct), "Embedding", "text")
+                progress = show_progress(
+                    len(distinct), "Embedding", "text", delay=_QUICK
+                )
                 report = shown.enter_context(progress).update
             EmbeddingJob(
                 model,

@@ -13,7 +13,13 @@ from plug_sklearn.embedding.passes import Request
 
 def list_models() -> dict[str, LoadedModel]:
     """The models in memory by their names, the last used one last."""
-    return {key[0][0].name: kept for key, kept in _loading._MODELS.items.items()}
+    # The state of a local folder stands beside its source; a hub id has none.
+    sources = [
+        state[0] if isinstance(state, tuple) else state
+        for state, *_ in _loading._MODELS.items
+    ]
+    kept = _loading._MODELS.items.values()
+    return {source.name: one for source, one in zip(sources, kept, strict=True)}
 
 
 def record_loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:

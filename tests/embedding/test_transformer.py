@@ -512,6 +512,7 @@ def test_example_of_the_docstring_runs(
 def test_progress_bar_counts_texts_on_a_terminal(
     llama: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("plug_sklearn.embedding._transformer._QUICK", 0.0)
     embed(llama, verbose=True)
     assert "4/4" not in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
