@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from plug_sklearn._progress import show_progress
+from plug_sklearn import HFEmbeddingTransformer
 
 
 class Terminal(io.StringIO):
@@ -15,9 +15,13 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(("stream", "shown"), [(Terminal, True), (io.StringIO, False)])
 def test_a_bar_is_shown_on_a_terminal_alone(
-    stream: type[io.StringIO], shown: bool, monkeypatch: pytest.MonkeyPatch
+    llama: str,
+    stream: type[io.StringIO],
+    shown: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    embedder = HFEmbeddingTransformer(llama, device="cpu", verbose=True)
+    embedder.fit(["Lima"])
     monkeypatch.setattr(sys, "stderr", stream())
-    with show_progress(2, "Embedding", "text") as bar:
-        bar.update(2)
+    embedder.transform(["Lima", "Paris"])
     assert ("Embedding: 100%" in sys.stderr.getvalue()) is shown

@@ -124,7 +124,7 @@ _INKLING = Anatomy(
 #: Families whose blocks add what no module puts out, and why.
 _ONLY_STREAM: Mapping[str, Anatomy] = {
     "beam": Anatomy("layers", reason="the depth of a layer scales what it adds"),
-    "dory": Anatomy("layers", reason="its blocks turn the stream, and add nothing"),
+    "dory": Anatomy("layers", reason="its blocks rotate the stream"),
     "gpt_neox_japanese": Anatomy(
         "layers", reason="its last block adds a bias outside of any module"
     ),
