@@ -10,8 +10,9 @@
     What a configuration alone tells: layers, widths, and lengths of text.
 ``_checkpoints``
     Whether a model's files hold all weights that are read.
-``_adapter_files``, ``_adapters``
-    PEFT adapters: their files, and how they are applied.
+``_adapters``, with ``_adapter_files`` and ``_adapted_models``
+    PEFT adapters: how they are applied, their files, and the models that they were
+    trained on.
 ``_gguf``, with the script ``_gguf_conversion``
     GGUF files, converted to safetensors.
 ``_identity``
