@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
 from transformers import PreTrainedModel
 
 from plug_sklearn._devices import resolve_device
+from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding.anatomy import Stack
 from plug_sklearn.embedding.models import (

@@ -8,19 +8,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import (
-    _check_feature_names_in,
-    _check_n_features,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from plug_sklearn._positions import PART_NAMES, resolve_positions
 from plug_sklearn._provenance import RecordsVersions
-from plug_sklearn.features._arrays import holds_single, to_array
-from plug_sklearn.features._tokens import is_ragged, map_ragged, read_ragged
+from plug_sklearn._sklearn import (
+    StrOptions,
+    check_feature_names_in,
+    check_n_features,
+    get_output_config,
+)
+from plug_sklearn.features._arrays import (
+    holds_single,
+    is_ragged,
+    map_ragged,
+    read_ragged,
+    to_array,
+)
 
 OWNER = "LayerAggregator"
 
@@ -226,7 +230,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         if is_ragged(X):
             ragged = read_ragged(list(X), OWNER)  # type: ignore[arg-type]  # told above
             if reset:
-                _check_n_features(self, ragged[0], reset=True)
+                check_n_features(self, ragged[0], reset=True)
             return ragged
         X = to_array(X)
         dtypes: list[type] = [np.float64, np.float32]
@@ -289,7 +293,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         n_layers, n_parts, hidden_size = self.input_shape_
         is_2d = n_layers == n_parts == 1 and self.n_features_in_ == hidden_size
         if is_2d:
-            names: NDArray[np.object_] = _check_feature_names_in(self, input_features)
+            names: NDArray[np.object_] = check_feature_names_in(self, input_features)
             return names
         if input_features is not None:
             given = np.asarray(input_features, dtype=object)
@@ -312,7 +316,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         )
 
     def _refuse_frames(self, found: str, expected: str) -> None:
-        container = _get_output_config("transform", self)["dense"]
+        container = get_output_config("transform", self)["dense"]
         if container != "default":
             raise ValueError(
                 f"{expected} if the output is a {container} frame. Got {found} instead."
