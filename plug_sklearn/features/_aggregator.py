@@ -35,19 +35,19 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     Parameters
     ----------
     layers : "all", int or sequence of int, default="all"
-        Positions along axis 1 of the activations; negative ones count from the end.
-        They are positions among the layers that were read: with
+        Positions along axis 1 of the activations. Negative positions count from the
+        end. These are positions among the layers that were read: with
         ``HFEmbeddingTransformer(layers=[10, 20])``, position 1 is layer 20.
     parts : "all", int, str or sequence of int or str, default="all"
-        Positions along axis 2, or names among ``part_names``.
+        Positions along axis 2, or names from ``part_names``.
     method : {"concat", "mean", "max", "stack"}, default="concat"
-        ``"concat"`` joins all that is chosen, layer by layer, then part, then unit;
-        ``"mean"`` and ``"max"`` pool over layers; ``"stack"`` keeps all axes.
+        ``"concat"``: concatenate all selected units, ordered by layer, then part, then
+        unit. ``"mean"`` and ``"max"``: pool over layers. ``"stack"``: keep all axes.
     part_names : sequence of str, default=None
-        What axis 2 holds, in order, such as ``("rs_last", "rs_mean")`` where texts were
-        read with ``pooling=("last", "mean")``: an embedder's ``parts_``. None is
-        ``("rs", "attn", "mlp")`` for activations of three parts, and no names for
-        others.
+        Names of the positions along axis 2, such as ``("rs_last", "rs_mean")`` for
+        texts that were read with ``pooling=("last", "mean")``: the attribute ``parts_``
+        of the embedder. None: ``("rs", "attn", "mlp")`` if the activations have three
+        parts, and no names otherwise.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     n_features_in_ : int
         Length of axis 1 of the ``X`` seen in ``fit``.
     feature_names_in_ : ndarray of str
-        Names of the columns of ``X``, where it is a frame.
+        Names of the columns of ``X``, if it is a data frame.
 
     See Also
     --------
@@ -97,14 +97,15 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         self.part_names = part_names
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Resolve layers and parts against the shape of the activations.
+        """Find the selected layers and parts in activations of this shape.
 
         Parameters
         ----------
         X : array or tensor of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations. Three axes are read as (n_samples, n_layers, hidden_size), two
-            as (n_samples, hidden_size). Or token activations: an array of dtype object,
-            or a list, of arrays of shape (n_tokens, n_layers, n_parts, hidden_size).
+            Activations. Three axes are read as (n_samples, n_layers, hidden_size), and
+            two axes as (n_samples, hidden_size). Token activations are an array of
+            dtype object, or a list, with an array of shape
+            (n_tokens, n_layers, n_parts, hidden_size) for each text.
         y : None
             Ignored.
 
@@ -116,8 +117,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter does not suit the shape of ``X``, or ``X`` is not numeric,
-            not finite or has other numbers of axes.
+            If a parameter is invalid for the shape of ``X``, or if ``X`` is not numeric
+            or not finite, or has another number of axes.
         """
         self._validate_params()
         activations = self._read_activations(X, reset=True)
@@ -139,22 +140,24 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         Parameters
         ----------
         X : array of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations of the shape seen in ``fit``, save the number of samples.
+            Activations. All axes except the first must have the lengths seen in
+            ``fit``.
 
         Returns
         -------
         ndarray of float32 or float64
-            As ``X``; half precision becomes float32, and integers float64.
-            (n_samples, n_layers * n_parts * hidden_size) with ``"concat"``,
-            (n_samples, n_parts * hidden_size) with ``"mean"`` and ``"max"``,
-            (n_samples, n_layers, n_parts, hidden_size) with ``"stack"``. Of token
-            activations, an array of dtype object with one such array a text, of
-            n_tokens rows in place of n_samples.
+            Features of shape (n_samples, n_layers * n_parts * hidden_size) with
+            ``"concat"``, (n_samples, n_parts * hidden_size) with ``"mean"`` and
+            ``"max"``, and (n_samples, n_layers, n_parts, hidden_size) with ``"stack"``.
+            Half precision is converted to float32, and integers to float64. For token
+            activations, an array of dtype object with such an array for each text,
+            whose first axis are the tokens.
 
         Raises
         ------
         ValueError
-            If the shape differs from ``fit``'s, or frames are asked of ``"stack"``.
+            If the shape differs from that in ``fit``, or if the output is set to data
+            frames and ``method`` is ``"stack"``.
         """
         check_is_fitted(self)
         self._validate_params()
@@ -189,24 +192,24 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     def get_feature_names_out(
         self, input_features: ArrayLike | None = None
     ) -> NDArray[np.object_]:
-        """Name the features.
+        """Return the names of the features.
 
         Parameters
         ----------
         input_features : sequence of str, default=None
-            Names of the units of the activations, flattened; the step before in a
-            pipeline gives them. None: numbered by position.
+            Names of the units of the flattened activations, as the previous step of a
+            pipeline returns them. None: names made of positions.
 
         Returns
         -------
         ndarray of shape (n_features_out,), object
-            Such as ``"L20_rs_17"`` or ``"mean_rs_17"``. With ``"stack"``, the names of
-            its units, flattened.
+            Names such as ``"L20_rs_17"`` or ``"mean_rs_17"``. With ``"stack"``, the
+            names of the flattened units.
 
         Raises
         ------
         ValueError
-            If there are more or fewer ``input_features`` than units.
+            If the number of ``input_features`` is not the number of units.
         """
         check_is_fitted(self)
         units = self._name_units(input_features).reshape(self.input_shape_)
