@@ -1,4 +1,4 @@
-"""The parameters of HFEmbeddingTransformer: checked, and the model they describe."""
+"""Parameters of HFEmbeddingTransformer, checked, and the model that they describe."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral

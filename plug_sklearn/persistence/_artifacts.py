@@ -1,4 +1,4 @@
-"""Fitted estimators in files that are safe to load: safetensors and JSON."""
+"""Save and load fitted estimators as safetensors and JSON."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """The script that converts one GGUF file: ``python _gguf_conversion.py FILE FOLDER``.
 
-It has a process of its own, since it replaces functions of the package gguf, and since
-nothing else hides the progress bar that transformers shows.
+It runs in a process of its own, because it replaces functions of the package gguf, and
+because the progress bar of transformers cannot be hidden otherwise.
 """
 
 import os

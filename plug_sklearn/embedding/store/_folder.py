@@ -1,4 +1,4 @@
-"""A store's folder as a whole, and the folders that this process has open."""
+"""The folder of a store: opening, listing, compacting and closing it."""
 
 import os
 from collections.abc import Iterator

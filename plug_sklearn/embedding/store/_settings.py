@@ -1,4 +1,4 @@
-"""The models and settings of a store, and how much it holds of each."""
+"""The models and settings that a store holds activations of."""
 
 import json
 from collections.abc import Mapping
