@@ -38,12 +38,9 @@ def _is_tensor(X: Any) -> bool:  # noqa: ANN401 - as above
 
 
 def is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
-    """Tell whether ``X`` holds arrays of token activations, one a text.
+    """Tell whether ``X`` holds an array of token activations for each text.
 
-    Parameters
-    ----------
-    X : array-like
-        Activations: 1-D of arrays, or a list of arrays of four axes.
+    It is then a 1-D array of arrays, or a list of arrays with four axes.
     """
     if isinstance(X, np.ndarray):
         return X.dtype == object and X.ndim == 1 and len(X) > 0 and _is_array(X[0])
@@ -52,24 +49,12 @@ def is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
 
 
 def read_ragged(X: Sequence[Any], owner: str) -> NDArray[np.object_]:
-    """Check token activations.
+    """Check token activations, and return them in an array of shape (n_samples,).
 
-    Parameters
-    ----------
-    X : sequence of array of shape (n_tokens, n_layers, n_parts, hidden_size)
-        One array a text; texts differ in their number of tokens only.
-    owner : str
-        Name of the estimator, for messages.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), object
-        The arrays, of float32 or float64; equal ones stay one object.
-
-    Raises
-    ------
-    ValueError
-        If an item is not such an array, has no token, or holds NaN or infinity.
+    Each item must have the shape (n_tokens, n_layers, n_parts, hidden_size), and only
+    ``n_tokens`` may differ. Items are converted to float32 or float64; an array that
+    occurs twice stays one object. Raises a ValueError, which names the estimator
+    ``owner``, if an item has another shape, no token, NaN or infinity.
     """
     checked: dict[int, NDArray[np.floating]] = {}
     arrays = np.empty(len(X), dtype=object)

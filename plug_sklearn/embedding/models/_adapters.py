@@ -52,25 +52,10 @@ _RENAMINGS: tuple[Mapping[str, str], ...] = (
 def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str]:
     """Apply an adapter to a model, in place.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        As ``AutoModel`` builds it.
-    adapter : ModelSource
-        Where the adapter comes from.
-
-    Returns
-    -------
-    frozenset of str
-        Names of the model's weights that the adapter replaces.
-
-    Raises
-    ------
-    ImportError
-        If peft is not installed.
-    ValueError
-        If the adapter does not fit the model, puts vectors before each text, or
-        cannot be merged; or if the model's weights are offloaded.
+    ``model`` is as ``AutoModel`` builds it. Returns the names of its weights that the
+    adapter replaces. Raises an ImportError if peft is not installed; and a ValueError
+    if the adapter does not fit the model, puts vectors before each text, or cannot be
+    merged, or if the weights of the model are offloaded.
     """
     import_peft()
     if any(weight.is_meta for weight in model.parameters()):

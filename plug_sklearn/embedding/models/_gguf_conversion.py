@@ -16,19 +16,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 
 
 def write_folder(path: Path, folder: Path) -> None:
-    """Write configuration, tokenizer and float32 weights to a folder.
+    """Write the configuration, tokenizer and float32 weights of a file to a folder.
 
-    Parameters
-    ----------
-    path : Path
-        The GGUF file.
-    folder : Path
-        An empty folder.
-
-    Raises
-    ------
-    ValueError
-        If the file lacks weights of the model.
+    The folder must be empty. Raises a ValueError if the file lacks weights.
     """
     # transformers parses the file for each of the three, and computes the names of all
     # tensors for each module. Either takes seconds.

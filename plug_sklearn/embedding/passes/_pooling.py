@@ -2,7 +2,8 @@
 
 States are pooled on the device of the model, as soon as a block returns them. If
 prompts share a prefix, its pooled states are joined with those of the tokens after it.
-A new pooling is added here.
+To add a pooling, add it here and to the names that ``embedding._parameters`` and
+``store._requests`` accept.
 """
 
 from collections.abc import Sequence
