@@ -171,7 +171,7 @@ def read_validation_rows(
     """Check the validation rows given to ``fit``, after its training rows."""
     if X_val is None or y_val is None:
         raise ValueError(
-            f"The 'X_val' and 'y_val' given to {type(estimator).__name__} must be "
+            f"The 'X_val' and 'y_val' of {type(estimator).__name__}.fit must be "
             f"given together. Got {'y_val' if X_val is None else 'X_val'} alone "
             "instead."
         )

@@ -151,6 +151,7 @@ class EmbeddingParameters(BaseEstimator):
                 f"The 'pooling' parameter of {OWNER} must not change after fit, where "
                 f"it was {fitted!r}. Got {self.pooling!r} instead. Fit again to use it."
             )
+        self._read_parts()
         self._read_roles()
         store = self.store
         if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
@@ -220,11 +221,8 @@ class EmbeddingParameters(BaseEstimator):
         roles = self.roles
         if roles is None:
             return None
-        if (
-            not _is_listed(roles)
-            or not all(isinstance(role, str) for role in roles)
-            or len(roles) == 0
-        ):
+        is_named = _is_listed(roles) and all(isinstance(role, str) for role in roles)
+        if not is_named or len(roles) == 0:
             raise ValueError(
                 f"The 'roles' parameter of {OWNER} must be None or a sequence of role "
                 f"names, such as ('assistant',). Got {roles!r} instead."

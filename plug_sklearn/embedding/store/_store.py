@@ -40,18 +40,15 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 class ActivationStore(StoreFolder):
     """A store of activations on disk, addressed by prompt, model and settings.
 
-    Cross-validation embeds the same texts for each fold and each candidate. With a
-    store, each distinct prompt goes through the language model once, over all threads
-    and processes that use the store.
+    Each distinct prompt goes through the language model once, over all threads and
+    processes that use the store.
 
     The store is a folder with a SQLite file and a file of vectors. Any number of
     threads and processes on one machine can read and write it at the same time, and can
     be killed at any moment. Each record has a checksum. Damaged records count as
     missing, and a warning is issued. The store contains no pickles. The folder must be
     on a local disk, because SQLite's write-ahead log (WAL) does not work on network
-    file systems.
-
-    A store can be pickled. The copy opens the same folder.
+    file systems. A store can be pickled; the copy opens the same folder.
 
     Parameters
     ----------
@@ -201,9 +198,8 @@ of ``dtype``
         states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
 float32
             The activations; with ``poolings=None``, a list of n arrays of shape
-            (n_tokens, n_layers, n_parts, hidden_size). The activations of a prompt in
-            one call share a record, and each 64 MiB of a call is a transaction.
-            Therefore, few large writes are fastest and take the least space.
+            (n_tokens, n_layers, n_parts, hidden_size). Few large writes are fastest and
+            take the least space: a call makes one record for each prompt.
         poolings : sequence of str or None, default=("last",)
             As in ``read_into``.
 
@@ -263,8 +259,7 @@ float32
     ) -> NDArray[np.bool_]:
         """Claim prompts that are not held and that no one else is computing.
 
-        Write claimed prompts, or release them. The claims of a process end when it
-        ends.
+        Write claimed prompts, or release them. Claims end with their process.
 
         Parameters
         ----------
@@ -276,8 +271,7 @@ float32
         Returns
         -------
         ndarray of shape (n,), bool
-            Whether the caller has claimed each prompt. Of equal digests, only the first
-            is claimed.
+            Whether each prompt was claimed. Of equal digests, only the first is.
         """
         slots = list_slots(layers, parts, poolings)
         check_keys(settings, digests)
