@@ -54,7 +54,11 @@ NORMS["albert, groups"] = NORMS["albert"]
 LIKE_OTHERS = {
     (family, None)
     for family in (
-        *(family for (family, _), known in KNOWN.items() if known.reason),
+        *(
+            family
+            for (family, stack), known in KNOWN.items()
+            if known.reason and stack is None
+        ),
         "deepseek_v4",
         "doge",
         "flaubert",
