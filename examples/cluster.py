@@ -1,8 +1,8 @@
 """Embed texts on a cluster: workers run the model, this process writes the store.
 
-Run ``python examples/cluster.py``: it starts two worker processes here. With
-``--scheduler tcp://HOST:8786`` it uses a cluster that runs already, whose workers must
-all find the model. It needs the extra ``[cluster]``.
+Run ``python examples/cluster.py`` to start two worker processes on this machine. With
+``--scheduler tcp://HOST:8786``, it uses a running cluster, whose workers must all be
+able to load the model. It needs the extra ``[cluster]``.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Which layer, and which classifier, tells true statements from false ones best."""
+"""Compare layers and classifiers at telling true statements from false ones."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,14 +1,15 @@
 """True and false statements, built from a table of facts.
 
-Each line of a table holds two facts, and they lend each other their values::
+Each line of a table contains two facts, whose values are exchanged for the false
+statements::
 
     France, Paris <> Japan, Tokyo
 
 gives two true statements and two false ones: the capital of France is Paris, that of
-Japan is Tokyo, that of France is Tokyo, that of Japan is Paris. Every word is thus as
-often in a true statement as in a false one: no word gives the answer away. All that a
-line gives is one group, to be kept on one side of a split, so that no fact that is
-asked about was there to be learnt by heart.
+Japan is Tokyo, that of France is Tokyo, that of Japan is Paris. Each word is therefore
+as frequent in true statements as in false ones, so that no word gives the answer away.
+The statements of a line are a group, which must stay on one side of a split. Otherwise,
+a probe could be tested on facts that it has seen in training.
 """
 
 from collections.abc import Iterator

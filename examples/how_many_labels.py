@@ -1,4 +1,4 @@
-"""How many labels are needed? Probes of one layer, on ever more facts.
+"""Plot the score of two probes against the number of labels they are trained on.
 
 Run ``python examples/how_many_labels.py``.
 """
@@ -19,7 +19,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
     """Draw the score of two probes against the number of labels."""
     statements = load_statements(n_pairs)
     activations = make_embedder(out, model).fit_transform(statements["statement"])
-    # A layer two thirds up, where such things tend to be; chosen without a look.
+    # Two thirds up is a usual layer for such concepts. It is not chosen by its score.
     layer = 2 * activations.shape[1] // 3
     probes = {
         "logistic regression": make_linear_probe(),

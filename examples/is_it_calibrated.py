@@ -1,4 +1,4 @@
-"""Is it calibrated? Of what a probe calls 80% likely, 80% should be true.
+"""Plot the calibration of a probe: of predictions of 80%, 80% should be true.
 
 Run ``python examples/is_it_calibrated.py``.
 """
@@ -17,7 +17,7 @@ from plug_sklearn import (
 
 
 def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> None:
-    """Measure and draw the calibration of a probe, hardly regularised and well."""
+    """Measure and plot the calibration of a weakly and a strongly regularised probe."""
     statements = load_statements(n_pairs)
     y, groups = statements["label"], statements["group"]
     activations = make_embedder(out, model).fit_transform(statements["statement"])

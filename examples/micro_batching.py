@@ -1,4 +1,4 @@
-"""Requests that wait at the same time → one call, in one worker thread."""
+"""Merge requests that wait at the same time into one call, in a worker thread."""
 
 import asyncio
 from collections import deque
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Full(Exception):
-    """Too much is waiting; a request that comes later may be taken."""
+    """Too many texts are waiting. A later request may be accepted."""
 
 
 class Closed(Exception):
-    """No more requests are taken."""
+    """No more requests are accepted."""
 
 
 @dataclass
@@ -25,18 +25,19 @@ class Request:
 
 
 class MicroBatcher:
-    """Merges requests into batches, and answers each with its own part.
+    """Merges requests into batches, and returns to each its own results.
 
-    While a batch is computed, requests gather for the next one. Where a batch fails,
-    its requests are computed one by one, so that a bad text fails alone.
+    While a batch is computed, the next requests are collected. If a batch fails, its
+    requests are computed one by one, so that only the request with a bad text fails.
 
     Parameters
     ----------
     compute : callable
-        Given a list of texts, gives a sequence of as many results. It is called in one
-        thread, and never twice at once.
+        Takes a list of texts, and returns a sequence of as many results. It is called
+        in one thread, and never twice at the same time.
     most_texts : int, default=64
-        Texts in a batch. A larger request goes alone; 1 merges nothing.
+        Largest number of texts in a batch. A larger request is a batch of its own. 1:
+        requests are not merged.
     wait : float, default=0.002
         Seconds that the first request of a batch waits for others at most.
     most_waiting : int, default=1024

@@ -1,4 +1,4 @@
-"""Parts compared: truth in what attention adds, in what the MLP adds, and in the sum.
+"""Probe the residual stream, and what attention and the MLP add to it.
 
 Run ``python examples/parts_compared.py``.
 """

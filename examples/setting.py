@@ -1,4 +1,4 @@
-"""What the examples share: a language model, statements, folds, a probe."""
+"""Shared by the examples: a language model, statements, folds and a probe."""
 
 import argparse
 import importlib.util
@@ -33,7 +33,7 @@ def load_statements(n_pairs: int | None = None) -> pd.DataFrame:
 def make_embedder(
     out: Path, model: Path | str | None, parts: tuple[str, ...] = ("rs",)
 ) -> HFEmbeddingTransformer:
-    """Make the embedder; what it has read once is stored beside the pictures."""
+    """Make the embedder, with a store beside the pictures."""
     return HFEmbeddingTransformer(
         model or find_model(), parts=parts, store=out / "activations", verbose=True
     )

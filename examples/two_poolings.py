@@ -1,4 +1,4 @@
-"""Two poolings in one pass: truth in the last token, and in the mean of all tokens.
+"""Compare two poolings in one pass: the last token, and the mean of all tokens.
 
 Run ``python examples/two_poolings.py``.
 """

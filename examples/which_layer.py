@@ -1,4 +1,4 @@
-"""Which layer knows it? Truth, read by a linear probe from each layer in turn.
+"""Plot the score of a linear probe of each layer, for true and false statements.
 
 Run ``python examples/which_layer.py``.
 """

@@ -3,11 +3,11 @@
 Each sub-package is one step:
 
 ``embedding``
-    Activations from texts: :class:`HFEmbeddingTransformer`.
+    Texts → activations: :class:`HFEmbeddingTransformer`.
 ``features``
-    Features from activations: :class:`LayerAggregator`.
+    Activations → features: :class:`LayerAggregator`.
 ``classifiers``
-    Probabilities from features: :class:`PlugMLPClassifier` and
+    Features → probabilities: :class:`PlugMLPClassifier` and
     :class:`PlugCNNClassifier`.
 ``evaluation``
     Scores, comparisons and pictures of probes.

@@ -1,4 +1,4 @@
-"""Optional dependencies, and the error if one is not installed."""
+"""Optional dependencies, and the error message if one is not installed."""
 
 from importlib.util import find_spec
 

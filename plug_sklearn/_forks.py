@@ -1,6 +1,7 @@
-"""Forks: a child has every lock of its parent, and none of the threads that hold one.
+"""Make the package fork-safe: locks are free in a child, and torch uses one thread.
 
-Nor has it the threads that torch computes with, and would wait for them for ever.
+A forked child has the locks of its parent, but not the threads that hold them, and
+would wait for these locks for ever. It does not have torch's threads either.
 """
 
 import itertools
@@ -19,8 +20,8 @@ _of_thread = threading.local()
 def make_lock() -> threading.RLock:
     """Make a lock that no other thread holds while this process forks.
 
-    A fork waits until it is free: what it guards is then whole in the child. Of two
-    that a thread holds at once, the one made first must be taken first.
+    A fork waits until the lock is free, so that what it guards is consistent in the
+    child. A thread that takes two of these locks must take the one made first, first.
     """
     lock = threading.RLock()
     _locks[next(_numbers)] = lock

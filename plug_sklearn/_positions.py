@@ -1,4 +1,4 @@
-"""Positions along an axis, as users give them."""
+"""Layers and parts that users select, as positions along an axis."""
 
 from collections.abc import Sequence
 from numbers import Integral

@@ -11,7 +11,7 @@ PACKAGES = ("plug_sklearn", "scikit-learn", "torch", "transformers")
 
 
 class ProvenanceWarning(UserWarning):
-    """A fitted estimator was made with other versions, or another model, than now."""
+    """Warning that an estimator was fitted with other versions or another model."""
 
 
 @cache

@@ -9,13 +9,16 @@ from typing import Any
 
 from sklearn import calibration
 from sklearn.calibration import _CalibratedClassifier as CalibratedClassifier
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils._set_output import _get_output_config as get_output_config
+from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
+from sklearn.utils.validation import _check_n_features as check_n_features
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 #: What calibrates decision values, by its method. Older releases lack the temperature.
 CALIBRATORS: dict[str, Any] = {
@@ -29,11 +32,15 @@ CALIBRATORS: dict[str, Any] = {
 
 __all__ = [
     "CALIBRATORS",
-    "BaseSearchCV",
     "CalibratedClassifier",
     "Interval",
     "StrOptions",
+    "check_feature_names_in",
+    "check_n_features",
+    "check_sample_weight",
     "explaining_texts",
+    "get_output_config",
+    "is_search",
     "take_rows",
     "validate_parameter_constraints",
 ]
@@ -51,3 +58,11 @@ def explaining_texts(owner: str) -> Iterator[None]:
             f"X given to {owner} must hold numbers. Got texts instead: put an "
             "HFEmbeddingTransformer before it, in a pipeline."
         ) from None
+
+
+def is_search(estimator: object) -> bool:
+    """Tell whether an estimator is a search over parameters, such as GridSearchCV."""
+    # Importing it takes a tenth of a second, and few modules need it.
+    from sklearn.model_selection._search import BaseSearchCV
+
+    return isinstance(estimator, BaseSearchCV)

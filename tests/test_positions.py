@@ -3,13 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plug_sklearn._positions import resolve_positions
+from plug_sklearn import LayerAggregator
 
 
 def resolve(positions: object, n_positions: int) -> tuple[int, ...]:
-    return resolve_positions(
-        positions, n_positions, parameter="layers", owner="LayerAggregator"
-    )
+    aggregator = LayerAggregator(layers=positions)
+    return aggregator.fit(np.zeros((1, n_positions, 1, 1))).layers_
 
 
 @given(st.integers(1, 40), st.data())

@@ -5,6 +5,7 @@ import joblib
 import pytest
 from sklearn.utils.parallel import delayed
 
+from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn._progress import run_jobs, show_progress
 
 
@@ -17,11 +18,16 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(("stream", "shown"), [(Terminal, True), (io.StringIO, False)])
 def test_a_bar_is_shown_on_a_terminal_alone(
-    stream: type[io.StringIO], shown: bool, monkeypatch: pytest.MonkeyPatch
+    llama: str,
+    stream: type[io.StringIO],
+    shown: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    embedder = HFEmbeddingTransformer(llama, device="cpu", verbose=True)
+    embedder.fit(["Lima"])
+    monkeypatch.setattr("plug_sklearn.embedding._transformer._QUICK", 0.0)
     monkeypatch.setattr(sys, "stderr", stream())
-    with show_progress(2, "Embedding", "text") as bar:
-        bar.update(2)
+    embedder.transform(["Lima", "Paris"])
     assert ("Embedding: 100%" in sys.stderr.getvalue()) is shown
 
 

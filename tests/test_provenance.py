@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, PlugMLPClassifier
-from plug_sklearn._provenance import list_versions
 from plug_sklearn.persistence import ProvenanceWarning
 
 X = np.random.default_rng(0).normal(size=(8, 3))
@@ -20,7 +21,7 @@ X = np.random.default_rng(0).normal(size=(8, 3))
 @pytest.fixture
 def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The versions that are found here, from when it is used on."""
-    changed = {**list_versions(), "torch": "99.0"}
+    changed = {**LayerAggregator().__getstate__()["_versions"], "torch": "99.0"}
     monkeypatch.setattr("plug_sklearn._provenance.list_versions", lambda: changed)
 
 
@@ -56,11 +57,17 @@ def test_a_pipeline_warns_once(request: pytest.FixtureRequest) -> None:
     assert [item.category for item in caught] == [ProvenanceWarning]
 
 
-def test_builds_of_one_version_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    list_versions.cache_clear()
-    monkeypatch.setattr("plug_sklearn._provenance.version", lambda _: "2.9.0+cu130")
-    assert set(list_versions().values()) == {"2.9.0"}
-    list_versions.cache_clear()
+def test_builds_of_one_version_are_the_same() -> None:
+    script = """
+from importlib import metadata
+metadata.version = lambda package: "2.9.0+cu130"
+from plug_sklearn import LayerAggregator
+print(*set(LayerAggregator().__getstate__()["_versions"].values()))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["2.9.0"]
 
 
 def test_scikit_learn_s_own_warning_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.helper import predefined_split
 from torch import nn
 
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._batches import MemberRows, put_on_device
 from plug_sklearn.classifiers._data import (

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.classifiers._base import BasePlugClassifier
 from plug_sklearn.classifiers._data import ClassWeight, read_samples
 from plug_sklearn.classifiers._monitoring import Scorer

@@ -11,9 +11,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
-from plug_sklearn._sklearn import explaining_texts
+from plug_sklearn._sklearn import check_sample_weight, explaining_texts
 from plug_sklearn.classifiers._splitting import choose_validation_rows
 
 ClassWeight = dict[Any, float] | str | None
@@ -192,7 +192,7 @@ def read_validation_rows(
     """Check the validation rows given to ``fit``, after its training rows."""
     if X_val is None or y_val is None:
         raise ValueError(
-            f"The 'X_val' and 'y_val' given to {type(estimator).__name__} must be "
+            f"The 'X_val' and 'y_val' of {type(estimator).__name__}.fit must be "
             f"given together. Got {'y_val' if X_val is None else 'X_val'} alone "
             "instead."
         )
@@ -236,7 +236,7 @@ def read_sample_weight(
 
     Raises a ValueError if one is negative or not finite, or all are zero.
     """
-    weight: NDArray[np.float64] = _check_sample_weight(
+    weight: NDArray[np.float64] = check_sample_weight(
         sample_weight, X, dtype=np.float64, ensure_non_negative=True
     )
     if not weight.any():

@@ -1,7 +1,7 @@
 """Train the MLPs of several layers and folds together, several times faster.
 
-The networks of probes with the same shape become one network, whose weights theirs are
-views of. Each ends with the weights that it would have if it was trained alone.
+Networks of the same shape are trained as one network; their parameters are views into
+its tensors. Each ends with the weights that it would have if it was trained alone.
 """
 
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The training losses."""
+"""The training losses: weighted cross-entropy and supervised contrastive loss."""
 
 import torch
 from torch import Tensor, nn

@@ -6,8 +6,8 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 
+from plug_sklearn._sklearn import Interval
 from plug_sklearn.classifiers._base import BasePlugClassifier
 from plug_sklearn.classifiers._data import ClassWeight
 from plug_sklearn.classifiers._monitoring import Scorer

@@ -1,29 +1,32 @@
-"""Text → activations.
+"""Texts → activations.
 
 ``_transformer``
     :class:`HFEmbeddingTransformer`, the estimator.
 ``_parameters``
-    Its parameters, checked, and the model that they describe.
+    Its parameters: checked, and turned into a description of the model.
 ``_output``
-    Names, containers and tags of the activations that it gives.
+    Its feature names, output containers and tags.
 ``_rows``
     Texts from any container, as plain values.
 ``_random_weights``
     The same model with random weights, as a control.
 ``_embed``
-    Texts → rows of activations, through a store; the work split over workers.
+    Compute the activations of texts, or read them from a store; share the work among
+    workers.
+``_memory``
+    Check that activations fit into memory, and convert their dtype.
 ``_language_model``
-    A model, its prompts and its pooling in one: distinct texts → activations.
+    A model with its prompts and settings, which computes activations of texts.
 ``prompts``
-    Texts → token ids, and the positions to pool.
+    Texts → token ids, and which tokens are pooled.
 ``models``
-    Hugging Face models: loaded, shared and told apart.
+    Hugging Face models: loading, sharing, adapters and identity.
 ``anatomy``
     Where a model keeps its blocks, its attention and its MLPs.
 ``passes``
-    Token ids → pooled activations, by the shortest way that is exact.
+    Token ids → pooled activations, with the fastest strategy that is exact.
 ``store``
-    Activations on disk, by content: each text goes through a model once.
+    Activations on disk, so that each text goes through a model once.
 """
 
 from plug_sklearn.embedding._random_weights import with_random_weights

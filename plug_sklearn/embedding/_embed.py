@@ -1,7 +1,7 @@
 """Fill rows of an array with the activations of texts.
 
-They are read from a store where it holds them, and computed by the model where not, by
-several workers of joblib if ``n_jobs`` says so.
+Activations that a store holds are read from it. The others are computed by the model,
+in several joblib workers if ``n_jobs`` asks for that.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""One language model and how it reads texts: distinct texts → activations."""
+"""A language model with its settings, which computes the activations of texts."""
 
 import sys
 from collections.abc import Hashable, Iterator, Sequence
@@ -66,7 +66,7 @@ Batch = tuple[NDArray[np.int64], NDArray[np.float32] | list[NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """All that decides the activations of a text, and what doesn't: size of batches.
+    """A language model, and all settings that its activations depend on.
 
     Attributes
     ----------

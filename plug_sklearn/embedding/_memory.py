@@ -1,4 +1,4 @@
-"""How much memory activations take, and how much is free."""
+"""Check that activations fit into memory, and convert their dtype."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ _USED = Path("/sys/fs/cgroup/memory.current")
 
 
 def find_free_memory() -> int:
-    """Give the bytes that this process can still take, within its container's limit."""
+    """Return the bytes that are free for this process, within its container's limit."""
     free = int(psutil.virtual_memory().available)
     try:
         limit, used = (int(path.read_text()) for path in (_LIMIT, _USED))
@@ -26,19 +26,9 @@ def find_free_memory() -> int:
 
 
 def refuse_too_large(n_bytes: int, n_samples: int) -> None:
-    """Refuse activations that do not fit into free memory, before they are computed.
+    """Raise a MemoryError if activations do not fit into free memory.
 
-    Parameters
-    ----------
-    n_bytes : int
-        What they take.
-    n_samples : int
-        How many texts they are of.
-
-    Raises
-    ------
-    MemoryError
-        If they do not fit; says how much is needed and what takes less.
+    The message says how much memory they need, and what needs less.
     """
     free = find_free_memory()
     if n_bytes > free:
@@ -62,23 +52,11 @@ def put_states(
     states: NDArray[np.floating] | list[NDArray[np.floating]],
     dtype: np.dtype[np.floating],
 ) -> None:
-    """Put the states of some texts into their rows.
+    """Set ``out[rows]`` to the states of some texts, converted to ``dtype``.
 
-    Parameters
-    ----------
-    out : ndarray of shape (n_samples, ...)
-        Activations; of dtype object for those of tokens.
-    rows : ndarray of shape (n,), int64
-        Where the texts are in it.
-    states : ndarray of shape (n, ...) or list of n ndarray
-        What to put there.
-    dtype : dtype
-        What they become.
-
-    Raises
-    ------
-    FloatingPointError
-        If a state is too large for the dtype.
+    ``out`` has the shape (n_samples, ...), or dtype object for token activations.
+    ``states`` are an array of shape (n, ...) or a list of n arrays. Raises a
+    FloatingPointError if a state is too large for the dtype.
     """
     if out.dtype == object:
         for row, item in zip(rows, states, strict=True):
@@ -90,7 +68,7 @@ def put_states(
 def cast_states(
     states: NDArray[np.floating], dtype: np.dtype[np.floating]
 ) -> NDArray[np.floating]:
-    """Turn states into the dtype of activations.
+    """Convert states to the dtype of activations.
 
     Raises a FloatingPointError if a state is too large for it.
     """

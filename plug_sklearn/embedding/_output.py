@@ -1,4 +1,4 @@
-"""What estimators say of the activations that they give: names, containers and tags."""
+"""Names, output containers and tags of estimators that return activations."""
 
 from typing import Self
 
@@ -23,12 +23,12 @@ class ActivationOutput(  # type: ignore[call-arg]  # TransformerMixin is untyped
     def get_feature_names_out(
         self, input_features: object = None
     ) -> NDArray[np.object_]:
-        """Name each unit of the activations, flattened: layer, part, unit.
+        """Return a name for each unit of the flattened activations.
 
         Parameters
         ----------
         input_features : None
-            Ignored; texts have no names.
+            Ignored, since texts have no names.
 
         Returns
         -------
@@ -45,14 +45,15 @@ class ActivationOutput(  # type: ignore[call-arg]  # TransformerMixin is untyped
         return np.array(names, dtype=object)
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Let a pipeline's ``set_output`` reach the steps whose output can be a frame.
+        """Accept a container for the output of a pipeline, and keep returning arrays.
 
-        Activations have four axes and stay arrays.
+        Activations have four axes, and cannot be a data frame. The other steps of a
+        pipeline follow its ``set_output``.
 
         Parameters
         ----------
         transform : {"default", "pandas", "polars"}, default=None
-            What the other steps of the pipeline give.
+            Container that the other steps of the pipeline return.
 
         Returns
         -------
@@ -62,7 +63,7 @@ class ActivationOutput(  # type: ignore[call-arg]  # TransformerMixin is untyped
         Raises
         ------
         ValueError
-            If ``transform`` is none of these.
+            If ``transform`` has another value.
         """
         if transform not in ("default", "pandas", "polars", None):
             raise ValueError(

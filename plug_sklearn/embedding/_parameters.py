@@ -1,4 +1,4 @@
-"""The parameters of HFEmbeddingTransformer: checked, and the model they describe."""
+"""Parameters of HFEmbeddingTransformer, checked, and the model that they describe."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
 from transformers import PreTrainedModel
 
 from plug_sklearn._devices import resolve_device
+from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding.anatomy import Stack
 from plug_sklearn.embedding.models import (
@@ -151,6 +151,7 @@ class EmbeddingParameters(BaseEstimator):
                 f"The 'pooling' parameter of {OWNER} must not change after fit, where "
                 f"it was {fitted!r}. Got {self.pooling!r} instead. Fit again to use it."
             )
+        self._read_parts()
         self._read_roles()
         store = self.store
         if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
@@ -220,11 +221,8 @@ class EmbeddingParameters(BaseEstimator):
         roles = self.roles
         if roles is None:
             return None
-        if (
-            not _is_listed(roles)
-            or not all(isinstance(role, str) for role in roles)
-            or len(roles) == 0
-        ):
+        is_named = _is_listed(roles) and all(isinstance(role, str) for role in roles)
+        if not is_named or len(roles) == 0:
             raise ValueError(
                 f"The 'roles' parameter of {OWNER} must be None or a sequence of role "
                 f"names, such as ('assistant',). Got {roles!r} instead."

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from plug_sklearn._sklearn import BaseSearchCV
+from plug_sklearn._sklearn import is_search
 
 OWNER = "check_pipeline"
 #: Rows of the first try; all rows are tried only if these are refused.
@@ -91,7 +91,7 @@ one-column frame
 
 def _list_candidates(pipeline: BaseEstimator) -> Iterator[BaseEstimator]:
     """Give an estimator itself, or those of a search, one for each value of a grid."""
-    if not isinstance(pipeline, BaseSearchCV):
+    if not is_search(pipeline):
         yield pipeline
         return
     yield pipeline.estimator

@@ -1,4 +1,4 @@
-"""Whether one of two probes scores better on the same folds, and how sure that is."""
+"""Compare two probes on the same folds, with a confidence interval and a test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

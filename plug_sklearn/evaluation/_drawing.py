@@ -1,4 +1,4 @@
-"""What the displays share: checks of their tables, axes, legends, styles and names."""
+"""Shared by the displays: checks of tables, axes, legends, line styles and names."""
 
 from __future__ import annotations
 

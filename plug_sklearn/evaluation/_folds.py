@@ -16,7 +16,7 @@ from sklearn.model_selection import check_cv, cross_validate
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
-from plug_sklearn._sklearn import BaseSearchCV
+from plug_sklearn._sklearn import is_search
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 Folds = list[Fold]
@@ -84,10 +84,10 @@ def _name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estima
             if hasattr(part, "fit_resample"):
                 break
         return names
-    is_search = isinstance(estimator, BaseSearchCV)
-    if is_search or _is_rfecv(estimator):
+    searches = is_search(estimator)
+    if searches or _is_rfecv(estimator):
         own = ["groups"] if _uses_groups(estimator.cv) else []
-        if not is_search:
+        if not searches:
             return own
         # A search passes "groups" to its splitter, and other names to its estimator.
         inner = _name_group_arguments(estimator.estimator)

@@ -1,4 +1,4 @@
-"""Scores of a probe on several layers, which are fitted together where possible."""
+"""Scores of a probe on several layers, which are fitted together if possible."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def score_layers(
     (n_samples, n_features). ``n_joint`` probes are fitted together.
 
     Returns the tables of ``score_folds``, one for each layer and part, and the error
-    that kept probes from being fitted together, or an empty string. Probes that are
+    that prevented fitting probes together, or an empty string. Probes that are
     fitted together have equal shares of the time. Raises a ValueError, with a note
     that names the layer and part, if all fits to one of them fail.
     """

@@ -1,4 +1,4 @@
-"""Checks of labels and predicted probabilities, and of classifiers that give them."""
+"""Check labels, predicted probabilities, and classifiers that predict them."""
 
 from typing import Any, NamedTuple
 

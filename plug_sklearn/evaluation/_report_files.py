@@ -1,4 +1,4 @@
-"""Files of a report: predictions, a summary, and a picture of training."""
+"""Write the files of a report: predictions, a summary and a learning curve."""
 
 from __future__ import annotations
 

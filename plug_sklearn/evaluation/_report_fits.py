@@ -1,4 +1,4 @@
-"""Fits of a report: an estimator, its scores and its probabilities for each fold."""
+"""Fit and score an estimator on each fold, and predict the test rows."""
 
 import warnings
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Scores of a report, by fold and of all folds together."""
+"""Scores of a report, for each fold and for all folds together."""
 
 import warnings
 from collections.abc import Callable, Mapping

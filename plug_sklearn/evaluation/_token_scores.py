@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn._sklearn import BaseSearchCV
+from plug_sklearn._sklearn import is_search
 from plug_sklearn.evaluation._probabilities import check_probabilistic
 
 OWNER = "score_tokens"
@@ -92,9 +92,12 @@ one-column frame
     return table
 
 
-def read_pipeline(pipeline: object, owner: str) -> Pipeline:
+def read_pipeline(
+    pipeline: Any,  # noqa: ANN401 - anything else is refused
+    owner: str,
+) -> Pipeline:
     """Check that a pipeline can score tokens; of a search, give the best one."""
-    if isinstance(pipeline, BaseSearchCV):
+    if is_search(pipeline):
         check_is_fitted(pipeline, "best_estimator_")
         pipeline = pipeline.best_estimator_
     # The class is not imported here, since this takes seconds.

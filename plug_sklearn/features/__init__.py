@@ -2,6 +2,8 @@
 
 ``_aggregator``
     :class:`LayerAggregator`, the estimator.
+``_arrays``
+    What users pass as activations, as numpy arrays.
 ``_npz``
     Activations in files: :func:`load_npz_features` and :func:`save_npz_features`.
 """

@@ -9,21 +9,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import (
-    _check_feature_names_in,
-    _check_n_features,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from plug_sklearn._activations import Activations
 from plug_sklearn._positions import PART_NAMES, resolve_positions
 from plug_sklearn._provenance import RecordsVersions
-from plug_sklearn._sklearn import explaining_texts
-from plug_sklearn.features._arrays import holds_single, to_array
-from plug_sklearn.features._tokens import is_ragged, map_ragged, read_ragged
+from plug_sklearn._sklearn import (
+    StrOptions,
+    check_feature_names_in,
+    check_n_features,
+    explaining_texts,
+    get_output_config,
+)
+from plug_sklearn.features._arrays import (
+    holds_single,
+    is_ragged,
+    map_ragged,
+    read_ragged,
+    to_array,
+)
 
 OWNER = "LayerAggregator"
 
@@ -42,12 +46,12 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         Positions along axis 2, or names: those of the embedder's ``parts_``, or among
         ``part_names``.
     method : {"concat", "mean", "max", "stack"}, default="concat"
-        ``"concat"`` joins all that is chosen, layer by layer, then part, then unit;
-        ``"mean"`` and ``"max"`` pool over layers; ``"stack"`` keeps all axes.
+        ``"concat"``: concatenate all selected units, ordered by layer, then part, then
+        unit. ``"mean"`` and ``"max"``: pool over layers. ``"stack"``: keep all axes.
     part_names : sequence of str, default=None
-        What axis 2 holds, in order, such as ``("rs_last", "rs_mean")``. None: what the
-        activations of an embedder hold; for other arrays ``("rs", "attn", "mlp")``,
-        if there are three parts, and no names otherwise.
+        Names of the positions along axis 2, such as ``("rs_last", "rs_mean")``. None:
+        the names that the activations of an embedder hold; for other arrays,
+        ``("rs", "attn", "mlp")`` if there are three parts, and no names otherwise.
 
     Attributes
     ----------
@@ -62,7 +66,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     n_features_in_ : int
         Length of axis 1 of the ``X`` seen in ``fit``.
     feature_names_in_ : ndarray of str
-        Names of the columns of ``X``, where it is a frame.
+        Names of the columns of ``X``, if it is a data frame.
 
     See Also
     --------
@@ -101,14 +105,15 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         self.part_names = part_names
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Resolve layers and parts against the shape of the activations.
+        """Find the selected layers and parts in activations of this shape.
 
         Parameters
         ----------
         X : array or tensor of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations. Three axes are read as (n_samples, n_layers, hidden_size), two
-            as (n_samples, hidden_size). Or token activations: an array of dtype object,
-            or a list, of arrays of shape (n_tokens, n_layers, n_parts, hidden_size).
+            Activations. Three axes are read as (n_samples, n_layers, hidden_size), and
+            two axes as (n_samples, hidden_size). Token activations are an array of
+            dtype object, or a list, with an array of shape
+            (n_tokens, n_layers, n_parts, hidden_size) for each text.
         y : None
             Ignored.
 
@@ -120,8 +125,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter does not suit the shape of ``X``, or ``X`` is not numeric,
-            not finite or has other numbers of axes.
+            If a parameter is invalid for the shape of ``X``, or if ``X`` is not numeric
+            or not finite, or has another number of axes.
         """
         self._validate_params()
         activations = self._read_activations(X, reset=True)
@@ -144,22 +149,24 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         Parameters
         ----------
         X : array of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations of the shape seen in ``fit``, save the number of samples.
+            Activations. All axes except the first must have the lengths seen in
+            ``fit``.
 
         Returns
         -------
         ndarray of float32 or float64
-            As ``X``; half precision becomes float32, and integers float64.
-            (n_samples, n_layers * n_parts * hidden_size) with ``"concat"``,
-            (n_samples, n_parts * hidden_size) with ``"mean"`` and ``"max"``,
-            (n_samples, n_layers, n_parts, hidden_size) with ``"stack"``. Of token
-            activations, an array of dtype object with one such array a text, of
-            n_tokens rows in place of n_samples.
+            Features of shape (n_samples, n_layers * n_parts * hidden_size) with
+            ``"concat"``, (n_samples, n_parts * hidden_size) with ``"mean"`` and
+            ``"max"``, and (n_samples, n_layers, n_parts, hidden_size) with ``"stack"``.
+            Half precision is converted to float32, and integers to float64. For token
+            activations, an array of dtype object with such an array for each text,
+            whose first axis are the tokens.
 
         Raises
         ------
         ValueError
-            If the shape differs from ``fit``'s, or frames are asked of ``"stack"``.
+            If the shape differs from that in ``fit``, or if the output is set to data
+            frames and ``method`` is ``"stack"``.
         """
         check_is_fitted(self)
         self._validate_params()
@@ -200,25 +207,25 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     def get_feature_names_out(
         self, input_features: ArrayLike | None = None
     ) -> NDArray[np.object_]:
-        """Name the features.
+        """Return the names of the features.
 
         Parameters
         ----------
         input_features : sequence of str, default=None
-            Names of the units of the activations, flattened; the step before in a
-            pipeline gives them. None: named by the layers and parts that the
-            activations of an embedder hold, and by position otherwise.
+            Names of the units of the flattened activations, as the previous step of a
+            pipeline returns them. None: names made of the layers and parts of an
+            embedder's activations, or of positions.
 
         Returns
         -------
         ndarray of shape (n_features_out,), object
-            Such as ``"L20_rs_17"`` or ``"mean_rs_17"``. With ``"stack"``, the names of
-            its units, flattened.
+            Names such as ``"L20_rs_17"`` or ``"mean_rs_17"``. With ``"stack"``, the
+            names of the flattened units.
 
         Raises
         ------
         ValueError
-            If there are more or fewer ``input_features`` than units.
+            If the number of ``input_features`` is not the number of units.
         """
         check_is_fitted(self)
         units = self._name_units(input_features).reshape(self.input_shape_)
@@ -242,7 +249,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         if is_ragged(X):
             ragged = read_ragged(list(X), OWNER)  # type: ignore[arg-type]  # told above
             if reset:
-                _check_n_features(self, ragged[0], reset=True)
+                check_n_features(self, ragged[0], reset=True)
             return ragged
         X = to_array(X)
         dtypes: list[type] = [np.float64, np.float32]
@@ -323,7 +330,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         n_layers, n_parts, hidden_size = self.input_shape_
         is_2d = n_layers == n_parts == 1 and self.n_features_in_ == hidden_size
         if is_2d:
-            names: NDArray[np.object_] = _check_feature_names_in(self, input_features)
+            names: NDArray[np.object_] = check_feature_names_in(self, input_features)
             return names
         if input_features is not None:
             given = np.asarray(input_features, dtype=object)
@@ -346,7 +353,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         )
 
     def _refuse_frames(self, found: str, expected: str) -> None:
-        container = _get_output_config("transform", self)["dense"]
+        container = get_output_config("transform", self)["dense"]
         if container != "default":
             raise ValueError(
                 f"{expected} if the output is a {container} frame. Got {found} instead."

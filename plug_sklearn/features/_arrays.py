@@ -1,9 +1,11 @@
-"""Activations of any library as arrays of numpy, without a loss of precision."""
+"""Activations as numpy arrays: of any library, and with one array for each text."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
@@ -33,3 +35,97 @@ def _is_tensor(X: Any) -> bool:  # noqa: ANN401 - as above
     # Importing torch takes seconds. Whoever passes a tensor has already imported it.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(X, torch.Tensor)
+
+
+def is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
+    """Tell whether ``X`` must hold an array of token activations for each text.
+
+    It is then a 1-D array of dtype object, or a list of arrays with four axes. A list
+    of texts counts as one, and is refused when it is read.
+    """
+    if isinstance(X, np.ndarray):
+        return bool(X.dtype == object and X.ndim == 1)
+    is_list = isinstance(X, list | tuple) and len(X) > 0
+    if not is_list:
+        return False
+    return isinstance(X[0], str) or (_is_array(X[0]) and X[0].ndim == 4)
+
+
+def read_ragged(X: Sequence[Any], owner: str) -> NDArray[np.object_]:
+    """Check token activations, and return them in an array of shape (n_samples,).
+
+    Each item must have the shape (n_tokens, n_layers, n_parts, hidden_size), and only
+    ``n_tokens`` may differ. Items are converted to float32 or float64; an array that
+    occurs twice stays one object. Raises a ValueError, which names the estimator
+    ``owner``, if there is no item, or one has another shape, no token, NaN or infinity.
+    """
+    if len(X) == 0:
+        raise ValueError(
+            f"X given to {owner} must hold the activations of at least one text. "
+            "Found an array with 0 sample(s)."
+        )
+    checked: dict[int, NDArray[np.floating]] = {}
+    arrays = np.empty(len(X), dtype=object)
+    shape: tuple[int, ...] | None = None
+    for position, item in enumerate(X):
+        # Equal texts share one array, which is checked once.
+        if id(item) not in checked:
+            checked[id(item)] = _check_item(item, position, owner, shape)
+        arrays[position] = checked[id(item)]
+        shape = arrays[0].shape[1:]
+    return arrays
+
+
+def map_ragged(
+    arrays: NDArray[np.object_],
+    function: Any,  # noqa: ANN401 - array → array
+) -> NDArray[np.object_]:
+    """Apply a function to each distinct array, and keep equal ones one object."""
+    results: dict[int, Any] = {}
+    mapped = np.empty(len(arrays), dtype=object)
+    for position, item in enumerate(arrays):
+        if id(item) not in results:
+            results[id(item)] = function(item)
+        mapped[position] = results[id(item)]
+    return mapped
+
+
+def _check_item(
+    item: Any,  # noqa: ANN401 - validated here
+    position: int,
+    owner: str,
+    shape: tuple[int, ...] | None,
+) -> NDArray[np.floating]:
+    expected = "(n_tokens, n_layers, n_parts, hidden_size)"
+    if not _is_array(item) or item.ndim != 4 or item.dtype.kind not in "fiu":
+        found = f"shape {item.shape}" if _is_array(item) else type(item).__name__
+        raise ValueError(
+            f"X given to {owner} must be one array, or hold an array of numbers of "
+            f"shape {expected} for each text. Got {found} at position {position} "
+            "instead."
+        )
+    if len(item) == 0:
+        raise ValueError(
+            f"X given to {owner} must hold arrays of at least one token. Got an array "
+            f"of shape {item.shape} at position {position}."
+        )
+    if shape is not None and item.shape[1:] != shape:
+        raise ValueError(
+            f"X given to {owner} must hold arrays that differ only in their number of "
+            f"tokens: earlier ones have the shape {shape} for each token. Got "
+            f"{item.shape[1:]} at position {position} instead."
+        )
+    if not np.isfinite(item).all():
+        raise ValueError(
+            f"X given to {owner} must not hold NaN or infinity. Found one at position "
+            f"{position}."
+        )
+    is_single = item.dtype.kind == "f" and item.dtype.itemsize <= 4
+    checked: NDArray[np.floating] = item.astype(
+        np.float32 if is_single else np.float64, copy=False
+    )
+    return checked
+
+
+def _is_array(item: object) -> bool:
+    return isinstance(item, np.ndarray) and item.dtype != object

@@ -1,4 +1,4 @@
-"""Activations in ``.npz`` files, those of pingkit among them."""
+"""Activations in ``.npz`` files, including those of pingkit."""
 
 import os
 from collections.abc import Sequence
@@ -59,23 +59,23 @@ def load_npz_features(
     path : str or Path
         Path of the ``.npz`` file.
     allow_pickle : bool, default=False
-        Whether to read ids that are a pickle, as pingkit writes them. A pickle can run
-        code: only for files whose origin you trust.
+        Whether to read ids that are a pickle, as pingkit writes them. Loading a pickle
+        can run code. Only use it for files that you trust.
 
     Returns
     -------
     NpzFeatures
-        Activations, ids, layers and parts. In the file, a sample is a column, ordered
-        by part, layer and unit; here, the axes are layers, parts and units.
+        Activations, ids, layers and parts. The file has a column for each sample,
+        ordered by part, layer and unit; the axes returned are layers, parts and units.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is of another kind or damaged; if it has pickled ids and
-        ``allow_pickle`` is False; or if it would unpack to more than 64 MiB and 200
-        times its own size.
+        If the file is not of this format, or is damaged; if its ids are pickled and
+        ``allow_pickle`` is False; or if it would unpack to more than 64 MiB and more
+        than 200 times its size.
 
     See Also
     --------
@@ -121,7 +121,7 @@ def save_npz_features(
     Parameters
     ----------
     path : str or Path
-        Path of the file; ``.npz`` is added if it is missing. Folders are made.
+        Path of the file. ``.npz`` is added if it is missing, and folders are made.
     activations : array-like of shape (n, n_layers, n_parts, hidden_size)
         Activations, which are saved as float32.
     layers : sequence of int
@@ -129,7 +129,7 @@ def save_npz_features(
     parts : sequence of str
         Parts along axis 2.
     ids : array-like of shape (n,), default=None
-        Names of the samples, as strings; None: their positions.
+        Names of the samples, which are saved as strings; None: their positions.
 
     Returns
     -------

@@ -26,8 +26,8 @@ from plug_sklearn.persistence._artifacts import (
     save_artifacts,
 )
 
-#: Types for the ``trusted`` parameter of ``skops.io.load``. A probe needs its own class
-#: alone, since it stores its network as numbers and arrays.
+#: Types for the ``trusted`` parameter of ``skops.io.load``. A probe only needs its own
+#: class, since it stores its network as numbers and arrays.
 SKOPS_TRUSTED = (
     "plug_sklearn.classifiers.PlugCNNClassifier",
     "plug_sklearn.classifiers.PlugMLPClassifier",

@@ -1,4 +1,4 @@
-"""Fitted estimators in files that are safe to load: safetensors and JSON."""
+"""Save and load fitted estimators as safetensors and JSON."""
 
 import json
 import os
@@ -35,10 +35,10 @@ def save_artifacts(
 ) -> tuple[Path, Path]:
     """Save a fitted estimator as tensors and JSON, which are safe to load.
 
-    ``history_`` is not saved, nor are the parameters of where and how an estimator
-    runs: ``device``, ``n_jobs``, ``store`` and ``verbose``, and a pipeline's
-    ``memory``. Callbacks and scorers are code: to save an estimator that holds some,
-    remove them first, by ``set_params(callbacks=None)``.
+    ``history_`` is not saved, and neither are the parameters that say where and how an
+    estimator runs: ``device``, ``n_jobs``, ``store``, ``verbose`` and the ``memory`` of
+    a pipeline. Callbacks and scorers are code and cannot be saved. Remove them first,
+    with ``set_params(callbacks=None)``.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def save_artifacts(
         ``MaxAbsScaler``; or a ``Pipeline``, ``CalibratedClassifierCV`` or
         ``FixedThresholdClassifier`` of these.
     path : str or Path
-        Path of both files without their suffixes. Folders are made.
+        Path of both files, without their suffixes. Folders are made.
     card : CrossValidationReport, default=None
         What :func:`cross_validation_report` returned for the estimator. A model card,
         ``README.md`` in the hub's format, is then written beside the files. It says
@@ -68,12 +68,12 @@ def save_artifacts(
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If the estimator, or a step, is of another class; or if a hyperparameter is not
-        a plain value, or would let the file run code when it is used.
+        If the estimator or a step is of another class; or if a hyperparameter is not a
+        plain value, or could make the loaded estimator run code.
 
     See Also
     --------
-    load_artifacts : Reads them.
+    load_artifacts : Reads the files.
 
     Examples
     --------
@@ -199,18 +199,18 @@ def push_to_hub(
 def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEstimator:
     """Load a fitted estimator from files that :func:`save_artifacts` wrote.
 
-    Untrusted files cannot run code: the JSON is checked against a strict schema, the
-    tensors against the shapes in the JSON, and both against a checksum. Files of
-    pingkit, a ``.pt`` beside its JSON, are read too if they hold only the tensors of
-    its own MLP or CNN.
+    Loading untrusted files cannot run code. The JSON is checked against a strict
+    schema, the tensors are checked against the shapes in the JSON, and both against a
+    checksum. The ``.pt`` and ``.json`` files of pingkit can be loaded too, if they
+    contain only the tensors of its MLP or CNN.
 
     Parameters
     ----------
     path : str or Path
-        Path of both files, with or without the suffix of one. Or the address of files
-        on the Hugging Face hub: ``"hf://owner/name"``, ``"hf://owner/name@revision"``,
-        or, for files of another name than ``probe``, ``"hf://owner/name/other"``. Of
-        the repository, only these two files are fetched, and kept in the hub's cache.
+        Path of both files, with or without a suffix. Or the address of files on the
+        Hugging Face hub: ``"hf://owner/name"``, ``"hf://owner/name@revision"``, or, for
+        files of another name than ``probe``, ``"hf://owner/name/other"``. Of the
+        repository, only these two files are downloaded, and kept in the hub's cache.
     device : str, default="cpu"
         The ``device`` parameter of the estimator, such as ``"auto"`` or ``"cuda"``.
 
@@ -218,15 +218,15 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     -------
     BaseEstimator
         The fitted estimator, which predicts the same probabilities. It has no
-        ``history_``, and its hyperparameters have lists in place of arrays and tuples.
+        ``history_``. Hyperparameters that were arrays or tuples are lists.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such pair of files, or it cannot be fetched.
+        If one of the files does not exist, or cannot be downloaded.
     ValueError
-        If a file is of another format, incomplete or changed, or if it holds a value
-        that is not allowed; or if torch knows no such device.
+        If a file has another format, is incomplete or has changed; if it contains a
+        value that is not allowed; or if ``device`` is not a device of torch.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""Reading of pingkit's files, a state dict beside JSON."""
+"""Load the files of pingkit: a state dict and JSON."""
 
 import pickle
 import zipfile

@@ -171,9 +171,8 @@ def test_probes_without_a_seed_share_one() -> None:
     )
 
 
-def test_probes_of_the_same_shape_take_their_steps_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def record_joint(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of probes that are trained together from now on."""
     trained: list[int] = []
     train = _joint.train_jointly
     monkeypatch.setattr(
@@ -181,6 +180,13 @@ def test_probes_of_the_same_shape_take_their_steps_together(
         "train_jointly",
         lambda trainings: trained.append(len(trainings)) or train(trainings),
     )
+    return trained
+
+
+def test_probes_of_the_same_shape_take_their_steps_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained = record_joint(monkeypatch)
     layers, y = draw_layers(4, 60)
     fit_both_ways(PROBE, layers, y)
     assert trained == [4]
@@ -358,13 +364,7 @@ def test_a_net_that_stops_is_left_as_it_was() -> None:
 def test_networks_that_would_be_rounded_otherwise_are_trained_one_by_one(
     monkeypatch: pytest.MonkeyPatch, n_features: int, is_joint: bool
 ) -> None:
-    calls: list[int] = []
-    train = _joint.train_jointly
-    monkeypatch.setattr(
-        _joint,
-        "train_jointly",
-        lambda trainings: calls.append(len(trainings)) or train(trainings),
-    )
+    calls = record_joint(monkeypatch)
     layers, y = draw_layers(3, 40, n_features)
     probes = [clone(PROBE) for _ in layers]
     fit_jointly(probes, [{"X": X, "y": y} for X in layers])

@@ -9,6 +9,8 @@ import torch
 import transformers as hf
 from transformers import AutoModel, PreTrainedModel
 
+from plug_sklearn.embedding.anatomy import anatomy_of, find_blocks
+
 Stack = Literal["encoder", "decoder"]
 
 HIDDEN_SIZE = 32
@@ -461,3 +463,18 @@ def run_tokens(
         options["decoder_input_ids"] = ids.flip(1)
     with torch.no_grad():
         return model(input_ids=ids, **options)
+
+
+@cache
+def count_block_calls(name: str) -> int:
+    """Count the calls of blocks that a text takes."""
+    model, stack = build_model(name)
+    calls: list[int] = []
+    handles = [
+        block.module.register_forward_hook(lambda *_: calls.append(1))
+        for block in find_blocks(model, anatomy_of(model, stack))
+    ]
+    run_tokens(model)
+    for handle in handles:
+        handle.remove()
+    return len(calls)

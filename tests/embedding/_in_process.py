@@ -7,7 +7,7 @@ import pytest
 
 from plug_sklearn.embedding import _embed
 from plug_sklearn.embedding._language_model import LanguageModel
-from plug_sklearn.embedding.models import LoadedModel, _loading
+from plug_sklearn.embedding.models import LoadedModel, _gguf, _loading
 from plug_sklearn.embedding.passes import Request
 
 
@@ -55,3 +55,8 @@ def forget_files() -> None:
     """Forget the configurations and tokenizers that have been read."""
     _loading._CONFIGS.items.clear()
     _loading._TOKENIZERS.items.clear()
+
+
+def forget_conversions() -> None:
+    """Forget which GGUF files have been converted, as in a new process."""
+    _gguf._convert.cache_clear()

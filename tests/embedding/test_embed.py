@@ -66,7 +66,7 @@ def test_more_layers_compute_the_missing_ones_only(
     embed(llama, tmp_path, layers=[0])
     computed.clear()
     found = embed(llama, tmp_path)
-    assert {layers for _, layers in computed} == {(1, 2)}
+    assert {asked.layers for _, asked in computed} == {(1, 2)}
     assert_allclose(found, embed(llama, None), rtol=1e-5, atol=1e-5)
 
 

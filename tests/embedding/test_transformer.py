@@ -186,6 +186,11 @@ def test_activations_are_float32_whatever_the_model_s_dtype(llama: str) -> None:
     assert_allclose(activations, embed(llama), rtol=0.2, atol=0.2)
 
 
+def test_wrong_parts_are_refused_before_the_model_is_looked_for() -> None:
+    with pytest.raises(ValueError, match=r"'parts' .* Got \['residual'\] instead"):
+        HFEmbeddingTransformer("no/such-model", parts=["residual"]).fit(TEXTS)
+
+
 def test_fit_loads_no_weights(llama: str) -> None:
     release_models()
     HFEmbeddingTransformer(llama).fit(TEXTS)
@@ -329,13 +334,13 @@ def test_empty_text_is_its_special_tokens_where_the_tokenizer_adds_some(
         ({"layers": [3]}, r"'layers'.*positions in \[0, 3\).*Got \[3\]"),
         ({"layers": "last"}, "'layers'.*Got 'last'"),
         ({"layers": []}, r"'layers'.*at least one.*Got \[\]"),
-        ({"layers": [0, -3]}, r"'layers'.*named once.*Got \[0, -3\]"),
+        ({"layers": [0, -3]}, r"'layers'.*distinct positions.*Got \[0, -3\]"),
         ({"layers": 1.5}, r"'layers'.*Got 1\.5"),
         ({"parts": "rs"}, "'parts'.*sequence.*Got 'rs'"),
-        ({"parts": ("rs", "rs")}, "'parts'.*named once"),
+        ({"parts": ("rs", "rs")}, "'parts'.*distinct parts"),
         ({"parts": ("resid",)}, "'parts'.*Got .'resid'"),
         ({"parts": ()}, "'parts'"),
-        ({"parts": ("mlp", "attn", "rs")}, r"'parts'.*in the order \('rs'"),
+        ({"parts": ("mlp", "attn", "rs")}, r"'parts'.*the order \('rs'"),
         ({"pooling": "lst"}, "'pooling'.*Got 'lst'"),
         ({"pooling": np.array("last")}, r"'pooling'.*Got array\('last'"),
         ({"parts": np.array("rs")}, r"'parts'.*Got array\('rs'"),
@@ -454,7 +459,7 @@ def test_overflow_is_an_error_that_names_the_texts(
     texts = [*TEXTS, "Iron!", "Gold!", "Iron", *(f"{n}!" for n in range(4))]
     options = {"dtype": "float16", "n_jobs": n_jobs}
     options |= {"store": tmp_path / "store"} if stored else {}
-    message = r"at least 7 of 11 texts, at positions \[2, 4, 5, 7, 8, \.\.\.\]; the f"
+    message = r"at least 7 of 11 texts, at positions \[2, 4, 5, 7, 8, \.\.\.\]. The f"
     if n_jobs is not None:
         # Each worker tells of its own texts.
         message = r"at least [1-7] of 11 texts, at positions \[\d"

@@ -1,56 +1,79 @@
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from plug_sklearn.evaluation._drawing import (
-    LINES,
-    add_legend,
-    check_axes,
-    make_axes,
-    mark_point,
-    name_score,
-    style_line,
+from plug_sklearn import CapacityCurveDisplay, LayerSweepDisplay
+
+CURVE = pd.DataFrame(
+    {
+        "target_ratio": [1.0, 2.0],
+        "n_train": [50, 50],
+        "n_parameters": [50, 90],
+        "fold": [0, 0],
+        "roc_auc": [0.5, 0.6],
+        "fit_time": [0.0, 0.0],
+    }
 )
+
+
+def draw_parts(
+    ax: Axes, n_parts: int, score: str = "accuracy", n_layers: int = 2
+) -> LayerSweepDisplay:
+    """Draw a sweep in which each part has a horizontal line of its own."""
+    cells = [(layer, part) for part in range(n_parts) for layer in range(n_layers)]
+    sweep = pd.DataFrame(cells, columns=["layer", "part"])
+    sweep["fold"], sweep[score] = 0, sweep["part"] / n_parts
+    sweep["fit_time"] = 0.0
+    sweep["part"] = "a part with the number " + sweep["part"].astype(str)
+    return LayerSweepDisplay(sweep).plot(ax=ax)
+
+
+def list_lines(n_parts: int) -> list[Line2D]:
+    return list(draw_parts(Figure().subplots(), n_parts).lines_.values())
 
 
 def test_axes_that_are_given_are_used(figure: Figure) -> None:
     axes = figure.subplots(2)
-    assert make_axes(axes, 2, "Display.plot") == list(axes)
+    assert CapacityCurveDisplay(CURVE).plot(ax=axes).ax_ == list(axes)
 
 
 def test_axes_without_a_place_in_a_grid_cannot_be_divided(figure: Figure) -> None:
     axes = figure.add_axes((0, 0, 1, 1))
     with pytest.raises(
-        ValueError, match=r"'ax' parameter of Display\.plot .* of a grid"
+        ValueError, match=r"'ax' parameter of .*Display\.plot .* a grid"
     ):
-        make_axes(axes, 2, "Display.plot")
+        CapacityCurveDisplay(CURVE).plot(ax=axes)
 
 
-@pytest.mark.parametrize("n_rows", [1, 2])
-def test_what_is_no_axes_cannot_be_drawn_on(n_rows: int, figure: Figure) -> None:
-    for wrong in ("axes", figure, [1, 2][:n_rows], []):
-        with pytest.raises(ValueError, match=r"'ax' parameter of Display\.plot .* Got"):
-            check_axes(wrong, n_rows, "Display.plot")
+def test_what_is_no_axes_cannot_be_drawn_on(figure: Figure) -> None:
+    for wrong in ("axes", figure, [1, 2], [1], []):
+        with pytest.raises(ValueError, match=r"'ax' parameter of Layer.*\.plot .* Got"):
+            draw_parts(wrong, 1)
+        with pytest.raises(ValueError, match=r"'ax' parameter of Capac.*\.plot .* Got"):
+            CapacityCurveDisplay(CURVE).plot(ax=wrong)
 
 
-@pytest.mark.parametrize("x", [0, 5, 10])
-def test_what_marks_a_point_stays_within_the_axes(x: int, figure: Figure) -> None:
-    axes = figure.subplots()
-    axes.plot([0, 10], [0, 0])
-    text = mark_point(axes, x, 0, "a fairly long mark", "k")
+@pytest.mark.parametrize("best", [0, 5, 10])
+def test_what_marks_a_point_stays_within_the_axes(best: int, figure: Figure) -> None:
+    sweep = pd.DataFrame({"layer": range(11), "part": "rs", "fold": 0, "r2": 0.0})
+    sweep["fit_time"] = 0.0
+    sweep.loc[best, "r2"] = 0.5
+    display = LayerSweepDisplay(sweep).plot(ax=figure.subplots())
     figure.draw_without_rendering()
-    box, inside = text.get_window_extent(), axes.get_window_extent()
+    (text,) = display.ax_.texts
+    box, inside = text.get_window_extent(), display.ax_.get_window_extent()
     assert inside.x0 <= box.x0
     assert box.x1 <= inside.x1
 
 
 def test_a_legend_with_room_is_within_the_axes(figure: Figure) -> None:
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], label="a line")
-    add_legend(axes)
+    axes = draw_parts(figure.subplots(), 1).ax_
     figure.draw_without_rendering()
     box, inside = axes.get_legend().get_window_extent(), axes.get_window_extent()
     assert inside.y0 <= box.y0 < box.y1 <= inside.y1
@@ -59,22 +82,16 @@ def test_a_legend_with_room_is_within_the_axes(figure: Figure) -> None:
 def test_a_legend_without_room_is_below_the_axes_and_their_label(
     figure: Figure,
 ) -> None:
-    axes = figure.subplots()
-    for number in range(12):
-        axes.plot([0, 1], [number, number], label=f"a line with the number {number}")
-    axes.set(xlabel="a label")
-    add_legend(axes)
+    axes = draw_parts(figure.subplots(), 12).ax_
     figure.draw_without_rendering()
     box, label = axes.get_legend().get_window_extent(), axes.xaxis.label
     assert figure.bbox.y0 <= box.y0
     assert box.y1 <= label.get_window_extent().y0
 
 
-def test_a_legend_lists_what_it_is_given(figure: Figure) -> None:
-    axes = figure.subplots()
-    first, _ = axes.plot([0, 1], [0, 1], [0, 1], [1, 0], label="a line")
-    add_legend(axes, [first])
-    assert len(axes.get_legend().get_texts()) == 1
+def test_a_legend_lists_each_line_once(figure: Figure) -> None:
+    # The ring around the best point is not listed.
+    assert len(draw_parts(figure.subplots(), 3).ax_.get_legend().get_texts()) == 3
 
 
 #: Linear RGB → what an eye without red, and one without green cones, is left with:
@@ -88,21 +105,28 @@ WITHOUT_CONES = {
 
 @pytest.mark.parametrize("cones", WITHOUT_CONES)
 def test_colours_differ_to_the_colour_blind(cones: str) -> None:
-    linear = [np.array(to_rgb(line["color"])) ** 2.2 for line in LINES]
+    linear = [np.array(to_rgb(line.get_color())) ** 2.2 for line in list_lines(5)]
     seen = [np.array(WITHOUT_CONES[cones]) @ color for color in linear]
     for one, other in combinations(seen, 2):
         assert np.abs(one - other).max() > 0.05
 
 
+def describe_dashes(line: Line2D) -> str:
+    return str(line._dash_pattern)
+
+
 def test_no_two_lines_look_alike() -> None:
-    styles = [style_line(number) for number in range(25)]
-    looks = {(s["color"], str(s["linestyle"]), s["marker"]) for s in styles}
+    looks = {
+        (line.get_color(), describe_dashes(line), line.get_marker())
+        for line in list_lines(25)
+    }
     assert len(looks) == 25
 
 
 def test_the_first_lines_differ_in_more_than_colour() -> None:
-    assert len({str(line["linestyle"]) for line in LINES}) == len(LINES)
-    assert len({line["marker"] for line in LINES}) == len(LINES)
+    lines = list_lines(5)
+    assert len({describe_dashes(line) for line in lines}) == 5
+    assert len({line.get_marker() for line in lines}) == 5
 
 
 @pytest.mark.parametrize(
@@ -114,5 +138,7 @@ def test_the_first_lines_differ_in_more_than_colour() -> None:
         ("accuracy", "Accuracy"),
     ],
 )
-def test_scores_go_by_names_that_people_use(score: str, label: str) -> None:
-    assert name_score(score) == label
+def test_scores_go_by_names_that_people_use(
+    score: str, label: str, figure: Figure
+) -> None:
+    assert draw_parts(figure.subplots(), 1, score).ax_.get_ylabel() == label

@@ -78,8 +78,8 @@ class Late(ClassifierMixin, BaseEstimator):
         self.learns = learns
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: ANN401
-        Late.n_fits += 1
-        self.inner_ = LogisticRegression().fit(X, y)
+        type(self).n_fits += 1
+        self.inner_ = self.make_inner().fit(X, y)
         self.classes_ = self.inner_.classes_
         return self
 
@@ -89,6 +89,9 @@ class Late(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Any:  # noqa: ANN401
         return self.inner_.predict(X)
+
+    def make_inner(self) -> ClassifierMixin:
+        return LogisticRegression()
 
 
 def test_estimator_without_probabilities_costs_one_fit_at_most() -> None:
@@ -145,27 +148,17 @@ def pipe_fragile(failing: tuple[int, ...]) -> BaseEstimator:
     return make_pipeline(FunctionTransformer(), Fragile(failing))
 
 
-class LateFragile(ClassifierMixin, BaseEstimator):
+class LateFragile(Late):
     """The same, which tells only after ``fit`` whether it predicts probabilities."""
 
     n_fits = 0
 
     def __init__(self, failing: tuple[int, ...] = (0,), learns: bool = True) -> None:
+        super().__init__(learns)
         self.failing = failing
-        self.learns = learns
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: ANN401
-        LateFragile.n_fits += 1
-        self.inner_ = Fragile(self.failing).fit(X, y)
-        self.classes_ = self.inner_.classes_
-        return self
-
-    @available_if(lambda self: self.learns and hasattr(self, "inner_"))
-    def predict_proba(self, X: Any) -> Any:  # noqa: ANN401
-        return self.inner_.predict_proba(X)
-
-    def predict(self, X: Any) -> Any:  # noqa: ANN401
-        return self.inner_.predict(X)
+    def make_inner(self) -> ClassifierMixin:
+        return Fragile(self.failing)
 
 
 class FragileMLP(PlugMLPClassifier):

@@ -18,12 +18,13 @@ from plug_sklearn.embedding.anatomy._anatomy import (
     register_anatomy,
     require_parts,
 )
-from plug_sklearn.embedding.anatomy._families import Anatomy, Stack
+from plug_sklearn.embedding.anatomy._families import FAMILIES, Anatomy, Stack
 from plug_sklearn.embedding.anatomy._model_state import restore_state
 from plug_sklearn.embedding.anatomy._modules import find_input_device, first_tensor
 from plug_sklearn.embedding.anatomy._tracing import list_words, run_random_tokens
 
 __all__ = [
+    "FAMILIES",
     "Anatomy",
     "Block",
     "Stack",

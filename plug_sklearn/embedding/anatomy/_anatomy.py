@@ -86,27 +86,28 @@ class Block:
 def register_anatomy(
     model_type: str, anatomy: Anatomy, *, stack: Stack | None = None
 ) -> None:
-    """Tell where a model family keeps its blocks, attention and MLP.
+    """Register where a model family keeps its blocks, attention and MLPs.
 
-    The registration holds in this process, and goes before what the package knows.
+    The registration is valid in this process, and replaces what the package knows about
+    the family.
 
     Parameters
     ----------
     model_type : str
-        The family, as its configuration names it: ``model.config.model_type``.
+        Name of the family in its configuration: ``model.config.model_type``.
     anatomy : Anatomy
-        Where the parts are.
+        Paths of the blocks and of their parts.
     stack : {"encoder", "decoder"}, default=None
-        The stack meant, for an encoder-decoder.
+        The stack that the paths belong to, for an encoder-decoder model.
 
     Raises
     ------
     TypeError
-        If `attn` or `mlp` of the anatomy is not a tuple of paths.
+        If ``attn``, ``mlp`` or ``others`` of the anatomy is not a tuple.
 
     See Also
     --------
-    Anatomy : What can be told.
+    Anatomy : Describes the paths.
 
     Examples
     --------

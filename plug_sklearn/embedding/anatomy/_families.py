@@ -11,46 +11,46 @@ Stack = Literal["encoder", "decoder"]
 class Anatomy:
     """Where a model family keeps its transformer blocks and their parts.
 
-    Paths are dotted, as ``torch.nn.Module.get_submodule`` reads them. A ``*`` or
-    ``?`` stands for any characters of a name, as in file names. ``a|b`` is the first
-    of several paths that is there. A path to a part may begin with ``/``: it then leads
-    from the model to a list as long as that of the blocks, whose i-th module belongs
-    to the i-th block.
+    Paths are dotted, as in ``torch.nn.Module.get_submodule``. ``*`` and ``?`` match any
+    characters of a name, as in file names. ``a|b`` is the first of several paths that
+    exists. The path of a part may begin with ``/``: it then leads from the model to a
+    list of as many modules as there are blocks, one for each block.
 
     Parameters
     ----------
     blocks : str
-        Path from the model, as ``AutoModel`` builds it, to its list of blocks.
-        Several lists are joined by commas.
+        Path from the model, as ``AutoModel`` builds it, to its list of blocks. Paths of
+        several lists are separated by commas.
     attn : tuple of str, default=()
-        Paths from a block to the modules whose outputs add up to what the token
-        mixer adds to the residual stream: attention, or the linear attention, state
-        space or convolution in its place. A block that has none of them adds zeros.
-        A module whose class is named for an MLP counts as `mlp`.
+        Paths from a block to the modules whose outputs add up to what the token mixer
+        adds to the residual stream: attention, or the linear attention, state space or
+        convolution in its place. If a block has none of these modules, the part is
+        zero. Modules whose class has the name of an MLP count as ``mlp``.
     mlp : tuple of str, default=()
-        Likewise for the MLP, dense or of experts.
+        The same for the MLP, dense or a mixture of experts.
     others : tuple of str, default=()
-        Likewise for all else that a block adds, such as embeddings of the token for
-        each layer. It is no part, but completes the sum.
+        The same for everything else that a block adds, such as embeddings of the token
+        for each layer. It is not a part that can be read, but completes the sum.
     multiplier : str or mapping of str to str, default=None
-        Attribute of the block that scales what is added; or, by path, the attributes
-        that scale what some of the modules give. ``"1/name"`` divides by it.
+        Attribute of the block by which the outputs are multiplied; or a mapping of
+        paths to such attributes, for some of the modules. ``"1/name"``: the outputs are
+        divided by the attribute.
     post_norm : bool, default=False
-        Whether a norm or a scale follows an addition, so that a block's output is not
-        the sum of its input and its parts.
+        Whether a norm or a scale is applied after an addition, so that the output of a
+        block is not the sum of its input and its parts.
     channels : int, default=None
         Axis of a block's output that holds several channels of the residual stream; -1
-        if the last axis holds them one after another. The part ``"rs"`` is their mean;
-        the others are what the token mixer and the MLP hand to the channels, each of
-        which takes it by a weight of its own.
+        if the last axis holds them one after another. The part ``"rs"`` is their mean.
+        The other parts are what the token mixer and the MLP pass to the channels, each
+        of which adds it with its own weight.
     token_axis : int, default=1
         Axis of a block's output, without channels, along which the tokens lie.
     reason : str, default=None
-        Why `attn` and `mlp` are unknown, where they are.
+        Why ``attn`` and ``mlp`` are unknown, if they are.
 
     See Also
     --------
-    register_anatomy : Tell where an unknown family keeps its parts.
+    register_anatomy : Registers an anatomy for a family.
 
     Examples
     --------
@@ -124,7 +124,7 @@ _INKLING = Anatomy(
 #: Families whose blocks add what no module puts out, and why.
 _ONLY_STREAM: Mapping[str, Anatomy] = {
     "beam": Anatomy("layers", reason="the depth of a layer scales what it adds"),
-    "dory": Anatomy("layers", reason="its blocks turn the stream, and add nothing"),
+    "dory": Anatomy("layers", reason="its blocks rotate the stream"),
     "gpt_neox_japanese": Anatomy(
         "layers", reason="its last block adds a bias outside of any module"
     ),

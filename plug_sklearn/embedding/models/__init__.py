@@ -1,21 +1,22 @@
-"""Hugging Face models: load and share them, and tell them apart.
+"""Hugging Face models: loading, sharing, adapters and identity.
 
 ``_sources``
-    Where a model comes from, its files, and what is said where they are missing.
+    Where a model comes from, and the error message if its files are missing.
 ``_loading``
     Load, keep and share models, their tokenizers and configurations.
 ``_registered``
     Models in memory, under names that estimators can use.
 ``_geometry``
-    What a configuration alone tells: layers, widths, and lengths of text.
+    Numbers of layers, widths and maximum lengths, read from the configuration.
 ``_checkpoints``
-    Whether a model's files hold all weights that are read.
-``_adapter_files``, ``_adapters``
-    PEFT adapters: their files, and how they are applied.
+    Check that the files of a model contain all weights that are needed.
+``_adapters``, with ``_adapter_files`` and ``_adapted_models``
+    PEFT adapters: how they are applied, their files, and the models that they were
+    trained on.
 ``_gguf``, with the script ``_gguf_conversion``
-    GGUF files, converted to safetensors.
+    Convert GGUF files to safetensors.
 ``_identity``
-    Which model it is, by its hub commit or a digest of its files.
+    Identify a model by its hub commit or a digest of its files.
 """
 
 from plug_sklearn.embedding.models._adapter_files import (

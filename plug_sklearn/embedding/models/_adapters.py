@@ -7,22 +7,27 @@ PEFT applies the adapter to all of it.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import torch
-import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
+from plug_sklearn.embedding.models._adapted_models import (
+    PREFIX,
+    SharedModules,
+    build_empty,
+    build_trained_models,
+    fit_sizes,
+    match_modules,
+    name_parameter,
+)
 from plug_sklearn.embedding.models._adapter_files import import_peft, read_adapter
 from plug_sklearn.embedding.models._sources import ModelSource
 
-#: What PEFT puts before the name of each module.
-_PREFIX = "base_model.model."
 #: Parameters that all adapted modules share, and that are stored once.
 _SHARED = ("vblora_vector_bank", "tinylora_v", "unilora_theta_d")
 #: What tells PEFT that a model's weights are quantized.
@@ -43,46 +48,14 @@ _RENAMINGS: tuple[Mapping[str, str], ...] = (
     {r"^model\.(?=layers\.|embed_tokens\.)": "model.language_model.", **_TOWERS},
 )
 
-#: Classes by the task that an adapter's configuration names, then all others.
-_TASKS = {
-    "CAUSAL_LM": "AutoModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
-    "SEQ_CLS": "AutoModelForSequenceClassification",
-    "TOKEN_CLS": "AutoModelForTokenClassification",
-    "QUESTION_ANS": "AutoModelForQuestionAnswering",
-    "FEATURE_EXTRACTION": "AutoModel",
-}
-_OTHERS = (
-    "AutoModelForImageTextToText",
-    "AutoModelForMaskedLM",
-    "AutoModelForMultipleChoice",
-    "AutoModelForNextSentencePrediction",
-    "AutoModelForPreTraining",
-)
-
 
 def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str]:
     """Apply an adapter to a model, in place.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        As ``AutoModel`` builds it.
-    adapter : ModelSource
-        Where the adapter comes from.
-
-    Returns
-    -------
-    frozenset of str
-        Names of the model's weights that the adapter replaces.
-
-    Raises
-    ------
-    ImportError
-        If peft is not installed.
-    ValueError
-        If the adapter does not fit the model, puts vectors before each text, or
-        cannot be merged; or if the model's weights are offloaded.
+    ``model`` is as ``AutoModel`` builds it. Returns the names of its weights that the
+    adapter replaces. Raises an ImportError if peft is not installed; and a ValueError
+    if the adapter does not fit the model, puts vectors before each text, or cannot be
+    merged, or if the weights of the model are offloaded.
     """
     import_peft()
     if any(weight.is_meta for weight in model.parameters()):
@@ -94,7 +67,7 @@ def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str
     config, stored = read_adapter(adapter)
     fit = _find_fit(model, config, stored, adapter)
     marker = _find_marker(config)
-    saved = {_name_parameter(key) for key in fit.weights if marker not in key}
+    saved = {name_parameter(key) for key in fit.weights if marker not in key}
     _resize_embeddings(model, fit.trained, saved)
     for mark in _QUANTIZED:
         if hasattr(model, mark):
@@ -112,46 +85,6 @@ def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str
 
 
 @dataclass(frozen=True)
-class _SharedModules:
-    """The modules that a model has in common with the one an adapter was trained on.
-
-    Attributes
-    ----------
-    parent, trained_parent : str
-        Paths of the module that holds them, in the model and in the trained model.
-    names : tuple of str
-        Their names, which are the same in both.
-    """
-
-    parent: str
-    trained_parent: str
-    names: tuple[str, ...]
-
-    def move_into(self, model: PreTrainedModel, trained: PreTrainedModel) -> None:
-        """Put the model's modules into the trained model."""
-        self._copy(model.get_submodule(self.parent), self._find_parent(trained))
-
-    def move_back(self, model: PreTrainedModel, trained: PreTrainedModel) -> None:
-        """Put the modules of the trained model into the model."""
-        self._copy(self._find_parent(trained), model.get_submodule(self.parent))
-
-    def _find_parent(self, trained: PreTrainedModel) -> nn.Module:
-        return trained.get_submodule(self.trained_parent)
-
-    def _copy(self, source: nn.Module, target: nn.Module) -> None:
-        for name in self.names:
-            setattr(target, name, getattr(source, name))
-
-    def rename(self, name: str) -> str | None:
-        """Name a tensor of the trained model as in the model; None if it has none."""
-        prefix = f"{self.trained_parent}." if self.trained_parent else ""
-        inner = name.removeprefix(prefix)
-        if not name.startswith(prefix) or inner.split(".")[0] not in self.names:
-            return None
-        return f"{self.parent}.{inner}" if self.parent else inner
-
-
-@dataclass(frozen=True)
 class _Fit:
     """How an adapter fits a model.
 
@@ -161,13 +94,13 @@ class _Fit:
         A model of the class that the adapter was trained on, without weights.
     weights : dict of str to Tensor
         The adapter's, as this release of transformers names them.
-    shared : _SharedModules
+    shared : SharedModules
         The modules that both models have.
     """
 
     trained: PreTrainedModel
     weights: dict[str, Tensor]
-    shared: _SharedModules
+    shared: SharedModules
 
 
 def _find_fit(
@@ -182,18 +115,18 @@ def _find_fit(
         weights = {_rename(key, renaming): tensor for key, tensor in stored.items()}
         if renaming and list(weights) == list(stored):
             continue
-        for empty in _build_trained_models(
+        for empty in build_trained_models(
             model.config,
             task=config.task_type,
             class_name=(config.auto_mapping or {}).get("base_model_class"),
             trust_remote_code=adapter.trust_remote_code,
         ):
-            trained = _fit_sizes(empty, weights)
-            shared = _match_modules(model, trained)
+            trained = fit_sizes(empty, weights)
+            shared = match_modules(model, trained)
             unmatched = _find_unmatched(trained, config, weights)
             if shared is not None and not unmatched:
                 # That one has been adapted already.
-                trained = _build_empty(type(trained), trained.config)
+                trained = build_empty(type(trained), trained.config)
                 return _Fit(trained, weights, shared)
             best = min(best, unmatched or best, key=len)
     raise ValueError(
@@ -211,7 +144,7 @@ def _find_marker(config: Any) -> str:  # noqa: ANN401 - of peft, untyped
 
 
 def _rename(key: str, renaming: Mapping[str, str]) -> str:
-    prefix = _PREFIX if key.startswith(_PREFIX) else ""
+    prefix = PREFIX if key.startswith(PREFIX) else ""
     name = key.removeprefix(prefix)
     for pattern, replacement in renaming.items():
         name, n_changes = re.subn(pattern, replacement, name)
@@ -294,133 +227,3 @@ def _merge(adapted: Any, peft_type: str, name: str) -> None:  # noqa: ANN401 - o
             f"that can be merged into the weights. Got {name!r} instead, of type "
             f"{peft_type}: {error}"
         ) from error
-
-
-def _build_trained_models(
-    config: PreTrainedConfig,
-    *,
-    task: str | None,
-    class_name: str | None,
-    trust_remote_code: bool,
-) -> Iterator[PreTrainedModel]:
-    """Build the models that an adapter may have been trained on, likely ones first.
-
-    ``task`` and ``class_name`` are what the adapter's configuration names. Each class
-    comes once, without weights: all tensors are on the meta device.
-    """
-    seen: set[type] = set()
-    tasks = sorted(_TASKS, key=lambda name: name != task)
-    names = [class_name, *(_TASKS[name] for name in tasks), *_OTHERS]
-    for name in names:
-        # A text model may have been trained without the towers around it.
-        for each in (config, config.get_text_config()):
-            trained = _build(name, each, trust_remote_code)
-            if trained is not None and type(trained) not in seen:
-                seen.add(type(trained))
-                yield trained
-
-
-def _build(
-    name: str | None, config: PreTrainedConfig, trust_remote_code: bool
-) -> PreTrainedModel | None:
-    model_class = getattr(transformers, str(name), None)
-    if model_class is None:
-        return None
-    config = deepcopy(config)
-    with torch.device("meta"):
-        if hasattr(model_class, "from_config"):
-            try:
-                auto: PreTrainedModel = model_class.from_config(
-                    config, trust_remote_code=trust_remote_code
-                )
-            except ValueError:
-                # The family has no model for this task.
-                return None
-            return auto
-        if not isinstance(config, model_class.config_class or ()):
-            return None
-        return _build_empty(model_class, config)
-
-
-def _fit_sizes(
-    trained: PreTrainedModel, weights: Mapping[str, Tensor]
-) -> PreTrainedModel:
-    """Give a model heads and embeddings of the sizes that an adapter has saved.
-
-    It is the model itself where they fit, and a new one of its class otherwise.
-    """
-    config = deepcopy(trained.config)
-    text = config.get_text_config()
-    sizes = {name: len(tensor) for name, tensor in trained.named_parameters()}
-    for key, tensor in weights.items():
-        name = _name_parameter(key)
-        if sizes.get(name, len(tensor)) == len(tensor):
-            continue
-        if sizes[name] == config.num_labels:
-            config.num_labels = len(tensor)
-        elif sizes[name] == text.vocab_size:
-            text.vocab_size = len(tensor)
-    if (config.num_labels, text.vocab_size) == (
-        trained.config.num_labels,
-        trained.config.get_text_config().vocab_size,
-    ):
-        return trained
-    return _build_empty(type(trained), config)
-
-
-def _build_empty(
-    model_class: type[PreTrainedModel], config: PreTrainedConfig
-) -> PreTrainedModel:
-    """Build a model without weights."""
-    with torch.device("meta"):
-        return model_class(deepcopy(config))
-
-
-def _name_parameter(key: str) -> str:
-    """Name the parameter that has as many rows as a weight of an adapter.
-
-    Examples
-    --------
-    >>> _name_parameter("base_model.model.score.modules_to_save.weight")
-    'score.weight'
-    >>> _name_parameter("base_model.model.lm_head.lora_B.weight")
-    'lm_head.weight'
-    """
-    name = re.sub(r"\.(modules_to_save|base_layer|lora_B)(?=\.)", "", key)
-    return name.removeprefix(_PREFIX)
-
-
-def _match_modules(
-    model: PreTrainedModel, trained: PreTrainedModel
-) -> _SharedModules | None:
-    """Find where a model, or the text model in it, has its place in a trained model.
-
-    Of several places, it is the one that holds the most weights.
-    """
-    best: _SharedModules | None = None
-    most = 0
-    for parent, inner in model.named_modules():
-        if not isinstance(inner, PreTrainedModel):
-            continue
-        children = {
-            name: (child, sum(weight.numel() for weight in child.parameters()))
-            for name, child in inner.named_children()
-        }
-        for trained_parent, outer in trained.named_modules():
-            others = dict(outer.named_children())
-            names = tuple(
-                name
-                for name, (child, _) in children.items()
-                if _have_same_type(child, others.get(name))
-            )
-            n_weights = sum(children[name][1] for name in names)
-            if n_weights > most:
-                best = _SharedModules(parent, trained_parent, names)
-                most = n_weights
-    return best
-
-
-def _have_same_type(module: nn.Module, other: nn.Module | None) -> bool:
-    if isinstance(module, nn.ModuleList) and isinstance(other, nn.ModuleList):
-        return [type(item) for item in module] == [type(item) for item in other]
-    return type(module) is type(other)

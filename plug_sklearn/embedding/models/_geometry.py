@@ -1,4 +1,4 @@
-"""What a configuration alone tells of a model: layers, widths, and lengths of text."""
+"""Layers, widths and maximum lengths of a model, read from its configuration."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping

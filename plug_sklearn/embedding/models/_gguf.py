@@ -1,8 +1,8 @@
 """Convert GGUF files to folders of safetensors, once, in the user's cache.
 
-transformers parses a GGUF file anew for the configuration, the tokenizer and the
-weights, each time that a process asks for them, which takes several seconds a time. A
-converted folder loads as fast as any other.
+transformers parses a GGUF file separately for the configuration, the tokenizer and the
+weights, in each process. Each time, this takes several seconds. A converted folder
+loads as fast as any other.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The script that converts one GGUF file: ``python _gguf_conversion.py FILE FOLDER``.
 
-It has a process of its own, since it replaces functions of the package gguf, and since
-nothing else hides the progress bar that transformers shows.
+It runs in a process of its own, because it replaces functions of the package gguf, and
+because the progress bar of transformers cannot be hidden otherwise.
 """
 
 import os
@@ -16,19 +16,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 
 
 def write_folder(path: Path, folder: Path) -> None:
-    """Write configuration, tokenizer and float32 weights to a folder.
+    """Write the configuration, tokenizer and float32 weights of a file to a folder.
 
-    Parameters
-    ----------
-    path : Path
-        The GGUF file.
-    folder : Path
-        An empty folder.
-
-    Raises
-    ------
-    ValueError
-        If the file lacks weights of the model.
+    The folder must be empty. Raises a ValueError if the file lacks weights.
     """
     # transformers parses the file for each of the three, and computes the names of all
     # tensors for each module. Either takes seconds.

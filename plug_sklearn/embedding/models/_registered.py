@@ -1,4 +1,4 @@
-"""Models that are in memory already, under names that estimators can use."""
+"""Models in memory, registered under names that estimators can use."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,12 +41,12 @@ class RegisteredModel:
 
     @property
     def origin(self) -> str:
-        """What the weights are now, as an estimator notes it in ``fit``."""
+        """Identity of the current weights, which estimators record in ``fit``."""
         return f"{REGISTERED}{self.digest()}"
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Prepare the model to be read; the last of its readers puts it back."""
+        """Prepare the model to be read; the last of its readers restores it."""
         with self._lock:
             if self._n_readers == 0:
                 self._prepared.enter_context(preparing_to_read(self.model))
@@ -81,30 +81,30 @@ def register_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Let estimators read a model that is in memory already, by a name.
+    """Register a model that is in memory, so that estimators can read it by name.
 
-    Use it for a model that was fine-tuned, edited or quantized in this process.
-    Estimators then take ``model_name=name``. They stay light: clones and pickles hold
-    the name only, and in a process where the name is not registered they say so. The
-    model stays where it is, in its own dtype, and is not changed: weights are shared,
-    and training mode and settings are put back after each pass. A store knows it by a
-    digest of its weights, so that a model that is trained further is computed anew.
+    Use this for a model that was fine-tuned, edited or quantized in this process.
+    Estimators then take ``model_name=name``. Their clones and pickles contain only the
+    name, and raise an error in a process where it is not registered. The model is not
+    copied, moved or changed: it keeps its device and dtype, and its training mode and
+    settings are restored after each pass. A store identifies the model by a digest of
+    its weights, so that texts are computed again after further training.
 
     Parameters
     ----------
     name : str
-        What ``model_name`` will be. A name that is registered already stands for this
-        model from now on.
+        Name for ``model_name``. If it is registered already, this model replaces the
+        earlier one.
     model : PreTrainedModel or PeftModel
-        With or without a head. It must not be trained while texts are read.
+        The model, with or without a head. It must not be trained while texts are read.
     tokenizer : PreTrainedTokenizerBase
-        The model's own.
+        Tokenizer of the model.
 
     Raises
     ------
     TypeError
-        If an argument is not as described, or an adapter is prompt learning, which
-        changes prompts and not weights.
+        If an argument has another type, or if the model has an adapter of prompt
+        learning, which changes prompts and not weights.
 
     Examples
     --------
@@ -129,12 +129,12 @@ def register_model(
 
 
 def unregister_model(name: str) -> None:
-    """Forget a model that was registered, so that its memory can be freed.
+    """Remove a registered model, so that its memory can be freed.
 
     Parameters
     ----------
     name : str
-        Its name.
+        Name of the model.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Lay prompts out as the arrays of one forward pass, and choose which share one."""
+"""Group prompts into batches, and make the arrays of each forward pass."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Hooks that read what was asked for during one forward pass."""
+"""Hooks that read the requested activations during a forward pass."""
 
 import math
 from collections.abc import Callable, Sequence

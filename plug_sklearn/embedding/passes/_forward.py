@@ -1,4 +1,4 @@
-"""Run one batch through a model, and read pooled activations on the way."""
+"""Run a batch through a model, and return the pooled activations of its blocks."""
 
 import re
 from collections.abc import Sequence

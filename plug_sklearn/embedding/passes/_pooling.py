@@ -1,7 +1,9 @@
-"""Pool the states of a prompt's tokens into one vector, or keep those of every token.
+"""Pool the states of a prompt's tokens into one vector, or keep those of all tokens.
 
-States are pooled on the model's device as soon as a block puts them out. Where prompts
-share a prefix, its pooled states are joined with those of the tokens that follow.
+States are pooled on the device of the model, as soon as a block returns them. If
+prompts share a prefix, its pooled states are joined with those of the tokens after it.
+To add a pooling, add it here and to the names that ``embedding._parameters`` and
+``store._requests`` accept.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Choose how a model's prompts share passes, by trying it on a few random prompts."""
+"""Choose the fastest exact strategy for a model, by a trial on random prompts."""
 
 from collections.abc import Callable
 from contextlib import ExitStack

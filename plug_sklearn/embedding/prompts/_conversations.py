@@ -1,4 +1,4 @@
-"""Conversations, and the prompts that a chat template makes of them."""
+"""Conversations, rendered as prompts by a chat template."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Texts → token ids, and whose words each token holds."""
+"""Tokenize texts, and find which message or template each token belongs to."""
 
 from collections.abc import Sequence
 from itertools import chain

@@ -1,4 +1,4 @@
-"""Errors about texts, which say where in X these are."""
+"""Errors about texts, with the positions of the texts in X."""
 
 from collections.abc import Collection, Hashable, Sequence
 

@@ -1,4 +1,4 @@
-"""Tokenizes texts that must not spell special tokens, inside templates that may."""
+"""Tokenize untrusted texts, so that only the template can contain special tokens."""
 
 from collections.abc import Sequence
 from itertools import pairwise, takewhile

@@ -1,4 +1,4 @@
-"""What was done to texts, counted over all that were read, and told once."""
+"""Count texts that were truncated or lost all tokens, and warn of them once."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field

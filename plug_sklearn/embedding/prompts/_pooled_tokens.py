@@ -1,4 +1,4 @@
-"""Decides which tokens of a prompt are pooled."""
+"""Decide which tokens of a prompt are pooled."""
 
 import unicodedata
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Texts → token ids, and the tokens to pool."""
+"""Turn texts into prompts: token ids, and which of them are pooled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

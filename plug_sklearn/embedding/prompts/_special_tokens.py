@@ -1,4 +1,4 @@
-"""A tokenizer's special tokens, and where a string spells them."""
+"""The special tokens of a tokenizer, and where a string contains them."""
 
 import re
 from collections.abc import Sequence

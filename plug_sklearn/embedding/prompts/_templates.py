@@ -1,4 +1,4 @@
-"""What templates write around a text: the user's own, inside the model's chat turn."""
+"""Prompt templates and chat templates, which surround a text."""
 
 import os.path
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""X → a list of texts: strings, or conversations."""
+"""Check the texts in X: strings or conversations, in any container."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

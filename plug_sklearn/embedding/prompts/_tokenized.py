@@ -1,4 +1,4 @@
-"""Many prompts' token ids, in two flat arrays."""
+"""The token ids of many prompts, in flat arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

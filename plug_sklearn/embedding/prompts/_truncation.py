@@ -1,4 +1,4 @@
-"""Cuts prompts that are too long."""
+"""Truncate prompts that are too long."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate

@@ -1,22 +1,22 @@
-"""Activations on disk, by content: each text goes through a model once.
+"""Activations on disk, so that each text goes through a model once.
 
 ``_store``
-    :class:`ActivationStore`, what users open: prompts are read, written and claimed.
+    :class:`ActivationStore`: read, write and claim the activations of prompts.
 ``_folder``
-    The store as a whole: opened, listed, compacted and closed.
+    Its base class: open, list, compact and close the folder.
 ``_exchange``, ``_shards``
-    Exported to safetensors files with an index, and imported from them.
+    Export activations to safetensors files with an index, and import them.
 ``_requests``
-    What users ask for, checked.
+    Check the arguments of its methods.
 ``_records``, ``_layouts``
-    Which vectors are held of each prompt, and the checksum that verifies them; what a
-    record holds.
+    Which vectors the store holds of each prompt, and in which order; computes and
+    verifies checksums.
 ``_vectors``
-    Vectors as bytes, and the file that holds them.
+    The file of vectors, and its data types.
 ``_settings``
-    The models and settings of a store, and how much it holds of each.
+    The models and settings that the store holds activations of.
 ``_claims``
-    Who computes what, over all processes; which of them still live.
+    Claims: which process computes which prompt, and whether it still runs.
 ``_database``
     The SQLite file: its tables and format, connections, and errors.
 """

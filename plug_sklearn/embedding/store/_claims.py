@@ -1,4 +1,4 @@
-"""Who computes what: each prompt once, over all threads and processes.
+"""Claims, so that each prompt is computed once over all threads and processes.
 
 A claim is a row of the store that names the process which computes a prompt. It ends
 when the prompt is written, when it is released, or when the process ends: a process

@@ -1,4 +1,4 @@
-"""A store's folder as a whole, and the folders that this process has open."""
+"""The folder of a store: opening, listing, compacting and closing it."""
 
 import os
 from collections.abc import Iterator
@@ -85,7 +85,7 @@ class StoreFolder:
 
     @property
     def dtype(self) -> str:
-        """What the store keeps: "float32", "float16" or "bfloat16"."""
+        """Data type of the vectors on disk: "float32", "float16" or "bfloat16"."""
         with self._read() as connection:
             row = connection.execute("SELECT dtype FROM store").fetchone()
             dtype = row[0].decode(errors="replace") if row else "nothing"
@@ -95,7 +95,7 @@ class StoreFolder:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that the store takes on disk, with what waits to be used again."""
+        """Bytes that the store takes on disk, including free space in its files."""
         with self._read():
             found = [
                 file.stat()
@@ -112,25 +112,25 @@ class StoreFolder:
             pass
 
     def register(self, model: str, **settings: Any) -> bytes:  # noqa: ANN401 - any JSON
-        """Give the key of a model and its settings.
+        """Add a model and its settings, and return their key.
 
         Parameters
         ----------
         model : str
-            The model's name, with its revision where it has one.
+            Name of the model, with its revision if it has one.
         **settings : object
-            Everything else that activations depend on, as JSON has it, except for
-            layer, part and pooling.
+            Everything else that activations depend on, except for layer, part and
+            pooling, as values of JSON.
 
         Returns
         -------
         bytes
-            16 bytes; equal for equal models and settings only.
+            Key of 16 bytes, which is equal only for equal models and settings.
 
         Raises
         ------
         TypeError
-            If JSON cannot hold a setting.
+            If a setting is not a value of JSON.
         """
         description = _settings.describe_settings(model, settings)
         key = _settings.digest_settings(description.encode())
@@ -142,7 +142,7 @@ class StoreFolder:
         return key
 
     def __len__(self) -> int:
-        """Count the distinct prompts, each once for each model and settings."""
+        """Count distinct prompts, once for each model and settings."""
         return sum(stored.n_prompts for stored in self.contents())
 
     def contents(self) -> list[StoredModel]:
@@ -151,7 +151,7 @@ class StoreFolder:
         Returns
         -------
         list of StoredModel
-            One for each model and group of settings, sorted by model.
+            An item for each model and settings, sorted by model.
         """
         with self._read() as connection:
             return _settings.list_models(connection)
@@ -159,17 +159,17 @@ class StoreFolder:
     def delete(self, model: str) -> int:
         """Delete all activations of a model, whatever its settings.
 
-        The room is used again; ``compact`` gives it back to the disk.
+        Their space is used again by later writes. ``compact`` returns it to the disk.
 
         Parameters
         ----------
         model : str
-            The model, as given to ``register``.
+            Name of the model, as given to ``register``.
 
         Returns
         -------
         int
-            How many prompts were deleted.
+            Number of prompts that were deleted.
         """
         self._check_writable()
         if all(stored.model != model for stored in self.contents()):
@@ -180,16 +180,16 @@ class StoreFolder:
         return sum(stored.n_prompts for stored in before if stored.model == model)
 
     def compact(self) -> None:
-        """Write the store anew, as small as it can be.
+        """Rewrite the store without what was deleted or is damaged.
 
-        Leaves out what was deleted or is damaged. Other processes may go on using the
-        store; those that write wait. Takes up to twice as much room as the store until
-        it is done, in its folder and in the system's folder for temporary files.
+        Other processes can keep using the store; those that write wait. Until it is
+        done, this takes up to twice the space of the store, in its folder and in the
+        folder of the system for temporary files.
 
         Raises
         ------
         StoreError
-            If there is no room; the store then holds what it held.
+            If there is not enough space. The store is then not changed.
         """
         self._check_writable()
         with self._connect(creates=True) as connection:
@@ -205,7 +205,10 @@ class StoreFolder:
                 former.unlink()
 
     def close(self) -> None:
-        """Close this object. When a process closes its last one, its claims end."""
+        """Close this object.
+
+        When a process closes its last object of a store, its claims there end.
+        """
         if not self._is_closed:
             self._is_closed = True
             close_database(self.path, self)

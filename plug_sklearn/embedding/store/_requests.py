@@ -1,4 +1,4 @@
-"""What users of a store ask for: slots, keys and arrays, checked."""
+"""Check the slots, keys and arrays that users of a store pass."""
 
 from collections.abc import Sequence
 from typing import Any

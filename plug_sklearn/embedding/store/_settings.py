@@ -1,4 +1,4 @@
-"""The models and settings of a store, and how much it holds of each."""
+"""The models and settings that a store holds activations of."""
 
 import json
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ KEY_SIZE = 16
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What an activation store holds of one model with one group of settings.
+    """What an activation store holds for one model with given settings.
 
     Parameters
     ----------
     model : str
-        The model.
+        Name of the model.
     settings : dict
         What else the activations depend on.
     n_prompts : int
-        Distinct prompts.
+        Number of distinct prompts.
     n_bytes : int
-        Bytes of their activations.
+        Size of their activations in bytes.
     """
 
     model: str

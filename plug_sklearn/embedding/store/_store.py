@@ -1,4 +1,4 @@
-"""Activations on disk, by content: each distinct prompt is computed once."""
+"""A store of activations on disk, so that each distinct prompt is computed once."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -34,44 +34,43 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 
 
 class ActivationStore(StoreExchange):
-    """Activations on disk, found by the prompt, the model and its settings.
+    """A store of activations on disk, addressed by prompt, model and settings.
 
-    Cross-validation embeds the same texts again for each fold and each candidate. With
-    a store each distinct prompt goes through the language model once, over all threads
-    and processes that use it.
+    Each distinct prompt goes through the language model once, over all threads and
+    processes that use the store.
 
-    The store is a folder with a SQLite file. Any number of threads and processes of
-    one machine may read and write it at the same time, and be killed at any moment.
-    Each record has a checksum; a damaged one counts as not held, and a warning tells.
-    Nothing in it is a pickle. The folder must be on a local disk: SQLite's
-    write-ahead log (WAL) does not work on a network file system.
-
-    A store can be pickled; the copy opens the same folder.
+    The store is a folder with a SQLite file and a file of vectors. Any number of
+    threads and processes on one machine can read and write it at the same time, and can
+    be killed at any moment. Each record has a checksum. Damaged records count as
+    missing, and a warning is issued. The store contains no pickles. The folder must be
+    on a local disk, because SQLite's write-ahead log (WAL) does not work on network
+    file systems. A store can be pickled; the copy opens the same folder.
 
     Parameters
     ----------
     path : str or Path
         The folder. It is made when something is first written, or when a ``dtype`` is
-        given, and is then to be new or empty.
+        given. It must then be new or empty.
     readonly : bool, default=False
-        Whether nothing may be written. The folder must then be there; it may be one
-        that the user has no right to write in, if no one else writes there either.
+        Whether to open the store for reading only. The folder must then exist. You need
+        no permission to write in it, as long as no other process writes to it.
     dtype : {None, "float32", "float16", "bfloat16"}, default=None
-        What the store keeps. None is what it has been made with, and float32 if it is
-        new. The other two take half the room: states are rounded to them when they are
-        written, and come back as the float32 nearest to what is kept.
+        Data type of the vectors on disk. None: the type that the store was made with,
+        or float32 if it is new. The other two types take half the space. States are
+        rounded when they are written, and are converted to float32 when they are
+        read.
 
     Attributes
     ----------
     path : Path
-        The folder, absolute.
+        Absolute path of the folder.
 
     Raises
     ------
     ValueError
-        If ``dtype`` is none of these, or not the store's own.
+        If ``dtype`` is invalid, or differs from that of the store.
     StoreError
-        If the folder cannot be used; says why and what to do.
+        If the folder cannot be used. The message says why, and what to do.
 
     See Also
     --------
@@ -118,32 +117,33 @@ class ActivationStore(StoreExchange):
         Parameters
         ----------
         settings : bytes
-            What ``register`` gave.
+            Key that ``register`` returned.
         digests : sequence of bytes
-            16 bytes for each prompt.
+            Digest of each prompt, of 16 bytes.
         layers : sequence of int
             Layers to read, along axis 1.
         parts : sequence of str
             Parts to read, along axis 2.
         out : ndarray of shape (n_rows, n_layers, n_parts * n_poolings, hidden_size), \
 of ``dtype``
-            Takes what is held; the rest of it stays as it is. Without poolings, an
-            array of shape (n_rows,) and dtype object, which takes arrays of shape
-            (n_tokens, n_layers, n_parts, hidden_size) where it holds None, and fills
-            those that it holds.
+            Array that is filled with what the store holds. The rest of it is not
+            changed. With ``poolings=None``, an array of shape (n_rows,) and dtype
+            object: items that are None are replaced by arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size), and items that are such arrays
+            are filled.
         rows : sequence of int, default=None
-            The row of each prompt; None is one after another.
+            Row of ``out`` for each prompt; None: the first rows, in order.
         poolings : sequence of str or None, default=("last",)
             Poolings to read. Axis 2 holds each part under each pooling, part by part.
-            None is every token.
+            None: the vectors of all tokens.
         dtype : {"float32", "float16"}, default="float32"
-            What the activations become. A state that is too large becomes infinite.
+            Data type of ``out``. States that are too large become infinite.
 
         Returns
         -------
         ndarray of shape (n, n_layers, n_parts * n_poolings), bool
-            What is missing: never written, or damaged since. A warning counts damaged
-            records.
+            Whether each activation is missing: never written, or damaged. A warning
+            says how many records are damaged.
         """
         slots = list_slots(layers, parts, poolings)
         check_keys(settings, digests)
@@ -180,32 +180,34 @@ of ``dtype``
         *,
         poolings: Sequence[str] | None = ("last",),
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        """Add activations, keep what is there, and end this process's claims on them.
+        """Write activations of prompts, and end this process's claims on them.
+
+        What the store holds of these prompts already is kept.
 
         Parameters
         ----------
         settings, digests, layers, parts : bytes, sequences of bytes, int and str
-            As for ``read_into``.
+            As in ``read_into``.
         states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
 float32
-            The activations; without poolings, a list of n arrays of shape
-            (n_tokens, n_layers, n_parts, hidden_size). All of one prompt's share a
-            record, and a call is one transaction for each 64 MiB: few large writes are
-            fastest and smallest.
+            The activations; with ``poolings=None``, a list of n arrays of shape
+            (n_tokens, n_layers, n_parts, hidden_size). Few large writes are fastest and
+            take the least space: a call makes one record for each prompt.
         poolings : sequence of str or None, default=("last",)
-            As for ``read_into``.
+            As in ``read_into``.
 
         Returns
         -------
         ndarray or list of ndarray
-            The activations as they will be read: rounded to the store's dtype.
+            The activations as they will be read, rounded to the dtype of the store.
 
         Raises
         ------
         FloatingPointError
-            If a state is too large for the store's dtype.
+            If a state is too large for the dtype of the store.
         StoreError
-            If the disk is full, for one. What earlier calls wrote is kept.
+            If the store cannot be written, for example because the disk is full. What
+            earlier calls wrote is kept.
         """
         slots = list_slots(layers, parts, poolings)
         check_keys(settings, digests)
@@ -248,21 +250,21 @@ float32
         poolings: Sequence[str] | None = ("last",),
         at_most: int | None = None,
     ) -> NDArray[np.bool_]:
-        """Claim prompts that are neither held nor being computed.
+        """Claim prompts that are not held and that no one else is computing.
 
-        What is claimed is to be written, or released. Claims of a process end with it.
+        Write claimed prompts, or release them. Claims end with their process.
 
         Parameters
         ----------
         settings, digests, layers, parts, poolings : bytes, sequences of bytes, int, str
-            As for ``read_into``.
+            As in ``read_into``.
         at_most : int, default=None
-            How many to claim; None is all.
+            Largest number of prompts to claim; None: no limit.
 
         Returns
         -------
         ndarray of shape (n,), bool
-            What this caller is to compute. Of equal digests only the first is.
+            Whether each prompt was claimed. Of equal digests, only the first is.
         """
         slots = list_slots(layers, parts, poolings)
         check_keys(settings, digests)
@@ -287,9 +289,9 @@ float32
         Parameters
         ----------
         settings : bytes
-            What ``register`` gave.
+            Key that ``register`` returned.
         digests : sequence of bytes
-            16 bytes for each prompt.
+            Digest of each prompt, of 16 bytes.
         """
         check_keys(settings, digests)
         self._check_writable()
@@ -303,17 +305,18 @@ float32
             raise
 
     def wait(self, settings: bytes, digests: Sequence[bytes]) -> None:
-        """Wait until no one computes any of some prompts.
+        """Wait until none of these prompts is claimed.
 
-        They are then held, or free to be claimed, as their claimant released them or
-        died. Waits for all claims, also those of other threads and of the caller.
+        The prompts are then held; or they can be claimed, if whoever claimed them has
+        released them or has ended. This waits for all claims, including those of other
+        threads and of the caller.
 
         Parameters
         ----------
         settings : bytes
-            What ``register`` gave.
+            Key that ``register`` returned.
         digests : sequence of bytes
-            16 bytes for each prompt.
+            Digest of each prompt, of 16 bytes.
         """
         check_keys(settings, digests)
         prompts = [settings + digest for digest in dict.fromkeys(digests)]

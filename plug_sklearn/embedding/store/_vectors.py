@@ -1,4 +1,4 @@
-"""Vectors as bytes: rounded to a store's dtype, and in the file that holds them."""
+"""Vectors as bytes in the dtype of a store, and the file that contains them."""
 
 import os
 from contextlib import suppress

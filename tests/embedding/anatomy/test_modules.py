@@ -4,10 +4,20 @@ import pytest
 import torch
 from _families import build_model
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from plug_sklearn.embedding.anatomy import find_input_device, first_tensor
-from plug_sklearn.embedding.anatomy._modules import resolve_modules
+from plug_sklearn.embedding.anatomy import (
+    Anatomy,
+    find_blocks,
+    find_input_device,
+    first_tensor,
+)
+
+
+def list_blocks(root: nn.Module, path: str) -> list[nn.Module]:
+    return [block.module for block in find_blocks(root, Anatomy(path))]
+
 
 STATES = torch.arange(6.0).reshape(1, 2, 3)
 
@@ -36,19 +46,19 @@ def test_paths_lead_to_modules_and_lists_to_their_items() -> None:
             ),
         }
     )
+    root.config = PreTrainedConfig(hidden_size=8)
     relu, tanh = root["blocks"]
-    assert resolve_modules(root, "blocks") == [relu, tanh]
-    assert resolve_modules(root, "blocks.1") == [tanh]
-    names = [type(m).__name__ for m in resolve_modules(root, "groups.*.layers")]
+    assert list_blocks(root, "blocks") == [relu, tanh]
+    assert list_blocks(root, "blocks.1") == [tanh]
+    names = [type(m).__name__ for m in list_blocks(root, "groups.*.layers")]
     assert names == ["GELU", "SiLU", "GELU", "SiLU"]
 
 
 def test_a_path_that_leads_nowhere_gives_nothing() -> None:
     block = nn.ReLU()
     block.register_module("attention", None)
-    assert resolve_modules(block, "attention") == []
-    assert resolve_modules(block, "attention.output") == []
-    assert resolve_modules(block, "absent") == []
+    for path in ("attention", "attention.output", "absent"):
+        assert list_blocks(block, path) == []
 
 
 def test_token_ids_go_where_the_embeddings_are() -> None:

@@ -7,12 +7,16 @@ import pytest
 import torch
 import transformers
 import transformers as hf
-from _families import FAMILIES, HIDDEN_SIZE, build_model, run_tokens
+from _families import (
+    FAMILIES,
+    HIDDEN_SIZE,
+    build_model,
+    count_block_calls,
+)
 from numpy.testing import assert_allclose
 from transformers import PreTrainedConfig
 
 from plug_sklearn import HFEmbeddingTransformer
-from plug_sklearn.embedding.anatomy import anatomy_of, find_blocks
 from plug_sklearn.embedding.models import (
     LoadedModel,
     find_attention_window,
@@ -31,15 +35,7 @@ def test_configuration_tells_what_the_model_has(name: str) -> None:
     geometry = read_geometry(model.config, stack or "auto")
     assert geometry.stack == stack
     assert geometry.hidden_size == HIDDEN_SIZE
-    calls: list[int] = []
-    handles = [
-        block.module.register_forward_hook(lambda *_: calls.append(1))
-        for block in find_blocks(model, anatomy_of(model, stack))
-    ]
-    run_tokens(model)
-    for handle in handles:
-        handle.remove()
-    assert geometry.n_layers == len(calls)
+    assert geometry.n_layers == count_block_calls(name)
 
 
 def test_stacks_of_other_sizes_are_each_measured_by_their_own_configuration() -> None:

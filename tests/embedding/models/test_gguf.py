@@ -8,11 +8,12 @@ import pytest
 import torch
 import transformers
 from _adapted import read_blocks, train_adapter
+from _in_process import forget_conversions
 from numpy.testing import assert_allclose
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import release_models
-from plug_sklearn.embedding.models import _gguf
+from plug_sklearn.embedding.models import ModelSource
 
 TEXTS = ["a b a", "b", "abab"]
 # Characters, as byte-level tokenizers spell them, and one merge.
@@ -20,11 +21,20 @@ TOKENS = ["<unk>", "<s>", "</s>", "a", "b", "c", "Ġ", "ab"]
 HIDDEN, N_LAYERS = 32, 2
 
 
+GGUF = "plug_sklearn.embedding.models._gguf"
+
+
+def convert(file: Path) -> str | None:
+    """Convert a file; gives the folder, or None if the file itself is loaded."""
+    place, arguments = ModelSource(str(file)).loading_arguments()
+    return None if "gguf_file" in arguments else place
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of conversions, whatever this machine's own holds."""
-    _gguf._convert.cache_clear()
-    monkeypatch.setattr(_gguf, "CACHE", tmp_path / "cache")
+    forget_conversions()
+    monkeypatch.setattr(f"{GGUF}.CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -82,7 +92,7 @@ def embed(path: Path, adapter: Path | None = None) -> np.ndarray:
 def test_the_folder_holds_what_transformers_reads_from_the_file(
     llama_gguf: Path, cache: Path, dtype: torch.dtype
 ) -> None:
-    folder = _gguf.convert_gguf(llama_gguf)
+    folder = convert(llama_gguf)
     assert folder is not None
     place, name = str(llama_gguf.parent), llama_gguf.name
     read = transformers.AutoModel.from_pretrained(place, gguf_file=name, dtype=dtype)
@@ -108,7 +118,7 @@ def test_a_file_is_converted_once_and_told_in_one_line(
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith("Converting tiny.gguf to safetensors, once: ")
-    _gguf._convert.cache_clear()  # as in a new process
+    forget_conversions()
     assert np.array_equal(embed(llama_gguf), first)
     assert capfd.readouterr() == ("", "")
 
@@ -116,11 +126,11 @@ def test_a_file_is_converted_once_and_told_in_one_line(
 def test_another_file_of_the_same_name_is_another_model(
     llama_gguf: Path, cache: Path
 ) -> None:
-    folder = _gguf.convert_gguf(llama_gguf)
+    folder = convert(llama_gguf)
     content = bytearray(llama_gguf.read_bytes())
     content[-5] ^= 1
     llama_gguf.write_bytes(content)
-    assert _gguf.convert_gguf(llama_gguf) not in (folder, None)
+    assert convert(llama_gguf) not in (folder, None)
 
 
 def test_a_file_that_cannot_be_converted_is_read_as_it_is(
@@ -130,10 +140,10 @@ def test_a_file_that_cannot_be_converted_is_read_as_it_is(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     expected = embed(llama_gguf)
-    _gguf._convert.cache_clear()
+    forget_conversions()
     no_folder = llama_gguf.with_name("file")
     no_folder.write_text("")
-    monkeypatch.setattr(_gguf, "CACHE", no_folder)
+    monkeypatch.setattr(f"{GGUF}.CACHE", no_folder)
     capfd.readouterr()
     assert np.array_equal(embed(llama_gguf), expected)
     assert (
@@ -149,16 +159,16 @@ def test_a_conversion_that_ends_early_leaves_nothing(
         (Path(command[-1]) / "config.json").write_text("{}")
         raise subprocess.CalledProcessError(-9, command, stderr="")
 
-    monkeypatch.setattr(_gguf.subprocess, "run", die)
-    assert _gguf.convert_gguf(llama_gguf) is None
+    monkeypatch.setattr(subprocess, "run", die)
+    assert convert(llama_gguf) is None
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
 def test_a_large_file_is_not_converted(
     llama_gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_gguf, "LARGEST", llama_gguf.stat().st_size - 1)
-    assert _gguf.convert_gguf(llama_gguf) is None
+    monkeypatch.setattr(f"{GGUF}.LARGEST", llama_gguf.stat().st_size - 1)
+    assert convert(llama_gguf) is None
     assert embed(llama_gguf).shape == (len(TEXTS), N_LAYERS, 1, HIDDEN)
     assert not cache.exists()
 
@@ -170,7 +180,7 @@ def test_a_file_without_all_weights_is_not_converted(
     llama_gguf.write_bytes(
         content.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_ux.weight")
     )
-    assert _gguf.convert_gguf(llama_gguf) is None
+    assert convert(llama_gguf) is None
 
 
 def test_a_file_without_all_weights_is_not_read(llama_gguf: Path, cache: Path) -> None:
@@ -186,7 +196,7 @@ def test_a_file_without_all_weights_is_not_read(llama_gguf: Path, cache: Path) -
 def test_adapter_of_a_causal_model_is_applied(
     llama_gguf: Path, cache: Path, tmp_path: Path
 ) -> None:
-    folder = str(_gguf.convert_gguf(llama_gguf))
+    folder = str(convert(llama_gguf))
     adapter = tmp_path / "adapter"
     config = peft.LoraConfig(r=2, target_modules=["q_proj"])
     adapted = train_adapter("AutoModelForCausalLM", folder, adapter, config)

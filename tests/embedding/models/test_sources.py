@@ -1,15 +1,32 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import transformers
 
-from plug_sklearn.embedding.models import ModelSource
-from plug_sklearn.embedding.models._sources import LRUCache, explain_missing_files
+from plug_sklearn.embedding.models import ModelSource, load_config
+from plug_sklearn.embedding.models._sources import explain_missing_files
+
+Fail = Callable[[str], None]
 
 
-def test_what_is_missing_is_named_with_how_to_get_it() -> None:
-    source = ModelSource("nobody/model", "v1", commit="0123")
-    with pytest.raises(OSError) as raised, explain_missing_files(source):
-        raise OSError("no connection")
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
+    """Let configurations fail to load, with an error of this message."""
+
+    def raise_error(message: str) -> None:
+        def load(*_: object, **__: object) -> None:
+            raise OSError(message)
+
+        monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", load)
+
+    return raise_error
+
+
+def test_what_is_missing_is_named_with_how_to_get_it(fail: Fail) -> None:
+    fail("no connection")
+    with pytest.raises(OSError) as raised:
+        load_config(ModelSource("nobody/model", "v1", commit="0123"))
     message = str(raised.value)
     assert "'nobody/model' (revision 'v1', commit 0123)" in message
     assert "'hf download nobody/model --revision 0123'" in message
@@ -36,24 +53,14 @@ def test_path_of_nothing_is_one_error_without_a_cause(
     assert raised.value.__cause__ is None
 
 
-def test_errors_of_a_model_that_is_there_stay(tmp_path: Path) -> None:
-    with (
-        pytest.raises(OSError, match=r"^no memory$"),
-        explain_missing_files(ModelSource(str(tmp_path))),
-    ):
-        raise OSError("no memory")
+def test_errors_of_a_model_that_is_there_stay(fail: Fail, tmp_path: Path) -> None:
+    fail("no memory")
+    with pytest.raises(OSError, match=r"^no memory$"):
+        load_config(ModelSource(str(tmp_path)))
 
 
-def test_an_adapter_that_is_missing_is_called_one() -> None:
-    source = ModelSource("nobody/adapter", parameter="adapter")
+def test_an_adapter_that_is_missing_is_called_one(fail: Fail) -> None:
+    fail("no connection")
     message = "adapter 'nobody/adapter'.*the 'adapter' parameter"
-    with pytest.raises(OSError, match=message), explain_missing_files(source):
-        raise OSError("no connection")
-
-
-def test_what_was_asked_for_longest_ago_is_dropped_first() -> None:
-    cache = LRUCache(size=2)
-    loads: list[str] = []
-    for key in ("a", "b", "a", "c", "a", "b"):
-        assert cache.get(key, lambda key=key: loads.append(key) or key) == key
-    assert loads == ["a", "b", "c", "b"]
+    with pytest.raises(OSError, match=message):
+        load_config(ModelSource("nobody/adapter", parameter="adapter"))

@@ -10,6 +10,7 @@ from _families import (
     HIDDEN_SIZE,
     POST_NORM,
     build_model,
+    count_block_calls,
     run_tokens,
 )
 from numpy.testing import assert_array_equal
@@ -45,21 +46,6 @@ def draw_prompts(name: str) -> TokenizedPrompts:
     return TokenizedPrompts.join(ids, kept)
 
 
-@cache
-def count_layers(name: str) -> int:
-    """Count the calls of a block that a text takes."""
-    model, stack = build_model(name)
-    calls: list[int] = []
-    handles = [
-        block.module.register_forward_hook(lambda *_: calls.append(1))
-        for block in find_blocks(model, anatomy_of(model, stack))
-    ]
-    run_tokens(model)
-    for handle in handles:
-        handle.remove()
-    return len(calls)
-
-
 def parts_of(name: str) -> tuple[str, ...]:
     """The parts that a family has."""
     known = anatomy_of(*build_model(name)).reason is None
@@ -75,7 +61,7 @@ def read(
 ) -> NDArray[np.float32]:
     """Read prompts in one padded batch, by default all layers and parts."""
     model, stack = build_model(name)
-    asked = {"layers": tuple(range(count_layers(name))), "parts": parts_of(name)}
+    asked = {"layers": tuple(range(count_block_calls(name))), "parts": parts_of(name)}
     forward = ForwardPass(
         LoadedModel(model),
         Request(poolings=(pooling,), stack=stack, **{**asked, **request}),
@@ -157,7 +143,7 @@ def test_pass_ends_at_the_deepest_layer_asked_for(name: str) -> None:
 def test_stream_of_several_channels_is_read_as_their_mean(name: str) -> None:
     """And what mixer and MLP hand to the channels, by plain hooks, text by text."""
     model, _ = build_model(name)
-    prompts, n_layers = draw_prompts(name), count_layers(name)
+    prompts, n_layers = draw_prompts(name), count_block_calls(name)
     sandwich = name == "gemma3n, text"
     paths = ("", "self_attn", "linear_attn", "mlp")
     if sandwich:

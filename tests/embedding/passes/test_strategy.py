@@ -22,8 +22,6 @@ from plug_sklearn.embedding.passes import (
     SharedPrefix,
     Strategy,
     Trial,
-    _reading,
-    _strategy,
     choose_strategy,
     read_activations,
 )
@@ -172,14 +170,15 @@ def test_wrong_positions_are_found_out(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
     """Positions in the row in place of depths in the trie: what a slip would do."""
-    pad_tries = _reading.pad_tries
+    run = ForwardPass.run
 
-    def misplace(*arguments: object) -> Batch:
-        batch = pad_tries(*arguments)
-        places = np.broadcast_to(np.arange(batch.ids.shape[1]), batch.ids.shape)
-        return replace(batch, positions=places.copy())
+    def misplace(forward: ForwardPass, batch: Batch, *prefix: SharedPrefix) -> object:
+        if batch.positions is not None:
+            places = np.broadcast_to(np.arange(batch.ids.shape[1]), batch.ids.shape)
+            batch = replace(batch, positions=places.copy())
+        return run(forward, batch, *prefix)
 
-    monkeypatch.setattr(_reading, "pad_tries", misplace)
+    monkeypatch.setattr(ForwardPass, "run", misplace)
     model = copy.deepcopy(build_model("llama")[0]).to(dtype)
     assert attempt(model).strategy is Strategy.SHARED_PREFIX
 
@@ -221,16 +220,18 @@ def test_prefix_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ForwardPass, "run_prefix", spy)
     attempt(build_model("llama")[0])
     # Once before rows, and once before tries.
-    assert lengths == [_strategy._PREFIX] * 2
+    assert lengths == [32] * 2
 
 
 def test_model_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
-    try_it = _strategy._try
+    passes = []
+    run = ForwardPass.run
     monkeypatch.setattr(
-        _strategy, "_try", lambda forward: tried.append(1) or try_it(forward)
+        ForwardPass, "run", lambda *given: passes.append(1) or run(*given)
     )
     loaded = LoadedModel(build_model("llama")[0])
-    for layer in (0, 1):
-        choose_strategy(ForwardPass(loaded, Request((layer,), ("rs",), ("last",))))
-    assert len(tried) == 1
+    choose_strategy(ForwardPass(loaded, Request((0,), ("rs",), ("last",))))
+    n_tried = len(passes)
+    assert n_tried
+    choose_strategy(ForwardPass(loaded, Request((1,), ("rs",), ("last",))))
+    assert len(passes) == n_tried
