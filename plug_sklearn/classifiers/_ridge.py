@@ -1,0 +1,229 @@
+"""Ridge logistic regressions on the same features, many sets of rows at once."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.special import expit, log_softmax, softmax
+
+Array = NDArray[Any]
+
+#: Penalty of the intercept: so low that it only keeps the intercept finite where all
+#: the weight is on one class.
+INTERCEPT_PENALTY = 1e-4
+MOST_NEWTON_STEPS = 50
+MOST_CONJUGATE_STEPS = 50
+MOST_HALVINGS = 20
+
+
+class RidgeRegressions:
+    """Logistic regressions that share features and labels and differ in row weights.
+
+    Each minimises the weighted sum of its log losses plus ``penalty / 2`` times the
+    squared length of its coefficients. Two classes have one logit; more have one each
+    (multinomial). All are fitted together by Newton's method. Its linear systems are
+    solved by conjugate gradients, preconditioned with one Cholesky factor that all
+    regressions share: that of their Hessian's upper bound (Böhning 1992).
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, n_features)
+        Features. Their dtype is that of the arithmetic.
+    codes : ndarray of shape (n,), int
+        Classes.
+    n_classes : int
+        Number of classes.
+    row_weights : ndarray of shape (n, n_regressions)
+        Weights of the rows in each regression.
+
+    References
+    ----------
+    Lin, Weng and Keerthi, "Trust region Newton method for large-scale logistic
+    regression", 2008; Böhning, "Multinomial logistic regression algorithm", 1992.
+    """
+
+    def __init__(
+        self, features: Array, codes: Array, n_classes: int, row_weights: Array
+    ) -> None:
+        dtype = features.dtype
+        ones = np.ones((len(features), 1), dtype)
+        self.features = np.hstack([features, ones])
+        self.n_logits = count_logits(n_classes)
+        self.targets = make_targets(codes, n_classes)[:, None].astype(dtype)
+        self.row_weights = row_weights[:, :, None].astype(dtype)
+        bound = 0.25 * row_weights.mean(axis=1)[:, None].astype(dtype)
+        self.gram = (self.features * bound).T @ self.features
+
+    def fit(
+        self, penalty: float, start: Array | None = None, tolerance: float = 1e-2
+    ) -> Array:
+        """Fit all regressions.
+
+        Returns their coefficients, of shape (n_features + 1, n_regressions, n_logits);
+        the last is the intercept. A regression is done when the norm of its gradient
+        is ``tolerance`` times that at zero; ``start`` holds coefficients to begin at.
+        """
+        n_regressions = self.row_weights.shape[1]
+        shape = (self.features.shape[1], n_regressions, self.n_logits)
+        penalties = np.full((shape[0], 1, 1), penalty, self.features.dtype)
+        penalties[-1] = INTERCEPT_PENALTY
+        factor = self._factorise(penalties)
+        coefficients = np.zeros(shape, self.features.dtype)
+        first = self._measure(self._compute_gradient(coefficients, penalties), factor)
+        if start is not None:
+            coefficients += start
+        active = np.arange(n_regressions)
+        for _ in range(MOST_NEWTON_STEPS):
+            gradient = self._compute_gradient(coefficients, penalties, active)
+            size = self._measure(gradient, factor) / first[active]
+            is_open = size > tolerance**2
+            if not is_open.any():
+                break
+            active = active[is_open]
+            step = self._find_step(
+                coefficients[:, active],
+                gradient[:, is_open],
+                penalties,
+                factor,
+                active,
+                # Far from the solution, rough steps are enough.
+                np.maximum(np.minimum(0.01, size), 0.1 * tolerance**2 / size)[is_open],
+            )
+            coefficients[:, active] += self._shorten(
+                coefficients[:, active], step, penalties, active
+            )
+        return coefficients
+
+    def compute_logits(self, coefficients: Array) -> Array:
+        """Compute logits of the rows, of shape (n, n_regressions, n_logits)."""
+        return _multiply(self.features, coefficients)
+
+    def _factorise(self, penalties: Array) -> Any:  # noqa: ANN401 - scipy's pair
+        hessian = self.gram.copy()
+        diagonal = np.arange(len(hessian))
+        hessian[diagonal, diagonal] += penalties[:, 0, 0]
+        return cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
+
+    def _compute_gradient(
+        self, coefficients: Array, penalties: Array, active: Array | None = None
+    ) -> Array:
+        chosen = slice(None) if active is None else active
+        own = coefficients[:, chosen]
+        errors = predict(self.compute_logits(own)) - self.targets
+        errors *= self.row_weights[:, chosen]
+        return _multiply(self.features.T, errors) + penalties * own
+
+    def _measure(self, gradient: Array, factor: Any) -> Array:  # noqa: ANN401 - as above
+        """Compute squared norms of gradients by the inverse of the Hessian's bound."""
+        squared = (gradient * _solve(factor, gradient)).sum(axis=(0, 2))
+        return np.maximum(squared, np.finfo(squared.dtype).tiny)
+
+    def _find_step(
+        self,
+        coefficients: Array,
+        gradient: Array,
+        penalties: Array,
+        factor: Any,  # noqa: ANN401 - as above
+        active: Array,
+        goals: Array,
+    ) -> Array:
+        """Solve for Newton's step by preconditioned conjugate gradients."""
+        tiny = np.finfo(gradient.dtype).tiny
+        probabilities = predict(self.compute_logits(coefficients))
+        row_weights = self.row_weights[:, active]
+        step = np.zeros_like(gradient)
+        residual = -gradient
+        direction = _solve(factor, residual)
+        size = (residual * direction).sum(axis=(0, 2))
+        goals = goals * size
+        live = np.arange(len(active))
+        for _ in range(MOST_CONJUGATE_STEPS):
+            ahead = direction[:, live]
+            change = _weigh_by_hessian(
+                probabilities[:, live], _multiply(self.features, ahead)
+            )
+            change *= row_weights[:, live]
+            bent = _multiply(self.features.T, change) + penalties * ahead
+            length = size[live] / np.maximum((ahead * bent).sum(axis=(0, 2)), tiny)
+            step[:, live] += length[:, None] * ahead
+            residual[:, live] -= length[:, None] * bent
+            preconditioned = _solve(factor, residual[:, live])
+            new = (residual[:, live] * preconditioned).sum(axis=(0, 2))
+            ratio = (new / np.maximum(size[live], tiny))[:, None]
+            direction[:, live] = preconditioned + ratio * ahead
+            size[live] = new
+            live = live[new > goals[live]]
+            if not len(live):
+                break
+        return step
+
+    def _shorten(
+        self, coefficients: Array, step: Array, penalties: Array, active: Array
+    ) -> Array:
+        """Halve the steps of regressions until each lowers its objective."""
+        before = self._compute_objective(coefficients, penalties, active)
+        waiting = np.arange(len(active))
+        for _ in range(MOST_HALVINGS):
+            tried = coefficients[:, waiting] + step[:, waiting]
+            after = self._compute_objective(tried, penalties, active[waiting])
+            slack = np.finfo(step.dtype).eps * np.abs(before[waiting])
+            waiting = waiting[~(after <= before[waiting] + slack)]
+            if not len(waiting):
+                break
+            step[:, waiting] /= 2
+        return step
+
+    def _compute_objective(
+        self, coefficients: Array, penalties: Array, active: Array
+    ) -> Array:
+        losses = compute_losses(self.compute_logits(coefficients), self.targets)
+        weighted = losses * self.row_weights[:, active, 0]
+        squares = penalties * coefficients**2
+        objective: Array = weighted.sum(axis=0, dtype=np.float64) + 0.5 * squares.sum(
+            axis=(0, 2), dtype=np.float64
+        )
+        return objective
+
+
+def count_logits(n_classes: int) -> int:
+    """Count the logits of a sample: one for two classes."""
+    return 1 if n_classes == 2 else n_classes
+
+
+def make_targets(codes: Array, n_classes: int) -> Array:
+    """Turn classes (n,) into probabilities (n, n_logits) of 0 and 1."""
+    if n_classes == 2:
+        return (codes == 1)[:, None].astype(np.float64)
+    return np.eye(n_classes)[codes]
+
+
+def predict(logits: Array) -> Array:
+    """Turn logits (..., n_logits) into probabilities of the same shape."""
+    if logits.shape[-1] == 1:
+        return np.asarray(expit(logits))
+    return np.asarray(softmax(logits, axis=-1))
+
+
+def compute_losses(logits: Array, targets: Array) -> Array:
+    """Compute log losses (...) of logits (..., n_logits)."""
+    if logits.shape[-1] == 1:
+        losses = np.logaddexp(0, logits) - targets * logits
+        return np.asarray(losses[..., 0])
+    return np.asarray(-(targets * log_softmax(logits, axis=-1)).sum(axis=-1))
+
+
+def _weigh_by_hessian(probabilities: Array, change: Array) -> Array:
+    """Multiply changes of logits by the Hessian of the loss."""
+    weighed = probabilities * change
+    return weighed - probabilities * weighed.sum(axis=-1, keepdims=True)
+
+
+def _multiply(matrix: Array, stacked: Array) -> Array:
+    flat = matrix @ stacked.reshape(len(stacked), -1)
+    return flat.reshape(len(matrix), *stacked.shape[1:])
+
+
+def _solve(factor: Any, stacked: Array) -> Array:  # noqa: ANN401 - scipy's pair
+    flat = cho_solve(factor, stacked.reshape(len(stacked), -1), check_finite=False)
+    return np.asarray(flat).reshape(stacked.shape)
