@@ -1,10 +1,14 @@
-"""Scikit-learn classifiers on features of language models: small neural networks.
+"""Scikit-learn classifiers on features of language models.
 
+``_stack``
+    The join of linear probes of all layers.
+``_probe_fits``, ``_ridge``, ``_join``
+    Fit its probes, by ridge logistic regression, and join them.
 ``_mlp``, ``_cnn``
-    The two classifiers.
+    The two classifiers that are small neural networks.
 ``_base``
     Their base class: parameters, ``fit``, predictions and pickles.
-``_data``, ``_splitting``
+``_data``, ``_geometry``, ``_splitting``
     Check what users pass to ``fit`` and ``predict``, and hold out validation rows.
 ``_sizing``
     Choose the widths of the networks.
@@ -28,10 +32,12 @@ from plug_sklearn.classifiers._joint import (
 )
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
 from plug_sklearn.classifiers._sizing import find_width_limit
+from plug_sklearn.classifiers._stack import PlugStackClassifier
 
 __all__ = [
     "PlugCNNClassifier",
     "PlugMLPClassifier",
+    "PlugStackClassifier",
     "can_fit_jointly",
     "count_joint_probes",
     "find_width_limit",
@@ -40,3 +46,4 @@ __all__ = [
 
 # Files name a class by its module: this name stays when the private modules change.
 PlugCNNClassifier.__module__ = PlugMLPClassifier.__module__ = __name__
+PlugStackClassifier.__module__ = __name__

@@ -18,6 +18,7 @@ from plug_sklearn.persistence._tables import (
     EmbedderTable,
     MLPTable,
     ScalerTable,
+    StackTable,
     Table,
 )
 from plug_sklearn.persistence._values import describe_parameters, to_plain
@@ -26,7 +27,9 @@ from plug_sklearn.persistence._values import describe_parameters, to_plain
 FORMAT = 1
 
 
-EstimatorTable = MLPTable | CNNTable | AggregatorTable | EmbedderTable | ScalerTable
+EstimatorTable = (
+    MLPTable | CNNTable | StackTable | AggregatorTable | EmbedderTable | ScalerTable
+)
 
 
 class Step(Table):
