@@ -2,7 +2,7 @@
 
 ``_stack``
     The join of linear probes of all layers.
-``_probe_fits``, ``_ridge``, ``_join``
+``_probe_fits``, ``_ridge``, ``_join``, ``_threads``
     Fit its probes, by ridge logistic regression, and join them.
 ``_mlp``, ``_cnn``
     The two classifiers that are small neural networks.

