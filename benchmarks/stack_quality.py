@@ -286,9 +286,9 @@ def report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, bool]:
     )
     table = cells.unstack()[[LAST, STACK_OF_LAST, STACK, CNN]].fillna("")
     lines = [
-        "Means over 3 folds and 3 seeds (of all rows, and of the CNN: 1 seed): area under the ROC curve / log "
-        "loss. The best layer and its `C` are chosen by the area on 5 inner folds. The "
-        "stack and the CNN read all layers.",
+        "Area under the ROC curve / log loss, means over 3 folds and 3 seeds; all rows "
+        "and the CNN have 1 seed. The best layer and its `C` are chosen by the area on "
+        "5 inner folds. The stack and the CNN read all layers and both poolings.",
         "",
         f"| data | rows | {' | '.join(table.columns)} |",
         "|" + " --- |" * (2 + len(table.columns)),
