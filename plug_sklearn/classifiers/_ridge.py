@@ -112,12 +112,13 @@ class RidgeRegressions:
         own = coefficients[:, chosen]
         errors = predict(self.compute_logits(own)) - self.targets
         errors *= self.row_weights[:, chosen]
-        return _multiply(self.features.T, errors) + penalties * own
+        gradient: Array = _multiply(self.features.T, errors) + penalties * own
+        return gradient
 
     def _measure(self, gradient: Array, factor: Any) -> Array:  # noqa: ANN401 - as above
         """Compute squared norms of gradients by the inverse of the Hessian's bound."""
         squared = (gradient * _solve(factor, gradient)).sum(axis=(0, 2))
-        return np.maximum(squared, np.finfo(squared.dtype).tiny)
+        return np.asarray(np.maximum(squared, np.finfo(squared.dtype).tiny))
 
     def _find_step(
         self,
@@ -194,8 +195,8 @@ def count_logits(n_classes: int) -> int:
 def make_targets(codes: Array, n_classes: int) -> Array:
     """Turn classes (n,) into probabilities (n, n_logits) of 0 and 1."""
     if n_classes == 2:
-        return (codes == 1)[:, None].astype(np.float64)
-    return np.eye(n_classes)[codes]
+        return np.asarray((codes == 1)[:, None], dtype=np.float64)
+    return np.asarray(np.eye(n_classes)[codes])
 
 
 def predict(logits: Array) -> Array:
@@ -216,12 +217,12 @@ def compute_losses(logits: Array, targets: Array) -> Array:
 def _weigh_by_hessian(probabilities: Array, change: Array) -> Array:
     """Multiply changes of logits by the Hessian of the loss."""
     weighed = probabilities * change
-    return weighed - probabilities * weighed.sum(axis=-1, keepdims=True)
+    return np.asarray(weighed - probabilities * weighed.sum(axis=-1, keepdims=True))
 
 
 def _multiply(matrix: Array, stacked: Array) -> Array:
     flat = matrix @ stacked.reshape(len(stacked), -1)
-    return flat.reshape(len(matrix), *stacked.shape[1:])
+    return np.asarray(flat).reshape(len(matrix), *stacked.shape[1:])
 
 
 def _solve(factor: Any, stacked: Array) -> Array:  # noqa: ANN401 - scipy's pair
