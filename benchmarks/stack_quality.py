@@ -8,7 +8,7 @@ layers and both poolings, and ``PlugCNNClassifier`` on the same, in fewer settin
 then times both on 1,000 samples, writes its tables to ``benchmarks/README.md``, and
 exits with 1 where a goal is missed. What it has computed stays in the folder of pieces:
 with ``--seconds`` it stops after about that long, exits with 3, and goes on where it
-was when run again.
+was when run again. ``--kept`` reports what is kept, and scores nothing.
 """
 
 import argparse
@@ -189,6 +189,11 @@ def score_two(pieces: Path, name: str, setting: Setting) -> list[list[float]]:
     return keep_piece(name_piece(pieces, folder, setting), scores)
 
 
+def is_kept(pieces: Path, name: str, setting: Setting) -> bool:
+    """Tell whether the scores of a setting are kept."""
+    return load_piece(pieces, f"two poolings, {name}", setting) is not None
+
+
 def measure_speed(pieces: Path) -> dict[str, float]:
     """Time fits by turns, and measure memory, unless that is kept."""
     path = pieces / "stack_speed.json"
@@ -278,15 +283,18 @@ def report_goals(
 
 def report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, bool]:
     """Write the tables, and say whether all goals are met."""
-    means = scores.groupby(["data", "rows", "classifier"])[["area", "loss"]].mean()
+    by_cell = scores.groupby(["data", "rows", "classifier"])
+    means = by_cell[["area", "loss"]].mean()
     cells = (
-        means["area"].map("{:.3f}".format) + " / " + means["loss"].map("{:.3f}".format)
+        means["area"].map("{:.3f}".format)
+        + means["loss"].map(" / {:.3f}".format)
+        + by_cell.size().map(" ({})".format)
     )
     table = cells.unstack()[[LAST, STACK, CNN]].fillna("")
     lines = [
-        "Area under the ROC curve / log loss, means over 3 folds and 3 seeds; the CNN "
-        "has 1 seed. The best layer and its `C` are chosen by the area on "
-        "5 inner folds. The stack and the CNN read all layers and both poolings.",
+        "Area under the ROC curve / log loss (number of folds, 3 of each seed). The best "
+        "layer and its `C` are chosen by the area on 5 inner folds. The stack and the "
+        "CNN read all layers and both poolings.",
         "",
         f"| data | rows | {' | '.join(table.columns)} |",
         "|" + " --- |" * (2 + len(table.columns)),
@@ -315,6 +323,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pieces", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--kept", action="store_true")
     given = parser.parse_args()
     deadline = perf_counter() + given.seconds
     torch.set_num_threads(1)
@@ -322,6 +331,8 @@ def main() -> int:
     embed_data(given.data, given.pieces)
     rows = []
     for name, setting in list_jobs(given.pieces):
+        if given.kept and not is_kept(given.pieces, name, setting):
+            continue
         if perf_counter() > deadline:
             return 3
         size = "all" if setting.n_rows is None else str(setting.n_rows)

@@ -45,7 +45,7 @@ class HeldOut:
         """Compute the logits (n_logits,) that tell only how frequent classes are."""
         totals = self.weight @ self.targets + 0.5
         if len(totals) == 1:
-            return np.log(totals / (self.weight.sum() + 1 - totals))
+            return np.asarray(np.log(totals / (self.weight.sum() + 1 - totals)))
         return np.asarray(log_softmax(np.log(totals)))
 
     def find_scale(self, logits: Array, deviation: float) -> float:

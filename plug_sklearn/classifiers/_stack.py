@@ -414,4 +414,4 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
             stop = start + ROWS_AT_ONCE
             own = samples[start:stop][:, layers, parts].astype(np.float64)
             logits[start:stop] = own.reshape(len(own), -1) @ matrix
-        return logits + self.intercept_
+        return np.asarray(logits + self.intercept_)
