@@ -290,11 +290,11 @@ def report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, bool]:
         + means["loss"].map(" / {:.3f}".format)
         + by_cell.size().map(" ({})".format)
     )
-    table = cells.unstack()[[LAST, STACK, CNN]].fillna("")
+    table = cells.unstack().reindex(columns=[LAST, STACK, CNN]).fillna("")
     lines = [
-        "Area under the ROC curve / log loss (number of folds, 3 of each seed). The best "
-        "layer and its `C` are chosen by the area on 5 inner folds. The stack and the "
-        "CNN read all layers and both poolings.",
+        "Area under the ROC curve / log loss (number of folds, 3 of each seed). The "
+        "best layer and its `C` are chosen by the area on 5 inner folds. The stack and "
+        "the CNN read all layers and both poolings.",
         "",
         f"| data | rows | {' | '.join(table.columns)} |",
         "|" + " --- |" * (2 + len(table.columns)),
