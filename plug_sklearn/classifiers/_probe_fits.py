@@ -17,9 +17,7 @@ Array = NDArray[Any]
 #: rank.
 JITTER = 1e-8
 #: Tolerances of the fits that choose C, and of those that predict.
-ROUGH, FINE = 1e-2, 1e-6
-#: Larger values of C are left out once so many in a row are worse than the best.
-PATIENCE = 2
+ROUGH, FINE = 3e-2, 1e-6
 #: Held-out predictions that the repeats give together, and the most repeats.
 WANTED_PREDICTIONS, MOST_REPEATS = 1000, 10
 
@@ -144,19 +142,16 @@ def choose_penalty(
     kept = training.weight[:, None] * ~training.folds.T
     regressions = RidgeRegressions(features, training.codes, training.n_classes, kept)
     best: tuple[ProbeChoice, Array] | None = None
-    n_worse, coefficients = 0, None
+    coefficients = None
     for C in grid:
         coefficients = regressions.fit(1 / C, coefficients, ROUGH)
         logits = regressions.compute_logits(coefficients).swapaxes(0, 1)
         logits = logits[training.folds].astype(np.float64)
         scale = held_out.find_scale(logits, PROBE_DEVIATION)
         loss = float(held_out.compute_loss(scale * logits))
-        if best is None or loss < best[0].loss:
-            best, n_worse = (ProbeChoice(C, loss, scale), scale * logits), 0
-            continue
-        n_worse += 1
-        if n_worse == PATIENCE:
+        if best is not None and loss >= best[0].loss:
             break
+        best = ProbeChoice(C, loss, scale), scale * logits
     assert best is not None, "the grid is not empty"
     return best
 

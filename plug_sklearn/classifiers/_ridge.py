@@ -70,29 +70,29 @@ class RidgeRegressions:
         penalties[-1] = INTERCEPT_PENALTY
         factor = self._factorise(penalties)
         coefficients = np.zeros(shape, self.features.dtype)
-        first = self._measure(self._compute_gradient(coefficients, penalties), factor)
+        logits = self.compute_logits(coefficients)
+        first = self._compute_gradient(coefficients, logits, penalties)
+        first_size = self._measure(first, factor)
         if start is not None:
             coefficients += start
+            logits = self.compute_logits(coefficients)
         active = np.arange(n_regressions)
         for _ in range(MOST_NEWTON_STEPS):
-            gradient = self._compute_gradient(coefficients, penalties, active)
-            size = self._measure(gradient, factor) / first[active]
+            own, own_logits = coefficients[:, active], logits[:, active]
+            gradient = self._compute_gradient(own, own_logits, penalties, active)
+            size = self._measure(gradient, factor) / first_size[active]
             is_open = size > tolerance**2
             if not is_open.any():
                 break
-            active = active[is_open]
+            active, size = active[is_open], size[is_open]
+            # Far from the solution, rough steps are enough.
+            goals = np.maximum(np.minimum(0.01, size), 0.1 * tolerance**2 / size)
+            own, own_logits = own[:, is_open], own_logits[:, is_open]
             step = self._find_step(
-                coefficients[:, active],
-                gradient[:, is_open],
-                penalties,
-                factor,
-                active,
-                # Far from the solution, rough steps are enough.
-                np.maximum(np.minimum(0.01, size), 0.1 * tolerance**2 / size)[is_open],
+                own_logits, gradient[:, is_open], penalties, factor, active, goals
             )
-            coefficients[:, active] += self._shorten(
-                coefficients[:, active], step, penalties, active
-            )
+            found = self._move(own, own_logits, step, penalties, active)
+            coefficients[:, active], logits[:, active] = found
         return coefficients
 
     def compute_logits(self, coefficients: Array) -> Array:
@@ -106,13 +106,15 @@ class RidgeRegressions:
         return cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
 
     def _compute_gradient(
-        self, coefficients: Array, penalties: Array, active: Array | None = None
+        self,
+        coefficients: Array,
+        logits: Array,
+        penalties: Array,
+        active: Array | None = None,
     ) -> Array:
-        chosen = slice(None) if active is None else active
-        own = coefficients[:, chosen]
-        errors = predict(self.compute_logits(own)) - self.targets
-        errors *= self.row_weights[:, chosen]
-        gradient: Array = _multiply(self.features.T, errors) + penalties * own
+        errors = predict(logits) - self.targets
+        errors *= self.row_weights[:, slice(None) if active is None else active]
+        gradient: Array = _multiply(self.features.T, errors) + penalties * coefficients
         return gradient
 
     def _measure(self, gradient: Array, factor: Any) -> Array:  # noqa: ANN401 - as above
@@ -122,7 +124,7 @@ class RidgeRegressions:
 
     def _find_step(
         self,
-        coefficients: Array,
+        logits: Array,
         gradient: Array,
         penalties: Array,
         factor: Any,  # noqa: ANN401 - as above
@@ -131,7 +133,7 @@ class RidgeRegressions:
     ) -> Array:
         """Solve for Newton's step by preconditioned conjugate gradients."""
         tiny = np.finfo(gradient.dtype).tiny
-        probabilities = predict(self.compute_logits(coefficients))
+        probabilities = predict(logits)
         row_weights = self.row_weights[:, active]
         step = np.zeros_like(gradient)
         residual = -gradient
@@ -159,26 +161,37 @@ class RidgeRegressions:
                 break
         return step
 
-    def _shorten(
-        self, coefficients: Array, step: Array, penalties: Array, active: Array
-    ) -> Array:
-        """Halve the steps of regressions until each lowers its objective."""
-        before = self._compute_objective(coefficients, penalties, active)
+    def _move(
+        self,
+        coefficients: Array,
+        logits: Array,
+        step: Array,
+        penalties: Array,
+        active: Array,
+    ) -> tuple[Array, Array]:
+        """Make steps, halved until each lowers its objective; update logits too."""
+        change = self.compute_logits(step)
+        before = self._compute_objective(coefficients, logits, penalties, active)
+        slack = np.finfo(step.dtype).eps * np.abs(before)
+        lengths = np.ones((len(active), 1), step.dtype)
         waiting = np.arange(len(active))
         for _ in range(MOST_HALVINGS):
-            tried = coefficients[:, waiting] + step[:, waiting]
-            after = self._compute_objective(tried, penalties, active[waiting])
-            slack = np.finfo(step.dtype).eps * np.abs(before[waiting])
-            waiting = waiting[~(after <= before[waiting] + slack)]
+            after = self._compute_objective(
+                (coefficients + lengths * step)[:, waiting],
+                (logits + lengths * change)[:, waiting],
+                penalties,
+                active[waiting],
+            )
+            waiting = waiting[~(after <= (before + slack)[waiting])]
             if not len(waiting):
                 break
-            step[:, waiting] /= 2
-        return step
+            lengths[waiting] /= 2
+        return coefficients + lengths * step, logits + lengths * change
 
     def _compute_objective(
-        self, coefficients: Array, penalties: Array, active: Array
+        self, coefficients: Array, logits: Array, penalties: Array, active: Array
     ) -> Array:
-        losses = compute_losses(self.compute_logits(coefficients), self.targets)
+        losses = compute_losses(logits, self.targets)
         weighted = losses * self.row_weights[:, active, 0]
         squares = penalties * coefficients**2
         objective: Array = weighted.sum(axis=0, dtype=np.float64) + 0.5 * squares.sum(
