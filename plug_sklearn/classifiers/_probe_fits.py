@@ -141,18 +141,28 @@ def choose_penalty(
     features = Standardised(samples, training.weight).features.astype(np.float32)
     kept = training.weight[:, None] * ~training.folds.T
     regressions = RidgeRegressions(features, training.codes, training.n_classes, kept)
-    best: tuple[ProbeChoice, Array] | None = None
-    coefficients = None
-    for C in grid:
-        coefficients = regressions.fit(1 / C, coefficients, ROUGH)
+    middle = (len(grid) - 1) // 2
+    start = regressions.fit(1 / grid[middle], tolerance=ROUGH)
+
+    def judge(C: float, coefficients: Array) -> tuple[ProbeChoice, Array]:
         logits = regressions.compute_logits(coefficients).swapaxes(0, 1)
         logits = logits[training.folds].astype(np.float64)
         scale = held_out.find_scale(logits, PROBE_DEVIATION)
         loss = float(held_out.compute_loss(scale * logits))
-        if best is not None and loss >= best[0].loss:
+        return ProbeChoice(C, loss, scale), scale * logits
+
+    first = best = judge(grid[middle], start)
+    # The loss falls and then rises: where larger values help, smaller ones do not.
+    for others in (grid[middle + 1 :], grid[:middle][::-1]):
+        coefficients = start
+        for C in others:
+            coefficients = regressions.fit(1 / C, coefficients, ROUGH)
+            tried = judge(C, coefficients)
+            if tried[0].loss >= best[0].loss:
+                break
+            best = tried
+        if best is not first:
             break
-        best = ProbeChoice(C, loss, scale), scale * logits
-    assert best is not None, "the grid is not empty"
     return best
 
 

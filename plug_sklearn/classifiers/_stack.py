@@ -69,8 +69,8 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         ``LogisticRegressionCV``. They apply to standardised units divided by the square
         root of their number, so that the same values suit every hidden size: ``C``
         here is ``hidden_size`` times the ``C`` of a ``LogisticRegression`` after a
-        ``StandardScaler``. None: 0.1, 0.4, 1.6, 6.4, 25.6 and 102.4. They are tried in
-        ascending order, until one is worse than the one before.
+        ``StandardScaler``. None: 0.1, 0.4, 1.6, 6.4, 25.6 and 102.4. They are tried
+        from the middle one outwards, as long as the held-out loss falls.
     n_folds : int, default=5
         Number of folds of the inner cross-validation. They are stratified by class.
         Equal samples are in the same fold, and with ``groups`` whole groups are.
