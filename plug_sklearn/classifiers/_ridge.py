@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, get_blas_funcs
 from scipy.special import expit, log_softmax, softmax
 
 Array = NDArray[Any]
@@ -52,8 +52,10 @@ class RidgeRegressions:
         self.n_logits = count_logits(n_classes)
         self.targets = make_targets(codes, n_classes)[:, None].astype(dtype)
         self.row_weights = row_weights[:, :, None].astype(dtype)
-        bound = 0.25 * row_weights.mean(axis=1)[:, None].astype(dtype)
-        self.gram = (self.features * bound).T @ self.features
+        bound = np.sqrt(0.25 * row_weights.mean(axis=1))[:, None].astype(dtype)
+        weighted = self.features * bound
+        # Only its lower triangle is computed, which is all that is read.
+        self.gram = get_blas_funcs("syrk", (weighted,))(1.0, weighted.T, lower=True)
 
     def fit(
         self, penalty: float, start: Array | None = None, tolerance: float = 1e-2
