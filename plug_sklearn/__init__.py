@@ -7,8 +7,8 @@ Each sub-package is one step:
 ``features``
     Activations → features: :class:`LayerAggregator`.
 ``classifiers``
-    Features → probabilities: :class:`PlugMLPClassifier` and
-    :class:`PlugCNNClassifier`.
+    Features → probabilities: :class:`PlugStackClassifier`,
+    :class:`PlugMLPClassifier` and :class:`PlugCNNClassifier`.
 ``evaluation``
     Scores, comparisons and pictures of probes.
 ``persistence``
@@ -19,7 +19,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plug_sklearn.classifiers import PlugCNNClassifier, PlugMLPClassifier
+    from plug_sklearn.classifiers import (
+        PlugCNNClassifier,
+        PlugMLPClassifier,
+        PlugStackClassifier,
+    )
     from plug_sklearn.embedding import HFEmbeddingTransformer
     from plug_sklearn.evaluation import (
         BestLayerClassifier,
@@ -72,6 +76,7 @@ __all__ = [
     "LayerSweepDisplay",
     "PlugCNNClassifier",
     "PlugMLPClassifier",
+    "PlugStackClassifier",
     "ProbeComparison",
     "ProbeDirection",
     "ReliabilityDisplay",
@@ -116,6 +121,7 @@ _SUBPACKAGES = {
     "LayerSweepDisplay": "evaluation",
     "PlugCNNClassifier": "classifiers",
     "PlugMLPClassifier": "classifiers",
+    "PlugStackClassifier": "classifiers",
     "ProbeComparison": "evaluation",
     "ProbeDirection": "evaluation",
     "ReliabilityDisplay": "evaluation",

@@ -1,10 +1,14 @@
-"""Scikit-learn classifiers on features of language models: small neural networks.
+"""Scikit-learn classifiers on features of language models.
 
+``_stack``
+    The join of linear probes of all layers.
+``_probe_fits``, ``_ridge``, ``_join``, ``_threads``
+    Fit its probes, by ridge logistic regression, and join them.
 ``_mlp``, ``_cnn``
-    The two classifiers.
+    The two classifiers that are small neural networks.
 ``_base``
     Their base class: parameters, ``fit``, predictions and pickles.
-``_data``, ``_splitting``
+``_data``, ``_geometry``, ``_splitting``
     Check what users pass to ``fit`` and ``predict``, and hold out validation rows.
 ``_sizing``
     Choose the widths of the networks.
@@ -44,6 +48,7 @@ from plug_sklearn.classifiers._sizing import (
     size_mlp,
     size_mlp_by_budget,
 )
+from plug_sklearn.classifiers._stack import PlugStackClassifier
 
 __all__ = [
     "CNNNetwork",
@@ -52,6 +57,7 @@ __all__ = [
     "MLPWidths",
     "PlugCNNClassifier",
     "PlugMLPClassifier",
+    "PlugStackClassifier",
     "average_gradient",
     "can_fit_jointly",
     "count_cnn_parameters",
@@ -69,3 +75,4 @@ __all__ = [
 
 # Files name a class by its module: this name stays when the private modules change.
 PlugCNNClassifier.__module__ = PlugMLPClassifier.__module__ = __name__
+PlugStackClassifier.__module__ = __name__

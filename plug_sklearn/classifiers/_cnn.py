@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.classifiers._base import BasePlugClassifier
 from plug_sklearn.classifiers._data import ClassWeight, read_samples
+from plug_sklearn.classifiers._geometry import read_geometry
 from plug_sklearn.classifiers._monitoring import Scorer
 from plug_sklearn.classifiers._networks import CNNNetwork
 from plug_sklearn.classifiers._sizing import size_cnn, size_cnn_by_budget
@@ -378,33 +379,5 @@ class PlugCNNClassifier(
         }
 
     def _read_geometry(self, given: SimpleNamespace) -> tuple[int, int, int]:
-        if len(self.input_shape_) == 1:
-            return self._unflatten(given, self.input_shape_[0])
-        if len(self.input_shape_) > 3:
-            raise ValueError(
-                "X given to PlugCNNClassifier must be (n, layers, parts, hidden), "
-                "(n, layers, hidden) or (n, features). Got samples of shape "
-                f"{self.input_shape_} instead."
-            )
-        n_layers, *parts, hidden_size = self.input_shape_
-        n_parts = parts[0] if parts else 1
-        for name, found in {"n_layers": n_layers, "n_parts": n_parts}.items():
-            wanted = getattr(given, name)
-            if wanted not in (None, found):
-                raise ValueError(
-                    f"The {name!r} parameter of PlugCNNClassifier must be None or "
-                    f"{found}, as in X. Got {wanted} instead."
-                )
-        return n_layers, n_parts, hidden_size
-
-    def _unflatten(
-        self, given: SimpleNamespace, n_features: int
-    ) -> tuple[int, int, int]:
-        n_layers, n_parts = given.n_layers or 1, given.n_parts or 1
-        if n_features % (n_layers * n_parts):
-            raise ValueError(
-                "The 'n_layers' and 'n_parts' parameters of PlugCNNClassifier must "
-                f"divide the {n_features} features of X. Got {n_layers} and {n_parts} "
-                "instead."
-            )
-        return n_layers, n_parts, n_features // (n_layers * n_parts)
+        owner = type(self).__name__
+        return read_geometry(self.input_shape_, given.n_layers, given.n_parts, owner)

@@ -19,7 +19,7 @@ from plug_sklearn.classifiers._splitting import choose_validation_rows
 ClassWeight = dict[Any, float] | str | None
 
 #: Rows that are copied at once to be hashed.
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)

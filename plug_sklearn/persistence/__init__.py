@@ -6,7 +6,7 @@ r"""Fitted estimators in files that are safe to load.
     Artifacts on the Hugging Face hub, and model cards.
 ``_schema``
     The JSON as a whole.
-``_tables``, ``_embedding_tables``, ``_numbers_tables``, ``_linear_tables``, \
+``_tables``, ``_stack_table``, ``_embedding_tables``, ``_linear_tables``, \
 ``_scaler_tables``
     For each class of estimator, its keys, and how to save and restore it.
 ``_nested_tables``, ``_calibrators``, ``_holding``
@@ -31,6 +31,7 @@ from plug_sklearn.persistence._artifacts import (
 SKOPS_TRUSTED = (
     "plug_sklearn.classifiers.PlugCNNClassifier",
     "plug_sklearn.classifiers.PlugMLPClassifier",
+    "plug_sklearn.classifiers.PlugStackClassifier",
     "plug_sklearn.features.LayerAggregator",
 )
 

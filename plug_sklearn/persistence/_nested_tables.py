@@ -39,6 +39,7 @@ from plug_sklearn.persistence._scaler_tables import (
     RobustTable,
     ScalerTable,
 )
+from plug_sklearn.persistence._stack_table import StackTable
 from plug_sklearn.persistence._tables import (
     CNNTable,
     Described,
@@ -255,6 +256,7 @@ AnyTable = Annotated[
     | EmbedderTable
     | LogisticTable
     | MLPTable
+    | StackTable
     | MaxAbsTable
     | MinMaxTable
     | PCATable
@@ -283,6 +285,7 @@ TABLES: dict[type, Any] = {
     plug_sklearn.LayerAggregator: AggregatorTable,
     plug_sklearn.PlugCNNClassifier: CNNTable,
     plug_sklearn.PlugMLPClassifier: MLPTable,
+    plug_sklearn.PlugStackClassifier: StackTable,
     StandardScaler: ScalerTable,
     **{
         table.of: table

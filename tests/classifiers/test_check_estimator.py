@@ -9,9 +9,13 @@ from sklearn.base import BaseEstimator
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from plug_sklearn.classifiers import PlugCNNClassifier, PlugMLPClassifier
+from plug_sklearn.classifiers import (
+    PlugCNNClassifier,
+    PlugMLPClassifier,
+    PlugStackClassifier,
+)
 
-CLASSIFIERS = [PlugMLPClassifier, PlugCNNClassifier]
+CLASSIFIERS = [PlugMLPClassifier, PlugCNNClassifier, PlugStackClassifier]
 #: Of scikit-learn's MLPClassifier, for what ours do not claim to do.
 MULTILABEL_OR_SPARSE = {
     "check_sample_weight_equivalence_on_sparse_data",

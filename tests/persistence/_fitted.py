@@ -14,7 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from plug_sklearn import LayerAggregator, PlugCNNClassifier, PlugMLPClassifier
+from plug_sklearn import (
+    LayerAggregator,
+    PlugCNNClassifier,
+    PlugMLPClassifier,
+    PlugStackClassifier,
+)
 
 RNG = np.random.default_rng(0)
 Y = np.array(["false", "true"])[np.arange(60) % 2]
@@ -37,6 +42,11 @@ def fit_mlp(y: NDArray[Any] = Y, **parameters: object) -> PlugMLPClassifier:
 def fit_cnn(**parameters: object) -> PlugCNNClassifier:
     """Fit a CNN on the same."""
     return PlugCNNClassifier(**QUICK | parameters).fit(X, Y)
+
+
+def fit_stack(y: NDArray[Any] = Y, **parameters: object) -> PlugStackClassifier:
+    """Fit a join of linear probes on the same."""
+    return PlugStackClassifier(**{"random_state": 0} | parameters).fit(X, y)
 
 
 def fit_pipeline() -> Pipeline:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from _fitted import QUICK, X, Y, fit_cnn, fit_mlp, fit_pipeline, rewrite
+from _fitted import QUICK, X, Y, fit_cnn, fit_mlp, fit_pipeline, fit_stack, rewrite
 from numpy.testing import assert_array_equal
 from numpy.typing import ArrayLike
 from sklearn.base import clone
@@ -28,6 +28,7 @@ from plug_sklearn import (
     LayerAggregator,
     PlugCNNClassifier,
     PlugMLPClassifier,
+    PlugStackClassifier,
     load_artifacts,
     save_artifacts,
 )
@@ -41,6 +42,9 @@ FITTED: dict[str, Callable[[], Any]] = {
     "CNN over units within a budget": lambda: fit_cnn(
         conv_over="units", sizing="budget"
     ),
+    "stack": fit_stack,
+    "stack of few values of C": lambda: fit_stack(Cs=[0.5, 2.0]),
+    "stack of few rows": lambda: PlugStackClassifier().fit(X[:10], Y[:10]),
     "pipeline": fit_pipeline,
 }
 
@@ -57,6 +61,19 @@ def test_probabilities_and_parameters_are_equal(name: str, tmp_path: Path) -> No
     assert np.array_equal(loaded.predict(X), fitted.predict(X))
     assert loaded.score(X, Y) == fitted.score(X, Y)
     assert repr(loaded) == repr(fitted)
+
+
+def test_a_stack_of_several_classes_keeps_what_it_has_learnt(tmp_path: Path) -> None:
+    fitted = fit_stack(np.arange(60) % 3, class_weight={2: 3.0})
+    save_artifacts(fitted, tmp_path / "probe")
+    loaded = load_artifacts(tmp_path / "probe")
+    assert np.array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    for name in ("weights_", "C_", "held_out_log_loss_", "coef_", "intercept_"):
+        assert np.array_equal(getattr(loaded, name), getattr(fitted, name))
+    assert loaded.temperature_ == fitted.temperature_
+    assert loaded.get_params() == fitted.get_params()
+    again = clone(loaded).fit(X, np.arange(60) % 3)
+    assert np.array_equal(again.predict_proba(X), fitted.predict_proba(X))
 
 
 def test_a_loaded_probe_is_cloned_and_fitted_again_alike(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _fitted import QUICK, X, Y, fit_cnn, fit_mlp
+from _fitted import QUICK, X, Y, fit_cnn, fit_mlp, fit_stack
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -86,6 +86,7 @@ CASES: dict[str, tuple[Callable[..., BaseEstimator], dict[str, Any]]] = {
     "MLP within a budget": (fit_mlp, TRAINING | {"sizing": "budget"}),
     "CNN": (fit_cnn, TRAINING | CNN),
     "CNN along depth": (fit_cnn, TRAINING | CNN | {"conv_over": "layers"}),
+    "stack": (fit_stack, {"Cs": [0.5, 2.0], "n_folds": 3, "n_repeats": 2}),
     "one layer": (fit_aggregator, {"layers": 2, "parts": 1, "method": "mean"}),
     "layers": (fit_aggregator, {"layers": [0, -1], "parts": [1], "method": "stack"}),
     "parts by name": (

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
-from _fitted import X, Y, fit_cnn, fit_mlp, fit_pipeline
+from _fitted import X, Y, fit_cnn, fit_mlp, fit_pipeline, fit_stack
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from plug_sklearn import LayerAggregator
 from plug_sklearn.persistence import SKOPS_TRUSTED
 
 
-@pytest.mark.parametrize("fit", [fit_mlp, fit_cnn, fit_pipeline])
+@pytest.mark.parametrize("fit", [fit_mlp, fit_cnn, fit_stack, fit_pipeline])
 def test_a_fitted_probe_predicts_the_same(fit: Callable[[], Any]) -> None:
     fitted = fit()
     loaded = skops.io.loads(skops.io.dumps(fitted), trusted=list(SKOPS_TRUSTED))
@@ -24,7 +24,8 @@ def test_a_fitted_probe_predicts_the_same(fit: Callable[[], Any]) -> None:
 def test_each_type_is_needed_and_no_other() -> None:
     aggregator = LayerAggregator([0, -1], method="mean").fit(X)
     needed: set[str] = set()
-    for fitted in (fit_mlp(), fit_cnn(class_weight={"true": 2.0}), aggregator):
+    cnn = fit_cnn(class_weight={"true": 2.0})
+    for fitted in (fit_mlp(), cnn, fit_stack(), aggregator):
         dumped = skops.io.dumps(fitted)
         needed |= set(skops.io.get_untrusted_types(data=dumped))
         with pytest.raises(UntrustedTypesFoundException):

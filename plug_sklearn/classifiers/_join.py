@@ -1,0 +1,140 @@
+"""Join probes of the same samples: their scales, weights and temperature."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from plug_sklearn.classifiers._ridge import compute_losses, predict
+
+Array = NDArray[Any]
+
+#: Standard deviations of the logarithms of the scale of one probe, and of all together.
+PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.25
+#: How fast the prior weight of a probe falls with the sum of its losses.
+PRIOR_RATE = 0.6
+#: Strength of the prior, in rows.
+PRIOR_STRENGTH = 6.0
+#: Share of the prior of a candidate that predicts the same for every sample.
+CONSTANT_SHARE = 0.5
+#: Smallest weight of a probe, as a part of the largest. Others are dropped.
+LEAST_WEIGHT = 0.01
+NEWTON_STEPS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Labels and weights of held-out rows, those of several repeats one after another.
+
+    ``targets`` (m, n_logits) are probabilities of 0 and 1. The sum of ``weight`` (m,)
+    is that of the rows: a row that two repeats hold out counts half in each.
+    """
+
+    targets: Array
+    weight: Array
+
+    def compute_loss(self, logits: Array) -> Array:
+        """Compute mean log losses (...) of logits (..., m, n_logits)."""
+        losses = compute_losses(logits, self.targets)
+        return np.asarray(losses @ self.weight / self.weight.sum())
+
+    def compute_prior_logits(self) -> Array:
+        """Compute the logits (n_logits,) that tell only how frequent classes are."""
+        totals = self.weight @ self.targets + 0.5
+        if len(totals) == 1:
+            return np.asarray(np.log(totals / (self.weight.sum() + 1 - totals)))
+        return np.asarray(log_softmax(np.log(totals)))
+
+    def find_scale(self, logits: Array, deviation: float) -> float:
+        """Find by what to multiply logits (m, n_logits): the most probable scale.
+
+        Its prior is log-normal around 1 with this standard deviation of the logarithm.
+        Without it, a few rows that a probe happens to separate would have no finite
+        scale.
+        """
+        log_scale = 0.0
+        for _ in range(NEWTON_STEPS):
+            scaled = np.exp(log_scale) * logits
+            probabilities = predict(scaled)
+            weighed = probabilities * scaled
+            slope = (scaled * (probabilities - self.targets)).sum(axis=1) @ self.weight
+            spread = (scaled * weighed).sum(axis=1) - weighed.sum(axis=1) ** 2
+            bend = spread @ self.weight + max(slope, 0) + 1 / deviation**2
+            step = np.clip((slope + log_scale / deviation**2) / bend, -1, 1)
+            log_scale -= step
+            if abs(step) < 1e-8:
+                break
+        return float(np.exp(log_scale))
+
+
+@dataclass(frozen=True, eq=False)
+class Join:
+    """How probes are joined.
+
+    The logits are ``constant`` (n_logits,) plus the logits of the probes times
+    ``factors`` (n_probes,). These are ``weights`` (n_probes,), which sum to at most 1,
+    times the scale of each probe, divided by ``temperature``.
+    """
+
+    weights: Array
+    factors: Array
+    constant: Array
+    temperature: float
+
+
+def join_probes(logits: Array, scales: Array, held_out: HeldOut) -> Join:
+    """Join probes by their held-out logits (n_probes, m, n_logits).
+
+    ``scales`` (n_probes,) have multiplied these logits. The prior weights fall
+    exponentially with the probes' losses. The weights minimise the held-out loss of the
+    join plus the Kullback-Leibler divergence from the prior: they leave the prior only
+    for probes that correct others on several rows. One more candidate predicts the same
+    for every sample. Its share of the prior, before losses count, is one half: the
+    luckiest of many probes that know nothing must not win.
+    """
+    constant = held_out.compute_prior_logits()
+    same = np.broadcast_to(constant, logits.shape[1:])
+    logits = np.concatenate([logits, same[None]])
+    losses = held_out.compute_loss(logits)
+    shares = np.full(len(logits), (1 - CONSTANT_SHARE) / len(scales))
+    shares[-1] = CONSTANT_SHARE
+    excess = held_out.weight.sum() * (losses - losses.min())
+    log_prior = log_softmax(np.log(shares) - PRIOR_RATE * excess)
+    best = log_prior[:-1].max()
+    chosen = np.flatnonzero(log_prior >= best + np.log(LEAST_WEIGHT) - 3)
+    found = np.zeros(len(logits))
+    found[chosen] = _improve_weights(logits[chosen], log_prior[chosen], held_out)
+    found[:-1][found[:-1] < LEAST_WEIGHT * found[:-1].max()] = 0
+    found /= found.sum()
+    scale = held_out.find_scale(np.tensordot(found, logits, axes=1), JOIN_DEVIATION)
+    weights = found[:-1]
+    return Join(
+        weights, scale * weights * scales, scale * found[-1] * constant, 1 / scale
+    )
+
+
+def _improve_weights(logits: Array, log_prior: Array, held_out: HeldOut) -> Array:
+    """Minimise the loss of the join plus the divergences of its weights and scale."""
+    flat = logits.reshape(len(logits), -1)
+
+    def compute_objective(raw: Array) -> tuple[float, Array]:
+        log_weights, log_scale = log_softmax(raw[:-1]), raw[-1]
+        weights = np.exp(log_weights)
+        joined = np.exp(log_scale) * (weights @ flat).reshape(logits.shape[1:])
+        loss = compute_losses(joined, held_out.targets) @ held_out.weight
+        errors = (predict(joined) - held_out.targets) * held_out.weight[:, None]
+        surprise = log_weights - log_prior
+        slopes = np.exp(log_scale) * (flat @ errors.ravel())
+        slopes += PRIOR_STRENGTH * surprise
+        objective = loss + PRIOR_STRENGTH * (weights @ surprise)
+        objective += 0.5 * (log_scale / JOIN_DEVIATION) ** 2
+        of_scale = (errors * joined).sum() + log_scale / JOIN_DEVIATION**2
+        of_weights = weights * (slopes - weights @ slopes)
+        return float(objective), np.append(of_weights, of_scale)
+
+    start = np.append(log_prior, 0.0)
+    found = minimize(compute_objective, start, jac=True, method="L-BFGS-B").x
+    return np.asarray(np.exp(log_softmax(found[:-1])))

@@ -1,0 +1,417 @@
+"""The classifier that joins a linear probe of each layer, part and pooling."""
+
+from collections.abc import Sequence
+from math import prod
+from numbers import Integral
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn.classifiers._data import (
+    ClassWeight,
+    compute_class_factors,
+    draw_seeds,
+    read_rows,
+    read_samples,
+)
+from plug_sklearn.classifiers._geometry import read_geometry
+from plug_sklearn.classifiers._join import Join, join_probes
+from plug_sklearn.classifiers._probe_fits import (
+    ProbeChoice,
+    Training,
+    choose_penalty,
+    fit_probe,
+    hold_out_repeatedly,
+)
+from plug_sklearn.classifiers._threads import use_one_blas_thread
+
+#: Values of C that are tried by default.
+DEFAULT_CS = (0.1, 0.4, 1.6, 6.4, 25.6, 102.4)
+#: C where no rows can be held out.
+UNTUNED_C = 1.6
+#: Rows whose logits are computed at once.
+ROWS_AT_ONCE = 512
+
+
+class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
+    """Weighted mean of linear probes of all layers, parts and poolings.
+
+    A ridge logistic regression is fitted to each layer and each part or pooling of the
+    activations. Its ``C`` is the one with the lowest log loss on held-out rows. The
+    probes then get weights from their held-out predictions: a probe with a higher loss
+    has an exponentially lower weight, unless it corrects the errors of others. Probes
+    of a low weight are dropped. The logits are the weighted mean of the logits of the
+    others, divided by a temperature, which has a prior around 1 so that few rows cannot
+    make the classifier overconfident. At the end, these probes are fitted again to all
+    rows. Their join is itself a linear classifier.
+
+    There are no epochs and no step sizes: each fit is a convex problem. This is the
+    recommended classifier on activations of all layers under the poolings
+    ``("last", "mean")``. If you already know the best layer and have many labels,
+    ``LogisticRegression`` on that layer is as good.
+
+    Parameters
+    ----------
+    n_layers : int, default=None
+        Number of layers in a sample if ``X`` is 2-D; None: 1.
+    n_parts : int, default=None
+        Number of parts in a sample if ``X`` is 2-D; None: 1. With several poolings,
+        each part counts once for each pooling.
+    Cs : sequence of float, default=None
+        Inverse strengths of the penalty to choose from, as in scikit-learn's
+        ``LogisticRegressionCV``. They apply to standardised units divided by the square
+        root of their number, so that the same values suit every hidden size: ``C``
+        here is ``hidden_size`` times the ``C`` of a ``LogisticRegression`` after a
+        ``StandardScaler``. None: 0.1, 0.4, 1.6, 6.4, 25.6 and 102.4. They are tried
+        from the middle one outwards, as long as the held-out loss falls.
+    n_folds : int, default=5
+        Number of folds of the inner cross-validation. They are stratified by class.
+        Equal samples are in the same fold, and with ``groups`` whole groups are.
+    n_repeats : int or "auto", default="auto"
+        Number of times that the cross-validation is repeated with other folds.
+        ``"auto"``: so often that about 1,000 predictions are held out in all, at least
+        once and at most ten times.
+    class_weight : dict or str, default=None
+        Factors by which the weights of the rows of each label are multiplied; 1 for
+        labels that are not in the dict. ``"balanced"``: factors that give all classes
+        the same total weight. None: all 1.
+    random_state : int or RandomState, default=None
+        Determines the folds.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, in the order of the columns of probabilities.
+    weights_ : ndarray of shape (n_layers, n_parts)
+        Weights of the probes; those of dropped probes are 0. They sum to 1, less the
+        weight of a candidate that predicts the frequencies of the classes for every
+        sample. That weight is near 0 unless the probes know little.
+    C_ : ndarray of shape (n_layers, n_parts)
+        Chosen ``C`` of each probe.
+    held_out_log_loss_ : ndarray of shape (n_layers, n_parts)
+        Log loss of each probe on held-out rows, at its ``C`` and at the scale of its
+        logits that suits these rows. It shows which layers hold the answer. NaN if no
+        rows were held out.
+    temperature_ : float
+        Temperature by which the mean of the logits is divided.
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+        Coefficients of all units of a sample, in the order of ``X.reshape(n, -1)``; 0
+        for dropped probes. There is one row if there are two classes.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+        Intercepts.
+    n_features_in_ : int
+        Length of axis 1 of the ``X`` seen in ``fit``.
+    feature_names_in_ : ndarray of str
+        Names of the columns of ``X``, if it is a data frame.
+    input_shape_ : tuple of int
+        Shape of a sample.
+
+    See Also
+    --------
+    PlugCNNClassifier : Adds convolutions over the layers; takes longer.
+    layer_sweep : Scores any probe on each layer.
+
+    Notes
+    -----
+    Several classes share a multinomial loss. Units are standardised by the weighted
+    mean and standard deviation of the rows of ``fit``. In each regression, sample
+    weights are scaled to a mean of 1, so that only their ratios count. No rows are held
+    out if there are fewer than 20 distinct samples, or if every choice of groups would
+    leave a class without training rows: all probes then have the same weight, and 1.6
+    as ``C``.
+
+    References
+    ----------
+    Joining probes by held-out predictions: Wolpert, "Stacked generalization", 1992, and
+    Caruana et al., "Ensemble selection from libraries of models", 2004. The weights:
+    Dalalyan and Tsybakov, "Aggregation by exponential weighting, sharp PAC-Bayesian
+    bounds and sparsity", 2008.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import PlugStackClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(2, size=200)
+    >>> X = rng.normal(size=(200, 3, 2, 16))  # samples, layers, parts, hidden units
+    >>> X[:, 1, 0, :8] += y[:, None]
+    >>> probe = PlugStackClassifier(random_state=0).fit(X, y)
+    >>> probe.weights_.round(2)
+    array([[0., 0.],
+           [1., 0.],
+           [0., 0.]])
+    >>> bool(probe.score(X, y) > 0.9)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_layers": [Interval(Integral, 1, None, closed="left"), None],
+        "n_parts": [Interval(Integral, 1, None, closed="left"), None],
+        "Cs": ["array-like", None],
+        "n_folds": [Interval(Integral, 2, None, closed="left")],
+        "n_repeats": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        n_layers: int | None = None,
+        n_parts: int | None = None,
+        Cs: Sequence[float] | None = None,
+        n_folds: int = 5,
+        n_repeats: int | str = "auto",
+        class_weight: ClassWeight = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_layers = n_layers
+        self.n_parts = n_parts
+        self.Cs = Cs
+        self.n_folds = n_folds
+        self.n_repeats = n_repeats
+        self.class_weight = class_weight
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Fit a probe to each layer and part, and join the best of them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_layers, n_parts, hidden_size)
+            Activations, converted to float32. Three axes are one part. Two axes are one
+            layer and part unless ``n_layers`` or ``n_parts`` says otherwise.
+        y : array-like of shape (n_samples,)
+            Labels, numbers or strings.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, of which only the ratios count. Rows of weight 0 are
+            dropped first. Rows with equal features, label and group are merged into one
+            row with the sum of their weights.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of samples. No group is both in training and held out. If None, equal
+            samples form a group.
+
+        Returns
+        -------
+        Self
+            This estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is invalid; if ``X`` is not numeric, not finite, or has an
+            unsuitable shape; if there is only one class; or if all weights are 0.
+        """
+        self._validate_params()
+        grid = self._read_grid()
+        seed, _ = draw_seeds(self.random_state)
+        owner = type(self).__name__
+        rows = read_rows(self, X, y, sample_weight, groups)
+        geometry = read_geometry(self.input_shape_, self.n_layers, self.n_parts, owner)
+        factors = compute_class_factors(self.class_weight, self.classes_, rows, owner)
+        samples = rows.X.reshape(-1, *geometry)
+        places = slice(None) if rows.places is None else rows.places
+        n_repeats = None if self.n_repeats == "auto" else int(self.n_repeats)
+        folds = hold_out_repeatedly(rows, int(self.n_folds), n_repeats, seed)
+        training = Training.make(rows, factors, folds)
+        with use_one_blas_thread():
+            join = self._choose_and_join(samples, places, training, grid)
+            self._fit_chosen(samples, places, training, join)
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Compute the logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes), float64
+            Of two classes, the logit of the second; of more, one for each.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
+        """
+        logits = self._compute_logits(X)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Predict the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Rows sum to 1; columns follow ``classes_``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
+        """
+        logits = self._compute_logits(X)
+        if logits.shape[1] == 1:
+            return np.asarray(expit(np.hstack([-logits, logits])))
+        return np.asarray(softmax(logits, axis=1))
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Predict the natural logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Logarithms of ``predict_proba(X)``; ``-inf`` where a probability is 0.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict labels: the most probable class of each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels, from ``classes_``.
+        """
+        winners = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[winners]
+        return labels
+
+    @property
+    def coef_(self) -> NDArray[np.float64]:
+        """Coefficients of all units of a sample."""
+        check_is_fitted(self, "intercept_")
+        n_logits, hidden_size = self._coefficients.shape[1:]
+        full = np.zeros((n_logits, *self.weights_.shape, hidden_size))
+        for position, own in zip(self._list_chosen(), self._coefficients, strict=True):
+            full[:, *position] = own
+        return full.reshape(n_logits, -1)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _read_grid(self) -> list[float]:
+        if self.Cs is None:
+            return list(DEFAULT_CS)
+        given = np.asarray(self.Cs)
+        is_valid = given.ndim == 1 and len(given) and given.dtype.kind in "fiu"
+        if not is_valid or not (np.isfinite(given) & (given > 0)).all():
+            raise ValueError(
+                "The 'Cs' parameter of PlugStackClassifier must be None or finite "
+                f"numbers above 0, at least one. Got {self.Cs!r} instead."
+            )
+        return sorted({float(C) for C in given})
+
+    def _choose_and_join(
+        self,
+        samples: NDArray[np.float32],
+        places: Any,  # noqa: ANN401 - an index of rows
+        training: Training,
+        grid: list[float],
+    ) -> Join:
+        """Choose the C of each probe and the probes' weights; set what they say."""
+        shape = samples.shape[1:3]
+        if training.held_out is None:
+            n_probes = prod(shape)
+            weights = np.full(n_probes, 1 / n_probes)
+            join = Join(weights, weights, np.zeros(1), 1.0)
+            choices = [ProbeChoice(UNTUNED_C, np.nan, 1.0)] * n_probes
+        else:
+            choices, logits = [], []
+            for layer, part in np.ndindex(shape):
+                units = samples[:, layer, part][places]
+                choice, own = choose_penalty(units, training, training.held_out, grid)
+                choices.append(choice)
+                logits.append(own)
+            scales = np.array([choice.scale for choice in choices])
+            join = join_probes(np.stack(logits), scales, training.held_out)
+        self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
+        losses = np.array([choice.loss for choice in choices])
+        self.held_out_log_loss_ = losses.reshape(shape)
+        self.weights_ = join.weights.reshape(shape)
+        self.temperature_ = join.temperature
+        return join
+
+    def _fit_chosen(
+        self,
+        samples: NDArray[np.float32],
+        places: Any,  # noqa: ANN401 - as above
+        training: Training,
+        join: Join,
+    ) -> None:
+        """Fit the probes that have weight to all rows."""
+        slopes, intercepts = [], []
+        factors = join.factors.reshape(self.weights_.shape)
+        for position in self._list_chosen():
+            own = samples[:, *position][places]
+            coefficients, intercept = fit_probe(own, training, self.C_[position])
+            slopes.append(factors[position] * coefficients)
+            intercepts.append(factors[position] * intercept)
+        self._coefficients = np.stack(slopes)
+        self.intercept_ = join.constant + np.sum(intercepts, axis=0)
+
+    def _list_chosen(self) -> list[tuple[int, int]]:
+        """List the layers and parts of probes that have weight."""
+        return [(int(i), int(j)) for i, j in np.argwhere(self.weights_)]
+
+    def _compute_logits(self, X: ArrayLike) -> NDArray[np.float64]:
+        check_is_fitted(self, "intercept_")
+        samples = read_samples(self, X)
+        samples = samples.reshape(len(samples), *self.weights_.shape, -1)
+        layers, parts = np.argwhere(self.weights_).T
+        n_logits = len(self.intercept_)
+        matrix = self._coefficients.swapaxes(0, 1).reshape(n_logits, -1).T
+        logits = np.empty((len(samples), n_logits))
+        for start in range(0, len(samples), ROWS_AT_ONCE):
+            stop = start + ROWS_AT_ONCE
+            own = samples[start:stop][:, layers, parts].astype(np.float64)
+            logits[start:stop] = own.reshape(len(own), -1) @ matrix
+        return np.asarray(logits + self.intercept_)

@@ -1,0 +1,39 @@
+import pytest
+
+from plug_sklearn.classifiers._geometry import read_geometry
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_layers", "n_parts", "expected"),
+    [
+        ((4, 3, 6), None, None, (4, 3, 6)),
+        ((4, 3, 6), 4, 3, (4, 3, 6)),
+        ((4, 6), None, None, (4, 1, 6)),
+        ((72,), None, None, (1, 1, 72)),
+        ((72,), 4, None, (4, 1, 18)),
+        ((72,), 4, 3, (4, 3, 6)),
+    ],
+)
+def test_axes_are_layers_parts_and_units(
+    shape: tuple[int, ...],
+    n_layers: int | None,
+    n_parts: int | None,
+    expected: tuple[int, int, int],
+) -> None:
+    assert read_geometry(shape, n_layers, n_parts, "A") == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_layers", "n_parts", "message"),
+    [
+        ((72,), 5, None, r"of A must divide the 72 features of X. Got 5 and 1"),
+        ((4, 18), 3, None, r"'n_layers' .* of A .* as X has it, 4. Got 3 instead"),
+        ((4, 18), None, 2, r"'n_parts' .* of A .* as X has it, 1. Got 2 instead"),
+        ((2, 2, 3, 6), None, None, r"X given to A must be \(n, layers, parts, hid"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(
+    shape: tuple[int, ...], n_layers: int | None, n_parts: int | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_geometry(shape, n_layers, n_parts, "A")
