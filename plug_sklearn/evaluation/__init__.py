@@ -2,7 +2,7 @@
 
 ``_layer_sweep``, ``_layer_scores``
     Scores of a probe on each layer and part.
-``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``
+``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``, ``_report_page``
     Cross-validation with out-of-fold probabilities, scores and files.
 ``_controls``, ``_controls_display``
     A probe beside its controls.
