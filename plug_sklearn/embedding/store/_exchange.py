@@ -56,7 +56,7 @@ class StoreExchange(StoreFolder):
         FileExistsError
             If the folder holds an export.
         ValueError
-            If nothing is held of the model.
+            If nothing is held, or nothing of the model.
         """
         folder = Path(path).expanduser()
         if (folder / INDEX).exists():
@@ -64,12 +64,17 @@ class StoreExchange(StoreFolder):
                 "The 'path' parameter of ActivationStore.export must be a folder "
                 f"without an export. Found {INDEX} in {folder}."
             )
-        held = [one for one in self.contents() if model in (None, one.model)]
+        contents = self.contents()
+        if not contents:
+            raise ValueError(
+                f"The activation store {str(self.path)!r} holds nothing to export."
+            )
+        held = [one for one in contents if model in (None, one.model)]
         if not held:
-            names = sorted({one.model for one in self.contents()})
+            names = sorted({one.model for one in contents})
             raise ValueError(
                 "The 'model' parameter of ActivationStore.export must be None or one "
-                f"of {names}, and the store must hold something. Got {model!r} instead."
+                f"of {names}. Got {model!r} instead."
             )
         folder.mkdir(parents=True, exist_ok=True)
         shards: list[Shard] = []
