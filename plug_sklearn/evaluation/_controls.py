@@ -12,11 +12,11 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.multiclass import type_of_target
 
 from plug_sklearn._warnings import warn_user
+from plug_sklearn.evaluation._control_fits import score_probe
 from plug_sklearn.evaluation._control_inputs import read_inputs
 from plug_sklearn.evaluation._embedder_step import split_pipeline
 from plug_sklearn.evaluation._folds import (
     Scoring,
-    collect_fit_params,
     score_chance,
     score_folds,
     split_folds,
@@ -174,23 +174,26 @@ def probe_controls(
     labels = _read_labels(y)
     check_consistent_length(X, labels, groups)
     folds = split_folds(probe, np.zeros(len(labels)), labels, cv, groups)
-    fit_params = collect_fit_params(probe, None, groups)
     # A misspelt score is refused before texts are read.
     score_chance(probe, labels, folds, scoring)
     seeds = check_random_state(random_state).randint(2**31, size=2)
     tables: list[pd.DataFrame] = []
     for control in _make_controls(embedder, probe, X, labels, groups, chosen, seeds):
-        own = fit_params if control.estimator is probe else {}
         try:
-            table, _ = score_folds(
-                control.estimator,
-                control.X,
-                control.y,
-                folds,
-                scoring=scoring,
-                fit_params=own,
-                n_jobs=n_jobs,
-            )
+            if control.estimator is probe:
+                table = score_probe(
+                    probe, control.X, control.y, groups, folds, scoring, n_jobs
+                )
+            else:
+                table, _ = score_folds(
+                    control.estimator,
+                    control.X,
+                    control.y,
+                    folds,
+                    scoring=scoring,
+                    fit_params={},
+                    n_jobs=n_jobs,
+                )
         except ValueError as error:
             if not tables:
                 raise
