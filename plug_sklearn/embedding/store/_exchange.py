@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.store import _settings
 from plug_sklearn.embedding.store._database import StoreError
 from plug_sklearn.embedding.store._folder import StoreFolder
@@ -57,6 +58,11 @@ class StoreExchange(StoreFolder):
             If the folder holds an export.
         ValueError
             If nothing is held, or nothing of the model.
+
+        Warns
+        -----
+        UserWarning
+            If records are damaged. They are left out.
         """
         folder = Path(path).expanduser()
         if (folder / INDEX).exists():
@@ -144,6 +150,11 @@ class StoreExchange(StoreFolder):
                 if sizes[kind] >= _SHARD_SIZE:
                     del sizes[kind]
                     yield waiting.pop(kind)
+        if records.n_damaged:
+            warn_user(
+                f"{records.n_damaged} damaged records were found in the activation "
+                f"store {str(self.path)!r}. They are not exported."
+            )
         yield from waiting.values()
 
     def _add(self, key: bytes, layout: Layout, prompts: list[Prompt]) -> None:
