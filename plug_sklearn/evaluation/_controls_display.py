@@ -180,7 +180,7 @@ class ControlsDisplay:
             self.table[self.score], at, "o", markersize=4, color="black", alpha=0.6
         )
         self._write_means(places)
-        self.ax_.set_yticks(places, [_name_control(name) for name in names])
+        self.ax_.set_yticks(places, [name_control(name) for name in names])
         folds = write_folds(self.table["fold"].nunique())
         self.ax_.set_xlabel(f"{name_score(self.score)} (bar: mean; points: {folds})")
         self.ax_.invert_yaxis()
@@ -201,6 +201,7 @@ class ControlsDisplay:
             )
 
 
-def _name_control(name: str) -> str:
+def name_control(name: str) -> str:
+    """Turn the name of a control into a label."""
     label = "TF-IDF" if name == "tf_idf" else name.replace("_", " ")
     return label[:1].upper() + label[1:]

@@ -176,6 +176,11 @@ def threshold_at_fpr(
         _check_share(name, value, owner)
     labels = column_or_1d(y)
     check_consistent_length(X, labels, groups)
+    if groups is not None and pd.isna(np.asarray(groups)).any():
+        raise ValueError(
+            f"The 'groups' parameter of {owner} must have a value for each row. Some "
+            "are missing."
+        )
     positive = _find_positive(estimator, labels, pos_label)
     scores, method = _score_rows(estimator, X, positive)
     is_negative = labels != positive

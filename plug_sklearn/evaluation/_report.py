@@ -131,8 +131,10 @@ def cross_validation_report(
         None: accuracy, area under the ROC curve (one-vs-rest for more than two
         classes), and negative log loss and Brier score.
     out_dir : str or Path, default=None
-        Folder for three files, which is made if needed. ``predictions.csv`` and
-        ``summary.json`` hold the report; the keys of the latter are listed below.
+        Folder for four files, which is made if needed. ``report.html`` shows all in one
+        page: scores with their intervals, calibration, controls, pictures, settings and
+        versions. ``predictions.csv`` and ``summary.json`` hold the report; the keys of
+        the latter are listed below.
         ``learning_curve.png`` shows losses and scores by epoch, with a line for each
         fold. For estimators without epochs, it shows the first score against the number
         of training rows; for this, they are also fitted on a quarter and on half of the

@@ -30,6 +30,7 @@ from plug_sklearn.evaluation._drawing import (
     write_folds,
 )
 from plug_sklearn.evaluation._folds import Folds, list_scores
+from plug_sklearn.evaluation._report_page import write_page
 from plug_sklearn.evaluation._report_scores import FoldScorer
 from plug_sklearn.evaluation._training_curves import (
     TRAINING,
@@ -46,6 +47,7 @@ FORMAT_VERSION = 1
 #: Packages whose versions the summary records.
 PACKAGES = ("plug_sklearn", "scikit-learn", "numpy", "torch")
 PREDICTIONS, CURVE, SUMMARY = "predictions.csv", "learning_curve.png", "summary.json"
+PAGE = "report.html"
 #: Fractions of the training rows for the curve of an estimator without epochs.
 TRAIN_SIZES = (0.25, 0.5, 1.0)
 
@@ -58,7 +60,9 @@ def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
     """
     require_extra("plots", "cross_validation_report with out_dir")
     folder = Path(out_dir)
-    found = [name for name in (PREDICTIONS, CURVE, SUMMARY) if (folder / name).exists()]
+    found = [
+        name for name in (PREDICTIONS, CURVE, PAGE, SUMMARY) if (folder / name).exists()
+    ]
     if found and not overwrite:
         raise FileExistsError(
             "The 'out_dir' parameter of cross_validation_report must be a folder "
@@ -96,6 +100,7 @@ def write_report(
     with _warn_instead(PREDICTIONS):
         label = _name_index(report.predictions)
         report.predictions.to_csv(folder / PREDICTIONS, index_label=label)
+    figure = None
     with _warn_instead(CURVE):
         if report.history is not None:
             figure = _draw_history(report.history, report.estimators)
@@ -112,6 +117,9 @@ def write_report(
             )
             figure = _draw_sizes(*scores, name)
         figure.savefig(folder / CURVE)
+    with _warn_instead(PAGE):
+        page = write_page(report, figure, _list_versions())
+        (folder / PAGE).write_text(page, encoding="utf-8")
     with _warn_instead(SUMMARY):
         summary = json.dumps(_summarise(report), indent=2, allow_nan=False)
         (folder / SUMMARY).write_text(summary + "\n", encoding="utf-8")
@@ -137,13 +145,17 @@ def _summarise(report: CrossValidationReport) -> dict[str, Any]:
         **report.calibration,
         "wall_time": report.wall_time,
         "fit_time": float(report.scores["fit_time"].sum()),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: find_version(package) for package in PACKAGES},
-        },
+        "versions": _list_versions(),
     }
     plain: dict[str, Any] = _replace_nan(summary)
     return plain
+
+
+def _list_versions() -> dict[str, str | None]:
+    return {
+        "python": platform.python_version(),
+        **{package: find_version(package) for package in PACKAGES},
+    }
 
 
 def _replace_nan(value: Any) -> Any:  # noqa: ANN401 - any value of JSON

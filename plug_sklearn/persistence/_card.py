@@ -77,7 +77,7 @@ def _name_base_model(embedder: Any) -> str | None:  # noqa: ANN401 - as above
 def _describe_reading(estimator: Any, embedder: Any) -> str:  # noqa: ANN401 - as above
     lines = ["## What it reads", ""]
     if embedder is None:
-        lines.append("Activations or features, as they were given to `fit`.")
+        lines.append("- Activations or features, as they were given to `fit`")
     else:
         name = _name_base_model(embedder) or Path(str(embedder.model_name)).name
         pooling = embedder.pooling

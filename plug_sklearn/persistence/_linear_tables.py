@@ -24,15 +24,19 @@ class LinearTable(NumbersTable):
 
     @classmethod
     def read_tensor(cls, estimator: Any, name: str) -> NDArray[Any] | None:  # noqa: ANN401 - of the class of
-        # With one output, they may have an axis less.
-        coef = np.atleast_2d(estimator.coef_)
+        coef: NDArray[Any] = estimator.coef_
+        if np.ndim(coef) == 1:
+            # With one output, it may have an axis less.
+            coef = np.atleast_2d(coef)
         if name == "coef":
             return coef
         if name == "intercept":
             # Without a fitted intercept, it may be the number 0.
             number = estimator.intercept_
             kind = getattr(number, "dtype", coef.dtype)
-            return np.array(np.broadcast_to(np.ravel(number), len(coef)), dtype=kind)
+            return np.array(
+                np.broadcast_to(np.ravel(number), coef.shape[0]), dtype=kind
+            )
         return super().read_tensor(estimator, name)
 
     @classmethod

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 
 from plug_sklearn.persistence._files import Arrays, Expected
@@ -53,6 +54,11 @@ class NumbersTable(Table):
         tensors = {}
         for name in cls.learnt:
             value = cls.read_tensor(estimator, name)
+            if issparse(value):
+                raise ValueError(
+                    f"The {cls.of.__name__} to save must hold dense arrays: call "
+                    "densify() first."
+                )
             if value is not None:
                 is_single = np.asarray(value).dtype == np.float32
                 tensors[name] = np.asarray(

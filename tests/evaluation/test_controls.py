@@ -184,6 +184,8 @@ def test_groups_reach_the_fit_of_a_probe_that_takes_them() -> None:
         ({"controls": ["majority", "bow"]}, r"Got \['majority', 'bow'\] instead"),
         ({"scoring": "roc_acu"}, "roc_acu"),
         ({"y": Y[:-1]}, "inconsistent numbers of samples"),
+        ({"y": np.zeros(36)}, "two classes or more. Got one class"),
+        ({"y": Y + 0.5 * np.arange(36)}, "two classes or more. Got continuous"),
         ({"pipeline": make_pipeline(LayerAggregator(), Ridge())}, "in a classifier"),
         ({"pipeline": make_pipeline(HFEmbeddingTransformer())}, "after its embedder"),
         (
@@ -215,6 +217,22 @@ def refuse_reading() -> Callable[..., None]:
         raise AssertionError("texts were read")
 
     return refuse
+
+
+def test_a_control_that_cannot_be_fitted_costs_no_other(llama: str) -> None:
+    texts = ["!", "?!", "...", "--"] * 9
+    y = np.arange(36) % 2
+    controls = ["bag_of_words", "majority"]
+    with pytest.warns(
+        UserWarning, match="'bag_of_words' cannot be fitted .*vocabulary"
+    ):
+        table = probe_controls(
+            make_probe(llama, layers=[0]), texts, y, cv=2, controls=controls
+        )
+    is_words = table["control"] == "bag_of_words"
+    assert table.loc[is_words, "score"].isna().all()
+    assert table.loc[~is_words, "score"].notna().all()
+    assert table.loc[is_words, "fold"].tolist() == [0, 1]
 
 
 def test_estimators_of_other_kinds_are_refused() -> None:

@@ -182,6 +182,7 @@ def test_scores_that_tie_at_the_threshold_are_not_flagged(dtype: type) -> None:
         ({"pos_label": "yes"}, r"'pos_label' .* among \[0, 1\]. Got 'yes' instead"),
         ({"y": Y + 1}, r"'y' parameter of threshold_at_fpr .* Got \[2\] instead"),
         ({"y": Y[1:]}, "inconsistent numbers"),
+        ({"groups": [None] * 400}, "'groups' parameter of threshold_at_fpr .* missing"),
         (
             {"estimator": LogisticRegression().fit(X, np.arange(400) % 3)},
             r"two classes. Got LogisticRegression with classes \[0, 1, 2\]",

@@ -22,7 +22,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from plug_sklearn import PlugMLPClassifier, cross_validation_report
 
 PROBE = LogisticRegression()
-FILES = ["learning_curve.png", "predictions.csv", "summary.json"]
+FILES = ["learning_curve.png", "predictions.csv", "report.html", "summary.json"]
 KEYS = [
     *("format_version", "estimator", "n_samples", "n_folds", "n_groups", "classes"),
     *("scores", "expected_calibration_error", "brier_score", "wall_time", "fit_time"),
@@ -37,7 +37,7 @@ class Unfit(LogisticRegression):
         raise AssertionError
 
 
-def test_a_run_leaves_three_files(tmp_path: Path) -> None:
+def test_a_run_leaves_four_files(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
     cross_validation_report(PROBE, FEATURES, Y, out_dir=folder)
     assert sorted(path.name for path in folder.iterdir()) == FILES
@@ -285,15 +285,18 @@ def test_file_that_cannot_be_written_costs_no_other(
     def fail(*_: object, **__: object) -> None:
         raise OSError("no room")
 
+    lost = {missing}
     if missing == "predictions.csv":
         monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
     else:
         monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.warns(UserWarning, match=rf"cannot write {missing}: .*no room"):
+        # The page holds pictures too.
+        lost |= {"report.html"}
+    with pytest.warns(UserWarning, match=r"cannot write .*no room") as warned:
         report = cross_validation_report(PROBE, FEATURES, Y, cv=2, out_dir=tmp_path)
+    assert len(warned) == len(lost)
     assert len(report.scores) == 2
-    names = {"learning_curve.png", "predictions.csv", "summary.json"} - {missing}
-    assert {path.name for path in tmp_path.iterdir()} == names
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES) - lost
 
 
 def test_folder_that_cannot_be_written_is_told_before_the_first_fit(

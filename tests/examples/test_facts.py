@@ -115,3 +115,13 @@ def test_the_example_in_the_docstring_is_right() -> None:
     example = parser.get_doctest(function.__doc__, FACTS, "facts", str(PATH), 0)
     assert doctest.DocTestRunner().run(example).failed == 0
     assert example.examples
+
+
+def test_negations_say_the_opposite_in_the_same_order(statements: pd.DataFrame) -> None:
+    negated = FACTS["make_statements"](negated=True)
+    assert negated[["relation", "group"]].equals(statements[["relation", "group"]])
+    assert (negated["label"] == 1 - statements["label"]).all()
+    for said, denied in zip(statements["statement"], negated["statement"], strict=True):
+        without = denied.replace(" do not ", " ").replace(" does not mean ", " means ")
+        without = without.replace(" did not write ", " wrote ").replace(" not ", " ")
+        assert without == said

@@ -15,7 +15,7 @@ from fresh import ROOT, clone, make_environment, open_folder, say
 #: What tells a command of the README from the others.
 MARKS = {"quickstart": "examples/quickstart.py", "tests": "-m pytest"}
 CLASSIFIERS = ("LogisticRegression", "PlugCNNClassifier", "PlugMLPClassifier")
-PICTURES = ("layer_curve.png", "training_curves.png")
+PICTURES = ("layer_curve.png", "training_curves.png", "controls.png")
 
 
 def main(name: str) -> None:
@@ -82,6 +82,12 @@ def check_quickstart(lines: list[tuple[float, str]], seconds: float, out: Path) 
         found = re.search(row, text, re.M)
         assert found, f"the table has no row for {classifier}"
         assert float(found[2]) > 0.8, f"ROC-AUC of {classifier}: {found[2]}"
+    found = re.search(r"^bag_of_words +(0\.\d+) ", text, re.M)
+    assert found, "no row shows the bag of words"
+    assert abs(float(found[1]) - 0.5) < 0.05, f"a bag of words has {found[1]}"
+    found = re.search(r"^Selectivity, .*: (0\.\d+)\.$", text, re.M)
+    assert found, "no line tells the selectivity"
+    assert float(found[1]) > 0.3, f"selectivity: {found[1]}"
     found = re.search(r"difference .* in a fresh process: (\S+?)\.?$", text, re.M)
     assert found, "no fresh process answered"
     assert float(found[1]) < 1e-5, f"a fresh process differed by {found[1]}"

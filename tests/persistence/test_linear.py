@@ -222,6 +222,15 @@ def test_what_is_no_plain_value_is_named(
 Change = Callable[[dict[str, Any]], object]
 
 
+def test_sparse_weights_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    fitted = LogisticRegression().fit(FLAT, Y).sparsify()
+    with pytest.raises(ValueError, match=r"call densify\(\) first"):
+        save_artifacts(fitted, tmp_path / "probe")
+    assert_array_equal(
+        save_and_load(fitted.densify(), tmp_path).coef_, fitted.densify().coef_
+    )
+
+
 def first_step(found: dict[str, Any], number: int) -> dict[str, Any]:
     estimator = found["estimator"]["members"][0]["estimator"]
     step: dict[str, Any] = estimator["steps"][number]["estimator"]

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.store import _settings
 from plug_sklearn.embedding.store._database import StoreError
 from plug_sklearn.embedding.store._folder import StoreFolder
@@ -57,7 +58,12 @@ class StoreExchange(StoreFolder):
         FileExistsError
             If the folder holds an export.
         ValueError
-            If nothing is held of the model.
+            If nothing is held, or nothing of the model.
+
+        Warns
+        -----
+        UserWarning
+            If records are damaged. They are left out.
         """
         folder = Path(path).expanduser()
         if (folder / INDEX).exists():
@@ -65,12 +71,17 @@ class StoreExchange(StoreFolder):
                 "The 'path' parameter of ActivationStore.export must be a folder "
                 f"without an export. Found {INDEX} in {folder}."
             )
-        held = [one for one in self.contents() if model in (None, one.model)]
+        contents = self.contents()
+        if not contents:
+            raise ValueError(
+                f"The activation store {str(self.path)!r} holds nothing to export."
+            )
+        held = [one for one in contents if model in (None, one.model)]
         if not held:
-            names = sorted({one.model for one in self.contents()})
+            names = sorted({one.model for one in contents})
             raise ValueError(
                 "The 'model' parameter of ActivationStore.export must be None or one "
-                f"of {names}, and the store must hold something. Got {model!r} instead."
+                f"of {names}. Got {model!r} instead."
             )
         folder.mkdir(parents=True, exist_ok=True)
         shards: list[Shard] = []
@@ -140,6 +151,11 @@ class StoreExchange(StoreFolder):
                 if sizes[kind] >= _SHARD_SIZE:
                     del sizes[kind]
                     yield waiting.pop(kind)
+        if records.n_damaged:
+            warn_user(
+                f"{records.n_damaged} damaged records were found in the activation "
+                f"store {str(self.path)!r}. They are not exported."
+            )
         yield from waiting.values()
 
     def _add(self, key: bytes, layout: Layout, prompts: list[Prompt]) -> None:

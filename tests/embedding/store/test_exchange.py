@@ -123,6 +123,14 @@ def test_one_model_can_be_chosen(tmp_path: Path, exported: Path) -> None:
             store.export(exported)
 
 
+def test_an_empty_store_says_so(tmp_path: Path) -> None:
+    with (
+        ActivationStore(tmp_path / "store") as store,
+        pytest.raises(ValueError, match="holds nothing to export"),
+    ):
+        store.export(tmp_path / "export")
+
+
 def test_what_is_held_is_kept_and_damage_is_left_out(tmp_path: Path) -> None:
     with ActivationStore(tmp_path / "store") as store:
         key = store.register("a")
@@ -133,7 +141,8 @@ def test_what_is_held_is_kept_and_damage_is_left_out(tmp_path: Path) -> None:
         ActivationStore(tmp_path / "store") as store,
         ActivationStore(tmp_path / "other") as other,
     ):
-        store.export(tmp_path / "export")
+        with pytest.warns(UserWarning, match="1 damaged records .* not exported"):
+            store.export(tmp_path / "export")
         other.register("a")
         mine = make_states([2]) + 1
         other.write(key, digests([2]), [0, 1], ["rs"], mine)
