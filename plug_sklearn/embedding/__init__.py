@@ -22,6 +22,9 @@
     Activations on disk, by content: each text goes through a model once.
 """
 
+# For the other rooms.
+from plug_sklearn.embedding._language_model import LanguageModel as LanguageModel
+from plug_sklearn.embedding._parameters import describe_model as describe_model
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
 from plug_sklearn.embedding.models import (

@@ -13,7 +13,7 @@
 """
 
 from plug_sklearn.embedding.passes._batching import pad_prompts
-from plug_sklearn.embedding.passes._capture import Request
+from plug_sklearn.embedding.passes._capture import Capture, Request
 from plug_sklearn.embedding.passes._forward import ForwardPass, NonFiniteStatesError
 from plug_sklearn.embedding.passes._prefixes import sort_prompts
 from plug_sklearn.embedding.passes._reading import (
@@ -26,6 +26,7 @@ from plug_sklearn.embedding.passes._reading import (
 from plug_sklearn.embedding.passes._strategy import Trial, choose_strategy
 
 __all__ = [
+    "Capture",
     "ForwardPass",
     "NonFiniteStatesError",
     "Request",

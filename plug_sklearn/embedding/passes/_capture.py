@@ -3,13 +3,11 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn, zeros_like
 
 from plug_sklearn.embedding.anatomy import Block, Stack, first_tensor
-from plug_sklearn.embedding.passes._batching import Batch
-from plug_sklearn.embedding.passes._pooling import Pooler
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
@@ -46,19 +44,33 @@ class AllRead(Exception):
     """A signal, not an error: all that was asked for has been read."""
 
 
+class PoolsTokens(Protocol):
+    """What pools the tokens of one pass."""
+
+    @property
+    def read(self) -> Tensor | None:
+        """The only tokens that are read, in the flattened batch; None for all."""
+
+    def pool(self, states: Tensor) -> Tensor:
+        """Pool states of shape (n_rows * n_tokens, units)."""
+
+
 class Capture:
     """Pools what the blocks of one pass put out.
-
-    The pass ends with :class:`AllRead` when the last of the request is read.
 
     Parameters
     ----------
     request : Request
         What to read.
-    batch : Batch
-        What the pass runs.
+    shape : tuple of int
+        Rows of the pass, and tokens in each.
+    pooler : PoolsTokens
+        What pools their states.
     narrows : bool, default=False
         Whether the model's MLPs are known to treat each token by itself.
+    ends_pass : bool, default=True
+        Whether the pass ends, with :class:`AllRead`, when the last of the request is
+        read.
 
     Attributes
     ----------
@@ -67,13 +79,20 @@ class Capture:
     """
 
     def __init__(
-        self, request: Request, batch: Batch, *, narrows: bool = False
+        self,
+        request: Request,
+        shape: tuple[int, int],
+        pooler: PoolsTokens,
+        *,
+        narrows: bool = False,
+        ends_pass: bool = True,
     ) -> None:
-        self.shape = batch.ids.shape
+        self.shape = shape
         self.parts = request.parts
         self.wanted = set(request.pairs)
         self.deepest = max(request.layers)
-        self.pooler = Pooler(request.poolings, batch.kept, batch.offsets)
+        self.pooler = pooler
+        self.ends_pass = ends_pass
         self.narrowed_to = self.pooler.read if narrows else None
         self.pooled: dict[tuple[int, str], Tensor] = {}
         # A block may serve several layers (ALBERT): the layer is the count of calls.
@@ -165,7 +184,7 @@ class Capture:
         # Some modules flatten batch and tokens into one axis; here all are flattened.
         flat = states.reshape(n_rows * n_tokens, -1)
         self.pooled[self.layer, part] = self.pooler.pool(flat)
-        if len(self.pooled) == len(self.wanted):
+        if self.ends_pass and len(self.pooled) == len(self.wanted):
             raise AllRead
 
 

@@ -26,7 +26,7 @@ from plug_sklearn.embedding.passes._capture import (
     Capture,
     Request,
 )
-from plug_sklearn.embedding.passes._pooling import Numbers, States
+from plug_sklearn.embedding.passes._pooling import Numbers, Pooler, States
 from plug_sklearn.embedding.passes._prefixes import SharedPrefix
 from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
 
@@ -203,7 +203,9 @@ float32
             inputs |= {self._cache_name: cache}
         if cache is not None or keeps_cache:
             inputs |= {"use_cache": True}
-        capture = Capture(self.request, batch, narrows=self.narrows)
+        shape = (batch.ids.shape[0], batch.ids.shape[1])
+        pooler = Pooler(self.request.poolings, batch.kept, batch.offsets)
+        capture = Capture(self.request, shape, pooler, narrows=self.narrows)
         with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
             trial = self.loaded.trials.get(self.request.stack)
             if trial is not None and trial.changes:

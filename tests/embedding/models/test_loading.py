@@ -30,7 +30,7 @@ from plug_sklearn.embedding.models import (
 from plug_sklearn.embedding.models._loading import (
     MODELS_KEPT,
     _complete_tekken_tokenizer,
-    _hide_loading_bars,
+    hide_loading_bars,
 )
 
 TEXTS = ["The city of Paris", "Gold!"]
@@ -287,7 +287,7 @@ def test_a_note_beside_the_weights_loads_nothing_again(
 def test_transformers_bars_are_hidden_and_come_back(
     llama: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with _hide_loading_bars():
+    with hide_loading_bars():
         transformers.AutoModel.from_pretrained(Path(llama))
     assert capfd.readouterr().err == ""
     transformers.AutoModel.from_pretrained(Path(llama))
@@ -300,7 +300,7 @@ def test_a_hook_of_the_user_comes_back() -> None:
 
     before = logging.set_tqdm_hook(hook)
     try:
-        with _hide_loading_bars():
+        with hide_loading_bars():
             pass
         assert logging.set_tqdm_hook(before) is hook
     finally:
