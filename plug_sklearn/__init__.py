@@ -9,6 +9,8 @@ Each sub-package is one step:
 ``classifiers``
     Probabilities from features: :class:`PlugMLPClassifier` and
     :class:`PlugCNNClassifier`.
+``generation``
+    Probabilities after each token that the model writes: :func:`generate_with_probes`.
 ``evaluation``
     Scores, comparisons and pictures of probes.
 ``persistence``
@@ -45,6 +47,12 @@ if TYPE_CHECKING:
         load_npz_features,
         save_npz_features,
     )
+    from plug_sklearn.generation import (
+        ProbedText,
+        ProbedToken,
+        generate_with_probes,
+        stream_with_probes,
+    )
     from plug_sklearn.persistence import load_artifacts, save_artifacts
 
 __version__ = "0.1.0"
@@ -58,6 +66,8 @@ __all__ = [
     "PlugCNNClassifier",
     "PlugMLPClassifier",
     "ProbeComparison",
+    "ProbedText",
+    "ProbedToken",
     "ReliabilityDisplay",
     "TrainingCurveDisplay",
     "bootstrap_interval",
@@ -68,11 +78,13 @@ __all__ = [
     "compare_scores",
     "cross_validation_report",
     "expected_calibration_error",
+    "generate_with_probes",
     "layer_sweep",
     "load_artifacts",
     "load_npz_features",
     "save_artifacts",
     "save_npz_features",
+    "stream_with_probes",
     "training_history",
 ]
 
@@ -88,6 +100,8 @@ _SUBPACKAGES = {
     "PlugCNNClassifier": "classifiers",
     "PlugMLPClassifier": "classifiers",
     "ProbeComparison": "evaluation",
+    "ProbedText": "generation",
+    "ProbedToken": "generation",
     "ReliabilityDisplay": "evaluation",
     "TrainingCurveDisplay": "evaluation",
     "bootstrap_interval": "evaluation",
@@ -98,11 +112,13 @@ _SUBPACKAGES = {
     "compare_scores": "evaluation",
     "cross_validation_report": "evaluation",
     "expected_calibration_error": "evaluation",
+    "generate_with_probes": "generation",
     "layer_sweep": "evaluation",
     "load_artifacts": "persistence",
     "load_npz_features": "features",
     "save_artifacts": "persistence",
     "save_npz_features": "features",
+    "stream_with_probes": "generation",
     "training_history": "evaluation",
 }
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from plug_sklearn.embedding.prompts import OpenPrompt, TokenSelector
@@ -73,7 +74,9 @@ class CountedTokens:
         if self.filters:
             self.kept, self.run = pooled[1:]
 
-    def add(self, tokens: Sequence[int], counts: np.ndarray, states: Tensor) -> None:
+    def add(
+        self, tokens: Sequence[int], counts: NDArray[np.bool_], states: Tensor
+    ) -> None:
         """Take in one token of each prompt.
 
         ``counts`` says which prompts go on; ``states`` has shape
@@ -86,8 +89,8 @@ class CountedTokens:
         if not self.filters:
             return
         was_in_run = self.in_run.copy()
-        for row in np.flatnonzero(counts):
-            self._extend_run(int(row), tokens[row])
+        for row in np.flatnonzero(counts).tolist():
+            self._extend_run(row, tokens[row])
         dropped = np.array([self._classify(token)[0] for token in tokens])
         ended = self._send(was_in_run & ~self.in_run)
         self.kept = self.kept.join(self.run.only(ended))
@@ -101,7 +104,7 @@ class CountedTokens:
         """Give what is pooled of the tokens so far."""
         return self.kept.choose(self.own) if self.filters else self.own
 
-    def _send(self, mask: np.ndarray) -> Tensor:
+    def _send(self, mask: NDArray[np.bool_]) -> Tensor:
         return torch.from_numpy(mask).to(self.device)
 
     def _extend_run(self, row: int, token: int) -> bool:

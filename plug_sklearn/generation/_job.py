@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 from numpy.random import RandomState
 from transformers import GenerationConfig, StopStringCriteria
 
@@ -16,7 +15,6 @@ from plug_sklearn.embedding.models import (
 )
 from plug_sklearn.embedding.passes import ForwardPass
 from plug_sklearn.embedding.prompts import (
-    OpenPrompt,
     OpenPromptReader,
     RefusedTextError,
     read_texts,
@@ -72,7 +70,8 @@ class Job:
             try:
                 self.prompts = self.reader.open(texts)
             except RefusedTextError as error:
-                raise error.at(texts.index(error.text)) from None
+                positions = [n for n, text in enumerate(texts) if text == error.text]
+                raise error.at(positions[0]) from None
         self.reader.tell_changes()
         self._check_lengths()
 
@@ -239,12 +238,13 @@ class Job:
 
     def _read_count(self, name: str, value: object) -> int:
         is_number = isinstance(value, Integral) and not isinstance(value, bool)
-        if not is_number or int(value) < 1:  # type: ignore[call-overload]  # it is a number
+        count = int(value) if is_number else 0  # type: ignore[call-overload]  # it is a number
+        if count < 1:
             raise ValueError(
                 f"The {name!r} parameter of {self.owner} must be an integer of at "
                 f"least 1. Got {value!r} instead."
             )
-        return int(value)  # type: ignore[call-overload]  # as above
+        return count
 
     def _read_seed(self, random_state: object) -> int | None:
         if random_state is None:
@@ -252,13 +252,14 @@ class Job:
         if isinstance(random_state, RandomState):
             return int(random_state.randint(2**31))
         is_number = isinstance(random_state, Integral)
-        if not is_number or not 0 <= int(random_state) < 2**32:  # type: ignore[call-overload]  # as above
+        seed = int(random_state) if is_number else -1  # type: ignore[call-overload]  # as above
+        if not 0 <= seed < 2**32:
             raise ValueError(
                 f"The 'random_state' parameter of {self.owner} must be None, an "
                 "integer in [0, 2**32) or a RandomState of numpy. Got "
                 f"{random_state!r} instead."
             )
-        return int(random_state)  # type: ignore[call-overload]  # as above
+        return seed
 
     @contextmanager
     def _naming_prompts(self) -> Iterator[None]:

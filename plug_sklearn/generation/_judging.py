@@ -101,7 +101,9 @@ class Judge:
 
     def show(self, row: int, n_tokens: int) -> Probabilities:
         """Give the probabilities of a row after each of its first tokens."""
-        return {name: found[row, 1 : 1 + n_tokens] for name, found in self.found.items()}
+        return {
+            name: found[row, 1 : 1 + n_tokens] for name, found in self.found.items()
+        }
 
     def show_prompt(self, row: int) -> Probabilities:
         """Give the probabilities of a row's prompt."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
@@ -30,6 +31,10 @@ _REFUSED: Mapping[str, str] = {
     "synced_gpus": "which runs the model without a new token",
     "negative_prompt_ids": "which runs the model on other tokens",
 }
+
+
+#: Options of ``generate`` that are no settings.
+_NO_SETTINGS = {"logits_processor", "prefix_allowed_tokens_fn", "stopping_criteria"}
 
 
 def _is_plain(value: object) -> bool:
@@ -107,16 +112,25 @@ def join_options(
         Options that are no settings, such as a ``logits_processor``.
     """
     others = dict(given)
-    settings = deepcopy(others.pop("generation_config", None)) or GenerationConfig()
+    settings = deepcopy(others.pop("generation_config", None))
+    if settings is None:
+        settings = GenerationConfig()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     assert causal.generation_config is not None
     for name, value in causal.generation_config.to_dict().items():
         if getattr(settings, name, None) is None:
             setattr(settings, name, value)
+    # Some models' own settings say False.
+    settings.use_cache = True
     others = settings.update(**others)
     _check_settings(vars(settings), owner)
+    known = _NO_SETTINGS | signature(causal.forward).parameters.keys()
+    for name in others.keys() - known:
+        raise ValueError(
+            f"The 'generation_kwargs' parameter of {owner} must hold options of the "
+            f"model's generate. Got {name!r} instead, which is none."
+        )
     # Lengths are what max_new_tokens says, whatever the model's own settings are.
     settings.max_length = None
-    settings.use_cache = True
     settings.return_dict_in_generate = False
     return settings, others
 

@@ -42,7 +42,7 @@ class PieceDecoder:
         before = self._decode(self._before)
         return self._decode([*self._before, *self._after])[len(before) :]
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: list[int]) -> str:
         if not ids:
             return ""
         return str(

@@ -153,7 +153,9 @@ def read_probes(probes: Any, owner: str, reserved: Sequence[str]) -> dict[str, P
 def make_request(probes: Mapping[str, Probe]) -> Request:
     """Ask for all that the probes read; its pairs may be more than each of them has."""
     layers, parts, poolings = (
-        tuple(sorted({one for probe in probes.values() for one in getattr(probe, name)}))
+        tuple(
+            sorted({one for probe in probes.values() for one in getattr(probe, name)})
+        )
         for name in ("layers", "parts", "poolings")
     )
     return Request(layers, parts, poolings)

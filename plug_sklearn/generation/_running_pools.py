@@ -125,7 +125,8 @@ class MaskedPooler:
 
     def unpack(self, pooled: Tensor) -> list[PooledTokens]:
         """Give what each mask took, of shape (n_masks, n_prompts, n_pairs, n_statistics, \
-units)."""
+units).
+        """
         return [
             PooledTokens(
                 self.count[number].to(pooled.device),

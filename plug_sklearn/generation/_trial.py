@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from plug_sklearn.embedding.anatomy import list_words
-from plug_sklearn.embedding.passes import ForwardPass, Request, choose_strategy
-from plug_sklearn.embedding.passes import pad_prompts
+from plug_sklearn.embedding.passes import (
+    ForwardPass,
+    Request,
+    choose_strategy,
+    pad_prompts,
+)
 from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts, TokenSelector
 from plug_sklearn.generation._counted_tokens import CountedTokens
 from plug_sklearn.generation._randomness import Randomness
@@ -96,10 +100,12 @@ def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
     counted = CountedTokens(_NO_FILTERS, prompts, ["last"], device)
     answers = [Answer() for _ in prompts]
     collector = _Collector()
-    settings = GenerationConfig(
-        max_new_tokens=_N_NEW, do_sample=False, pad_token_id=forward.pad_id
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        max_new_tokens=_N_NEW,
+        do_sample=False,
+        pad_token_id=forward.pad_id,
+        use_cache=True,
     )
-    settings.eos_token_id = None
     writer.write(
         prompts, counted, answers, collector, Randomness(None, device), settings, {}
     )

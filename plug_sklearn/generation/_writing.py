@@ -169,6 +169,8 @@ class _Ride:
         pooler: MaskedPooler | TokenPooler = TokenPooler()
         if self.n_passes == 0:
             pooler = self.counted.start(n_tokens)
+        elif n_tokens != 1:
+            raise ValueError(f"the model keeps no cache, and runs {n_tokens} tokens")
         request = self.forward.request
         capture = Capture(request, (n_prompts, n_tokens), pooler, ends_pass=False)
         with self.forward.loaded.lock, ExitStack() as hooks:
@@ -213,9 +215,9 @@ class _Ride:
         rows = np.flatnonzero(self._going())
         if len(rows):
             ended = self.observer.judge(n_tokens, self.counted.pooled(), rows)
-            for row in rows:
+            for row in rows.tolist():
                 answer = self.answers[row]
-                answer.reason = answer.reason or ended.get(int(row))
+                answer.reason = answer.reason or ended.get(row)
                 answer.is_over = answer.reason is not None
             self.observer.tell(n_tokens, rows)
         for answer, token, reason in zip(self.answers, tokens, reasons, strict=True):

@@ -65,7 +65,7 @@ def load_causal(
 
 
 def _require_writer(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    head = model.get_output_embeddings()
+    head: object = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     if model.config.is_encoder_decoder or head is None or not model.can_generate():
         raise NoHeadError(
             f"{name!r} is a {type(model).__name__}, which has no head that predicts "
@@ -81,7 +81,7 @@ def _build_causal(
     config = deepcopy(backbone.config)
     for each in (config, config.get_text_config()):
         each.use_cache = True
-    auto = transformers.AutoModelForCausalLM
+    auto: Any = transformers.AutoModelForCausalLM
     if config.is_encoder_decoder or (
         type(config) not in auto._model_mapping and not hasattr(config, "auto_map")
     ):
@@ -106,7 +106,9 @@ def _build_causal(
         _graft(causal, backbone)
     _require_writer(causal, source.name)
     causal.generation_config = _load_generation_config(source, config)
-    return causal.eval().requires_grad_(False)
+    causal.requires_grad_(False)
+    causal.train(False)
+    return causal
 
 
 def _graft(causal: PreTrainedModel, backbone: PreTrainedModel) -> None:
@@ -179,11 +181,10 @@ def _look_up(
 def _load_whole(source: ModelSource, options: WeightOptions) -> PreTrainedModel:
     """Load the causal model as any user would."""
     name, arguments = choose_arguments(source, options)
+    auto: Any = transformers.AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         with explain_missing_files(source), hide_loading_bars():
-            causal, report = transformers.AutoModelForCausalLM.from_pretrained(
-                name, **arguments
-            )
+            causal, report = auto.from_pretrained(name, **arguments)
     prefix = f"{causal.base_model_prefix}."
     missing = [key for key in report["missing_keys"] if not key.startswith(prefix)]
     if missing:
@@ -205,7 +206,7 @@ def _refuse_adapted_head(
     if adapter is None:
         return
     _, stored = read_adapter(adapter)
-    ends = [causal.get_output_embeddings(), causal.get_input_embeddings()]
+    ends = [causal.get_output_embeddings(), causal.get_input_embeddings()]  # type: ignore[no-untyped-call]  # as above
     names = {
         path.rpartition(".")[2]
         for path, module in causal.named_modules()
