@@ -51,7 +51,7 @@ class CountedTokens:
         self.run: PooledTokens
 
     def start(self, n_tokens: int) -> MaskedPooler:
-        """Give what pools the prompts, in rows of so many tokens, padded on the left."""
+        """Give what pools the prompts, padded on the left to so many tokens."""
         masks = np.zeros((3, len(self.prompts), n_tokens), dtype=bool)
         for row, prompt in enumerate(self.prompts):
             for place, token in enumerate(prompt.ids.tolist(), -len(prompt.ids)):

@@ -190,8 +190,8 @@ class Job:
             why = explain_writing(writer, padded=False)
         if why is not None:
             raise ValueError(
-                f"The 'probes' parameter of {self.owner} must read a model whose states "
-                "are the same while it writes as for a text. Got "
+                f"The 'probes' parameter of {self.owner} must read a model whose "
+                "states are the same while it writes as for a text. Got "
                 f"{self.model.source.name!r} of type "
                 f"{loaded.model.config.model_type!r} instead: {why}."
             )

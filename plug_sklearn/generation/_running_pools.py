@@ -124,8 +124,9 @@ class MaskedPooler:
         return torch.stack(pooled, dim=1)
 
     def unpack(self, pooled: Tensor) -> list[PooledTokens]:
-        """Give what each mask took, of shape (n_masks, n_prompts, n_pairs, n_statistics, \
-units).
+        """Give what each mask took.
+
+        ``pooled`` has shape (n_masks, n_prompts, n_pairs, n_statistics, units).
         """
         return [
             PooledTokens(

@@ -30,7 +30,7 @@ _KEY: Any = "writing"
 
 
 def explain_writing(writer: Writer, *, padded: bool) -> str | None:
-    """Say why states that are read while a model writes are wrong; None if they are not.
+    """Say why states are wrong that are read while a model writes; None if none are.
 
     A few random prompts are tried, in one batch where ``padded``, and one by one
     otherwise. The outcome is kept for as long as the model is loaded.

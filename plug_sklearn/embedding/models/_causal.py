@@ -95,8 +95,8 @@ def _build_causal(
         )
     if type(causal.base_model) is not type(backbone):
         raise NoHeadError(
-            f"{source.name!r} writes with a {type(causal).__name__}, which is not built "
-            f"around the {type(backbone).__name__} that is read"
+            f"{source.name!r} writes with a {type(causal).__name__}, which is not "
+            f"built around the {type(backbone).__name__} that is read"
         )
     _refuse_adapted_head(source, options, causal)
     # The tying of the whole is that of the files; an adapter's merge ended it.
@@ -224,7 +224,7 @@ def _refuse_adapted_head(
 def _load_generation_config(
     source: ModelSource, config: PreTrainedConfig
 ) -> transformers.GenerationConfig:
-    """Load the model's own settings of generation, or make them of its configuration."""
+    """Load the model's own settings of generation, or take its configuration's."""
     name, arguments = source.loading_arguments()
     arguments.pop("gguf_file", None)
     try:
