@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         save_npz_features,
     )
     from plug_sklearn.generation import (
+        GenerationDisplay,
         ProbedText,
         ProbedToken,
         generate_with_probes,
@@ -60,6 +61,7 @@ __all__ = [
     "BootstrapInterval",
     "CapacityCurveDisplay",
     "CrossValidationReport",
+    "GenerationDisplay",
     "HFEmbeddingTransformer",
     "LayerAggregator",
     "LayerSweepDisplay",
@@ -94,6 +96,7 @@ _SUBPACKAGES = {
     "BootstrapInterval": "evaluation",
     "CapacityCurveDisplay": "evaluation",
     "CrossValidationReport": "evaluation",
+    "GenerationDisplay": "generation",
     "HFEmbeddingTransformer": "embedding",
     "LayerAggregator": "features",
     "LayerSweepDisplay": "evaluation",

@@ -4,6 +4,8 @@
     :func:`generate_with_probes` and :func:`stream_with_probes`.
 ``_results``
     What they give: :class:`ProbedText` and :class:`ProbedToken`.
+``_display``
+    An answer as a picture: :class:`GenerationDisplay`.
 ``_job``, ``_options``, ``_stopping``, ``_threads``
     One call: its parameters, checked; its batches; its thread.
 ``_probes``, ``_judging``
@@ -15,10 +17,12 @@
     Which tokens are pooled, and their states so far; what each token adds to the text.
 """
 
+from plug_sklearn.generation._display import GenerationDisplay
 from plug_sklearn.generation._generate import generate_with_probes, stream_with_probes
 from plug_sklearn.generation._results import ProbedText, ProbedToken
 
 __all__ = [
+    "GenerationDisplay",
     "ProbedText",
     "ProbedToken",
     "generate_with_probes",
