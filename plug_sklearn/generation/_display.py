@@ -213,10 +213,9 @@ class GenerationDisplay:
         tokens = self.answer.tokens
         width = self.ax_.get_window_extent().width / self.ax_.figure.dpi
         every = int(np.ceil(_TOKEN * 0.9 * (len(tokens) + 1) / width))
-        places = np.arange(0, len(tokens), every)
-        self.ax_.set_xticks(
-            [-1, *places], ["prompt", *(_show(tokens[n]) for n in places)]
-        )
+        places = np.arange(every - 1, len(tokens), every)
+        shown = [_show(tokens[place]) for place in places]
+        self.ax_.set_xticks([-1, *places], ["prompt", *shown])
         labels = self.ax_.get_xticklabels()
         for label in labels:
             label.set(rotation=90, fontsize=8, family="monospace")
