@@ -60,7 +60,7 @@ def pipe(
 
 @pytest.fixture(scope="module")
 def app(serve: ModuleType, pipe: Pipeline) -> Any:  # noqa: ANN401 - FastAPI's
-    limits = serve.Limits(characters=200, answers=2, answer_tokens=400)
+    limits = serve.Limits(characters=200, answers=3, answer_tokens=400)
     compute, write = serve.make_compute(pipe), serve.make_write(pipe)
     return serve.make_app(compute, pipe.classes_.tolist(), limits, write)
 
@@ -131,10 +131,14 @@ def test_events_are_the_tokens_and_probabilities_of_the_answer(
     assert (name, end) == ("end", {"stopped_by": "length"})
 
 
-def test_the_probe_ends_an_answer_and_seeds_repeat_it(client: Client) -> None:
+def test_the_probe_ends_an_answer_and_seeds_repeat_it(
+    client: Client,
+    app: Any,  # noqa: ANN401 - FastAPI's
+) -> None:
     question = {"prompt": "Iron", "max_new_tokens": 20, "temperature": 2.0, "seed": 3}
     first, second = (read(client, **question) for _ in range(2))
     assert first == second
+    wait_until_free(client, app)
     seen = [event["probabilities"][1] for name, event in first if name == "message"]
     *events, (_, end) = read(client, **question, stop=max(seen))
     assert len(events) == seen.index(max(seen)) + 1
@@ -163,7 +167,7 @@ def test_more_answers_than_may_be_written_are_told_to_come_again(
     app: Any,  # noqa: ANN401 - FastAPI's
 ) -> None:
     wait_until_free(client, app)
-    answers = [Answer(client, prompt="Gold", max_new_tokens=400) for _ in range(2)]
+    answers = [Answer(client, prompt="Gold", max_new_tokens=400) for _ in range(3)]
     for answer in answers:
         next(answer.events())
     refused = Answer(client, prompt="Gold", max_new_tokens=4)
