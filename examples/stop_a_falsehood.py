@@ -55,7 +55,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
         max_new_tokens=16,
         stop=STOP,
         generation_kwargs=SAMPLING,
-        random_state=1,
+        random_state=0,
     )
     for prompt, answer in zip(prompts, answers, strict=True):
         said = " ".join(f"{prompt}{answer.text}".split())

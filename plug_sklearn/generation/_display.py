@@ -234,7 +234,7 @@ class GenerationDisplay:
         label = self.lines_[names[0]].get_label()
         several = len(names) > 1
         ax.set_ylabel("Probability" if several else f"Probability of {label!r}")
-        ax.set_title(f"The answer ended by {answer.stopped_by!r}", fontsize=10)
+        ax.set_title(f"Ended by {answer.stopped_by!r}", loc="left")
         if several:
             ax.legend(frameon=False)
 

@@ -14,7 +14,7 @@ from plug_sklearn.generation._writing import Answer
 
 #: States that wait for a probe take no more bytes than this. A classifier costs as much
 #: for one row as for hundreds.
-_MOST_WAITING = 2**24
+_MOST_WAITING = 2**22
 
 
 class Judge:

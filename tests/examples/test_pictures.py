@@ -19,6 +19,7 @@ NAMES = [
     "cnn_or_best_layer",
     "two_poolings",
     "conversations",
+    "stop_a_falsehood",
 ]
 
 
