@@ -8,8 +8,8 @@
     An answer as a picture: :class:`GenerationDisplay`.
 ``_job``, ``_options``, ``_stopping``, ``_threads``
     One call: its parameters, checked; its batches; its thread.
-``_probes``, ``_judging``
-    Fitted pipelines of one model; what they say of each token.
+``_probes``, ``_token_probes``, ``_judging``
+    Fitted pipelines of one model; those that read every token; what they say.
 ``_writing``, ``_randomness``, ``_trial``
     The model's own ``generate``, observed; its random numbers; whether what is observed
     is exact.

@@ -81,6 +81,9 @@ one-column frame
     a part of the text, whatever template stands around it. Where ``roles`` are given,
     it is the assistant's.
 
+    A probe whose embedder keeps every token (``pooling=None``) must end in a classifier
+    that goes on from token to token, and its prompts are read once more.
+
     Without ``stop``, the probes are asked about many tokens at once, which costs less.
 
     Examples

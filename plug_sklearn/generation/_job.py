@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 from numpy.random import RandomState
 from transformers import GenerationConfig, StopStringCriteria
 
@@ -13,8 +14,9 @@ from plug_sklearn.embedding.models import (
     find_index_limit,
     find_rotary_threshold,
 )
-from plug_sklearn.embedding.passes import ForwardPass
+from plug_sklearn.embedding.passes import ForwardPass, Request
 from plug_sklearn.embedding.prompts import (
+    OpenPrompt,
     OpenPromptReader,
     RefusedTextError,
     read_texts,
@@ -28,6 +30,7 @@ from plug_sklearn.generation._randomness import Randomness
 from plug_sklearn.generation._results import ProbedText, ProbedToken
 from plug_sklearn.generation._running_pools import STATISTICS
 from plug_sklearn.generation._stopping import REASONS, StopRule
+from plug_sklearn.generation._token_probes import TokenStream, read_prompt_tokens
 from plug_sklearn.generation._trial import explain_writing
 from plug_sklearn.generation._writing import Answer, Writer
 
@@ -152,11 +155,27 @@ class Job:
             self.stop,
             answers,
             self.max_new_tokens,
+            self._start_streams(writer, prompts),
             tell if report is not None else None,
         )
         writer.write(prompts, counted, answers, judge, randomness, settings, options)
         judge.flush()
         return [self._finish(judge, place) for place in range(len(rows))]
+
+    def _start_streams(
+        self, writer: Writer, prompts: Sequence[OpenPrompt]
+    ) -> dict[str, TokenStream]:
+        """Let the probes that read every token read the prompts."""
+        owns_answer = np.array([prompt.owns_answer for prompt in prompts])
+        streams = {}
+        for name, probe in self.probes.items():
+            if probe.reads_tokens:
+                request = Request(probe.layers, probe.parts, None)
+                read = read_prompt_tokens(writer.forward.loaded, request, prompts)
+                dtype = probe.embedder.activation_dtype
+                tokens = [states.astype(dtype, copy=False) for states in read]
+                streams[name] = TokenStream(probe.rest, tokens, owns_answer)
+        return streams
 
     def _finish(self, judge: Judge, place: int) -> ProbedText:
         answer = judge.answers[place]

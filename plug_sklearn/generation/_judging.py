@@ -10,6 +10,7 @@ from plug_sklearn.embedding.passes import Request
 from plug_sklearn.generation._probes import Probe
 from plug_sklearn.generation._running_pools import PooledTokens
 from plug_sklearn.generation._stopping import Probabilities, StopRule
+from plug_sklearn.generation._token_probes import TokenStream
 from plug_sklearn.generation._writing import Answer
 
 #: States that wait for a probe take no more bytes than this. A classifier costs as much
@@ -32,6 +33,8 @@ class Judge:
         What is being written.
     max_new_tokens : int
         The most tokens of an answer.
+    streams : mapping of str to TokenStream
+        Those of the probes that read every token.
     report : callable or None
         Is told the number of a row and of a token when its probabilities are known.
         With it, and where there is a rule, each token is judged before the next.
@@ -44,12 +47,14 @@ class Judge:
         stop: StopRule,
         answers: Sequence[Answer],
         max_new_tokens: int,
+        streams: Mapping[str, TokenStream],
         report: Callable[[int, int], None] | None,
     ) -> None:
         self.probes = probes
         self.places = {n: probe.find_places(request) for n, probe in probes.items()}
         self.stop = stop
         self.answers = answers
+        self.streams = streams
         self.report = report
         self.waits = not stop and report is None
         # The prompt's probabilities come first.
@@ -90,14 +95,29 @@ class Judge:
         if not self._waiting:
             return
         sizes = [len(rows) for _, rows in self._waiting]
-        for name, probe in self.probes.items():
-            found = probe.predict(np.concatenate(self._states[name]))
-            parts = np.split(found, np.cumsum(sizes)[:-1])
+        for name in self.probes:
+            parts = self._predict(name, sizes)
             for (n_tokens, rows), part in zip(self._waiting, parts, strict=True):
                 self.found[name][rows, n_tokens] = part
             self._states[name].clear()
         self._waiting.clear()
         self._n_bytes = 0
+
+    def _predict(self, name: str, sizes: list[int]) -> list[NDArray[np.floating]]:
+        """Ask one probe about all states that wait, of so many rows each."""
+        probe, states = self.probes[name], np.concatenate(self._states[name])
+        if name not in self.streams:
+            return np.split(probe.predict(states), np.cumsum(sizes)[:-1])
+        # The prompts have been read.
+        batches = [rows for n_tokens, rows in self._waiting if n_tokens]
+        n_prompts = sizes[0] if len(batches) < len(sizes) else 0
+        first = [self.streams[name].current.copy()] if n_prompts else []
+        if not batches:
+            return first
+        activations = probe.shape(states[n_prompts:])
+        new = np.concatenate(batches)
+        probe.require_finite(activations[self.streams[name].owns_answer[new]])
+        return [*first, *self.streams[name].update(activations, batches)]
 
     def show(self, row: int, n_tokens: int) -> Probabilities:
         """Give the probabilities of a row after each of its first tokens."""

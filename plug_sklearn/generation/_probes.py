@@ -74,17 +74,34 @@ class Probe:
         self.rest: Pipeline = found[1:]
         self.classes: list[object] = np.asarray(found.classes_).tolist()
         self.model: LanguageModel = describe_model(self.embedder)
-        pooling = self.embedder.pooling
-        if pooling is None:
-            raise ValueError(
-                f"The 'pooling' parameter of the HFEmbeddingTransformer in {name!r} "
-                f"must not be None for {owner}, which keeps no states of earlier "
-                "tokens. Use 'last', 'first', 'mean' or 'max'."
-            )
+        self.reads_tokens = self._reads_tokens(owner)
+        # Of a new token, the last one's states are its own.
+        pooling = "last" if self.reads_tokens else self.embedder.pooling
         names = (pooling,) if isinstance(pooling, str) else pooling
         self.poolings: tuple[str, ...] = tuple(map(str, names))
         self.layers: tuple[int, ...] = tuple(self.embedder.layers_)
         self.parts: tuple[str, ...] = tuple(map(str, self.embedder.parts))
+
+    def _reads_tokens(self, owner: str) -> bool:
+        """Tell whether the probe reads the states of every token."""
+        if self.embedder.pooling is not None:
+            return False
+        if not hasattr(self.rest[-1], "start_stream"):
+            raise ValueError(
+                f"The 'pooling' parameter of the HFEmbeddingTransformer in "
+                f"{self.name!r} must not be None for {owner}, unless the last step "
+                "goes on from token to token, as PlugTokenClassifier does. Got "
+                f"{_show(self.rest[-1])} instead."
+            )
+        for parameter in ("token_filter", "eos_token"):
+            value = getattr(self.embedder, parameter)
+            if value is not None:
+                raise ValueError(
+                    f"The {parameter!r} parameter of the HFEmbeddingTransformer in "
+                    f"{self.name!r} must be None for {owner} with pooling=None. Got "
+                    f"{value!r} instead."
+                )
+        return True
 
     def find_places(self, request: Request) -> list[int]:
         """Find the layers and parts of this probe among those of a request."""
@@ -105,21 +122,29 @@ class Probe:
         FloatingPointError
             If states are infinite.
         """
-        shape = (len(self.layers), len(self.parts) * len(self.poolings))
-        activations = states.reshape(len(states), *shape, states.shape[-1])
-        activations = activations.astype(self.embedder.activation_dtype, copy=False)
+        activations = self.shape(states)
         has_tokens = ~np.isnan(activations[:, 0, 0, 0])
         found = np.full((len(states), len(self.classes)), np.nan)
         if not has_tokens.any():
             return found
         chosen = activations if has_tokens.all() else activations[has_tokens]
-        if not np.isfinite(chosen).all():
+        self.require_finite(chosen)
+        found[has_tokens] = self.rest.predict_proba(chosen)
+        return found
+
+    def shape(self, states: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Give states the axes and the dtype of activations."""
+        shape = (len(self.layers), len(self.parts) * len(self.poolings))
+        activations = states.reshape(len(states), *shape, states.shape[-1])
+        return activations.astype(self.embedder.activation_dtype, copy=False)
+
+    def require_finite(self, activations: NDArray[np.floating]) -> None:
+        """Raise a FloatingPointError unless all activations are finite."""
+        if not np.isfinite(activations).all():
             raise FloatingPointError(
                 f"The states that {self.name!r} reads hold infinities or NaN. Use "
                 "dtype='bfloat16' or 'float32' in HFEmbeddingTransformer."
             )
-        found[has_tokens] = self.rest.predict_proba(chosen)
-        return found
 
 
 def read_probes(probes: Any, owner: str, reserved: Sequence[str]) -> dict[str, Probe]:  # noqa: ANN401 - validated here

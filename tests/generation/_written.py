@@ -12,7 +12,10 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator
+from plug_sklearn.embedding import describe_model
 from plug_sklearn.embedding.anatomy import anatomy_of, find_blocks
+from plug_sklearn.embedding.passes import Request
+from plug_sklearn.embedding.prompts import TokenizedPrompts
 
 TEXTS = ["The city of Paris", "is in France.", "Gold!", "One, two", "1 2 3", "Au Fe"]
 LABELS = [0, 1, 0, 1, 1, 0]
@@ -94,4 +97,18 @@ def predict_naively(
         ]
     )
     found: NDArray[np.float64] = probe[1:].predict_proba(activations[None])
+    return found[0]
+
+
+def predict_by_embedder(
+    probe: Pipeline, ids: Sequence[int], pooled: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Give the probabilities of token ids that the embedder reads as one text."""
+    embedder = probe[0]
+    chosen = embedder.pooling
+    poolings = (chosen,) if isinstance(chosen, str) else chosen
+    text = TokenizedPrompts.join([np.array(ids, dtype=np.int32)], [pooled])
+    asked = Request(embedder.layers_, tuple(embedder.parts), poolings)
+    ((_, activations),) = describe_model(embedder).run(text, asked)
+    found: NDArray[np.float64] = probe[1:].predict_proba(activations)
     return found[0]

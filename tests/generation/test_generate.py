@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 from _families import FAMILIES, shake_weights
-from _written import PROMPTS, SAMPLED, TEXTS, fit_probe, predict_naively
+from _written import (
+    PROMPTS,
+    SAMPLED,
+    TEXTS,
+    fit_probe,
+    predict_by_embedder,
+    predict_naively,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.pipeline import Pipeline
 from transformers import (
@@ -20,7 +27,8 @@ from transformers import (
 )
 
 from plug_sklearn import generate_with_probes, stream_with_probes
-from plug_sklearn.embedding import register_model, unregister_model
+from plug_sklearn.embedding import describe_model, register_model, unregister_model
+from plug_sklearn.embedding.prompts import read_texts
 from plug_sklearn.generation import ProbedText
 
 POOLINGS = ("last", "first", "mean", "max")
@@ -69,6 +77,11 @@ def build(name: str) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_config(config)
     shake_weights(model)
     return model.eval()
+
+
+def holds_text(token: str) -> bool:
+    """Tell whether a token holds a letter or digit, or a part of a character."""
+    return any(one.isalnum() or one == "\ufffd" for one in token)
 
 
 def list_pooled(answer: ProbedText, n_prompt: int) -> list[np.ndarray]:
@@ -127,19 +140,15 @@ def test_each_pooling_alone_equals_predict_proba(
     answers = generate_with_probes(
         PROMPTS, probe, max_new_tokens=6, generation_kwargs=SAMPLED, random_state=1
     )
+    tokenizer = AutoTokenizer.from_pretrained(writer)
     for prompt, answer in zip(PROMPTS, answers, strict=True):
-        assert_allclose(
-            answer.prompt_probabilities["probe"],
-            probe.predict_proba([prompt])[0],
-            atol=1e-4,
-        )
-        # Letters and words of the corpus are the same tokens when read again.
-        tokenizer = AutoTokenizer.from_pretrained(writer)
-        ids = tokenizer(prompt)["input_ids"]
+        expected = probe.predict_proba([prompt])[0]
+        assert_allclose(answer.prompt_probabilities["probe"], expected, atol=1e-4)
+        before = tokenizer(prompt)["input_ids"]
         for count, found in enumerate(answer.probabilities["probe"], 1):
-            text = tokenizer.decode([*ids, *answer.token_ids[:count]])
-            if tokenizer(text)["input_ids"] == [*ids, *answer.token_ids[:count]]:
-                assert_allclose(found, probe.predict_proba([text])[0], atol=1e-4)
+            ids = [*before, *answer.token_ids[:count]]
+            expected = predict_by_embedder(probe, ids, np.ones(len(ids), dtype=bool))
+            assert_allclose(found, expected, atol=1e-4)
 
 
 def test_what_is_written_is_what_generate_writes(writer: str) -> None:
@@ -255,30 +264,30 @@ def test_of_conversations_the_tokens_are_pooled_that_the_embedder_pools(
     writer: str, roles: tuple[str, ...] | None, token_filter: str | None
 ) -> None:
     """An answer is one more message of the assistant."""
-    said = [[*one, {"role": "assistant", "content": "One"}] for one in CONVERSATIONS]
-    settings: dict[str, Any] = {"roles": roles, "token_filter": token_filter}
     probe = fit_probe(writer, pooling="mean")
-    embedder = probe[0].set_params(**settings)
-    embedder.fit(said)
-    answers = generate_with_probes(
-        CONVERSATIONS,
+    embedder = probe[0].set_params(roles=roles).fit(CONVERSATIONS[1:])
+    closed = describe_model(embedder).read_prompts(
+        read_texts(CONVERSATIONS[1:], "a test")
+    )
+    embedder.set_params(token_filter=token_filter)
+    (answer,) = generate_with_probes(
+        CONVERSATIONS[1:],
         probe,
         max_new_tokens=6,
         generation_kwargs=SAMPLED,
         random_state=3,
     )
     tokenizer = AutoTokenizer.from_pretrained(writer)
-    for conversation, answer in zip(CONVERSATIONS, answers, strict=True):
-        for count in range(1, len(answer.token_ids) + 1):
-            ids = answer.token_ids[:count]
-            content = tokenizer.decode(ids)
-            message = {"role": "assistant", "content": content}
-            if tokenizer(content)["input_ids"] != ids or content != content.strip():
-                continue
-            expected = probe.predict_proba([[*conversation, message]])[0]
-            assert_allclose(
-                answer.probabilities["probe"][count - 1], expected, atol=1e-4
-            )
+    opening = tokenizer("<|im_start|>assistant\n")["input_ids"]
+    is_pooled = roles is None or "assistant" in roles
+    for count, found in enumerate(answer.probabilities["probe"], 1):
+        ids = [*closed.ids, *opening, *answer.token_ids[:count]]
+        own = [*closed.kept, *[False] * len(opening), *[is_pooled] * count]
+        kept = np.array(own) & [
+            token_filter is None or holds_text(tokenizer.decode([each])) for each in ids
+        ]
+        expected = predict_by_embedder(probe, ids, kept)
+        assert_allclose(found, expected, atol=1e-4)
 
 
 def test_prompts_without_a_pooled_token_have_no_probabilities_yet(writer: str) -> None:
