@@ -76,7 +76,7 @@ class Probe:
         self.model: LanguageModel = describe_model(self.embedder)
         self.reads_tokens = self._reads_tokens(owner)
         # Of a new token, the last one's states are its own.
-        pooling = "last" if self.reads_tokens else self.embedder.pooling
+        pooling = self.embedder.pooling or "last"
         names = (pooling,) if isinstance(pooling, str) else pooling
         self.poolings: tuple[str, ...] = tuple(map(str, names))
         self.layers: tuple[int, ...] = tuple(self.embedder.layers_)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 class ProbedToken:
     """One new token, and the probabilities after it.
 
-    Attributes
+    Parameters
     ----------
     prompt : int
         Position of the prompt in ``prompts``.
@@ -43,7 +43,7 @@ class ProbedToken:
 class ProbedText:
     """The answer to one prompt, and what each probe said of it token by token.
 
-    Attributes
+    Parameters
     ----------
     text : str
         What the model wrote, without special tokens.
@@ -61,7 +61,7 @@ class ProbedText:
         name of a probe whose threshold was reached; ``"stop"`` for a callable;
         ``"stop_strings"``, ``"max_time"`` or ``"stopping_criteria"`` for these options
         of ``generate``.
-    classes : dict of str to list
+    classes : dict of str to list, default={}
         For each probe, what the columns of its probabilities are.
 
     See Also
