@@ -6,8 +6,8 @@
     What they give: :class:`ProbedText` and :class:`ProbedToken`.
 ``_display``
     An answer as a picture: :class:`GenerationDisplay`.
-``_job``, ``_options``, ``_stopping``, ``_threads``
-    One call: its parameters, checked; its batches; its thread.
+``_job``, ``_options``, ``_stopping``, ``_reporting``, ``_threads``
+    One call: its parameters, checked; its batches; its tokens, in a thread.
 ``_probes``, ``_token_probes``, ``_judging``
     Fitted pipelines of one model; those that read every token; what they say.
 ``_writing``, ``_randomness``, ``_trial``

@@ -24,9 +24,10 @@ from plug_sklearn.embedding.prompts import (
 from plug_sklearn.generation._counted_tokens import CountedTokens
 from plug_sklearn.generation._judging import Judge
 from plug_sklearn.generation._options import check_options, join_options
-from plug_sklearn.generation._pieces import PieceDecoder, split_answer
+from plug_sklearn.generation._pieces import split_answer
 from plug_sklearn.generation._probes import make_request, read_probes
 from plug_sklearn.generation._randomness import Randomness
+from plug_sklearn.generation._reporting import Reporter
 from plug_sklearn.generation._results import ProbedText, ProbedToken
 from plug_sklearn.generation._running_pools import STATISTICS
 from plug_sklearn.generation._stopping import REASONS, StopRule
@@ -129,26 +130,9 @@ class Job:
             statistics,
             writer.forward.loaded.input_device,
         )
-        decoders = [PieceDecoder(self.reader.tokenizer) for _ in rows]
-
-        def tell(place: int, position: int) -> None:
-            assert report is not None
-            answer, found = answers[place], judge.show(place, position + 1)
-            piece = decoders[place].add(answer.ids[position])
-            if answer.reason is not None:
-                piece += decoders[place].finish()
-            report(
-                ProbedToken(
-                    prompt=rows[place],
-                    position=position,
-                    token_id=answer.ids[position],
-                    token=piece,
-                    probabilities={name: each[-1] for name, each in found.items()},
-                    prompt_probabilities=judge.show_prompt(place),
-                    stopped_by=answer.reason,
-                )
-            )
-
+        reporter = None
+        if report is not None:
+            reporter = Reporter(report, rows, self.reader.tokenizer)
         judge = Judge(
             self.probes,
             request,
@@ -156,7 +140,7 @@ class Job:
             answers,
             self.max_new_tokens,
             self._start_streams(writer, prompts),
-            tell if report is not None else None,
+            reporter.tell if reporter is not None else None,
         )
         writer.write(prompts, counted, answers, judge, randomness, settings, options)
         judge.flush()

@@ -36,8 +36,9 @@ class Judge:
     streams : mapping of str to TokenStream
         Those of the probes that read every token.
     report : callable or None
-        Is told the number of a row and of a token when its probabilities are known.
-        With it, and where there is a rule, each token is judged before the next.
+        Is told this judge, a row and the position of a token when its probabilities
+        are known. With it, and where there is a rule, each token is judged before the
+        next.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Judge:
         answers: Sequence[Answer],
         max_new_tokens: int,
         streams: Mapping[str, TokenStream],
-        report: Callable[[int, int], None] | None,
+        report: Callable[["Judge", int, int], None] | None,
     ) -> None:
         self.probes = probes
         self.places = {n: probe.find_places(request) for n, probe in probes.items()}
@@ -88,7 +89,7 @@ class Judge:
         """Pass on that these rows have so many tokens."""
         if self.report is not None and n_tokens:
             for row in rows:
-                self.report(int(row), n_tokens - 1)
+                self.report(self, int(row), n_tokens - 1)
 
     def flush(self) -> None:
         """Ask the probes about all states that wait."""

@@ -1,6 +1,7 @@
 import gc
 import threading
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -380,6 +381,24 @@ def test_a_stream_that_is_left_ends_its_thread(writer: str) -> None:
     next(stream)
     stream.close()
     assert threading.active_count() == n_threads
+
+
+def test_streams_of_one_model_do_not_disturb_each_other(writer: str) -> None:
+    probes = [fit_probe(writer), fit_probe(writer, layers=[0], pooling="mean")]
+    options = {"max_new_tokens": 8, "generation_kwargs": SAMPLED}
+    streams = [
+        stream_with_probes([prompt], probe, random_state=seed, **options)
+        for seed, (prompt, probe) in enumerate(zip(PROMPTS, probes, strict=False))
+    ]
+    taken = [list(tokens) for tokens in zip(*zip_longest(*streams), strict=True)]
+    for seed, tokens in enumerate(taken):
+        (answer,) = generate_with_probes(
+            [PROMPTS[seed]], probes[seed], random_state=seed, **options
+        )
+        found = [token for token in tokens if token is not None]
+        assert [token.token_id for token in found] == answer.token_ids
+        seen = [token.probabilities["probe"] for token in found]
+        assert_allclose(seen, answer.probabilities["probe"], atol=1e-6)
 
 
 def test_an_error_while_writing_is_raised_and_leaves_nothing(writer: str) -> None:
