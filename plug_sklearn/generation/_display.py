@@ -242,6 +242,8 @@ class GenerationDisplay:
 def _show(token: str) -> str:
     """Make a token visible: its white space, and its beginning if it is long."""
     shown = token.replace("\n", "↵").replace("\t", "⇥")
+    # No font has control characters.
+    shown = "".join(one if one.isprintable() else "\ufffd" for one in shown)
     # A dollar would begin a formula.
     shown = shown.replace("$", r"\$")
     if len(shown) > _MOST_CHARACTERS:

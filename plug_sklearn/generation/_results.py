@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProbedToken:
     """One new token, and the probabilities after it.
 
@@ -39,7 +39,7 @@ class ProbedToken:
     stopped_by: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProbedText:
     """The answer to one prompt, and what each probe said of it token by token.
 

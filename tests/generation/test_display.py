@@ -24,7 +24,7 @@ def make_answer(n_tokens: int = 5, names: tuple[str, ...] = ("probe",)) -> Probe
     return ProbedText(
         text="x" * n_tokens,
         token_ids=list(range(n_tokens)),
-        tokens=[" a", "\n", "", "$", "b" * 30, *["c"] * n_tokens][:n_tokens],
+        tokens=[" a", "\n", "", "$\x19", "b" * 30, *["c"] * n_tokens][:n_tokens],
         probabilities=found,
         prompt_probabilities=dict.fromkeys(names, np.array([0.8, 0.2])),
         stopped_by="length",
@@ -51,7 +51,7 @@ def test_tokens_stand_on_ground_that_darkens_with_the_probability() -> None:
         " a",
         "↵",
         "·",
-        r"\$",
+        "\\$\ufffd",
         "bbbbbbbbbbbbb…",
     ]
     colors = [to_rgb(label.get_bbox_patch().get_facecolor()) for label in labels[1:]]
