@@ -76,8 +76,8 @@ class Job:
             except RefusedTextError as error:
                 positions = [n for n, text in enumerate(texts) if text == error.text]
                 raise error.at(positions[0]) from None
-        self.reader.tell_changes()
         self._check_lengths()
+        self.reader.tell_changes()
 
     def write(
         self, report: Callable[[ProbedToken], None] | None = None
@@ -231,8 +231,14 @@ class Job:
         threshold = find_rotary_threshold(config)
         if threshold < limit:
             limit, why = int(threshold), "above which it computes positions otherwise"
+        longest = self._longest - self.max_new_tokens
+        if longest >= limit:
+            raise ValueError(
+                f"The 'prompts' parameter of {self.owner} must leave room for an "
+                f"answer: prompt and answer may have {limit} tokens, {why}. Got a "
+                f"prompt of {longest} tokens, or one that was cut to these."
+            )
         if self._longest > limit:
-            longest = self._longest - self.max_new_tokens
             raise ValueError(
                 f"The 'max_new_tokens' parameter of {self.owner} must be at most "
                 f"{limit - longest} after a prompt of {longest} tokens: the two may "

@@ -94,6 +94,13 @@ def check_options(options: Any, owner: str) -> dict[str, Any]:  # noqa: ANN401 -
             f"The 'generation_kwargs' parameter of {owner} must hold a "
             f"GenerationConfig as 'generation_config'. Got {config!r} instead."
         )
+    for name in ("logits_processor", "stopping_criteria"):
+        found = given.get(name)
+        if found is not None and not isinstance(found, list):
+            raise TypeError(
+                f"The option {name!r} in the 'generation_kwargs' parameter of {owner} "
+                f"must be a list. Got {found!r} instead."
+            )
     _check_settings(vars(config) if config is not None else {}, owner)
     _check_settings(given, owner)
     return given

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -69,7 +70,13 @@ class Probe:
                 f"The 'probes' parameter of {owner} must be pipelines whose last step "
                 f"has predict_proba. Got {_show(found[-1])} for {name!r} instead."
             )
-        check_is_fitted(found)
+        try:
+            check_is_fitted(found)
+        except NotFittedError:
+            raise NotFittedError(
+                f"The 'probes' parameter of {owner} must hold fitted pipelines. Got "
+                f"one for {name!r} that is not fitted: call its 'fit' first."
+            ) from None
         self.embedder: HFEmbeddingTransformer = found[0]
         self.rest: Pipeline = found[1:]
         self.classes: list[object] = np.asarray(found.classes_).tolist()

@@ -25,6 +25,8 @@ class StopRule:
         As in :func:`generate_with_probes`.
     probes : mapping of str to Probe
         The probes.
+    owner : str
+        Name of the function, for messages.
 
     Raises
     ------
@@ -33,6 +35,7 @@ class StopRule:
     """
 
     def __init__(self, stop: Any, probes: Mapping[str, Probe], owner: str) -> None:  # noqa: ANN401 - validated here
+        self.owner = owner
         self.thresholds: dict[str, float] = {}
         self.callable: Callable[[Probabilities], bool] | None = None
         if callable(stop):
@@ -55,9 +58,15 @@ class StopRule:
         for name, threshold in self.thresholds.items():
             if probabilities[name][-1, -1] >= threshold:
                 return name
-        if self.callable is not None and self.callable(probabilities):
-            return "stop"
-        return None
+        if self.callable is None:
+            return None
+        ends = self.callable(probabilities)
+        if not isinstance(ends, bool | np.bool_):
+            raise TypeError(
+                f"The 'stop' parameter of {self.owner} must be a callable that returns "
+                f"True or False. Got {ends!r} from it instead."
+            )
+        return "stop" if ends else None
 
     @staticmethod
     def _check(

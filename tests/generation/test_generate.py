@@ -17,6 +17,8 @@ from _written import (
     predict_naively,
 )
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from transformers import (
     AutoModelForCausalLM,
@@ -511,6 +513,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"stop": {"probe": 50}}, r"'stop' parameter .* \[0, 1\] .* Got 50"),
     ({"stop": 0.5}, "'stop' parameter .* Got 0.5"),
     ({"stop": {}}, "'stop' parameter .* Got {}"),
+    ({"stop": lambda seen: seen["probe"]}, "'stop' parameter .* True or False"),
+    ({"prompts": ["Gold" * 99]}, "'prompts' parameter .* leave room for an answer"),
+    ({"generation_kwargs": {"stopping_criteria": 3}}, "'stopping_criteria' .* a list"),
     ({"generation_kwargs": {"num_beams": 2}}, "'num_beams' .* must be 1"),
     ({"generation_kwargs": {"num_return_sequences": 2}}, "'num_return_sequences'"),
     ({"generation_kwargs": {"use_cache": False}}, "'use_cache' .* must be True"),
@@ -541,6 +546,8 @@ def test_probes_that_cannot_be_read_together_are_refused(writer: str) -> None:
         generate_with_probes(PROMPTS, {"a": mine, "b": other}, max_new_tokens=2)
     with pytest.raises(ValueError, match=r"none of .* Got 'eos'"):
         generate_with_probes(PROMPTS, {"eos": mine}, max_new_tokens=2)
+    with pytest.raises(NotFittedError, match="Got one for 'b' that is not fitted"):
+        generate_with_probes(PROMPTS, {"a": mine, "b": clone(mine)}, max_new_tokens=2)
     with pytest.raises(TypeError, match="last step has predict_proba"):
         generate_with_probes(PROMPTS, mine[:-1], max_new_tokens=2)
 
