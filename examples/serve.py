@@ -5,6 +5,12 @@ Run ``python examples/serve.py probe.joblib --port 8000``, and ask it::
     curl localhost:8000/predict -H 'Content-Type: application/json' \
         -d '{"texts": ["Gold is a metal."]}'
 
+Its language model writes, too. Each token comes with the probabilities after it, and
+the answer ends when that of the last class reaches ``stop``::
+
+    curl -N localhost:8000/generate -H 'Content-Type: application/json' \
+        -d '{"prompt": "Gold is", "max_new_tokens": 20, "stop": 0.9}'
+
 A joblib file is a pickle, which runs code when it is loaded: load only files you trust.
 The files of ``save_artifacts`` cannot run code; name them as ``load_artifacts`` does.
 It needs the extra ``[serve]``.
@@ -12,24 +18,25 @@ It needs the extra ``[serve]``.
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import joblib
+from answer_streams import AnswerStream, AnswerStreams
 from micro_batching import Closed, Full, MicroBatcher
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.pipeline import Pipeline
 
-from plug_sklearn import load_artifacts
+from plug_sklearn import load_artifacts, stream_with_probes
 
 try:
     import uvicorn
     from fastapi import FastAPI, HTTPException, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import JSONResponse, StreamingResponse
 except ImportError as error:
     raise SystemExit(f"{error}. Run: pip install -e '.[serve]'") from error
 
@@ -52,6 +59,9 @@ class Limits:
     batch_texts: int = 64
     wait_ms: float = 2.0
     waiting_texts: int = 1024
+    answers: int = 8
+    answer_tokens: int = 512
+    answer_seconds: float = 120.0
 
 
 class LimitBody:
@@ -151,6 +161,31 @@ def make_compute(probe: Pipeline) -> Callable[[list[str]], list[tuple[Any, Any]]
     return compute
 
 
+def make_write(probe: Pipeline) -> Callable[..., Iterator[dict[str, Any]]]:
+    """Make the function of a prompt that gives the tokens of its answer."""
+
+    def write(
+        prompt: str, max_new_tokens: int, stop: float | None, options: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        seed = options.pop("seed", None)
+        tokens = stream_with_probes(
+            [prompt],
+            probe,
+            max_new_tokens=max_new_tokens,
+            stop=None if stop is None else {"probe": stop},
+            generation_kwargs={"do_sample": bool(options), **options},
+            random_state=seed,
+        )
+        for token in tokens:
+            yield {
+                "token": token.token,
+                "probabilities": token.probabilities["probe"].tolist(),
+                "stopped_by": token.stopped_by,
+            }
+
+    return write
+
+
 def show(said: object) -> str:
     """Make a message of what was said that any client can read."""
     text = str(said).encode("utf-8", "backslashreplace").decode()
@@ -164,10 +199,39 @@ async def explain_request(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "; ".join(found)}, 422)
 
 
+def refuse(error: Exception, what: str) -> HTTPException:
+    """Say that there is too much to do, or no more is done."""
+    said = f"Too many {what}" if isinstance(error, Full) else "Shutting down"
+    return HTTPException(503, f"{said}; ask again.", {"Retry-After": "1"})
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, for clients that read them in time.
+
+    Who reads nothing for longer than the answer may take is left.
+    """
+
+    def __init__(self, answer: AnswerStream) -> None:
+        headers = {"Cache-Control": "no-store"}
+        super().__init__(answer.events(), 200, headers, "text/event-stream")
+        self.answer = answer
+
+    async def __call__(self, *given: Any) -> None:  # noqa: ANN401 - scope, receive, send
+        """Send the events, and end the stream whatever happens."""
+        try:
+            async with asyncio.timeout(self.answer.streams.seconds + 1):
+                await super().__call__(*given)
+        except TimeoutError:
+            pass
+        finally:
+            self.answer.end()
+
+
 def make_app(
     compute: Callable[[list[str]], Sequence[tuple[Any, Any]]],
     classes: list[Any],
     limits: Limits,
+    write: Callable[..., Iterator[dict[str, Any]]] | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -179,7 +243,11 @@ def make_app(
         What the columns of the probabilities are.
     limits : Limits
         What to refuse.
+    write : callable, default=None
+        Given a prompt, the most tokens, a threshold and options of sampling, gives the
+        tokens of an answer; None serves no ``/generate``.
     """
+    streams = AnswerStreams(limits.answers, limits.answer_seconds)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -191,14 +259,24 @@ def make_app(
             wait=limits.wait_ms / 1000,
             most_waiting=limits.waiting_texts,
         ) as batcher:
-            app.state.batcher = batcher
+            app.state.batcher, app.state.streams = batcher, streams
             yield
+            streams.close()
 
     text = Annotated[str, Field(max_length=limits.characters)]
 
     class Question(BaseModel):
         model_config = ConfigDict(strict=True, extra="forbid")
         texts: Annotated[list[text], Field(min_length=1, max_length=limits.texts)]
+
+    class Prompt(BaseModel):
+        model_config = ConfigDict(strict=True, extra="forbid")
+        prompt: text
+        max_new_tokens: Annotated[int, Field(ge=1, le=limits.answer_tokens)] = 64
+        stop: Annotated[float, Field(ge=0, le=1)] | None = None
+        temperature: Annotated[float, Field(gt=0, le=10)] | None = None
+        top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+        seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
 
     app = FastAPI(
         lifespan=lifespan,
@@ -217,9 +295,7 @@ def make_app(
         try:
             answers = await app.state.batcher.submit(question.texts)
         except (Full, Closed) as error:
-            said = "Too many texts wait" if isinstance(error, Full) else "Shutting down"
-            headers = {"Retry-After": "1"}
-            raise HTTPException(503, f"{said}; ask again.", headers) from error
+            raise refuse(error, "texts wait") from error
         except (TypeError, ValueError, FloatingPointError) as error:
             # What the embedder cannot read, such as a text without a token, and what
             # the model computes too large states of.
@@ -230,6 +306,21 @@ def make_app(
             "predictions": predictions,
             "probabilities": probabilities,
         }
+
+    @app.post("/generate")
+    async def generate(asked: Prompt) -> StreamingResponse:
+        if write is None:
+            raise HTTPException(404, "No model that writes is served.")
+        options = asked.model_dump(exclude_none=True)
+        given = [options.pop(name, None) for name in ("prompt", "max_new_tokens")]
+        stop = options.pop("stop", None)
+        try:
+            answer = await streams.open(lambda: write(*given, stop, options))
+        except (Full, Closed) as error:
+            raise refuse(error, "answers are written") from error
+        except (TypeError, ValueError, FloatingPointError) as error:
+            raise HTTPException(422, show(error)) from error
+        return EventStream(answer)
 
     return app
 
@@ -249,7 +340,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     host, port = options.pop("host"), options.pop("port")
     probe = load_probe(options.pop("probe"), options.pop("device"))
-    app = make_app(make_compute(probe), probe.classes_.tolist(), Limits(**options))
+    limits, classes = Limits(**options), probe.classes_.tolist()
+    app = make_app(make_compute(probe), classes, limits, make_write(probe))
     uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=512)
 
 

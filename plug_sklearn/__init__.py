@@ -9,6 +9,8 @@ Each sub-package is one step:
 ``classifiers``
     Features → probabilities: :class:`PlugStackClassifier`,
     :class:`PlugMLPClassifier` and :class:`PlugCNNClassifier`.
+``generation``
+    Probabilities after each token that the model writes: :func:`generate_with_probes`.
 ``evaluation``
     Scores, comparisons and pictures of probes.
 ``persistence``
@@ -62,6 +64,13 @@ if TYPE_CHECKING:
         load_npz_features,
         save_npz_features,
     )
+    from plug_sklearn.generation import (
+        GenerationDisplay,
+        ProbedText,
+        ProbedToken,
+        generate_with_probes,
+        stream_with_probes,
+    )
     from plug_sklearn.persistence import load_artifacts, push_to_hub, save_artifacts
 
 __version__ = "0.1.0"
@@ -71,6 +80,7 @@ __all__ = [
     "CapacityCurveDisplay",
     "ControlsDisplay",
     "CrossValidationReport",
+    "GenerationDisplay",
     "HFEmbeddingTransformer",
     "LayerAggregator",
     "LayerSweepDisplay",
@@ -79,6 +89,8 @@ __all__ = [
     "PlugStackClassifier",
     "ProbeComparison",
     "ProbeDirection",
+    "ProbedText",
+    "ProbedToken",
     "ReliabilityDisplay",
     "TokenScoresDisplay",
     "TrainingCurveDisplay",
@@ -92,6 +104,7 @@ __all__ = [
     "compare_scores",
     "cross_validation_report",
     "expected_calibration_error",
+    "generate_with_probes",
     "layer_sweep",
     "load_artifacts",
     "load_npz_features",
@@ -102,6 +115,7 @@ __all__ = [
     "save_artifacts",
     "save_npz_features",
     "score_tokens",
+    "stream_with_probes",
     "summarize_layers",
     "threshold_at_fpr",
     "training_history",
@@ -116,6 +130,7 @@ _SUBPACKAGES = {
     "CapacityCurveDisplay": "evaluation",
     "ControlsDisplay": "evaluation",
     "CrossValidationReport": "evaluation",
+    "GenerationDisplay": "generation",
     "HFEmbeddingTransformer": "embedding",
     "LayerAggregator": "features",
     "LayerSweepDisplay": "evaluation",
@@ -124,6 +139,8 @@ _SUBPACKAGES = {
     "PlugStackClassifier": "classifiers",
     "ProbeComparison": "evaluation",
     "ProbeDirection": "evaluation",
+    "ProbedText": "generation",
+    "ProbedToken": "generation",
     "ReliabilityDisplay": "evaluation",
     "TokenScoresDisplay": "evaluation",
     "TrainingCurveDisplay": "evaluation",
@@ -137,6 +154,7 @@ _SUBPACKAGES = {
     "compare_scores": "evaluation",
     "cross_validation_report": "evaluation",
     "expected_calibration_error": "evaluation",
+    "generate_with_probes": "generation",
     "layer_sweep": "evaluation",
     "load_artifacts": "persistence",
     "load_npz_features": "features",
@@ -149,6 +167,7 @@ _SUBPACKAGES = {
     "summarize_layers": "evaluation",
     "threshold_at_fpr": "evaluation",
     "score_tokens": "evaluation",
+    "stream_with_probes": "generation",
     "training_history": "evaluation",
     "transfer_matrix": "evaluation",
 }

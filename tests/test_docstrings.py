@@ -12,6 +12,7 @@ import plug_sklearn
 import plug_sklearn.embedding
 import plug_sklearn.evaluation
 import plug_sklearn.features
+import plug_sklearn.generation
 import plug_sklearn.persistence
 
 # What numpydoc asks for and not every docstring needs.
@@ -36,6 +37,7 @@ MODULES = (
     plug_sklearn.embedding,
     plug_sklearn.evaluation,
     plug_sklearn.features,
+    plug_sklearn.generation,
     plug_sklearn.persistence,
 )
 

@@ -29,6 +29,9 @@
     Activations on disk, so that each text goes through a model once.
 """
 
+# For the other rooms.
+from plug_sklearn.embedding._language_model import LanguageModel as LanguageModel
+from plug_sklearn.embedding._parameters import describe_model as describe_model
 from plug_sklearn.embedding._random_weights import with_random_weights
 from plug_sklearn.embedding._rows import list_texts
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer

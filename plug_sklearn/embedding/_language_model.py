@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
@@ -18,12 +19,14 @@ from plug_sklearn.embedding.anatomy import Stack
 from plug_sklearn.embedding.models import (
     FETCHING,
     Geometry,
+    LoadedModel,
     ModelSource,
     WeightOptions,
     file_state,
     find_adapter,
     find_registered,
     identify_model,
+    load_causal,
     load_config,
     load_model,
     load_tokenizer,
@@ -41,6 +44,7 @@ from plug_sklearn.embedding.passes import (
 from plug_sklearn.embedding.prompts import (
     ChatTemplate,
     ChatTurn,
+    OpenPromptReader,
     PromptOptions,
     PromptReader,
     Text,
@@ -256,13 +260,41 @@ float32
 
     def run(self, prompts: TokenizedPrompts, asked: Request) -> Iterator[Batch]:
         """Do the same for texts that are tokens already."""
-        stack = self.geometry.stack
-        request = replace(asked, stack=stack)
-        loaded = load_model(self.source, self.weights)
-        require_weights(loaded, stack, self.source.name)
+        request = replace(asked, stack=self.geometry.stack)
+        loaded = self.load()
         with loaded.reading():
             forward = ForwardPass(loaded, request, reuses_memory=True)
             yield from self._read(forward, prompts)
+
+    def load(self) -> LoadedModel:
+        """Load the model without its head, and make sure that no weight is missing."""
+        loaded = load_model(self.source, self.weights)
+        require_weights(loaded, self.geometry.stack, self.source.name)
+        return loaded
+
+    def load_config(self) -> PreTrainedConfig:
+        """Load the model's configuration, and nothing else."""
+        return load_config(self.source)
+
+    def load_causal(self) -> PreTrainedModel:
+        """Give the model with its language-model head; they share their weights.
+
+        Raises
+        ------
+        NoHeadError
+            If the model has no head.
+        """
+        return load_causal(self.source, self.weights, self.load())
+
+    def make_open_reader(self) -> OpenPromptReader:
+        """Make what reads prompts that the model goes on with."""
+        return OpenPromptReader(
+            load_tokenizer(self.source),
+            self.prompts,
+            self.geometry.max_tokens,
+            self.fitted_turn,
+            self.fitted_chat,
+        )
 
     def _read(self, forward: ForwardPass, prompts: TokenizedPrompts) -> Iterator[Batch]:
         """Read prompts with the fastest strategy that is exact."""

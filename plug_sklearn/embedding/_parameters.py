@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 from transformers import PreTrainedModel
 
 from plug_sklearn._devices import resolve_device
@@ -340,6 +341,21 @@ class EmbeddingParameters(BaseEstimator):
 
     def _workers_choose_devices(self) -> bool:
         return self.device == "auto" and "device_map" not in (self.model_kwargs or {})
+
+
+def describe_model(embedder: EmbeddingParameters) -> LanguageModel:
+    """Describe the language model that a fitted embedder reads, and how it does.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    ValueError
+        If a parameter is not as it must be.
+    """
+    check_is_fitted(embedder)
+    embedder._check_parameters()
+    return embedder._describe_model()
 
 
 def _is_listed(names: object) -> bool:

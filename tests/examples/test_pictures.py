@@ -20,6 +20,7 @@ NAMES = [
     "two_poolings",
     "conversations",
     "transfer",
+    "stop_a_falsehood",
 ]
 
 
@@ -35,7 +36,14 @@ def model(save_model: Callable[..., str], byte_tokenizer: Callable[..., object])
         max_position_embeddings=256,
         pad_token_id=0,
     )
-    return save_model(config, byte_tokenizer())
+    folder = save_model(config, byte_tokenizer())
+    # One example lets the model write.
+    causal = transformers.AutoModelForCausalLM.from_config(config)
+    causal.base_model.load_state_dict(
+        transformers.AutoModel.from_pretrained(folder).state_dict()
+    )
+    causal.save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,8 @@
     Where a model comes from, and the error message if its files are missing.
 ``_loading``
     Load, keep and share models, their tokenizers and configurations.
+``_causal``
+    A model with its language-model head, around the backbone that is read.
 ``_registered``
     Models in memory, under names that estimators can use.
 ``_geometry``
@@ -23,6 +25,7 @@ from plug_sklearn.embedding.models._adapter_files import (
     find_adapter,
     require_safetensors,
 )
+from plug_sklearn.embedding.models._causal import NoHeadError, load_causal
 from plug_sklearn.embedding.models._checkpoints import require_weights
 from plug_sklearn.embedding.models._geometry import (
     Geometry,
@@ -66,6 +69,7 @@ __all__ = [
     "Geometry",
     "LoadedModel",
     "ModelSource",
+    "NoHeadError",
     "WeightOptions",
     "file_state",
     "find_adapter",
@@ -77,6 +81,7 @@ __all__ = [
     "find_rotary_threshold",
     "find_row_multiple",
     "identify_model",
+    "load_causal",
     "load_config",
     "load_model",
     "load_tokenizer",

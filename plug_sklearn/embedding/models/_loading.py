@@ -87,6 +87,8 @@ class LoadedModel:
     reading: Callable[[], AbstractContextManager[object]] = nullcontext
     # Stacks none of whose weights are missing.
     complete: set[Stack | None] = field(default_factory=set)
+    # The model with its language-model head, made on first use.
+    causal: PreTrainedModel | None = None
 
     @property
     def input_device(self) -> torch.device:
@@ -205,12 +207,12 @@ def _complete_tekken_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _load_backbone(source: ModelSource, options: WeightOptions) -> LoadedModel:
-    name, arguments = _choose_arguments(source, options)
+    name, arguments = choose_arguments(source, options)
     adapter = find_adapter(source, options.adapter)
     # Before the files are read: they may change at any time.
     identity = _identify_loading(source, options, adapter)
     with torch.random.fork_rng(devices=[]):
-        with explain_missing_files(source), _hide_loading_bars():
+        with explain_missing_files(source), hide_loading_bars():
             model, report = transformers.AutoModel.from_pretrained(name, **arguments)
         # These were drawn at random: the files lack them, or hold them in other shapes.
         missing = frozenset(report["missing_keys"])
@@ -262,7 +264,7 @@ def _identify_loading(
     return repr((known, joblib.hash(replace(options, device=device))))
 
 
-def _choose_arguments(
+def choose_arguments(
     source: ModelSource, options: WeightOptions
 ) -> tuple[str, dict[str, Any]]:
     """Choose what ``from_pretrained`` is called with: a name, and keywords."""
@@ -297,7 +299,7 @@ def _quantize(options: WeightOptions) -> transformers.BitsAndBytesConfig:
 
 
 @contextmanager
-def _hide_loading_bars() -> Iterator[None]:
+def hide_loading_bars() -> Iterator[None]:
     """Hide the bars that transformers shows while it loads weights.
 
     The bars of downloads are shown by the hub's client, and stay.

@@ -28,10 +28,13 @@ class RegisteredModel:
         The model without its head; it shares its weights with the user's.
     tokenizer : PreTrainedTokenizerBase
         The model's own.
+    whole : PreTrainedModel
+        The model with the head that it was given with, if it has one.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    whole: PreTrainedModel
     # What load_model gave for it.
     loaded: Any = field(default=None, repr=False)
     _digests: dict[State, str] = field(default_factory=dict, repr=False)
@@ -123,9 +126,12 @@ def register_model(
             "The 'tokenizer' parameter of register_model must be a tokenizer of "
             f"transformers. Got {type(tokenizer).__name__} instead."
         )
-    backbone = _find_backbone(model)
+    whole = _unwrap(model)
+    backbone = whole.base_model
+    if not isinstance(backbone, PreTrainedModel):
+        backbone = whole
     with _LOCK:
-        _REGISTERED[name] = RegisteredModel(backbone, tokenizer)
+        _REGISTERED[name] = RegisteredModel(backbone, tokenizer, whole)
 
 
 def unregister_model(name: str) -> None:
@@ -189,7 +195,7 @@ def preparing_to_read(model: PreTrainedModel) -> Iterator[None]:
                 config.use_cache = use_cache
 
 
-def _find_backbone(model: Any) -> PreTrainedModel:  # noqa: ANN401 - validated here
+def _unwrap(model: Any) -> PreTrainedModel:  # noqa: ANN401 - validated here
     adapters = getattr(model, "peft_config", None)
     if hasattr(model, "get_base_model") and isinstance(adapters, dict):
         if any(adapter.is_prompt_learning for adapter in adapters.values()):
@@ -204,8 +210,7 @@ def _find_backbone(model: Any) -> PreTrainedModel:  # noqa: ANN401 - validated h
             "The 'model' parameter of register_model must be a model of transformers. "
             f"Got {type(model).__name__} instead."
         )
-    backbone = model.base_model
-    return backbone if isinstance(backbone, PreTrainedModel) else model
+    return model
 
 
 def _list_weights(model: nn.Module) -> list[tuple[str, Tensor]]:

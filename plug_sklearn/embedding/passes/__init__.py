@@ -13,7 +13,7 @@
 """
 
 from plug_sklearn.embedding.passes._batching import Batch, pad_prompts
-from plug_sklearn.embedding.passes._capture import Request
+from plug_sklearn.embedding.passes._capture import Capture, PoolsTokens, Request
 from plug_sklearn.embedding.passes._forward import ForwardPass, NonFiniteStatesError
 from plug_sklearn.embedding.passes._prefixes import SharedPrefix, sort_prompts
 from plug_sklearn.embedding.passes._reading import (
@@ -27,8 +27,10 @@ from plug_sklearn.embedding.passes._strategy import Trial, choose_strategy
 
 __all__ = [
     "Batch",
+    "Capture",
     "ForwardPass",
     "NonFiniteStatesError",
+    "PoolsTokens",
     "Request",
     "SharedPrefix",
     "Strategy",

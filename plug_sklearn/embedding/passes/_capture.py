@@ -4,13 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, empty, nn, zeros_like
 
 from plug_sklearn.embedding.anatomy import Block, Stack, first_tensor
-from plug_sklearn.embedding.passes._batching import Batch
-from plug_sklearn.embedding.passes._pooling import Pooler
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
@@ -47,19 +45,33 @@ class AllRead(Exception):
     """A signal, not an error: all that was asked for has been read."""
 
 
+class PoolsTokens(Protocol):
+    """What pools the tokens of one pass."""
+
+    @property
+    def read(self) -> Tensor | None:
+        """The only tokens that are read, in the flattened batch; None for all."""
+
+    def pool(self, states: Tensor) -> list[Tensor]:
+        """Pool states of shape (n_rows * n_tokens, units), in one or several ways."""
+
+
 class Capture:
     """Pools what the blocks of one pass put out.
-
-    The pass ends with :class:`AllRead` when the last of the request is read.
 
     Parameters
     ----------
     request : Request
         What to read.
-    batch : Batch
-        What the pass runs.
+    shape : tuple of int
+        Rows of the pass, and tokens in each.
+    pooler : PoolsTokens
+        What pools their states.
     narrows : bool, default=False
         Whether the model's MLPs are known to treat each token by itself.
+    ends_pass : bool, default=True
+        Whether the pass ends, with :class:`AllRead`, when the last of the request is
+        read.
     memory : Tensor, default=None
         Memory to put the states into, if it is large enough.
 
@@ -73,15 +85,17 @@ class Capture:
     def __init__(
         self,
         request: Request,
-        batch: Batch,
+        shape: tuple[int, int],
+        pooler: PoolsTokens,
         *,
         narrows: bool = False,
+        ends_pass: bool = True,
         memory: Tensor | None = None,
     ) -> None:
         self.request = request
+        self.shape = shape
         self.memory = memory
         self.states: Tensor | None = None
-        self.shape = batch.ids.shape
         self.parts = request.parts
         #: Where along axes 1 and 2 the states of each layer and part begin.
         self.places = {
@@ -89,7 +103,8 @@ class Capture:
             for place, pair in enumerate(request.pairs)
         }
         self.deepest = max(request.layers)
-        self.pooler = Pooler(request.poolings, batch.kept, batch.offsets)
+        self.pooler = pooler
+        self.ends_pass = ends_pass
         self.narrowed_to = self.pooler.read if narrows else None
         self.left = set(self.places)
         # A block may serve several layers (ALBERT): the layer is the count of calls.
@@ -180,17 +195,22 @@ class Capture:
             states = states[:, :n_tokens]
         # Some modules flatten batch and tokens into one axis; here all are flattened.
         flat = states.reshape(n_rows * n_tokens, -1)
-        pooled = self.pooler.pool(flat)
+        self.put(self.places[self.layer, part], self.pooler.pool(flat))
+        self.left.discard((self.layer, part))
+        if self.ends_pass and not self.left:
+            raise AllRead
+
+    def put(self, place: tuple[int, int], pooled: list[Tensor]) -> None:
+        """Put what is pooled of a layer and part, at ``place`` along axes 1 and 2.
+
+        Each part holds all poolings, one after the other. A copy of each now takes less
+        time and memory than a stack of all at the end.
+        """
         if self.states is None:
             self.states = self._make_room(pooled[0])
-        layer, place = self.places[self.layer, part]
-        # Each part holds all poolings, one after the other. A copy of each now takes
-        # less time and memory than a stack of all at the end.
-        for number, values in enumerate(pooled, place * len(pooled)):
+        layer, part = place
+        for number, values in enumerate(pooled, part * len(pooled)):
             self.states[:, layer, number] = values
-        self.left.discard((self.layer, part))
-        if not self.left:
-            raise AllRead
 
     def _make_room(self, pooled: Tensor) -> Tensor:
         n_vectors, hidden_size = pooled.shape

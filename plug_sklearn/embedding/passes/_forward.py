@@ -26,7 +26,7 @@ from plug_sklearn.embedding.passes._capture import (
     Capture,
     Request,
 )
-from plug_sklearn.embedding.passes._pooling import Numbers, States
+from plug_sklearn.embedding.passes._pooling import Numbers, Pooler, States
 from plug_sklearn.embedding.passes._prefixes import SharedPrefix
 from plug_sklearn.embedding.prompts import (
     TokenizedPrompts,
@@ -217,7 +217,11 @@ float32
             inputs |= {"use_cache": True}
         # Only the pass holds it meanwhile: it is freed if the pass runs out of memory.
         memory, self._memory = self._memory, None
-        capture = Capture(self.request, batch, narrows=self.narrows, memory=memory)
+        shape = (batch.ids.shape[0], batch.ids.shape[1])
+        pooler = Pooler(self.request.poolings, batch.kept, batch.offsets)
+        capture = Capture(
+            self.request, shape, pooler, narrows=self.narrows, memory=memory
+        )
         del memory
         with self.loaded.lock, torch.inference_mode(), ExitStack() as hooks:
             trial = self.loaded.trials.get(self.request.stack)

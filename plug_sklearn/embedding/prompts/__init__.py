@@ -4,6 +4,8 @@
     What users pass as texts, checked; conversations, rendered by a chat template.
 ``_prompts``
     :class:`PromptReader`, which turns texts into prompts.
+``_open_prompts``
+    Prompts that the model goes on with.
 ``_templates``
     What prompt and chat templates write around a text.
 ``_encoding``, with ``_literal`` and ``_special_tokens``
@@ -30,6 +32,8 @@ from plug_sklearn.embedding.prompts._errors import (
     RefusedTextError,
     refuse_empty_texts,
 )
+from plug_sklearn.embedding.prompts._open_prompts import OpenPrompt, OpenPromptReader
+from plug_sklearn.embedding.prompts._pooled_tokens import TokenSelector
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 from plug_sklearn.embedding.prompts._templates import (
     SLOT,
@@ -47,10 +51,13 @@ __all__ = [
     "ChatTurn",
     "Conversation",
     "Ids",
+    "OpenPrompt",
+    "OpenPromptReader",
     "PromptOptions",
     "PromptReader",
     "RefusedTextError",
     "Text",
+    "TokenSelector",
     "TokenizedPrompts",
     "describe_chat_template",
     "describe_difference",

@@ -63,7 +63,7 @@ class TokenSelector:
             How many prompts these are.
         """
         prompts = TokenizedPrompts.join(ids, own)
-        left_out, blank = self._classify_vocabulary(prompts.ids)
+        left_out, blank = self.classify_vocabulary(prompts.ids)
         kept = prompts.kept & ~left_out[prompts.ids]
         if self.eos_id is not None:
             for found, start in zip(ids, prompts.starts, strict=False):
@@ -74,7 +74,7 @@ class TokenSelector:
         chosen = TokenizedPrompts(prompts.ids, kept, prompts.starts)
         return chosen, int(is_empty.sum())
 
-    def _classify_vocabulary(
+    def classify_vocabulary(
         self, ids: Ids
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Say of each token id in use whether the filter drops it, and if it is blank.

@@ -53,6 +53,18 @@ class PromptOptions:
     truncation_side: str = "left"
 
 
+def pools_contents(options: PromptOptions, text: Text) -> bool:
+    """Tell whether only what users wrote is pooled of a text."""
+    if options.roles is not None:
+        return True
+    if options.pool_over != "auto":
+        return options.pool_over == "text"
+    # The opening of the answer is there to be read.
+    has_template = options.chat_template or options.prompt_template is not None
+    in_template = has_template or isinstance(text, Conversation)
+    return in_template and not options.generation_prompt
+
+
 class PromptReader:
     """Turns texts into prompts with one tokenizer and one set of options.
 
@@ -113,15 +125,7 @@ class PromptReader:
 
     def pools_contents(self, text: Text) -> bool:
         """Tell whether only what users wrote is pooled of a text."""
-        options = self.options
-        if options.roles is not None:
-            return True
-        if options.pool_over != "auto":
-            return options.pool_over == "text"
-        # The opening of the answer is there to be read.
-        has_template = options.chat_template or options.prompt_template is not None
-        in_template = has_template or isinstance(text, Conversation)
-        return in_template and not options.generation_prompt
+        return pools_contents(self.options, text)
 
     def _encode(self, texts: Sequence[Text]) -> tuple[list[Ids], list[Owners]]:
         needs_owners = any(map(self.pools_contents, texts))
@@ -146,6 +150,18 @@ class PromptReader:
         """
         notices = self.notices
         notices.n_read += len(texts)
+        ids, own = self._read_own(texts, notices)
+        for text, may_pool in zip(texts, own, strict=True):
+            if not may_pool.any():
+                raise self._refuse_empty(text)
+        prompts, n_emptied = self.selector.select(ids, own)
+        notices.n_emptied += n_emptied
+        return prompts
+
+    def _read_own(
+        self, texts: Sequence[Text], notices: Notices
+    ) -> tuple[list[Ids], list[NDArray[np.bool_]]]:
+        """Tokenize texts, cut to the limit, and find the tokens that may be pooled."""
         ids: list[Ids] = []
         owners: list[Owners] = []
         with TOKENIZING:
@@ -156,22 +172,16 @@ class PromptReader:
                 owners += found[1]
             notices.dropped += self._list_dropped(texts, owners)
             self._cut_long(texts, ids, owners, notices)
-        own = self._find_own(texts, ids, owners)
-        for text, may_pool in zip(texts, own, strict=True):
-            if not may_pool.any():
-                what = (
-                    "token"
-                    if self.options.roles is None
-                    else (f"token of roles={self.options.roles!r}")
-                )
-                raise RefusedTextError(
-                    text,
-                    "X given to HFEmbeddingTransformer must hold texts of at least one "
-                    f"{what}. Got {text!r} instead",
-                )
-        prompts, n_emptied = self.selector.select(ids, own)
-        notices.n_emptied += n_emptied
-        return prompts
+        return ids, self._find_own(texts, ids, owners)
+
+    def _refuse_empty(self, text: Text) -> RefusedTextError:
+        roles = self.options.roles
+        what = "token" if roles is None else f"token of roles={roles!r}"
+        return RefusedTextError(
+            text,
+            "X given to HFEmbeddingTransformer must hold texts of at least one "
+            f"{what}. Got {text!r} instead",
+        )
 
     def list_empty(self, texts: Sequence[Text]) -> list[Text]:
         """List the texts that have no token to pool."""

@@ -1,0 +1,113 @@
+"""Texts → prompts that the model goes on with, and which tokens would be pooled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from plug_sklearn.embedding.prompts._conversations import ChatTemplate, Text
+from plug_sklearn.embedding.prompts._prompts import (
+    PromptOptions,
+    PromptReader,
+    pools_contents,
+)
+from plug_sklearn.embedding.prompts._templates import ChatTurn, render_turn
+from plug_sklearn.embedding.prompts._tokenized import Ids
+
+#: The role of what the model writes.
+_ANSWER_ROLE = "assistant"
+
+
+@dataclass(frozen=True)
+class OpenPrompt:
+    """A prompt that the model goes on with.
+
+    Attributes
+    ----------
+    ids : ndarray of shape (n_tokens,), int32
+        Its token ids.
+    own : ndarray of shape (n_tokens,), bool
+        Which tokens pooling takes in before the filters.
+    owns_answer : bool
+        Whether it takes in those of the answer.
+    """
+
+    ids: Ids
+    own: NDArray[np.bool_]
+    owns_answer: bool
+
+
+class OpenPromptReader(PromptReader):
+    """Turns texts into prompts that end where the model's answer begins.
+
+    What the chat template writes ends with its opening of the answer. Which tokens are
+    pooled is what ``options`` say; the answer is the assistant's where they name roles,
+    and part of the text elsewhere.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The model's own.
+    options : PromptOptions
+        What a prompt is made of.
+    model_limit : int or None
+        The longest prompt that the model takes, in tokens.
+    turn : ChatTurn, default=None
+        What the chat template wrote around a message in ``fit``.
+    chat : ChatTemplate, default=None
+        What rendered conversations then.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        options: PromptOptions,
+        model_limit: int | None,
+        turn: ChatTurn | None = None,
+        chat: ChatTemplate | None = None,
+    ) -> None:
+        if options.chat_template and turn is not None and not options.generation_prompt:
+            turn = _open_turn(tokenizer, turn)
+        opened = replace(options, generation_prompt=True)
+        super().__init__(tokenizer, opened, model_limit, None, turn, chat)
+        self._pooled_by = options
+
+    def pools_contents(self, text: Text) -> bool:
+        """Tell whether only what users wrote is pooled of a text."""
+        return pools_contents(self._pooled_by, text)
+
+    def open(self, texts: Sequence[Text]) -> list[OpenPrompt]:
+        """Tokenize texts, and tell which of their tokens are pooled.
+
+        Raises
+        ------
+        RefusedTextError
+            If a text has no token, or none to pool where its answer has none either;
+            or the chat template cannot express a conversation.
+        """
+        self.notices.n_read += len(texts)
+        ids, own = self._read_own(texts, self.notices)
+        roles = self._pooled_by.roles
+        prompts = [
+            OpenPrompt(
+                found,
+                may_pool,
+                roles is None or _ANSWER_ROLE in roles,
+            )
+            for found, may_pool in zip(ids, own, strict=True)
+        ]
+        for text, prompt in zip(texts, prompts, strict=True):
+            if len(prompt.ids) == 0 or not (prompt.own.any() or prompt.owns_answer):
+                raise self._refuse_empty(text)
+        return prompts
+
+
+def _open_turn(tokenizer: PreTrainedTokenizerBase, turn: ChatTurn) -> ChatTurn:
+    """Add the opening of the answer to a turn as it was written in ``fit``."""
+    opened = render_turn(tokenizer, generation_prompt=True)
+    closed = render_turn(tokenizer)
+    if not opened.end.startswith(closed.end):
+        return opened
+    return replace(turn, end=turn.end + opened.end.removeprefix(closed.end))

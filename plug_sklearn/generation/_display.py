@@ -1,0 +1,262 @@
+"""An answer and the probabilities along it, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from plug_sklearn._extras import require_extra
+from plug_sklearn.generation._generate import generate_with_probes
+from plug_sklearn.generation._results import ProbedText
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.random import RandomState
+    from sklearn.pipeline import Pipeline
+
+    from plug_sklearn.generation._stopping import Stop
+
+#: From the palette of Okabe and Ito, which colour-blind readers can tell apart.
+_LINES: tuple[dict[str, Any], ...] = (
+    {"color": "#D55E00", "linestyle": "-", "marker": "o"},
+    {"color": "#0072B2", "linestyle": "--", "marker": "s"},
+    {"color": "#009E73", "linestyle": "-.", "marker": "^"},
+    {"color": "#CC79A7", "linestyle": ":", "marker": "D"},
+)
+_GREY, _GROUND = "#595959", "#E69F00"
+#: Inches of a new figure: its least width, its height, and those of a token.
+_WIDTH, _HEIGHT, _TOKEN = 6.0, 4.0, 0.16
+#: Characters of a token that are shown.
+_MOST_CHARACTERS = 14
+
+
+class GenerationDisplay:
+    """The probabilities along an answer as lines, over its tokens on coloured ground.
+
+    Parameters
+    ----------
+    answer : ProbedText
+        What :func:`generate_with_probes` returns for one prompt.
+    stop : dict of str to float, default=None
+        Thresholds to draw, by the names of probes.
+
+    Attributes
+    ----------
+    ax_ : Axes
+        What was drawn on.
+    figure_ : Figure
+        Its figure.
+    lines_ : dict of str to Line2D
+        The line of each probe.
+
+    See Also
+    --------
+    generate_with_probes : Makes the answer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import GenerationDisplay, ProbedText
+    >>> answer = ProbedText(
+    ...     text=" Lima, and",
+    ...     token_ids=[40, 11, 312],
+    ...     tokens=[" Lima", ",", " and"],
+    ...     probabilities={"false": np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])},
+    ...     prompt_probabilities={"false": np.array([0.6, 0.4])},
+    ...     stopped_by="false",
+    ...     classes={"false": ["true", "false"]},
+    ... )
+    >>> display = GenerationDisplay(answer, stop={"false": 0.6}).plot()
+    """
+
+    ax_: Axes
+    figure_: Figure
+    lines_: dict[str, Any]
+
+    def __init__(
+        self, answer: ProbedText, *, stop: Mapping[str, float] | None = None
+    ) -> None:
+        self.answer = answer
+        self.stop = stop
+
+    @classmethod
+    def from_estimator(
+        cls,
+        probes: Pipeline | Mapping[str, Pipeline],
+        prompt: Any,  # noqa: ANN401 - a string or a conversation
+        *,
+        max_new_tokens: int,
+        stop: Stop | None = None,
+        generation_kwargs: Mapping[str, Any] | None = None,
+        random_state: int | RandomState | None = None,
+        ax: Axes | None = None,
+    ) -> Self:
+        """Let the model write an answer to one prompt, and draw it.
+
+        Parameters
+        ----------
+        probes : Pipeline or dict of str to Pipeline
+            Fitted pipelines from texts to probabilities, of one model.
+        prompt : str or conversation
+            What is answered.
+        max_new_tokens : int
+            The most tokens of the answer.
+        stop : dict of str to float or callable, default=None
+            What ends the answer. Thresholds are drawn.
+        generation_kwargs : dict, default=None
+            Options of ``generate``.
+        random_state : int, RandomState or None, default=None
+            Seed of sampling.
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        GenerationDisplay
+            With the picture in ``figure_``.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        require_extra("plots", cls.__name__)
+        (answer,) = generate_with_probes(
+            [prompt],
+            probes,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            generation_kwargs=generation_kwargs,
+            random_state=random_state,
+        )
+        thresholds = stop if isinstance(stop, Mapping) else None
+        return cls(answer, stop=thresholds).plot(ax=ax)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the answer.
+
+        Each line is the probability of a probe's last class. The ground of the tokens
+        is darker the more probable that of the first probe is.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        GenerationDisplay
+            This display, with ``ax_``, ``figure_`` and ``lines_``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``answer`` is no :class:`ProbedText`, ``stop`` names no probe of it, or
+            ``ax`` is no Axes.
+        ImportError
+            If matplotlib is not installed.
+        """
+        require_extra("plots", type(self).__name__)
+        self._check()
+        self.ax_ = self._make_axes() if ax is None else _require_axes(ax)
+        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]  # an Axes has one
+        self.lines_ = {}
+        for number, name in enumerate(self.answer.probabilities):
+            self.lines_[name] = self._draw_line(name, _LINES[number % len(_LINES)])
+        for name, threshold in (self.stop or {}).items():
+            color = self.lines_[name].get_color()
+            self.ax_.axhline(threshold, color=color, linestyle=":", linewidth=1)
+        self._write_tokens()
+        self._finish()
+        return self
+
+    def _check(self) -> None:
+        if not isinstance(self.answer, ProbedText):
+            raise TypeError(
+                "The 'answer' parameter of GenerationDisplay must be a ProbedText, as "
+                f"generate_with_probes returns it for one prompt. Got {self.answer!r} "
+                "instead."
+            )
+        for name in self.stop or {}:
+            if name not in self.answer.probabilities:
+                raise ValueError(
+                    "The 'stop' parameter of GenerationDisplay must name probes among "
+                    f"{sorted(self.answer.probabilities)}. Got {name!r} instead."
+                )
+
+    def _make_axes(self) -> Axes:
+        import matplotlib.pyplot as plt
+
+        width = max(_WIDTH, _TOKEN * len(self.answer.tokens) + 1)
+        _, ax = plt.subplots(figsize=(width, _HEIGHT), layout="constrained")
+        return ax
+
+    def _draw_line(self, name: str, style: dict[str, Any]) -> Any:  # noqa: ANN401 - a Line2D
+        answer = self.answer
+        before = answer.prompt_probabilities[name][-1]
+        seen = np.append(before, answer.probabilities[name][:, -1])
+        label = str(answer.classes[name][-1]) if name in answer.classes else "last"
+        named = f"{name}: {label}" if len(answer.probabilities) > 1 else label
+        places = np.arange(-1, len(seen) - 1)
+        (line,) = self.ax_.plot(places, seen, label=named, markersize=4, **style)
+        return line
+
+    def _write_tokens(self) -> None:
+        """Write the tokens below the lines, upright, on coloured ground."""
+        from matplotlib.colors import LinearSegmentedColormap
+
+        ground = LinearSegmentedColormap.from_list("ground", ["#FFFFFF", _GROUND])
+        first = next(iter(self.answer.probabilities.values()))[:, -1]
+        tokens = self.answer.tokens
+        width = self.ax_.get_window_extent().width / self.ax_.figure.dpi
+        every = int(np.ceil(_TOKEN * 0.9 * (len(tokens) + 1) / width))
+        places = np.arange(every - 1, len(tokens), every)
+        shown = [_show(tokens[place]) for place in places]
+        self.ax_.set_xticks([-1, *places], ["prompt", *shown])
+        labels = self.ax_.get_xticklabels()
+        for label in labels:
+            label.set(rotation=90, fontsize=8, family="monospace")
+        for label, place in zip(labels[1:], places, strict=True):
+            box = {"facecolor": ground(float(first[place])), "edgecolor": "none"}
+            label.set_bbox({**box, "pad": 1.5})
+        labels[0].set(color=_GREY, style="italic")
+
+    def _finish(self) -> None:
+        ax, answer = self.ax_, self.answer
+        ax.set(ylim=(-0.02, 1.02), xlim=(-1.5, len(answer.tokens) - 0.5))
+        ax.axvline(-0.5, color=_GREY, linewidth=0.8)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(axis="x", length=0)
+        names = list(self.lines_)
+        label = self.lines_[names[0]].get_label()
+        several = len(names) > 1
+        ax.set_ylabel("Probability" if several else f"Probability of {label!r}")
+        ax.set_title(f"Ended by {answer.stopped_by!r}", loc="left")
+        if several:
+            ax.legend(frameon=False)
+
+
+def _show(token: str) -> str:
+    """Make a token visible: its white space, and its beginning if it is long."""
+    shown = token.replace("\n", "↵").replace("\t", "⇥")
+    # No font has control characters.
+    shown = "".join(one if one.isprintable() else "\ufffd" for one in shown)
+    # A dollar would begin a formula.
+    shown = shown.replace("$", r"\$")
+    if len(shown) > _MOST_CHARACTERS:
+        shown = f"{shown[: _MOST_CHARACTERS - 1]}…"
+    return shown or "·"
+
+
+def _require_axes(ax: Any) -> Axes:  # noqa: ANN401 - validated here
+    from matplotlib.axes import Axes
+
+    if not isinstance(ax, Axes):
+        raise TypeError(
+            "The 'ax' parameter of GenerationDisplay must be None or Axes of "
+            f"matplotlib. Got {ax!r} instead."
+        )
+    return ax

@@ -1,0 +1,164 @@
+"""Options of the model's own ``generate``: checked, and what cannot be probed."""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from inspect import signature
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedModel
+
+_GIVEN = "which is made of 'prompts'"
+_RETURNED = "which is not returned"
+#: Options that are refused whatever they are, and why.
+_REFUSED: Mapping[str, str] = {
+    "max_new_tokens": "which is a parameter of its own",
+    "max_length": "in the place of which 'max_new_tokens' is given",
+    "inputs": _GIVEN,
+    "input_ids": _GIVEN,
+    "inputs_embeds": _GIVEN,
+    "attention_mask": _GIVEN,
+    "position_ids": _GIVEN,
+    "past_key_values": _GIVEN,
+    "cache": _GIVEN,
+    "streamer": "in the place of which stream_with_probes yields tokens",
+    "return_dict_in_generate": _RETURNED,
+    "output_attentions": _RETURNED,
+    "output_hidden_states": _RETURNED,
+    "output_scores": _RETURNED,
+    "output_logits": _RETURNED,
+    "assistant_model": "which drafts tokens that may be taken back",
+    "custom_generate": "by which the probes ride along",
+    "synced_gpus": "which runs the model without a new token",
+    "negative_prompt_ids": "which runs the model on other tokens",
+}
+
+
+#: Options of ``generate`` that are no settings.
+_NO_SETTINGS = {"logits_processor", "prefix_allowed_tokens_fn", "stopping_criteria"}
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or value is False
+
+
+#: Settings that are refused unless a value of theirs changes nothing, and why.
+_CHECKED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "num_beams": (
+        lambda n: n in (None, 1),
+        "1: the tokens of a beam may be replaced by another's",
+    ),
+    "num_return_sequences": (
+        lambda n: n in (None, 1),
+        "1: give a prompt several times for several answers",
+    ),
+    "use_cache": (
+        lambda use: use is not False,
+        "True: without a cache all tokens are computed for each new one",
+    ),
+    "cache_implementation": (
+        lambda name: name in (None, "dynamic", "hybrid"),
+        "None: the states of other caches are not those of a text",
+    ),
+    "prompt_lookup_num_tokens": (_is_plain, "None: drafted tokens may be taken back"),
+    "prefill_chunk_size": (_is_plain, "None: prompts are read in one piece"),
+    "guidance_scale": (
+        lambda scale: scale in (None, 1, 1.0),
+        "None: guidance runs the model on other tokens",
+    ),
+    "penalty_alpha": (_is_plain, "None: contrastive search tries several tokens"),
+    "dola_layers": (_is_plain, "None: it has a decoding loop of its own"),
+    "token_healing": (_is_plain, "False: it changes the prompt"),
+    "constraints": (_is_plain, "None: constraints need beams"),
+    "force_words_ids": (_is_plain, "None: forced words need beams"),
+}
+
+
+def check_options(options: Any, owner: str) -> dict[str, Any]:  # noqa: ANN401 - validated here
+    """Check ``generation_kwargs`` by themselves, before a model is loaded.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is refused; its name is given.
+    """
+    given = _read_mapping(options, owner)
+    for name, why in _REFUSED.items():
+        if given.get(name) is not None:
+            raise ValueError(
+                f"The 'generation_kwargs' parameter of {owner} must not hold "
+                f"{name!r}, {why}. Got {given[name]!r}."
+            )
+    config = given.get("generation_config")
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise TypeError(
+            f"The 'generation_kwargs' parameter of {owner} must hold a "
+            f"GenerationConfig as 'generation_config'. Got {config!r} instead."
+        )
+    for name in ("logits_processor", "stopping_criteria"):
+        found = given.get(name)
+        if found is not None and not isinstance(found, list):
+            raise TypeError(
+                f"The option {name!r} in the 'generation_kwargs' parameter of {owner} "
+                f"must be a list. Got {found!r} instead."
+            )
+    _check_settings(vars(config) if config is not None else {}, owner)
+    _check_settings(given, owner)
+    return given
+
+
+def join_options(
+    given: Mapping[str, Any], causal: PreTrainedModel, owner: str
+) -> tuple[GenerationConfig, dict[str, Any]]:
+    """Join options that were checked with the model's own settings.
+
+    Returns
+    -------
+    settings : GenerationConfig
+        All settings.
+    others : dict
+        Options that are no settings, such as a ``logits_processor``.
+    """
+    others = dict(given)
+    settings = deepcopy(others.pop("generation_config", None))
+    if settings is None:
+        settings = GenerationConfig()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    assert causal.generation_config is not None
+    for name, value in causal.generation_config.to_dict().items():
+        if getattr(settings, name, None) is None:
+            setattr(settings, name, value)
+    # Some models' own settings say False.
+    settings.use_cache = True
+    others = settings.update(**others)
+    _check_settings(vars(settings), owner)
+    known = _NO_SETTINGS | signature(causal.forward).parameters.keys()
+    for name in others.keys() - known:
+        raise ValueError(
+            f"The 'generation_kwargs' parameter of {owner} must hold options of the "
+            f"model's generate. Got {name!r} instead, which is none."
+        )
+    # Lengths are what max_new_tokens says, whatever the model's own settings are.
+    settings.max_length = None
+    settings.return_dict_in_generate = False
+    return settings, others
+
+
+def _check_settings(settings: Mapping[str, Any], owner: str) -> None:
+    for name, (is_allowed, must) in _CHECKED.items():
+        if name in settings and not is_allowed(settings[name]):
+            raise ValueError(
+                f"The option {name!r} in the 'generation_kwargs' parameter of {owner} "
+                f"must be {must}. Got {settings[name]!r} instead."
+            )
+
+
+def _read_mapping(options: object, owner: str) -> dict[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(
+        isinstance(name, str) for name in options
+    ):
+        raise TypeError(
+            f"The 'generation_kwargs' parameter of {owner} must be None or a dict of "
+            f"options of the model's generate. Got {options!r} instead."
+        )
+    return dict(options)

@@ -1,0 +1,223 @@
+"""Fitted pipelines that read one language model, and what they make of its states."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from plug_sklearn.embedding import (
+    HFEmbeddingTransformer,
+    LanguageModel,
+    describe_model,
+)
+from plug_sklearn.embedding.passes import Request
+
+#: Parameters of embedders in which probes of one model may differ.
+_FREE = frozenset(
+    {
+        "layers",
+        "parts",
+        "pooling",
+        "store",
+        "n_jobs",
+        "verbose",
+        "batch_tokens",
+        "activation_dtype",
+    }
+)
+
+
+class Probe:
+    """One fitted pipeline.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls it.
+    pipeline : Pipeline
+        An embedder, any other steps, and a classifier with ``predict_proba``.
+    owner : str
+        Name of the function, for messages.
+
+    Attributes
+    ----------
+    embedder : HFEmbeddingTransformer
+        Its first step.
+    model : LanguageModel
+        What that reads.
+    classes : list
+        What the columns of the probabilities are.
+    """
+
+    def __init__(self, name: str, pipeline: object, owner: str) -> None:
+        self.name = name
+        # A search holds the pipeline that it chose.
+        found = getattr(pipeline, "best_estimator_", pipeline)
+        if not isinstance(found, Pipeline) or not isinstance(
+            found[0], HFEmbeddingTransformer
+        ):
+            raise TypeError(
+                f"The 'probes' parameter of {owner} must be a fitted pipeline whose "
+                "first step is a HFEmbeddingTransformer, or a dict of these. Got "
+                f"{_show(found)} for {name!r} instead."
+            )
+        if len(found) < 2 or not hasattr(found[-1], "predict_proba"):
+            raise TypeError(
+                f"The 'probes' parameter of {owner} must be pipelines whose last step "
+                f"has predict_proba. Got {_show(found[-1])} for {name!r} instead."
+            )
+        try:
+            check_is_fitted(found)
+        except NotFittedError:
+            raise NotFittedError(
+                f"The 'probes' parameter of {owner} must hold fitted pipelines. Got "
+                f"one for {name!r} that is not fitted: call its 'fit' first."
+            ) from None
+        self.embedder: HFEmbeddingTransformer = found[0]
+        self.rest: Pipeline = found[1:]
+        self.classes: list[object] = np.asarray(found.classes_).tolist()
+        self.model: LanguageModel = describe_model(self.embedder)
+        self.reads_tokens = self._reads_tokens(owner)
+        # Of a new token, the last one's states are its own.
+        pooling = self.embedder.pooling or "last"
+        names = (pooling,) if isinstance(pooling, str) else pooling
+        self.poolings: tuple[str, ...] = tuple(map(str, names))
+        self.layers: tuple[int, ...] = tuple(self.embedder.layers_)
+        self.parts: tuple[str, ...] = tuple(map(str, self.embedder.parts))
+
+    def _reads_tokens(self, owner: str) -> bool:
+        """Tell whether the probe reads the states of every token."""
+        if self.embedder.pooling is not None:
+            return False
+        if not hasattr(self.rest[-1], "start_stream"):
+            raise ValueError(
+                f"The 'pooling' parameter of the HFEmbeddingTransformer in "
+                f"{self.name!r} must not be None for {owner}, unless the last step "
+                "goes on from token to token, as PlugTokenClassifier does. Got "
+                f"{_show(self.rest[-1])} instead."
+            )
+        for parameter in ("token_filter", "eos_token"):
+            value = getattr(self.embedder, parameter)
+            if value is not None:
+                raise ValueError(
+                    f"The {parameter!r} parameter of the HFEmbeddingTransformer in "
+                    f"{self.name!r} must be None for {owner} with pooling=None. Got "
+                    f"{value!r} instead."
+                )
+        return True
+
+    def find_places(self, request: Request) -> list[int]:
+        """Find the layers and parts of this probe among those of a request."""
+        pairs = request.pairs
+        return [pairs.index((n, part)) for n in self.layers for part in self.parts]
+
+    def predict(self, states: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Give the probabilities, (n, n_classes), of states.
+
+        Parameters
+        ----------
+        states : ndarray of shape (n, n_pairs, n_poolings, hidden_size), float32
+            Of the pairs of layers and parts of this probe, under its poolings. Rows
+            that hold NaN become rows of NaN.
+
+        Raises
+        ------
+        FloatingPointError
+            If states are infinite.
+        """
+        activations = self.shape(states)
+        has_tokens = ~np.isnan(activations[:, 0, 0, 0])
+        found = np.full((len(states), len(self.classes)), np.nan)
+        if not has_tokens.any():
+            return found
+        chosen = activations if has_tokens.all() else activations[has_tokens]
+        self.require_finite(chosen)
+        found[has_tokens] = self.rest.predict_proba(chosen)
+        return found
+
+    def shape(self, states: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Give states the axes and the dtype of activations."""
+        shape = (len(self.layers), len(self.parts) * len(self.poolings))
+        activations = states.reshape(len(states), *shape, states.shape[-1])
+        return activations.astype(self.embedder.activation_dtype, copy=False)
+
+    def require_finite(self, activations: NDArray[np.floating]) -> None:
+        """Raise a FloatingPointError unless all activations are finite."""
+        if not np.isfinite(activations).all():
+            raise FloatingPointError(
+                f"The states that {self.name!r} reads hold infinities or NaN. Use "
+                "dtype='bfloat16' or 'float32' in HFEmbeddingTransformer."
+            )
+
+
+def read_probes(probes: Any, owner: str, reserved: Sequence[str]) -> dict[str, Probe]:  # noqa: ANN401 - validated here
+    """Check the probes, and give them by their names; a single one is ``"probe"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no fitted pipelines, or read different models.
+    """
+    if not isinstance(probes, Mapping):
+        probes = {"probe": probes}
+    if not probes:
+        raise ValueError(
+            f"The 'probes' parameter of {owner} must hold at least one pipeline. "
+            "Got an empty dict instead."
+        )
+    for name in probes:
+        if not isinstance(name, str) or not name or name in reserved:
+            raise ValueError(
+                f"The 'probes' parameter of {owner} must name each pipeline by a "
+                f"string that is none of {tuple(reserved)}. Got {name!r} instead."
+            )
+    found = {name: Probe(name, one, owner) for name, one in probes.items()}
+    first, *others = found.values()
+    for other in others:
+        _require_same_model(first, other, owner)
+    return found
+
+
+def make_request(probes: Mapping[str, Probe]) -> Request:
+    """Ask for all that the probes read; its pairs may be more than each of them has."""
+    layers, parts, poolings = (
+        tuple(
+            sorted({one for probe in probes.values() for one in getattr(probe, name)})
+        )
+        for name in ("layers", "parts", "poolings")
+    )
+    return Request(layers, parts, poolings)
+
+
+def _require_same_model(first: Probe, other: Probe, owner: str) -> None:
+    mine, theirs = (p.embedder.get_params(deep=False) for p in (first, other))
+    for parameter in sorted(mine.keys() - _FREE):
+        if _plain(mine[parameter]) != _plain(theirs[parameter]):
+            raise ValueError(
+                f"The 'probes' parameter of {owner} must be pipelines that read the "
+                f"same model in the same way. Got {parameter}={mine[parameter]!r} for "
+                f"{first.name!r} and {theirs[parameter]!r} for {other.name!r} instead."
+            )
+    for what in ("fitted_turn", "fitted_chat"):
+        seen = [getattr(probe.model, what) for probe in (first, other)]
+        if None not in seen and seen[0] != seen[1]:
+            raise ValueError(
+                f"The 'probes' parameter of {owner} must be pipelines that were fitted "
+                "with the same chat template. That of "
+                f"{first.name!r} and of {other.name!r} wrote different prompts."
+            )
+
+
+def _plain(value: object) -> object:
+    """Make values comparable that mean the same: paths, lists and arrays."""
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, Mapping) else str(value)
+
+
+def _show(thing: object) -> str:
+    return thing if isinstance(thing, str) else type(thing).__name__

@@ -1,0 +1,53 @@
+"""What is told of each token while an answer is written."""
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from plug_sklearn.generation._judging import Judge
+from plug_sklearn.generation._pieces import PieceDecoder
+from plug_sklearn.generation._results import ProbedToken
+
+
+class Reporter:
+    """Makes a :class:`ProbedToken` of each token that has been judged.
+
+    Parameters
+    ----------
+    report : callable
+        Is given each of them.
+    numbers : sequence of int
+        The positions of the batch's prompts among all.
+    tokenizer : PreTrainedTokenizerBase
+        The model's own.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[ProbedToken], None],
+        numbers: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.report = report
+        self.numbers = numbers
+        self.decoders = [PieceDecoder(tokenizer) for _ in numbers]
+
+    def tell(self, judge: Judge, row: int, position: int) -> None:
+        """Report the token of a row at a position of its answer."""
+        answer, decoder = judge.answers[row], self.decoders[row]
+        piece = decoder.add(answer.ids[position])
+        if answer.reason is not None:
+            piece += decoder.finish()
+        seen = judge.show(row, position + 1).items()
+        before = judge.show_prompt(row).items()
+        self.report(
+            ProbedToken(
+                prompt=self.numbers[row],
+                position=position,
+                token_id=answer.ids[position],
+                token=piece,
+                probabilities={name: found[-1].copy() for name, found in seen},
+                prompt_probabilities={name: found.copy() for name, found in before},
+                stopped_by=answer.reason,
+            )
+        )

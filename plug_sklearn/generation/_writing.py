@@ -1,0 +1,272 @@
+"""One batch of prompts goes through the model's own ``generate``, and is observed."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from copy import copy
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    EosTokenCriteria,
+    GenerationConfig,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+
+from plug_sklearn.embedding.passes import ForwardPass
+from plug_sklearn.embedding.prompts import OpenPrompt
+from plug_sklearn.generation._counted_tokens import CountedTokens
+from plug_sklearn.generation._randomness import Randomness
+from plug_sklearn.generation._running_pools import (
+    MaskedPooler,
+    PassCapture,
+    PooledTokens,
+    TokenPooler,
+)
+
+#: Why an answer ends, by what says so; where several do, the first counts.
+_REASONS: tuple[tuple[type[StoppingCriteria], str], ...] = (
+    (EosTokenCriteria, "eos"),
+    (StopStringCriteria, "stop_strings"),
+    (StoppingCriteria, "stopping_criteria"),
+    (MaxTimeCriteria, "max_time"),
+    (MaxLengthCriteria, "length"),
+)
+
+
+@dataclass
+class Answer:
+    """What has been written to one prompt so far.
+
+    Attributes
+    ----------
+    ids : list of int
+        New tokens.
+    reason : str or None
+        Why it ends with the last of these; None while it goes on.
+    is_over : bool
+        Whether it has ended, and the last token has been observed.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    reason: str | None = None
+    is_over: bool = False
+
+
+class Observer(Protocol):
+    """What sees the states of each token."""
+
+    def judge(
+        self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
+    ) -> dict[int, str]:
+        """Take in what is pooled after so many new tokens, 0 for the prompts alone.
+
+        Gives the rows that end with their last token, and why.
+        """
+
+    def tell(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
+        """Be told that the answers of these rows have so many tokens for sure."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model that writes, and what is read of it meanwhile.
+
+    Attributes
+    ----------
+    causal : PreTrainedModel
+        The model with its head.
+    forward : ForwardPass
+        What reads its blocks.
+    """
+
+    causal: PreTrainedModel
+    forward: ForwardPass
+
+    def write(
+        self,
+        prompts: Sequence[OpenPrompt],
+        counted: CountedTokens,
+        answers: Sequence[Answer],
+        observer: Observer,
+        randomness: Randomness,
+        settings: GenerationConfig,
+        options: dict[str, Any],
+    ) -> None:
+        """Write an answer to each prompt of one batch.
+
+        ``generate`` of a copy of the model object does this. The copy shares all
+        modules, and has a ``forward`` of its own that puts hooks on the blocks for as
+        long as it runs, so that nothing is left on the model.
+        """
+        ride = _Ride(self.forward, counted, answers, observer, randomness)
+        shell = copy(self.causal)
+        run = self.causal.forward
+
+        @wraps(run)
+        def forward(*args: object, **kwargs: Any) -> object:  # noqa: ANN401 - the model's
+            return ride.run(run, args, kwargs)
+
+        shell.forward = forward
+        ids, mask = self._pad(prompts)
+        try:
+            shell.generate(  # type: ignore[operator]  # a mixin's
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=settings,
+                custom_generate=ride.decode,
+                **options,
+            )
+        finally:
+            randomness.leave()
+
+    def _pad(self, prompts: Sequence[OpenPrompt]) -> tuple[Tensor, Tensor]:
+        longest = max(len(prompt.ids) for prompt in prompts)
+        ids = np.full((len(prompts), longest), self.forward.pad_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt.ids) :] = prompt.ids
+            mask[row, longest - len(prompt.ids) :] = 1
+        device = self.forward.loaded.input_device
+        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+class _Ride:
+    """Rides along with ``generate``, from one forward pass to the next.
+
+    The states of a token are known when the pass that takes it has run, one step after
+    it was drawn. So each answer goes on for one more token, which is dropped.
+    """
+
+    def __init__(
+        self,
+        forward: ForwardPass,
+        counted: CountedTokens,
+        answers: Sequence[Answer],
+        observer: Observer,
+        randomness: Randomness,
+    ) -> None:
+        self.forward = forward
+        self.counted = counted
+        self.answers = answers
+        self.observer = observer
+        self.randomness = randomness
+        self.n_passes = 0
+
+    def run(
+        self, run: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> object:
+        """Run one forward pass, and take in the states of its tokens."""
+        n_prompts, n_tokens = kwargs["input_ids"].shape
+        pooler: MaskedPooler | TokenPooler = TokenPooler()
+        if self.n_passes == 0:
+            pooler = self.counted.start(n_tokens)
+        elif n_tokens != 1:
+            raise ValueError(f"the model keeps no cache, and runs {n_tokens} tokens")
+        request = self.forward.request
+        capture = PassCapture(request, (n_prompts, n_tokens), pooler)
+        with self.forward.loaded.lock, ExitStack() as hooks:
+            self.forward.reset_rotary_factors()
+            capture.add_hooks(self.forward.blocks, hooks)
+            output = run(*args, **kwargs)
+        device = self.counted.device
+        # In the order of the request's pairs.
+        states = [capture.pooled[place].to(device) for place in capture.places.values()]
+        if isinstance(pooler, MaskedPooler):
+            self.counted.set_prompts(pooler.unpack(torch.stack(states, dim=2)))
+        else:
+            last = [answer.ids[-1] for answer in self.answers]
+            self.counted.add(last, self._going(), torch.stack(states, dim=1))
+        self.n_passes += 1
+        self.randomness.enter()
+        return output
+
+    def decode(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: Any,  # noqa: ANN401 - a list of callables
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **others: Any,  # noqa: ANN401 - the model's own
+    ) -> object:
+        """Decode as ``generate`` does, with the criteria in charge of this ride."""
+        delayed = _DelayedCriteria(self, list(stopping_criteria))
+        return type(model)._sample(  # type: ignore[attr-defined]  # a mixin's
+            model,
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=StoppingCriteriaList([delayed]),
+            generation_config=generation_config,
+            **others,
+        )
+
+    def advance(self, tokens: list[int], reasons: list[str | None]) -> list[bool]:
+        """Take the token that was drawn for each row; gives which rows are over."""
+        self.randomness.leave()
+        n_tokens = self.n_passes - 1
+        rows = np.flatnonzero(self._going())
+        if len(rows):
+            ended = self.observer.judge(n_tokens, self.counted.pooled(), rows)
+            for row in rows.tolist():
+                answer = self.answers[row]
+                answer.reason = answer.reason or ended.get(row)
+                answer.is_over = answer.reason is not None
+            self.observer.tell(n_tokens, rows)
+        for answer, token, reason in zip(self.answers, tokens, reasons, strict=True):
+            if not answer.is_over:
+                answer.ids.append(token)
+                answer.reason = reason
+        return [answer.is_over for answer in self.answers]
+
+    def _going(self) -> NDArray[np.bool_]:
+        return np.array([not answer.is_over for answer in self.answers])
+
+
+class _DelayedCriteria(StoppingCriteria):
+    """Lets each row go on for the pass that takes its last token."""
+
+    #: Rows that are over are filled with padding where a criterion has this.
+    eos_token_id: Tensor | None = None
+
+    def __init__(self, ride: _Ride, criteria: list[StoppingCriteria]) -> None:
+        self.ride = ride
+        self.criteria = criteria
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        scores: Any,  # noqa: ANN401 - what generate has of them
+        **kwargs: Any,  # noqa: ANN401 - what generate adds
+    ) -> Tensor:
+        """Tell which rows are over."""
+        n_rows = len(input_ids)
+        reasons: list[str | None] = [None] * n_rows
+        found: dict[str, list[bool]] = {}
+        for criterion in self.criteria:
+            done = torch.as_tensor(criterion(input_ids, scores, **kwargs))
+            flags = done.expand(n_rows).tolist()
+            reason = _name_reason(criterion)
+            before = found.get(reason, [False] * n_rows)
+            found[reason] = [a or b for a, b in zip(before, flags, strict=True)]
+        for _, reason in reversed(_REASONS):
+            for row, flag in enumerate(found.get(reason, [])):
+                reasons[row] = reason if flag else reasons[row]
+        over = self.ride.advance(input_ids[:, -1].tolist(), reasons)
+        return torch.tensor(over, device=input_ids.device)
+
+
+def _name_reason(criterion: object) -> str:
+    for kind, reason in _REASONS:
+        if kind is not StoppingCriteria and isinstance(criterion, kind):
+            return reason
+    return "stopping_criteria"
