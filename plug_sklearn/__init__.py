@@ -8,7 +8,7 @@ Each sub-package is one step:
     Features from activations: :class:`LayerAggregator`.
 ``classifiers``
     Probabilities from features: :class:`PlugMLPClassifier` and
-    :class:`PlugCNNClassifier`.
+    :class:`PlugCNNClassifier`; from those of tokens: :class:`PlugTokenClassifier`.
 ``evaluation``
     Scores, comparisons and pictures of probes.
 ``persistence``
@@ -19,7 +19,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plug_sklearn.classifiers import PlugCNNClassifier, PlugMLPClassifier
+    from plug_sklearn.classifiers import (
+        PlugCNNClassifier,
+        PlugMLPClassifier,
+        PlugTokenClassifier,
+    )
     from plug_sklearn.embedding import HFEmbeddingTransformer
     from plug_sklearn.evaluation import (
         BootstrapInterval,
@@ -57,6 +61,7 @@ __all__ = [
     "LayerSweepDisplay",
     "PlugCNNClassifier",
     "PlugMLPClassifier",
+    "PlugTokenClassifier",
     "ProbeComparison",
     "ReliabilityDisplay",
     "TrainingCurveDisplay",
@@ -87,6 +92,7 @@ _SUBPACKAGES = {
     "LayerSweepDisplay": "evaluation",
     "PlugCNNClassifier": "classifiers",
     "PlugMLPClassifier": "classifiers",
+    "PlugTokenClassifier": "classifiers",
     "ProbeComparison": "evaluation",
     "ReliabilityDisplay": "evaluation",
     "TrainingCurveDisplay": "evaluation",

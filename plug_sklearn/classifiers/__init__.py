@@ -28,10 +28,12 @@ from plug_sklearn.classifiers._joint import (
 )
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
 from plug_sklearn.classifiers._sizing import find_width_limit
+from plug_sklearn.classifiers._token import PlugTokenClassifier
 
 __all__ = [
     "PlugCNNClassifier",
     "PlugMLPClassifier",
+    "PlugTokenClassifier",
     "can_fit_jointly",
     "count_joint_probes",
     "find_width_limit",
@@ -39,4 +41,5 @@ __all__ = [
 ]
 
 # Files name a class by its module: this name stays when the private modules change.
-PlugCNNClassifier.__module__ = PlugMLPClassifier.__module__ = __name__
+for _class in (PlugCNNClassifier, PlugMLPClassifier, PlugTokenClassifier):
+    _class.__module__ = __name__

@@ -46,11 +46,16 @@ class Rows:
         self, class_factors: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Compute the share of each class in the weight of all rows."""
-        totals = class_factors * np.bincount(
-            self.codes, self.weight, minlength=len(class_factors)
-        )
+        totals = class_factors * self.sum_by_class(len(class_factors))
         shares: NDArray[np.float64] = totals / totals.sum()
         return shares
+
+    def sum_by_class(self, n_classes: int) -> NDArray[np.float64]:
+        """Sum the weights of the rows of each class."""
+        sums: NDArray[np.float64] = np.bincount(
+            self.codes, self.weight, minlength=n_classes
+        )
+        return sums
 
     def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """List class codes and weights of validation rows in the order of batches."""
@@ -127,7 +132,7 @@ def read_rows(
     estimator.classes_, codes = encode_labels(labels, weight, owner)
     group_codes = None
     if groups is not None:
-        group_codes = _number_groups(groups, len(samples), owner)
+        group_codes = number_groups(groups, len(samples), owner)
     index, weight, sample_of_row = merge_equal_rows(samples, codes, weight, group_codes)
     if group_codes is not None:
         # Numbered again, since a group may have lost all its rows.
@@ -135,7 +140,8 @@ def read_rows(
     return Rows(samples, codes[index], weight, group_codes, index, sample_of_row)
 
 
-def _number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
+def number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
+    """Number the groups (n_samples,) from 0."""
     given = np.asarray(groups)
     if given.shape in ((n_samples,), (n_samples, 1)):
         # Objects that cannot be sorted are refused below.
@@ -259,11 +265,11 @@ def compute_class_factors(
     negative or not finite, or all are zero.
     """
     if class_weight == "balanced":
-        totals = np.bincount(rows.codes, rows.weight, minlength=len(classes))
+        totals = rows.sum_by_class(len(classes))
         balanced: NDArray[np.float64] = totals.sum() / (len(classes) * totals)
         return balanced
     factors: NDArray[np.float64] = compute_class_weight(
-        class_weight, classes=classes, y=classes[rows.codes]
+        class_weight, classes=classes, y=classes
     )
     if not np.isfinite(factors).all() or (factors < 0).any() or not factors.any():
         raise ValueError(
@@ -288,8 +294,19 @@ def merge_equal_rows(
     depends on their values only; their weights; and a number for each that is equal for
     equal samples, ascending from 0.
     """
+    digests = _hash_rows(X, np.flatnonzero(weight))
+    return merge_rows(digests, codes, weight, groups)
+
+
+def merge_rows(
+    digests: NDArray[np.void],
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    groups: NDArray[np.intp] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+    """Merge rows by the ``digests`` of the samples of those that have weight."""
     kept = np.flatnonzero(weight)
-    _, value_ids = np.unique(_hash_rows(X, kept), return_inverse=True)
+    _, value_ids = np.unique(digests, return_inverse=True)
     keys = np.stack(
         [
             value_ids,

@@ -1,0 +1,85 @@
+"""Train a network that reads tokens, and apply it to texts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from plug_sklearn.classifiers._layers import average_members
+from plug_sklearn.classifiers._prediction import MOST_EXACT_ROWS, copy_in_double
+from plug_sklearn.classifiers._token_batches import (
+    EVALUATION_BYTES,
+    Texts,
+    TokenBatches,
+    TokenRows,
+    cut_batches,
+    join_tokens,
+)
+from plug_sklearn.classifiers._token_network import TokenBatch, TokenNetwork
+from plug_sklearn.classifiers._training import ProbeNet
+
+
+class TokenNet(ProbeNet):
+    """A ``ProbeNet`` on batches of tokens."""
+
+    def infer(self, x: TokenBatch, **fit_params: object) -> Tensor:
+        """Apply the network to a batch, which is on its device."""
+        logits: Tensor = self.module_(x)
+        return logits
+
+    def get_iterator(self, dataset: TokenRows, training: bool = False) -> TokenBatches:  # type: ignore[override]  # its rows are texts
+        """Give the batches of texts, shuffled in training."""
+        if training:
+            return TokenBatches(dataset, self.batch_size, self.order_generator_)
+        return TokenBatches(dataset, self.evaluation_rows)
+
+    def compute_probabilities(
+        self, X: ArrayLike, member: int | None = None
+    ) -> NDArray[np.float64]:
+        """Compute class probabilities (n, n_classes) of one member, or None for all."""
+
+        def apply(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
+            return list(take_member(network(batch), member))
+
+        logits = torch.stack(self.apply_to_texts(list(X), apply))  # type: ignore[arg-type]  # an array of arrays
+        probabilities: NDArray[np.float64] = logits.softmax(dim=1).numpy()
+        return probabilities
+
+    def apply_to_texts(
+        self,
+        texts: Texts,
+        apply: Callable[[TokenNetwork, TokenBatch], list[Tensor]],
+    ) -> list[Tensor]:
+        """Apply a function of the network to texts, batch by batch.
+
+        ``apply`` is given the network in evaluation mode and a batch, which reads each
+        member's logits. It gives a result for each text; those of equal texts are one.
+        Up to 1,024 texts are computed in double precision, as ``apply_in_batches``.
+        """
+        device = torch.device(self.device)
+        is_exact = len(texts) <= MOST_EXACT_ROWS and device.type != "mps"
+        was_training = self.module_.training
+        module: Any = copy_in_double(self.module_) if is_exact else self.module_.eval()
+        distinct = {id(text): text for text in texts}
+        some = sorted(distinct.values(), key=len)
+        lengths = np.array([len(text) for text in some])
+        n_features = some[0].shape[1]
+        found: dict[int, Tensor] = {}
+        with torch.inference_mode():
+            for cut in cut_batches(
+                lengths, n_features, self.evaluation_rows, EVALUATION_BYTES
+            ):
+                dtype = torch.float64 if is_exact else torch.float32
+                batch = join_tokens(some[cut], device, dtype, per_member=True)
+                results = [result.cpu().double() for result in apply(module, batch)]
+                found |= dict(zip(map(id, some[cut]), results, strict=True))
+        self.module_.train(was_training)
+        return [found[id(text)] for text in texts]
+
+
+def take_member(logits: Tensor, member: int | None) -> Tensor:
+    """Take the logits (n, n_classes) of a member, or those of the mean of all."""
+    return average_members(logits) if member is None else logits[:, member]
