@@ -1,7 +1,7 @@
 """The classifier on the features of all tokens of a text."""
 
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
@@ -36,6 +36,10 @@ from plug_sklearn.classifiers._token_running import POOLS
 from plug_sklearn.classifiers._token_stream import TokenStream, run_along_texts
 from plug_sklearn.classifiers._token_training import TokenNet
 
+#: Learning rate of the biases of logits and of the last tokens.
+BIAS_RATE = 0.01
+#: Scores of fewer inputs learn as fast as with so many.
+LEAST_INPUTS = 50
 #: Constraints of parameters that other classifiers have.
 _OF_OTHERS = ("dropout", "linear_lr", "linear_decay")
 
@@ -49,6 +53,7 @@ class PlugTokenClassifier(BasePlugClassifier):
             for name, allowed in BasePlugClassifier._parameter_constraints.items()
             if name not in _OF_OTHERS
         },
+        "weight_decay": [Interval(Real, 0, 1, closed="left")],
         "aggregation": [StrOptions(set(POOLS))],
         "window": [Interval(Integral, 1, None, closed="left")],
         "head_cap": [Interval(Integral, 1, None, closed="left")],
@@ -69,8 +74,8 @@ class PlugTokenClassifier(BasePlugClassifier):
         linear_path: bool = False,
         input_dropout: float = 0.0,
         max_epochs: int = 100,
-        lr: float = 2e-3,
-        weight_decay: float = 0.5,
+        lr: float = 1.0,
+        weight_decay: float = 1e-3,
         batch_size: int = 32,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
@@ -189,14 +194,17 @@ class PlugTokenClassifier(BasePlugClassifier):
         given: SimpleNamespace,
         skeleton: Any,  # noqa: ANN401 - a TokenNetwork
     ) -> dict[str, Any]:
-        free = {"weight_decay": 0.0}
+        # AdamW changes each weight by about as much as the others, so that a score
+        # changes in proportion to the number of its inputs.
+        n_inputs = skeleton.output.weight.shape[1]
+        lr = given.lr / max(n_inputs, LEAST_INPUTS)
+        biases = [("output.bias", {"lr": BIAS_RATE, "weight_decay": 0.0})]
+        if skeleton.queries is not None:
+            biases.append(("queries.recency", biases[0][1]))
         return {
-            "lr": given.lr,
-            "optimizer__weight_decay": given.weight_decay,
-            "optimizer__param_groups": [
-                ("output.bias", free),
-                *([("queries.recency", free)] if skeleton.queries is not None else []),
-            ],
+            "lr": lr,
+            "optimizer__weight_decay": given.weight_decay / lr,
+            "optimizer__param_groups": biases,
         }
 
     def _read_rows(

@@ -310,15 +310,13 @@ def _split_array(
 
 def has_token_labels(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
     """Tell whether ``y`` holds labels of tokens: a sequence of each text."""
-    if isinstance(y, np.ndarray) and y.dtype != object:
+    if hasattr(y, "to_numpy"):
+        y = y.to_numpy()
+    if isinstance(y, np.ndarray) and (y.dtype != object or y.ndim != 1):
         return False
-    sequences = [isinstance(item, list | tuple | np.ndarray) for item in _list_items(y)]
-    return len(sequences) > 0 and all(sequences)
-
-
-def _list_items(y: Any) -> list[Any]:  # noqa: ANN401 - validated by its callers
-    is_sequence = isinstance(y, list | tuple | np.ndarray) or hasattr(y, "to_list")
-    return list(y) if is_sequence and np.ndim(y) != 0 else []
+    if not isinstance(y, list | tuple | np.ndarray) or len(y) == 0:
+        return False
+    return all(isinstance(item, list | tuple | np.ndarray) for item in y)
 
 
 def read_token_labels(
