@@ -21,12 +21,12 @@ from plug_sklearn.classifiers._layers import (
 from plug_sklearn.classifiers._token_network import (
     TokenHeads,
     TokenNetwork,
-    TokenPath,
+    TokenPaths,
     TokenQueries,
 )
 
 #: Layers that draw their own parameters.
-DRAWN = MemberLinear | LayerProbes | TokenHeads | TokenQueries | TokenPath
+DRAWN = MemberLinear | LayerProbes | TokenHeads | TokenQueries | TokenPaths
 
 
 class MLPNetwork(nn.Module):

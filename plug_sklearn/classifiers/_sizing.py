@@ -233,8 +233,9 @@ def count_token_parameters(
 
     Each head has a value for each output and perhaps a query, and ``n_recent`` biases.
     """
-    n_columns = n_heads * (n_outputs + has_queries) + n_outputs * linear_path
-    return n_features * n_columns + n_heads * n_recent + n_outputs
+    n_paths = 2 * linear_path
+    n_columns = n_heads * (n_outputs + has_queries) + n_outputs * n_paths
+    return n_features * n_columns + n_heads * n_recent + n_outputs * (1 + n_paths)
 
 
 def size_tokens(

@@ -41,7 +41,7 @@ BIAS_RATE = 0.01
 #: Scores of fewer inputs learn as fast as with so many.
 LEAST_INPUTS = 50
 #: Constraints of parameters that other classifiers have.
-_OF_OTHERS = ("dropout", "linear_lr", "linear_decay")
+_OF_OTHERS = ("dropout",)
 
 
 class PlugTokenClassifier(BasePlugClassifier):
@@ -71,11 +71,13 @@ class PlugTokenClassifier(BasePlugClassifier):
         head_cap: int = 8,
         sizing: str = "heuristic",
         n_members: int = 5,
-        linear_path: bool = False,
-        input_dropout: float = 0.0,
+        linear_path: bool = True,
+        input_dropout: float = 0.2,
         max_epochs: int = 100,
-        lr: float = 1.0,
+        lr: float = 0.5,
         weight_decay: float = 1e-3,
+        linear_lr: float = 0.17,
+        linear_decay: float = 3e-4,
         batch_size: int = 32,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
@@ -100,6 +102,8 @@ class PlugTokenClassifier(BasePlugClassifier):
         self.max_epochs = max_epochs
         self.lr = lr
         self.weight_decay = weight_decay
+        self.linear_lr = linear_lr
+        self.linear_decay = linear_decay
         self.batch_size = batch_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -119,7 +123,7 @@ class PlugTokenClassifier(BasePlugClassifier):
 
         def read_alone(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
             logits = network.read_alone(network.score_tokens(batch.features))
-            return batch.split(network.sharpness(logits))
+            return batch.split(network.sharpness(network.mix(logits)))
 
         def run(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
             scores, kept = network.score_texts(batch)
@@ -196,15 +200,18 @@ class PlugTokenClassifier(BasePlugClassifier):
     ) -> dict[str, Any]:
         # AdamW changes each weight by about as much as the others, so that a score
         # changes in proportion to the number of its inputs.
-        n_inputs = skeleton.output.weight.shape[1]
-        lr = given.lr / max(n_inputs, LEAST_INPUTS)
-        biases = [("output.bias", {"lr": BIAS_RATE, "weight_decay": 0.0})]
+        n_inputs = max(skeleton.output.weight.shape[1], LEAST_INPUTS)
+        lr, linear_lr = given.lr / n_inputs, given.linear_lr / n_inputs
+        groups = [("output.bias", {"lr": BIAS_RATE, "weight_decay": 0.0})]
         if skeleton.queries is not None:
-            biases.append(("queries.recency", biases[0][1]))
+            groups.append(("queries.recency", groups[0][1]))
+        if skeleton.linear is not None:
+            decay = given.linear_decay / linear_lr
+            groups.append(("linear.*", {"lr": linear_lr, "weight_decay": decay}))
         return {
             "lr": lr,
             "optimizer__weight_decay": given.weight_decay / lr,
-            "optimizer__param_groups": biases,
+            "optimizer__param_groups": groups,
         }
 
     def _read_rows(

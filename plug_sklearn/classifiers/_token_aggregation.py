@@ -29,8 +29,8 @@ class TokenScores(NamedTuple):
 
     ``values`` (..., members, heads, n_outputs) are what it tells. ``queries``
     (..., members, heads) are the logarithms of its weights, up to a constant; None if
-    heads have none. ``direct`` (..., members, n_outputs), or None, adds its mean over
-    all tokens to the logits.
+    heads have none. ``direct`` (..., members, 2, n_outputs), or None, is what linear
+    probes of the mean of all tokens and of the last token read.
     """
 
     values: Tensor

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from plug_sklearn.classifiers._layers import (
     Dropout,
+    Mixture,
     PrincipalComponents,
     Standardise,
     TemperatureScaling,
@@ -102,24 +103,27 @@ class TokenQueries(nn.Module):
         nn.init.zeros_(self.recency)
 
 
-class TokenPath(nn.Module):
-    """A linear function of the mean over all tokens, initialised to zero."""
+class TokenPaths(nn.Module):
+    """Linear probes of the mean of all tokens and of the last, initialised to zero."""
 
     def __init__(self, n_members: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_members, n_inputs, n_outputs))
+        self.weight = nn.Parameter(torch.empty(n_members, n_inputs, 2, n_outputs))
+        self.bias = nn.Parameter(torch.empty(n_members, 2, n_outputs))
 
     def draw(self, generator: Generator) -> None:
-        """Set the weights to zero."""
-        nn.init.zeros_(self.weight)
+        """Set weights and biases to zero."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
 
 class TokenNetwork(nn.Module):
     """An ensemble of probes that score the tokens of texts and aggregate the scores.
 
     Features are standardised first. With ``n_kept``, they are then replaced by so many
-    principal components. The logits are the sum of what the heads find, and with
-    ``linear_path`` of a linear function of the mean over all tokens.
+    principal components. The logits are the sum of what the heads find. With
+    ``linear_path``, they are a mixture of that and the logits of linear probes of the
+    mean of all tokens and of the last token.
     """
 
     def __init__(
@@ -153,15 +157,18 @@ class TokenNetwork(nn.Module):
             n_recent = N_RECENT if aggregation == "attention" else 0
             self.queries = TokenQueries(n_members, n_inputs, n_heads, n_recent)
         self.output = TokenHeads(n_members, n_inputs, n_heads, self.n_outputs)
-        self.linear = None
+        self.linear, self.mixture = None, None
         if linear_path:
-            self.linear = TokenPath(n_members, n_inputs, self.n_outputs)
+            self.linear = TokenPaths(n_members, n_inputs, self.n_outputs)
+            self.mixture = Mixture(3)
 
     def start_from(self, log_shares: Tensor) -> None:
         """Let the logits start from the probability of each class."""
         if self.n_outputs == 1:
             log_shares = log_shares[1:] - log_shares[:1]
         self.output.bias.copy_(log_shares)
+        if self.linear is not None:
+            self.linear.bias.copy_(log_shares)
 
     def score_tokens(self, features: Tensor) -> TokenScores:
         """Map features (n_tokens, n_features) to the scores of the tokens.
@@ -173,7 +180,7 @@ class TokenNetwork(nn.Module):
         if self.queries is not None:
             parts.append(self.queries.weight)
         if self.linear is not None:
-            parts.append(self.linear.weight)
+            parts.append(self.linear.weight.flatten(start_dim=2))
         weight = torch.cat(parts, dim=2)
         if self.training:
             kept = weight.new_ones(1, self.n_members, weight.shape[1])
@@ -190,24 +197,27 @@ class TokenNetwork(nn.Module):
             values = values - values[..., :1]
         return TokenScores(
             values,
-            split[1] if self.queries is not None else None,
-            split[-1] if self.linear is not None else None,
+            None if self.queries is None else split[1],
+            None if self.linear is None else split[-1].unflatten(2, (2, -1)),
         )
 
-    def forward(self, batch: TokenBatch) -> Tensor:
+    def forward(self, batch: TokenBatch) -> Tensor | tuple[Tensor, ...]:
         """Map the tokens of texts to logits.
 
         They have the shape (n_texts, n_classes), or (n_tokens, n_classes) of each
-        token by itself; of each member, (n, members, n_classes).
+        token by itself; of each member, (n, members, n_classes). With a linear path,
+        two more results (n, members, n_classes) and (n, members, 3, n_classes) hold the
+        logits of the heads, and of the linear probes and, last, of the heads.
         """
         if batch.per_token:
-            logits = self.read_alone(self.score_tokens(batch.features))
+            each = self.read_alone(self.score_tokens(batch.features))
         else:
-            logits = self.aggregate(*self.score_texts(batch))
+            each = self.aggregate(*self.score_texts(batch))
+        logits = self.mix(each)
         if not batch.per_member:
             logits = average_members(logits)
         scaled: Tensor = self.sharpness(logits)
-        return scaled
+        return scaled if self.mixture is None else (scaled, each[..., -1, :], each)
 
     def score_texts(self, batch: TokenBatch) -> tuple[TokenScores, Tensor]:
         """Give the scores of tokens by text, and where texts have tokens."""
@@ -215,18 +225,19 @@ class TokenNetwork(nn.Module):
         return scores.arrange(batch.pad), batch.kept
 
     def read_alone(self, scores: TokenScores) -> Tensor:
-        """Give the logits of each token as the only one of a text."""
-        pooled = scores.values.sum(dim=-2)
-        return self.finish(pooled if scores.direct is None else pooled + scores.direct)
+        """Give the logits of each token as the only one of a text, as ``finish``."""
+        return self.finish(scores.values.sum(dim=-2), scores.direct)
 
     def aggregate(self, scores: TokenScores, kept: Tensor) -> Tensor:
-        """Give the members' logits of texts; ``kept`` (n, n_most) marks tokens."""
+        """Give the logits of texts, as ``finish``; ``kept`` (n, n_most) marks tokens."""
         pooled = pool_tokens(scores, kept, self.rule, is_soft=self.training)
-        total = pooled.sum(dim=-2)
-        if scores.direct is not None:
-            n_tokens = kept.sum(dim=1)[:, None, None]
-            total = total + (scores.direct * kept[..., None, None]).sum(1) / n_tokens
-        return self.finish(total)
+        if scores.direct is None:
+            return self.finish(pooled.sum(dim=-2))
+        mask, n_tokens = kept[:, :, None, None], kept.sum(dim=1)
+        mean = (scores.direct[..., 0, :] * mask).sum(dim=1) / n_tokens[:, None, None]
+        rows = torch.arange(len(kept), device=kept.device)
+        last = scores.direct[rows, n_tokens - 1, :, 1]
+        return self.finish(pooled.sum(dim=-2), torch.stack([mean, last], dim=2))
 
     @property
     def rule(self) -> Rule:
@@ -234,10 +245,21 @@ class TokenNetwork(nn.Module):
         recency = None if self.queries is None else self.queries.recency
         return Rule(self.aggregation, self.window, recency)
 
-    def finish(self, total: Tensor) -> Tensor:
-        """Add the bias, and give a logit of each class: (n, members, n_classes)."""
-        logits = total + self.output.bias
+    def finish(self, pooled: Tensor, direct: Tensor | None = None) -> Tensor:
+        """Add biases, and give a logit of each class.
+
+        ``pooled`` (n, members, n_outputs) are the sums over heads, and ``direct``
+        (n, members, 2, n_outputs) is what the linear probes read, if there are any. The
+        result has the shape (n, members, 1 or 3, n_classes); the heads are the last.
+        """
+        logits = (pooled + self.output.bias)[:, :, None]
+        if direct is not None and self.linear is not None:
+            logits = torch.cat([direct + self.linear.bias, logits], dim=2)
         if self.n_outputs > 1:
             return logits
         return torch.cat([torch.zeros_like(logits), logits], dim=-1)
 
+    def mix(self, each: Tensor) -> Tensor:
+        """Map what ``finish`` gives to the members' logits (n, members, n_classes)."""
+        mixed: Tensor = each[:, :, 0] if self.mixture is None else self.mixture(each)
+        return mixed

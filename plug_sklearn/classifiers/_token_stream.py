@@ -24,7 +24,7 @@ class TokenStream:
         sizes = (n_texts, network.n_members, network.n_heads, network.n_outputs)
         empty = mean.new_zeros(sizes)
         self._pool = POOLS[network.aggregation](empty, network.rule)
-        self._direct = RunningMean(empty[:, :, :1], network.rule)
+        self._mean = RunningMean(empty[:, :, :1], network.rule)
 
     def update(
         self, token_features: ArrayLike, texts: ArrayLike | None = None
@@ -48,11 +48,13 @@ class TokenStream:
 
     def add(self, rows: Tensor, scores: TokenScores) -> Tensor:
         """Add the scores of a token to some texts, and give the members' logits."""
-        total = self._pool.add(rows, scores).sum(dim=-2)
+        pooled, direct = self._pool.add(rows, scores).sum(dim=-2), None
         if scores.direct is not None:
-            direct = TokenScores(scores.direct[:, :, None])
-            total = total + self._direct.add(rows, direct)[:, :, 0]
-        logits: Tensor = self.network.sharpness(self.network.finish(total))
+            direct = scores.direct.clone()
+            mean = self._mean.add(rows, TokenScores(direct[:, :, :1]))
+            direct[:, :, :1] = mean
+        each = self.network.finish(pooled, direct)
+        logits: Tensor = self.network.sharpness(self.network.mix(each))
         return logits
 
 

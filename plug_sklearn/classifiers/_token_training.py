@@ -9,7 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from plug_sklearn.classifiers._layers import average_members
-from plug_sklearn.classifiers._prediction import MOST_EXACT_ROWS, copy_in_double
+from plug_sklearn.classifiers._prediction import (
+    MOST_EXACT_ROWS,
+    Outputs,
+    copy_in_double,
+    take_logits,
+)
 from plug_sklearn.classifiers._token_batches import (
     EVALUATION_BYTES,
     Texts,
@@ -25,10 +30,10 @@ from plug_sklearn.classifiers._training import ProbeNet
 class TokenNet(ProbeNet):
     """A ``ProbeNet`` on batches of tokens."""
 
-    def infer(self, x: TokenBatch, **fit_params: object) -> Tensor:
+    def infer(self, x: TokenBatch, **fit_params: object) -> Outputs:
         """Apply the network to a batch, which is on its device."""
-        logits: Tensor = self.module_(x)
-        return logits
+        outputs: Outputs = self.module_(x)
+        return outputs
 
     def get_iterator(self, dataset: TokenRows, training: bool = False) -> TokenBatches:  # type: ignore[override]  # its rows are texts
         """Give the batches of texts, shuffled in training."""
@@ -42,7 +47,7 @@ class TokenNet(ProbeNet):
         """Compute class probabilities (n, n_classes) of one member, or None for all."""
 
         def apply(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
-            return list(take_member(network(batch), member))
+            return list(take_member(take_logits(network(batch)), member))
 
         logits = torch.stack(self.apply_to_texts(list(X), apply))  # type: ignore[arg-type]  # an array of arrays
         probabilities: NDArray[np.float64] = logits.softmax(dim=1).numpy()
