@@ -1,7 +1,11 @@
 """Scikit-learn classifiers on features of language models: small neural networks.
 
 ``_mlp``, ``_cnn``
-    The two classifiers.
+    The classifiers on one vector, or stack of vectors, a text.
+``_token``, ``_token_data``, ``_token_batches``, ``_token_training``
+    The classifier on the features of tokens: texts of different lengths.
+``_token_network``, ``_token_aggregation``, ``_token_running``, ``_token_stream``
+    Its network: how scores of tokens become those of texts, at once or token by token.
 ``_base``
     Their base class: parameters, ``fit``, predictions and pickles.
 ``_data``, ``_splitting``
@@ -41,5 +45,5 @@ __all__ = [
 ]
 
 # Files name a class by its module: this name stays when the private modules change.
-for _class in (PlugCNNClassifier, PlugMLPClassifier, PlugTokenClassifier):
-    _class.__module__ = __name__
+PlugCNNClassifier.__module__ = PlugMLPClassifier.__module__ = __name__
+PlugTokenClassifier.__module__ = __name__

@@ -20,6 +20,7 @@ from plug_sklearn.persistence._artifacts import load_artifacts, save_artifacts
 SKOPS_TRUSTED = (
     "plug_sklearn.classifiers.PlugCNNClassifier",
     "plug_sklearn.classifiers.PlugMLPClassifier",
+    "plug_sklearn.classifiers.PlugTokenClassifier",
     "plug_sklearn.features.LayerAggregator",
 )
 

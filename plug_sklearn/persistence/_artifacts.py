@@ -41,8 +41,9 @@ def save_artifacts(
     ----------
     estimator : BaseEstimator
         A fitted :class:`PlugMLPClassifier`, :class:`PlugCNNClassifier`,
-        :class:`LayerAggregator`, :class:`HFEmbeddingTransformer`, scikit-learn's
-        ``StandardScaler``, or a ``Pipeline`` of them.
+        :class:`PlugTokenClassifier`, :class:`LayerAggregator`,
+        :class:`HFEmbeddingTransformer`, scikit-learn's ``StandardScaler``, or a
+        ``Pipeline`` of them.
     path : str or Path
         Path of both files without their suffixes. Folders are made.
 

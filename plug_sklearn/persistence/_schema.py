@@ -19,6 +19,7 @@ from plug_sklearn.persistence._tables import (
     MLPTable,
     ScalerTable,
     Table,
+    TokenTable,
 )
 from plug_sklearn.persistence._values import describe_parameters, to_plain
 
@@ -26,7 +27,9 @@ from plug_sklearn.persistence._values import describe_parameters, to_plain
 FORMAT = 1
 
 
-EstimatorTable = MLPTable | CNNTable | AggregatorTable | EmbedderTable | ScalerTable
+EstimatorTable = (
+    MLPTable | CNNTable | TokenTable | AggregatorTable | EmbedderTable | ScalerTable
+)
 
 
 class Step(Table):
