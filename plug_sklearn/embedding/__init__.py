@@ -2,6 +2,8 @@
 
 ``_transformer``
     :class:`HFEmbeddingTransformer`, the estimator.
+``_token_labels``
+    Labels of tokens from spans of characters.
 ``_parameters``
     Its parameters, checked, and the model that they describe.
 ``_output``
@@ -22,6 +24,7 @@
     Activations on disk, by content: each text goes through a model once.
 """
 
+from plug_sklearn.embedding._token_labels import token_labels
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
 from plug_sklearn.embedding.models import (
@@ -42,5 +45,6 @@ __all__ = [
     "register_anatomy",
     "register_model",
     "release_models",
+    "token_labels",
     "unregister_model",
 ]
