@@ -130,7 +130,10 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
         return read_samples(self, X)
 
     def _put_on_device(
-        self, rows: Any, class_factors: NDArray[np.float64], device: torch.device  # noqa: ANN401 - those of _read_rows
+        self,
+        rows: Any,
+        class_factors: NDArray[np.float64],
+        device: torch.device,
     ) -> MemberRows:
         return put_on_device(rows, class_factors, device)
 

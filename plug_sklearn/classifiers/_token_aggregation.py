@@ -102,20 +102,24 @@ def _share_tokens(scores: TokenScores, kept: Tensor, rule: Rule) -> Tensor:
     mask = kept[:, :, None, None, None]
     if rule.aggregation == "mean":
         return mask / mask.sum(dim=1, keepdim=True).to(scores.values.dtype)
+    # A softmax along the last axis is several times faster.
+    hidden = ~kept[:, None, None, None]
     if rule.aggregation == "softmax":
-        logits = scores.values
+        logits = scores.values.movedim(1, -1)
     else:
         assert scores.queries is not None and rule.recency is not None
-        bias = _locate_recent(kept, rule.recency) @ rule.recency.flatten(end_dim=1).T
-        logits = (scores.queries + bias.view(scores.queries.shape))[..., None]
-    return logits.masked_fill(~mask, NEVER).softmax(dim=1)
+        bias = _locate_recent(kept, rule.recency.shape[2]).to(rule.recency.dtype)
+        bias = bias @ rule.recency.flatten(0, 1).T
+        queries = scores.queries + bias.view(scores.queries.shape)
+        logits = queries.movedim(1, -1)[..., None, :]
+    return logits.masked_fill(hidden, NEVER).softmax(dim=-1).movedim(-1, 1)
 
 
-def _locate_recent(kept: Tensor, recency: Tensor) -> Tensor:
+def _locate_recent(kept: Tensor, n_recent: int) -> Tensor:
     """Mark the last tokens: (n, n_most, n_recent), from the last one backwards."""
     after = kept.sum(dim=1, keepdim=True) - kept.cumsum(dim=1)
-    recent = torch.arange(recency.shape[2], device=kept.device)
-    return ((after[..., None] == recent) & kept[..., None]).to(recency.dtype)
+    recent = torch.arange(n_recent, device=kept.device)
+    return (after[..., None] == recent) & kept[..., None]
 
 
 def _list_candidates(scores: TokenScores, kept: Tensor, rule: Rule) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 
 from plug_sklearn.classifiers._batches import NO_CLASS, Batches, MemberRows
 from plug_sklearn.classifiers._layers import Standardise

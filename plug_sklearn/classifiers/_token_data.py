@@ -124,7 +124,14 @@ def read_text_rows(
     if group_codes is not None:
         _, group_codes = np.unique(group_codes[index], return_inverse=True)
     return TextRows(
-        texts, codes[index], weight, group_codes, index, sample_of_row, None, token_codes
+        texts,
+        codes[index],
+        weight,
+        group_codes,
+        index,
+        sample_of_row,
+        None,
+        token_codes,
     )
 
 
@@ -295,8 +302,8 @@ def _split_array(
     if array.ndim not in (2, 3, 5):
         raise ValueError(
             f"X given to {owner} {EXPECTED}, or be one array (n_samples, n_tokens, "
-            f"n_features). Got an array of shape {array.shape} instead; pooling=None in "
-            "HFEmbeddingTransformer keeps the tokens."
+            f"n_features). Got an array of shape {array.shape} instead; "
+            "pooling=None in HFEmbeddingTransformer keeps the tokens."
         )
     if not array.size:
         raise ValueError(

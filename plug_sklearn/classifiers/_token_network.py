@@ -229,7 +229,7 @@ class TokenNetwork(nn.Module):
         return self.finish(scores.values.sum(dim=-2), scores.direct)
 
     def aggregate(self, scores: TokenScores, kept: Tensor) -> Tensor:
-        """Give the logits of texts, as ``finish``; ``kept`` (n, n_most) marks tokens."""
+        """Give the logits of texts as ``finish``; ``kept`` (n, n_most) marks tokens."""
         pooled = pool_tokens(scores, kept, self.rule, is_soft=self.training)
         if scores.direct is None:
             return self.finish(pooled.sum(dim=-2))

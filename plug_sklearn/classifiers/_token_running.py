@@ -11,11 +11,12 @@ from plug_sklearn.classifiers._token_aggregation import NEVER, Rule, TokenScores
 class RunningPool(ABC):
     """The aggregate of the tokens seen so far, of several texts.
 
-    The tensors of its state have one row a text.
+    The tensors of its state have one row a text. It is made of zeros ``empty``
+    (n_texts, members, heads, n_outputs) and of the rule.
     """
 
-    def __init__(self, empty: Tensor, rule: Rule) -> None:
-        """Start without tokens; ``empty`` is zero, and has a text in each row."""
+    @abstractmethod
+    def __init__(self, empty: Tensor, rule: Rule) -> None: ...
 
     @abstractmethod
     def add(self, rows: Tensor, scores: TokenScores) -> Tensor:
@@ -30,7 +31,6 @@ class RunningMean(RunningPool):
     """The mean of the values."""
 
     def __init__(self, empty: Tensor, rule: Rule) -> None:
-        super().__init__(empty, rule)
         self.total = empty.clone()
         self.n_tokens = empty.new_zeros(len(empty))
 
@@ -45,7 +45,6 @@ class RunningMax(RunningPool):
     """The largest value."""
 
     def __init__(self, empty: Tensor, rule: Rule) -> None:
-        super().__init__(empty, rule)
         self.highest = empty + NEVER
 
     def add(self, rows: Tensor, scores: TokenScores) -> Tensor:
@@ -61,7 +60,6 @@ class RunningSoftmax(RunningPool):
     """
 
     def __init__(self, empty: Tensor, rule: Rule) -> None:
-        super().__init__(empty, rule)
         self.highest = empty + NEVER
         self.total, self.weight = empty.clone(), empty.clone()
 
@@ -104,7 +102,6 @@ class RunningAttention(RunningPool):
     """The mean weighted by attention; the last tokens have biases of their own."""
 
     def __init__(self, empty: Tensor, rule: Rule) -> None:
-        super().__init__(empty, rule)
         assert rule.recency is not None
         self.biases = rule.recency.movedim(-1, 0)[..., None]
         self.recent = RecentTokens(len(self.biases), empty)
@@ -128,7 +125,6 @@ class RunningWindows(RunningPool):
     """The largest mean of a window, weighted by attention."""
 
     def __init__(self, empty: Tensor, rule: Rule) -> None:
-        super().__init__(empty, rule)
         self.recent = RecentTokens(rule.window, empty)
         self.highest = empty + NEVER
 

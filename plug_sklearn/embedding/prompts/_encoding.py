@@ -124,9 +124,7 @@ class PromptEncoder:
             places = self._locate_parsed(rendered, leads)
         return np.concatenate([np.full((len(self.start), 2), TEMPLATE), places])
 
-    def _locate_parsed(
-        self, rendered: RenderedPrompt, leads: Sequence[int]
-    ) -> Places:
+    def _locate_parsed(self, rendered: RenderedPrompt, leads: Sequence[int]) -> Places:
         encoded = self.tokenizer(
             rendered.text,
             add_special_tokens=self.adds_special,
