@@ -131,7 +131,7 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
 
     def _put_on_device(
         self,
-        rows: Any,
+        rows: Any,  # noqa: ANN401 - those of _read_rows
         class_factors: NDArray[np.float64],
         device: torch.device,
     ) -> MemberRows:

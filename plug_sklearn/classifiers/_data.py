@@ -141,7 +141,7 @@ def read_rows(
 
 
 def number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
-    """Number the groups (n_samples,) from 0."""
+    """Give each sample the number of its group, counted from 0."""
     given = np.asarray(groups)
     if given.shape in ((n_samples,), (n_samples, 1)):
         # Objects that cannot be sorted are refused below.

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 #: Fewest units or channels of the first layer, whatever the number of samples.
 LEAST_MLP_UNITS, LEAST_CNN_CHANNELS = 16, 8
+#: Most principal components of tokens, which are computed from twice as many.
+MOST_COMPONENTS = 2048
 #: Fewest heads of a probe of tokens, as above.
 LEAST_HEADS = 4
 #: For a smaller budget of a member, CNNs of all proportions are compared.
@@ -278,7 +280,7 @@ def size_tokens_by_budget(
     widths, n_kept = _search(
         target_ratio * n_samples / n_members,
         min(LEAST_HEADS, head_cap),
-        n_features,
+        max(1, min(n_features, n_samples - 1, MOST_COMPONENTS)),
         [TokenWidths(n_heads) for n_heads in range(1, head_cap + 1)],
         lambda n_kept, widths: count_token_parameters(
             n_kept,

@@ -218,8 +218,7 @@ def _is_ragged(X: Any) -> bool:  # noqa: ANN401 - validated by its callers
     if isinstance(X, list | tuple):
         is_nested = len(X) > 0 and isinstance(X[0], list | tuple) and _is_nested(X[0])
         return is_nested or any(getattr(item, "ndim", 0) > 1 for item in X)
-    kind = getattr(X, "dtype", None)
-    if kind is None or getattr(X, "ndim", 0) != 1 or kind != object:
+    if getattr(X, "ndim", 0) != 1 or str(getattr(X, "dtype", None)) != "object":
         return False
     return any(isinstance(item, np.ndarray | list | tuple) for item in X)
 
@@ -291,6 +290,8 @@ def _split_array(
     reset: bool,
 ) -> NDArray[np.object_]:
     """Read a plain array: texts of equal lengths, or, with two axes, of one token."""
+    if not hasattr(X, "ndim") and not isinstance(X, list | tuple):
+        X = np.asarray(X)
     # Values beyond float32 become infinite, which validate_data then refuses.
     with np.errstate(over="ignore"):
         if np.ndim(X) <= 2:
