@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import _check_y, column_or_1d, validate_data
 
 from plug_sklearn.classifiers._data import (
     Rows,
@@ -111,7 +111,7 @@ def read_text_rows(
         kinds = np.concatenate([hash_arrays([own]) for own in token_codes])
         _, kinds = np.unique(kinds, return_inverse=True)
     else:
-        labels = column_or_1d(y, warn=True)
+        labels = _check_y(y, estimator=estimator)
         check_classification_targets(labels)
         estimator.classes_, codes = encode_labels(labels, weight, owner)
         kinds = codes
