@@ -37,13 +37,15 @@ class TokenBatch:
     ``features`` has the shape (n_tokens, n_features). ``places`` (n_texts, n_most) are
     the rows of the tokens of each text, and n_tokens where a text has no more. The
     results are the logits of texts, or of tokens if ``per_token``; those of each
-    member, or of all members together unless ``per_member``.
+    member, or of all members together unless ``per_member``. ``each``, if the batch has
+    been read already, is what the network's ``read`` gave.
     """
 
     features: Tensor
     places: Tensor
     per_member: bool = False
     per_token: bool = False
+    each: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.features) if self.per_token else len(self.places)
@@ -209,15 +211,18 @@ class TokenNetwork(nn.Module):
         two more results (n, members, n_classes) and (n, members, 3, n_classes) hold the
         logits of the heads, and of the linear probes and, last, of the heads.
         """
-        if batch.per_token:
-            each = self.read_alone(self.score_tokens(batch.features))
-        else:
-            each = self.aggregate(*self.score_texts(batch))
+        each = self.read(batch) if batch.each is None else batch.each
         logits = self.mix(each)
         if not batch.per_member:
             logits = average_members(logits)
         scaled: Tensor = self.sharpness(logits)
         return scaled if self.mixture is None else (scaled, each[..., -1, :], each)
+
+    def read(self, batch: TokenBatch) -> Tensor:
+        """Give the logits of texts, or of tokens by themselves, as ``finish``."""
+        if batch.per_token:
+            return self.read_alone(self.score_tokens(batch.features))
+        return self.aggregate(*self.score_texts(batch))
 
     def score_texts(self, batch: TokenBatch) -> tuple[TokenScores, Tensor]:
         """Give the scores of tokens by text, and where texts have tokens."""

@@ -1,6 +1,7 @@
 """Train a network that reads tokens, and apply it to texts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from plug_sklearn.classifiers._layers import average_members
+from plug_sklearn.classifiers._monitoring import OWN_CALLBACKS
 from plug_sklearn.classifiers._prediction import (
     MOST_EXACT_ROWS,
     Outputs,
@@ -34,6 +36,35 @@ class TokenNet(ProbeNet):
         """Apply the network to a batch, which is on its device."""
         outputs: Outputs = self.module_(x)
         return outputs
+
+    def run_single_epoch(
+        self,
+        iterator: Iterable[Any] | None,
+        training: bool,
+        prefix: str,
+        **kwargs: Any,  # noqa: ANN401 - skorch's own
+    ) -> None:
+        """Read validation texts once, for the weights of a mixture and for the loss.
+
+        Users' callbacks are shown batches with features, which are then read twice.
+        """
+        if not (training or iterator is None or self._has_users_callbacks()):
+            self._set_training(False)
+            with torch.inference_mode():
+                iterator = [
+                    (self._read_before(batch), targets) for batch, targets in iterator
+                ]
+        super().run_single_epoch(iterator, training, prefix, **kwargs)  # type: ignore[arg-type]  # batches in a list
+
+    def _has_users_callbacks(self) -> bool:
+        """Tell whether any callback is not of our own."""
+        return any(name not in OWN_CALLBACKS for name, _ in self.callbacks_)
+
+    def _read_before(self, batch: TokenBatch) -> TokenBatch:
+        if batch.per_token:
+            return batch
+        each = self.module_.read(batch)
+        return replace(batch, features=batch.features[:0].clone(), each=each)
 
     def get_iterator(self, dataset: TokenRows, training: bool = False) -> TokenBatches:  # type: ignore[override]  # its rows are texts
         """Give the batches of texts, shuffled in training."""
