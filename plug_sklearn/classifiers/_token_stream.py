@@ -35,10 +35,18 @@ class TokenStream:
         distinct positions; None is all.
         """
         features = np.array(token_features, dtype=np.float64)
-        tokens = torch.from_numpy(features).to(self._rows.device).flatten(start_dim=1)
+        tokens = torch.from_numpy(features.reshape(len(features), -1))
+        tokens = tokens.to(self._rows.device)
         rows = self._rows
         if texts is not None:
             rows = rows[torch.as_tensor(np.asarray(texts), device=rows.device)]
+        expected = (len(rows), len(self.network.standardise.mean))
+        if tokens.shape != expected:
+            raise ValueError(
+                "The 'token_features' given to update must be those of a token of each "
+                f"text, {expected[0]} x {expected[1]} numbers. Got an array of shape "
+                f"{features.shape} instead."
+            )
         with torch.inference_mode():
             logits = self.add(rows, self.network.score_tokens(tokens))
             probabilities: NDArray[np.float64] = (
