@@ -121,7 +121,7 @@ def score_pooled(
 
 
 def score_tokens_of(
-    cache: Path, name: str, trained: int, n_seeds: int, **parameters: Any
+    cache: Path, name: str, trained: int, n_seeds: int, **parameters: object
 ) -> Iterator[dict[str, Any]]:
     """Score a probe of tokens, averaged over seeds."""
     train = load(cache, name, "train", trained)

@@ -34,7 +34,7 @@ class Rows:
     all rows are used by all members.
     """
 
-    X: NDArray[np.float32]
+    X: NDArray[Any]
     codes: NDArray[np.intp]
     weight: NDArray[np.float64]
     groups: NDArray[np.intp] | None = None
@@ -52,10 +52,8 @@ class Rows:
 
     def sum_by_class(self, n_classes: int) -> NDArray[np.float64]:
         """Sum the weights of the rows of each class."""
-        sums: NDArray[np.float64] = np.bincount(
-            self.codes, self.weight, minlength=n_classes
-        )
-        return sums
+        sums = np.bincount(self.codes, self.weight, minlength=n_classes)
+        return sums.astype(np.float64)
 
     def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """List class codes and weights of validation rows in the order of batches."""
@@ -212,7 +210,7 @@ def hold_out_rows(
 
 
 def read_sample_weight(
-    sample_weight: ArrayLike | None, X: NDArray[np.float32], owner: str
+    sample_weight: ArrayLike | None, X: NDArray[Any], owner: str
 ) -> NDArray[np.float64]:
     """Check sample weights, and scale them so that the largest is in [0.5, 1).
 

@@ -29,7 +29,9 @@ def join_tokens(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     memory: NDArray[Any] | None = None,
-    **reading: bool,
+    *,
+    per_member: bool = True,
+    per_token: bool = False,
 ) -> TokenBatch:
     """Make a batch of texts; in ``memory`` (n_most, n_features), if that is given."""
     lengths = np.array([len(text) for text in texts])
@@ -46,7 +48,8 @@ def join_tokens(
     return TokenBatch(
         torch.from_numpy(features).to(device),
         torch.from_numpy(places).to(device),
-        **reading,
+        per_member=per_member,
+        per_token=per_token,
     )
 
 
@@ -105,7 +108,7 @@ class TokenRows(MemberRows):
         numbers = np.arange(len(self))[index]
         targets = self._find_targets(numbers)
         batch = join_tokens(
-            [self.texts[number] for number in numbers],
+            [self.texts[number] for number in numbers.tolist()],
             self.y.device,
             memory=self.buffer,
             per_member=self.y.ndim == 2,
@@ -131,7 +134,7 @@ class TokenRows(MemberRows):
         y = self.y[targets][:, None].expand(mask.shape).masked_fill(~mask, NO_CLASS)
         weight = self.weight[targets][:, None] * mask
         return TokenRows(
-            [self.texts[number] for number in used],
+            [self.texts[number] for number in used.tolist()],
             y,
             weight / weight.mean(),
             self.all_texts,

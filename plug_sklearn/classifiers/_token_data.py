@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -380,7 +379,7 @@ def encode_token_labels(
 
 
 def _is_unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    unlabelled: Real | str = "" if labels.dtype.kind == "U" else UNLABELLED
+    unlabelled: int | str = "" if labels.dtype.kind == "U" else UNLABELLED
     marked: NDArray[np.bool_] = labels == unlabelled
     return marked
 
@@ -404,7 +403,7 @@ def hash_arrays(arrays: Any) -> NDArray[np.void]:  # noqa: ANN401 - a sequence o
         if id(array) not in known:
             # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
             values = np.ascontiguousarray(array, dtype=np.float32) + np.float32(0)
-            digest = blake2b(values, digest_size=16).digest()
+            digest = blake2b(values.data, digest_size=16).digest()
             known[id(array)] = np.void(len(array).to_bytes(8, "big") + digest)
         digests[position] = known[id(array)]
     return digests

@@ -64,11 +64,11 @@ class TokenBatch:
         """Arrange values (n_tokens, ...) by text: (n_texts, n_most, ...)."""
         extended = torch.cat([values, torch.zeros_like(values[:1])])
         padded = extended.index_select(0, self.places.flatten())
-        return padded.unflatten(0, self.places.shape)
+        return padded.view(*self.places.shape, *values.shape[1:])
 
     def split(self, values: Tensor) -> list[Tensor]:
         """Split values (n_tokens, ...) into those of each text."""
-        return list(values.split(self.kept.sum(dim=1).tolist()))
+        return list(torch.split(values, self.kept.sum(dim=1).tolist()))
 
 
 class TokenHeads(nn.Module):
@@ -193,7 +193,7 @@ class TokenNetwork(nn.Module):
         flat = weight.transpose(0, 1).flatten(start_dim=1)
         scores = torch.addmm(-self.standardise.mean @ flat, features, flat)
         by_member = scores.view(len(features), self.n_members, -1)
-        split = by_member.split([part.shape[2] for part in parts], dim=2)
+        split = torch.split(by_member, [part.shape[2] for part in parts], dim=2)
         values = split[0].unflatten(2, (self.n_heads, self.n_outputs))
         if self.strongest and self.n_outputs > 1:
             values = values - values[..., :1]

@@ -109,7 +109,7 @@ class TokenNet(ProbeNet):
                 lengths, n_features, self.evaluation_rows, EVALUATION_BYTES
             ):
                 dtype = torch.float64 if is_exact else torch.float32
-                batch = join_tokens(some[cut], device, dtype, per_member=True)
+                batch = join_tokens(some[cut], device, dtype)
                 results = [result.cpu().double() for result in apply(module, batch)]
                 found |= dict(zip(map(id, some[cut]), results, strict=True))
         self.module_.train(was_training)

@@ -1,6 +1,6 @@
 """Features of tokens, of which one of each text tells its label."""
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ def make_texts(
     return X, y
 
 
-def gather(texts: Any) -> NDArray[np.object_]:
+def gather(texts: Iterable[object]) -> NDArray[np.object_]:
     """Put arrays into an array of objects."""
-    gathered = np.empty(len(texts), dtype=object)
-    for number, text in enumerate(texts):
+    items = list(texts)
+    gathered = np.empty(len(items), dtype=object)
+    for number, text in enumerate(items):
         gathered[number] = text
     return gathered

@@ -93,7 +93,9 @@ def test_tokens_are_labelled_where_they_share_a_character(
         ([[], []], "1 lists. Got 2"),
     ],
 )
-def test_wrong_spans_are_refused(llama: str, spans: Any, message: str) -> None:
+def test_wrong_spans_are_refused(
+    llama: str, spans: list[list[Any]], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         token_labels(embedder_of(llama), ["Rome"], spans)
 
@@ -103,5 +105,5 @@ def test_conversations_and_other_estimators_are_refused(llama: str) -> None:
     embedder = embedder_of(llama)
     with pytest.raises(ValueError, match="'embedder' given to token_labels"):
         token_labels("llama", ["Rome"], [[]])
-    with pytest.raises(ValueError, match="must be strings. Got a conversation"):
+    with pytest.raises(ValueError, match=r"must be strings\. Got a conversation"):
         token_labels(embedder, [conversation], [[]])

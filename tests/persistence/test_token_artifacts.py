@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -28,7 +27,7 @@ TOKEN_LABELS = [[label] * len(text) for text, label in zip(X, Y, strict=True)]
     ],
 )
 def test_saved_probe_predicts_the_same(
-    tmp_path: Path, y: Any, parameters: dict[str, object]
+    tmp_path: Path, y: object, parameters: dict[str, object]
 ) -> None:
     probe = PlugTokenClassifier(
         max_epochs=3, n_members=2, random_state=0, device="cpu", **parameters
