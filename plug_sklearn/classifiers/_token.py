@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from numbers import Integral, Real
 from types import SimpleNamespace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -459,9 +459,17 @@ class PlugTokenClassifier(BasePlugClassifier):
         ------
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
+        ValueError
+            If ``n_texts`` is no integer above 0.
         """
         check_is_fitted(self, "net_")
-        return TokenStream(copy_in_double(self.net_.module_), n_texts)
+        if not isinstance(n_texts, Integral) or n_texts < 1:
+            raise ValueError(
+                "The 'n_texts' given to start_stream must be an integer above 0. Got "
+                f"{n_texts!r} instead."
+            )
+        network = cast(TokenNetwork, copy_in_double(self.net_.module_))
+        return TokenStream(network, int(n_texts))
 
     def _size_network(self, n_samples: int) -> dict[str, object]:
         given = self._read_parameters()

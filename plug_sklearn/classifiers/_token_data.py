@@ -110,6 +110,11 @@ def read_text_rows(
         kinds = np.concatenate([hash_arrays([own]) for own in token_codes])
         _, kinds = np.unique(kinds, return_inverse=True)
     else:
+        if isinstance(y, list) and any(isinstance(own, list | tuple) for own in y):
+            raise ValueError(
+                f"y given to {owner} must hold a label for each text, or a sequence of "
+                "labels for each text. Got both."
+            )
         labels = _check_y(y, estimator=estimator)
         check_classification_targets(labels)
         estimator.classes_, codes = encode_labels(labels, weight, owner)

@@ -194,13 +194,13 @@ class TokenNetwork(nn.Module):
         scores = torch.addmm(-self.standardise.mean @ flat, features, flat)
         by_member = scores.view(len(features), self.n_members, -1)
         split = torch.split(by_member, [part.shape[2] for part in parts], dim=2)
-        values = split[0].unflatten(2, (self.n_heads, self.n_outputs))
+        values = torch.unflatten(split[0], 2, (self.n_heads, self.n_outputs))
         if self.strongest and self.n_outputs > 1:
             values = values - values[..., :1]
         return TokenScores(
             values,
             None if self.queries is None else split[1],
-            None if self.linear is None else split[-1].unflatten(2, (2, -1)),
+            None if self.linear is None else torch.unflatten(split[-1], 2, (2, -1)),
         )
 
     def forward(self, batch: TokenBatch) -> Tensor | tuple[Tensor, ...]:

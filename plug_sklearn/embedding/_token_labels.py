@@ -75,7 +75,7 @@ def token_labels(
             f"{len(texts)} lists. Got {len(spans)} instead."
         )
     texts = list(texts)
-    places = [[] for _ in texts] if not texts else embedder._locate_tokens(texts)
+    places = embedder._locate_tokens(texts)
     checked = [
         _check_spans(own, text, position)
         for position, (own, text) in enumerate(zip(spans, texts, strict=True))
