@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from plug_sklearn import PlugTokenClassifier
 
 N_TEXTS, N_TOKENS, N_FEATURES = 1000, 100, 576
-N_EPOCHS, BATCH_SIZE, N_MEMBERS, N_HEADS, N_RECENT = 6, 32, 5, 8, 8
-N_REPEATS = 2
+N_EPOCHS, BATCH_SIZE, N_MEMBERS, N_HEADS, N_RECENT = 15, 32, 5, 8, 8
+N_REPEATS = 1
 MOST_TIME, MOST_MEMORY = 1.3, 0.3
 
 

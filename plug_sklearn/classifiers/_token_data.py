@@ -1,5 +1,6 @@
 """Check token features and labels that users pass to ``fit`` and ``predict``."""
 
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -107,8 +108,7 @@ def read_text_rows(
         codes = np.array([own.max() for own in token_codes])
         # A text without a labelled token has no say.
         weight = np.where(codes < 0, 0, weight)
-        kinds = np.concatenate([hash_arrays([own]) for own in token_codes])
-        _, kinds = np.unique(kinds, return_inverse=True)
+        _, kinds = np.unique(hash_arrays(token_codes), return_inverse=True)
     else:
         if isinstance(y, list) and any(isinstance(own, list | tuple) for own in y):
             raise ValueError(
@@ -401,14 +401,24 @@ def _encode_each(
 
 
 def hash_arrays(arrays: Any) -> NDArray[np.void]:  # noqa: ANN401 - a sequence of arrays
-    """Hash arrays by their values, such that longer ones have larger hashes."""
-    known: dict[int, np.void] = {}
-    digests = np.empty(len(arrays), dtype="V24")
-    for position, array in enumerate(arrays):
-        if id(array) not in known:
-            # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
-            values = np.ascontiguousarray(array, dtype=np.float32) + np.float32(0)
-            digest = blake2b(values.data, digest_size=16).digest()
-            known[id(array)] = np.void(len(array).to_bytes(8, "big") + digest)
-        digests[position] = known[id(array)]
+    """Hash arrays by their values, such that longer ones have larger hashes.
+
+    Arrays that differ in their length, or at an end, are not read whole.
+    """
+    lengths = [len(array).to_bytes(8, "big") for array in arrays]
+    ends = [_hash_values(array[[0, -1]]) for array in arrays]
+    begins = [length + end for length, end in zip(lengths, ends, strict=True)]
+    n_alike = Counter(begins)
+    whole: dict[int, bytes] = {}
+    digests = np.empty(len(begins), dtype="V40")
+    for position, (array, begin) in enumerate(zip(arrays, begins, strict=True)):
+        if n_alike[begin] > 1 and id(array) not in whole:
+            whole[id(array)] = _hash_values(array)
+        digests[position] = np.void(begin + whole.get(id(array), bytes(16)))
     return digests
+
+
+def _hash_values(array: NDArray[Any]) -> bytes:
+    # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
+    values = np.ascontiguousarray(array, dtype=np.float32) + np.float32(0)
+    return blake2b(values.data, digest_size=16).digest()
