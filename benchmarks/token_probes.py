@@ -233,7 +233,10 @@ def main(data: Path, model: str, cache: Path) -> None:
     lines += [verdicts.to_markdown(index=False), ""]
     for title, shown in (("ROC-AUC", wide), ("Log loss", losses)):
         lines += [f"{title}, against the number of sentences in a text:", ""]
-        lines += [shown.fillna("").reset_index().to_markdown(index=False), ""]
+        lines += [
+            shown.astype(object).fillna("").reset_index().to_markdown(index=False),
+            "",
+        ]
     (here / "token_probes.md").write_text("\n".join(lines))
     draw(table, here / "token_probes.png")
     print(verdicts.to_string())
