@@ -8,9 +8,8 @@ Each sub-package is one step:
     Activations → features: :class:`LayerAggregator`.
 ``classifiers``
     Features → probabilities: :class:`PlugStackClassifier`,
-    :class:`PlugMLPClassifier` and :class:`PlugCNNClassifier`.
-``generation``
-    Probabilities after each token that the model writes: :func:`generate_with_probes`.
+    :class:`PlugMLPClassifier` and :class:`PlugCNNClassifier`; features of tokens →
+    probabilities: :class:`PlugTokenClassifier`.
 ``evaluation``
     Scores, comparisons and pictures of probes.
 ``persistence``
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         PlugCNNClassifier,
         PlugMLPClassifier,
         PlugStackClassifier,
+        PlugTokenClassifier,
     )
     from plug_sklearn.embedding import HFEmbeddingTransformer
     from plug_sklearn.evaluation import (
@@ -87,6 +87,7 @@ __all__ = [
     "PlugCNNClassifier",
     "PlugMLPClassifier",
     "PlugStackClassifier",
+    "PlugTokenClassifier",
     "ProbeComparison",
     "ProbeDirection",
     "ProbedText",
@@ -137,6 +138,7 @@ _SUBPACKAGES = {
     "PlugCNNClassifier": "classifiers",
     "PlugMLPClassifier": "classifiers",
     "PlugStackClassifier": "classifiers",
+    "PlugTokenClassifier": "classifiers",
     "ProbeComparison": "evaluation",
     "ProbeDirection": "evaluation",
     "ProbedText": "generation",

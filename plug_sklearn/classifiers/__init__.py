@@ -5,7 +5,11 @@
 ``_probe_fits``, ``_ridge``, ``_join``, ``_threads``
     Fit its probes, by ridge logistic regression, and join them.
 ``_mlp``, ``_cnn``
-    The two classifiers that are small neural networks.
+    The classifiers on one vector, or a stack of vectors, for each text.
+``_token``, ``_token_data``, ``_token_batches``, ``_token_training``
+    The classifier on the features of tokens: texts of different lengths.
+``_token_network``, ``_token_aggregation``, ``_token_running``, ``_token_stream``
+    Its network: how scores of tokens become those of texts, at once or token by token.
 ``_base``
     Their base class: parameters, ``fit``, predictions and pickles.
 ``_data``, ``_geometry``, ``_splitting``
@@ -49,6 +53,7 @@ from plug_sklearn.classifiers._sizing import (
     size_mlp_by_budget,
 )
 from plug_sklearn.classifiers._stack import PlugStackClassifier
+from plug_sklearn.classifiers._token import PlugTokenClassifier
 
 __all__ = [
     "CNNNetwork",
@@ -58,6 +63,7 @@ __all__ = [
     "PlugCNNClassifier",
     "PlugMLPClassifier",
     "PlugStackClassifier",
+    "PlugTokenClassifier",
     "average_gradient",
     "can_fit_jointly",
     "count_cnn_parameters",
@@ -76,3 +82,4 @@ __all__ = [
 # Files name a class by its module: this name stays when the private modules change.
 PlugCNNClassifier.__module__ = PlugMLPClassifier.__module__ = __name__
 PlugStackClassifier.__module__ = __name__
+PlugTokenClassifier.__module__ = __name__

@@ -73,6 +73,7 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
     _network: ClassVar[type[nn.Module]]
     # Rows computed at once outside training, which bounds the memory of a prediction.
     _evaluation_rows: ClassVar[int]
+    _net: ClassVar[type[ProbeNet]] = ProbeNet
     # Logits of the linear path with fewer inputs learn as fast as with so many.
     _least_linear_inputs: ClassVar[int] = 1
 
@@ -115,6 +116,31 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
         return SimpleNamespace(
             **{name: _to_python(getattr(self, name)) for name in names}
         )
+
+    def _read_rows(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+    ) -> Rows:
+        return read_rows(self, X, y, sample_weight, groups)
+
+    def _read_validation_rows(
+        self, X_val: ArrayLike | None, y_val: ArrayLike | None
+    ) -> Rows:
+        return read_validation_rows(self, X_val, y_val)
+
+    def _read_samples(self, X: ArrayLike) -> NDArray[Any]:
+        return read_samples(self, X)
+
+    def _put_on_device(
+        self,
+        rows: Any,  # noqa: ANN401 - those of _read_rows
+        class_factors: NDArray[np.float64],
+        device: torch.device,
+    ) -> MemberRows:
+        return put_on_device(rows, class_factors, device)
 
     def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
         return {}
@@ -209,7 +235,7 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
         """
         check_is_fitted(self, "net_")
         probabilities: NDArray[np.float64] = self.net_.compute_probabilities(
-            read_samples(self, X)
+            self._read_samples(X)
         )
         return probabilities
 
@@ -271,10 +297,10 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
         split_seed, net_seed = seeds
         given = self._read_parameters()
         check_monitor(self.monitor, type(self).__name__)
-        rows = read_rows(self, X, y, sample_weight, groups)
+        rows = self._read_rows(X, y, sample_weight, groups)
         validation = None
         if X_val is not None or y_val is not None:
-            validation = read_validation_rows(self, X_val, y_val)
+            validation = self._read_validation_rows(X_val, y_val)
         elif given.early_stopping:
             validation = hold_out_rows(
                 rows, given.validation_fraction, split_seed, given.n_members
@@ -282,14 +308,14 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
         owner = type(self).__name__
         device = resolve_device(self.device, owner)
         factors = compute_class_factors(self.class_weight, self.classes_, rows, owner)
-        stored = put_on_device(rows, factors, device)
+        stored = self._put_on_device(rows, factors, device)
         chosen = np.ones((given.n_members, len(rows.codes)), dtype=bool)
         callbacks = read_callbacks(self.callbacks, owner)
         self.monitor_, keeper, valid_set = None, None, None
         if validation is not None:
             self._check_validation_weight(validation, factors)
             if validation.held_out is None:
-                valid_set = put_on_device(validation, factors, device)
+                valid_set = self._put_on_device(validation, factors, device)
             else:
                 valid_set = stored.choose(validation.held_out)
                 chosen = ~validation.held_out
@@ -337,7 +363,7 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
                 for name, value in self._describe_loss(given).items()
             },
         }
-        return ProbeNet(
+        return self._net(
             self._network,
             evaluation_rows=self._evaluation_rows,
             max_epochs=given.max_epochs,
@@ -448,7 +474,7 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
 
     def _restore_net(self, sizes: dict[str, Any], weights: Weights) -> None:
         """Rebuild the trained network."""
-        net = ProbeNet(
+        net = self._net(
             self._network,
             evaluation_rows=self._evaluation_rows,
             device=str(resolve_device(self.device, type(self).__name__)),

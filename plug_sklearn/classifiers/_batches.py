@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from plug_sklearn.classifiers._data import Rows, arrange_members
+from plug_sklearn.classifiers._layers import Standardise
 
 #: Class code of rows that are ignored, the default of torch's cross-entropy.
 NO_CLASS = -100
@@ -74,6 +75,20 @@ class MemberRows(Dataset[Batch]):
         places = range(len(self.X)) if self.places is None else self.places.tolist()
         first = self.X[places[0]]
         return all(torch.equal(self.X[place], first) for place in places)
+
+    def teach_standardise(self, layer: Standardise) -> None:
+        """Compute the means and deviations of the units of all samples."""
+        layer.learn(self.X, self.all_weight, self.places)
+
+    def sample_inputs(
+        self,
+        module: Any,  # noqa: ANN401 - either network
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give standardised inputs, and their weights, to find components of."""
+        inputs = module.read_features(self.put_in_order()).flatten(end_dim=-2).cpu()
+        weight = self.all_weight.cpu()
+        shared = weight.repeat_interleave(len(inputs) // len(weight))
+        return inputs.numpy(), shared.numpy()
 
     def put_in_order(self) -> Tensor:
         """Give the samples, row by row; a copy if there are ``places``."""

@@ -35,7 +35,7 @@ class Rows:
     all rows are used by all members.
     """
 
-    X: NDArray[np.float32]
+    X: NDArray[Any]
     codes: NDArray[np.intp]
     weight: NDArray[np.float64]
     groups: NDArray[np.intp] | None = None
@@ -47,11 +47,14 @@ class Rows:
         self, class_factors: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Compute the share of each class in the weight of all rows."""
-        totals = class_factors * np.bincount(
-            self.codes, self.weight, minlength=len(class_factors)
-        )
+        totals = class_factors * self.sum_by_class(len(class_factors))
         shares: NDArray[np.float64] = totals / totals.sum()
         return shares
+
+    def sum_by_class(self, n_classes: int) -> NDArray[np.float64]:
+        """Sum the weights of the rows of each class."""
+        sums = np.bincount(self.codes, self.weight, minlength=n_classes)
+        return sums.astype(np.float64)
 
     def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """List class codes and weights of validation rows in the order of batches."""
@@ -130,7 +133,7 @@ def read_rows(
     estimator.classes_, codes = encode_labels(labels, weight, owner)
     group_codes = None
     if groups is not None:
-        group_codes = _number_groups(groups, len(samples), owner)
+        group_codes = number_groups(groups, len(samples), owner)
     index, weight, sample_of_row = merge_equal_rows(samples, codes, weight, group_codes)
     if group_codes is not None:
         # Numbered again, since a group may have lost all its rows.
@@ -158,7 +161,8 @@ def _refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
         )
 
 
-def _number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
+def number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
+    """Give each sample the number of its group, counted from 0."""
     given = np.asarray(groups)
     if given.shape in ((n_samples,), (n_samples, 1)):
         # Objects that cannot be sorted are refused below.
@@ -230,7 +234,7 @@ def hold_out_rows(
 
 
 def read_sample_weight(
-    sample_weight: ArrayLike | None, X: NDArray[np.float32], owner: str
+    sample_weight: ArrayLike | None, X: NDArray[Any], owner: str
 ) -> NDArray[np.float64]:
     """Check sample weights, and scale them so that the largest is in [0.5, 1).
 
@@ -283,7 +287,7 @@ def compute_class_factors(
     negative or not finite, or all are zero.
     """
     if class_weight == "balanced":
-        totals = np.bincount(rows.codes, rows.weight, minlength=len(classes))
+        totals = rows.sum_by_class(len(classes))
         balanced: NDArray[np.float64] = totals.sum() / (len(classes) * totals)
         return balanced
     known = classes.tolist()
@@ -294,7 +298,7 @@ def compute_class_factors(
             f"holds, {known}. Got weights of {unknown} too, which y does not hold."
         )
     factors: NDArray[np.float64] = compute_class_weight(
-        class_weight, classes=classes, y=classes[rows.codes]
+        class_weight, classes=classes, y=classes
     )
     if not np.isfinite(factors).all() or (factors < 0).any() or not factors.any():
         raise ValueError(
@@ -319,8 +323,19 @@ def merge_equal_rows(
     depends on their values only; their weights; and a number for each that is equal for
     equal samples, ascending from 0.
     """
+    digests = _hash_rows(X, np.flatnonzero(weight))
+    return merge_rows(digests, codes, weight, groups)
+
+
+def merge_rows(
+    digests: NDArray[np.void],
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    groups: NDArray[np.intp] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+    """Merge rows by the ``digests`` of the samples of those that have weight."""
     kept = np.flatnonzero(weight)
-    _, value_ids = np.unique(_hash_rows(X, kept), return_inverse=True)
+    _, value_ids = np.unique(digests, return_inverse=True)
     keys = np.stack(
         [
             value_ids,

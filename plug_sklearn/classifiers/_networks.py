@@ -18,6 +18,15 @@ from plug_sklearn.classifiers._layers import (
     TemperatureScaling,
     average_members,
 )
+from plug_sklearn.classifiers._token_network import (
+    TokenHeads,
+    TokenNetwork,
+    TokenPaths,
+    TokenQueries,
+)
+
+#: Layers that draw their own parameters.
+DRAWN = MemberLinear | LayerProbes | TokenHeads | TokenQueries | TokenPaths
 
 
 class MLPNetwork(nn.Module):
@@ -70,6 +79,10 @@ class MLPNetwork(nn.Module):
         self.linear = None
         if linear_path:
             self.linear = LinearPath(n_members, n_inputs, n_classes)
+
+    def start_from(self, log_shares: Tensor) -> None:
+        """Let the logits start from the probability of each class."""
+        self.output.bias.copy_(log_shares)
 
     def read_features(self, x: Tensor) -> Tensor:
         """Standardise samples: (n, members or 1, n_features)."""
@@ -180,6 +193,12 @@ class CNNNetwork(nn.Module):
             self.linear = LayerProbes(n_members, n_depth, n_units, n_classes)
             self.mixture = Mixture(n_depth + 1)
 
+    def start_from(self, log_shares: Tensor) -> None:
+        """Let the logits start from the probability of each class."""
+        self.output.bias.copy_(log_shares)
+        if self.linear is not None:
+            self.linear.bias.copy_(log_shares)
+
     def read_features(self, x: Tensor) -> Tensor:
         """Standardise samples: (n, members or 1, ..., channels)."""
         x = x.reshape(len(x), -1, *self.sample_shape)
@@ -281,7 +300,7 @@ def _convolve_parts(
 
 
 def initialise_parameters(
-    module: MLPNetwork | CNNNetwork,
+    module: MLPNetwork | CNNNetwork | TokenNetwork,
     generator: Generator,
     class_shares: Sequence[float] | None = None,
 ) -> None:
@@ -293,7 +312,7 @@ def initialise_parameters(
     ``class_shares``, if it is given, and from a drawn bias otherwise.
     """
     for layer in module.modules():
-        if isinstance(layer, MemberLinear | LayerProbes):
+        if isinstance(layer, DRAWN):
             layer.draw(generator)
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
             bound = 1 / sqrt(layer.weight[0].numel())
@@ -312,6 +331,4 @@ def initialise_parameters(
     if class_shares is not None:
         shares = torch.tensor(class_shares, dtype=torch.float64).clamp(min=1e-6)
         with torch.no_grad():
-            module.output.bias.copy_(shares.log())
-            if isinstance(module.linear, LayerProbes):
-                module.linear.bias.copy_(shares.log())
+            module.start_from(shares.log())

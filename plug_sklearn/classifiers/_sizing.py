@@ -8,6 +8,10 @@ from typing import Any, TypeVar
 
 #: Fewest units or channels of the first layer, whatever the number of samples.
 LEAST_MLP_UNITS, LEAST_CNN_CHANNELS = 16, 8
+#: Most principal components of tokens, which are computed from twice as many.
+MOST_COMPONENTS = 2048
+#: Fewest heads of a probe of tokens, as above.
+LEAST_HEADS = 4
 #: For a smaller budget of a member, CNNs of all proportions are compared.
 SMALL_BUDGET = 2000
 
@@ -34,7 +38,14 @@ class CNNWidths:
     head: int
 
 
-Widths = TypeVar("Widths", MLPWidths, CNNWidths)
+@dataclass(frozen=True)
+class TokenWidths:
+    """Heads of a probe of tokens."""
+
+    first: int
+
+
+Widths = TypeVar("Widths", MLPWidths, CNNWidths, TokenWidths)
 
 
 def size_mlp(
@@ -209,6 +220,78 @@ def size_cnn_by_budget(
             n_kept, n_classes, widths, kernels=kernels, n_positions=n_positions
         ),
     )
+
+
+def count_token_parameters(
+    n_features: int,
+    n_outputs: int,
+    n_heads: int,
+    *,
+    has_queries: bool,
+    n_recent: int,
+    linear_path: bool,
+) -> int:
+    """Count the trainable parameters of one probe of tokens.
+
+    Each head has a value for each output and perhaps a query, and ``n_recent`` biases.
+    """
+    n_paths = 2 * linear_path
+    n_columns = n_heads * (n_outputs + has_queries) + n_outputs * n_paths
+    return n_features * n_columns + n_heads * n_recent + n_outputs * (1 + n_paths)
+
+
+def size_tokens(
+    n_samples: int, n_features: int, *, target_ratio: float = 5.0, head_cap: int = 8
+) -> int:
+    """Choose the number of heads: ``target_ratio`` values a sample, at least four.
+
+    Examples
+    --------
+    >>> size_tokens(n_samples=600, n_features=576)
+    5
+    """
+    wanted = floor(target_ratio * n_samples / n_features)
+    return _clip(wanted, min(LEAST_HEADS, head_cap), head_cap)
+
+
+def size_tokens_by_budget(
+    n_samples: int,
+    n_features: int,
+    n_outputs: int,
+    *,
+    has_queries: bool,
+    n_recent: int,
+    linear_path: bool,
+    target_ratio: float = 5.0,
+    head_cap: int = 8,
+    n_members: int = 1,
+) -> tuple[int, int]:
+    """Choose heads, and a number of principal components, for a parameter budget.
+
+    As ``size_mlp_by_budget``; the number of heads is four where that is possible.
+
+    Examples
+    --------
+    >>> size_tokens_by_budget(
+    ...     1000, 576, 1, has_queries=True, n_recent=8, linear_path=False
+    ... )
+    (4, 576)
+    """
+    widths, n_kept = _search(
+        target_ratio * n_samples / n_members,
+        min(LEAST_HEADS, head_cap),
+        max(1, min(n_features, n_samples - 1, MOST_COMPONENTS)),
+        [TokenWidths(n_heads) for n_heads in range(1, head_cap + 1)],
+        lambda n_kept, widths: count_token_parameters(
+            n_kept,
+            n_outputs,
+            widths.first,
+            has_queries=has_queries,
+            n_recent=n_recent,
+            linear_path=linear_path,
+        ),
+    )
+    return widths.first, n_kept
 
 
 def _list_first(budget: float) -> range:

@@ -155,16 +155,12 @@ class ProbeNet(NeuralNetClassifier):
     ) -> None:
         """Standardise the units by the rows of all members."""
         super().on_train_begin(net, X=X, y=y, **kwargs)
-        weight = X.all_weight
-        self.module_.standardise.learn(X.X, weight, X.places)
+        X.teach_standardise(self.module_.standardise)
         if self.module_.projection is not None:
-            inputs = self.module_.read_features(X.put_in_order())
-            inputs = inputs.flatten(end_dim=-2).cpu()
-            shared = weight.cpu().repeat_interleave(len(inputs) // len(weight))
+            inputs, weight = X.sample_inputs(self.module_)
             basis = self.module_.projection.basis
             seed = int(np.random.SeedSequence(self.seed).generate_state(4)[3])
-            n_kept = basis.shape[1]
-            found = find_components(inputs.numpy(), shared.numpy(), n_kept, seed)
+            found = find_components(inputs, weight, basis.shape[1], seed)
             basis.copy_(torch.tensor(found))
         if not self.module_.standardise.scale.any():
             self._keep_class_shares()

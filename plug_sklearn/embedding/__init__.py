@@ -2,6 +2,8 @@
 
 ``_transformer``
     :class:`HFEmbeddingTransformer`, the estimator.
+``_token_labels``
+    Labels of tokens from spans of characters.
 ``_parameters``
     Its parameters: checked, and turned into a description of the model.
 ``_output``
@@ -34,6 +36,7 @@ from plug_sklearn.embedding._language_model import LanguageModel as LanguageMode
 from plug_sklearn.embedding._parameters import describe_model as describe_model
 from plug_sklearn.embedding._random_weights import with_random_weights
 from plug_sklearn.embedding._rows import list_texts
+from plug_sklearn.embedding._token_labels import token_labels
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
 from plug_sklearn.embedding.models import (
@@ -53,6 +56,7 @@ __all__ = [
     "register_anatomy",
     "register_model",
     "release_models",
+    "token_labels",
     "unregister_model",
     "with_random_weights",
 ]

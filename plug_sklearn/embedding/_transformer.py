@@ -395,6 +395,32 @@ one-column frame
         copied.parts_ = copied._name_parts()
         return copied
 
+    def _locate_tokens(self, X: Any) -> list[NDArray[np.int64]]:  # noqa: ANN401 - as for fit
+        """Find where the tokens that are kept stand in their texts, (n_tokens, 2)."""
+        check_is_fitted(self)
+        self._check_parameters()
+        texts = read_texts(X, OWNER)
+        reader = self._describe_model().prompt_reader
+        if not reader.tokenizer.is_fast:
+            raise ValueError(
+                "The 'embedder' given to token_labels must have a tokenizer that tells "
+                "where its tokens stand in a text. Got a "
+                f"{type(reader.tokenizer).__name__} instead."
+            )
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(
+                    "The 'texts' given to token_labels must be strings. Got a "
+                    f"conversation at position {position} instead."
+                )
+        first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
+        with _naming_positions(texts, first_rows):
+            prompts = reader.read(texts)
+        return [
+            reader.locate(str(text))[prompts.kept_of(number)]
+            for number, text in enumerate(texts)
+        ]
+
     def _make_room(
         self, model: LanguageModel, n_samples: int, distinct: Sequence[Text]
     ) -> NDArray[Any]:

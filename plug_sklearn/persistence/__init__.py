@@ -32,6 +32,7 @@ SKOPS_TRUSTED = (
     "plug_sklearn.classifiers.PlugCNNClassifier",
     "plug_sklearn.classifiers.PlugMLPClassifier",
     "plug_sklearn.classifiers.PlugStackClassifier",
+    "plug_sklearn.classifiers.PlugTokenClassifier",
     "plug_sklearn.features.LayerAggregator",
 )
 

@@ -44,6 +44,7 @@ def save_artifacts(
     ----------
     estimator : BaseEstimator
         A fitted :class:`PlugMLPClassifier`, :class:`PlugCNNClassifier`,
+        :class:`PlugStackClassifier`, :class:`PlugTokenClassifier`,
         :class:`LayerAggregator` or :class:`HFEmbeddingTransformer`; of scikit-learn,
         ``LogisticRegression``, ``RidgeClassifier``, ``LinearDiscriminantAnalysis``,
         ``PCA``, ``StandardScaler``, ``MinMaxScaler``, ``RobustScaler`` or

@@ -47,6 +47,7 @@ from plug_sklearn.persistence._tables import (
     MLPTable,
     Parameters,
     Table,
+    TokenTable,
     check_count,
 )
 from plug_sklearn.persistence._values import (
@@ -264,7 +265,8 @@ AnyTable = Annotated[
     | RidgeTable
     | RobustTable
     | ScalerTable
-    | ThresholdTable,
+    | ThresholdTable
+    | TokenTable,
     Field(discriminator="kind"),
 ]
 
@@ -286,6 +288,7 @@ TABLES: dict[type, Any] = {
     plug_sklearn.PlugCNNClassifier: CNNTable,
     plug_sklearn.PlugMLPClassifier: MLPTable,
     plug_sklearn.PlugStackClassifier: StackTable,
+    plug_sklearn.PlugTokenClassifier: TokenTable,
     StandardScaler: ScalerTable,
     **{
         table.of: table

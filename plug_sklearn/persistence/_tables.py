@@ -86,6 +86,21 @@ class CNNSizes(Table):
     n_kept: Size | None
 
 
+class TokenSizes(Table):
+    """The parameters of a ``TokenNetwork``."""
+
+    n_features: Size
+    n_classes: Size
+    n_heads: Size
+    aggregation: Literal["attention", "max", "mean", "rolling", "softmax"]
+    window: Size
+    n_members: Size
+    linear_path: bool
+    input_dropout: Probability
+    n_kept: Size | None
+    strongest: bool
+
+
 class MLPTable(Table):
     """A fitted :class:`PlugMLPClassifier`."""
 
@@ -159,6 +174,18 @@ class CNNTable(MLPTable):
     def _count_units(self) -> int:
         sizes: CNNSizes = self.network
         return sizes.n_layers * sizes.n_parts * sizes.hidden_size
+
+
+class TokenTable(MLPTable):
+    """A fitted :class:`PlugTokenClassifier`."""
+
+    kind: Literal["PlugTokenClassifier"]  # type: ignore[assignment]  # another class of the same values
+    network: TokenSizes  # type: ignore[assignment]  # as above
+
+    def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
+        classifier: Any = super().restore(tensors, device)
+        classifier.labels_tokens_ = self.network.strongest
+        return classifier
 
 
 def expect_weights(

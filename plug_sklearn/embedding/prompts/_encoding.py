@@ -22,6 +22,8 @@ from plug_sklearn.embedding.prompts._tokenized import Ids
 _MOST_ENCODERS = 64
 
 Owners = NDArray[np.int32]
+#: First and end position of each token in a text, (n_tokens, 2).
+Places = NDArray[np.int64]
 
 
 class PromptEncoder:
@@ -104,6 +106,60 @@ class PromptEncoder:
                         own, (len(self.start), 0), constant_values=TEMPLATE
                     )
         return ids, owners
+
+    def locate(self, text: str) -> Places:
+        """Find where in a text each token of its prompt stands, in characters.
+
+        Returns
+        -------
+        ndarray of shape (n_tokens, 2), int64
+            First and end position of each token in ``text``; -1 for the tokens that the
+            template or the tokenizer wrote.
+        """
+        rendered = self._split(text, self.template.fill(text))
+        leads = [text.index(content) for content in rendered.contents]
+        if self.literal:
+            places = self._locate_literally(text, rendered, leads)
+        else:
+            places = self._locate_parsed(rendered, leads)
+        return np.concatenate([np.full((len(self.start), 2), TEMPLATE), places])
+
+    def _locate_parsed(self, rendered: RenderedPrompt, leads: Sequence[int]) -> Places:
+        encoded = self.tokenizer(
+            rendered.text,
+            add_special_tokens=self.adds_special,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        offsets = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+        places = np.full_like(offsets, TEMPLATE)
+        for (start, end), lead in zip(rendered.spans, leads, strict=True):
+            inside = (offsets[:, 0] < end) & (offsets[:, 1] > start)
+            found = offsets[inside].clip(start, end) - start + lead
+            places[inside] = found
+        if not self.adds_special:
+            return places
+        return places[self.special.find_own(encoded["input_ids"])]
+
+    def _locate_literally(
+        self, text: str, rendered: RenderedPrompt, leads: Sequence[int]
+    ) -> Places:
+        encoder = self._find_encoder(rendered.fixed, self.adds_special)
+        (in_slots,) = encoder.encode([rendered.contents], [text])
+        pieces = [np.full((len(encoder.fixed_ids[0]), 2), TEMPLATE)]
+        for number, ids in enumerate(in_slots):
+            # The lengths of what the first tokens decode to. Spaces of the template may
+            # stand before the text.
+            ends = [
+                len(self.tokenizer.decode(ids[:n], clean_up_tokenization_spaces=False))
+                for n in range(len(ids) + 1)
+            ]
+            n_spaces = ends[-1] - len(rendered.contents[number])
+            found = np.array([ends[:-1], ends[1:]]).T - max(0, n_spaces)
+            pieces.append(found.clip(min=0) + leads[number])
+            after = len(encoder.fixed_ids[number + 1])
+            pieces.append(np.full((after, 2), TEMPLATE))
+        return np.concatenate(pieces)
 
     def count_template_tokens(self) -> int:
         """Count the tokens around every string."""

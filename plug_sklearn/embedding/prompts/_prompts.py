@@ -14,7 +14,7 @@ from plug_sklearn.embedding.prompts._conversations import (
     Text,
     describe_chat_template,
 )
-from plug_sklearn.embedding.prompts._encoding import Owners, PromptEncoder
+from plug_sklearn.embedding.prompts._encoding import Owners, Places, PromptEncoder
 from plug_sklearn.embedding.prompts._errors import RefusedTextError
 from plug_sklearn.embedding.prompts._notices import Notices
 from plug_sklearn.embedding.prompts._pooled_tokens import (
@@ -261,12 +261,29 @@ class PromptReader:
                 continue
             notices.n_cut += 1
             if isinstance(text, str):
-                ids[row], owners[row] = self._cut_string(text)
+                _, ids[row], owners[row] = self._cut_string(text)
             else:
                 ids[row], owners[row], is_whole = self._cut_conversation(text)
                 notices.n_roles_cut += not is_whole
 
-    def _cut_string(self, text: str) -> tuple[Ids, Owners]:
+    def locate(self, text: str) -> Places:
+        """Find where in a text its tokens stand, in characters: (n_tokens, 2).
+
+        Those of a template have -1. The tokens are all that ``read`` gives, pooled or
+        not.
+        """
+        with TOKENIZING:
+            (ids,), _ = self._encode([text])
+            if self.limit is None or len(ids) <= self.limit:
+                return self.encoder.locate(text)
+            kept, _, _ = self._cut_string(text)
+            places = self.encoder.locate(kept)
+        if self.options.truncation_side == "left":
+            places[places >= 0] += len(text) - len(kept)
+        return places
+
+    def _cut_string(self, text: str) -> tuple[str, Ids, Owners]:
+        """Cut a text; gives what stays of it, its tokens and whose they are."""
         limit, side = self.limit or 0, self.options.truncation_side
         n_template = self.encoder.count_template_tokens()
         room = (limit - n_template) // self.template.n_slots
@@ -274,17 +291,19 @@ class PromptReader:
         keep = make_cutter(self.tokenizer, pieces, side)
         # Tokens merge otherwise where a text was cut: a few may be too many still.
         while room > 0:
-            (ids,), (owners,) = self._encode([keep(room)])
+            kept = keep(room)
+            (ids,), (owners,) = self._encode([kept])
             if len(ids) > limit:
                 room -= max(1, len(ids) - limit)
                 continue
             # A text that spells the tokenizer's own special tokens gets no second ones.
             more = (limit - len(ids)) // self.template.n_slots
             if more > 0:
-                (longer,), (its_owners,) = self._encode([keep(room + more)])
-                if len(ids) < len(longer) <= limit:
-                    return longer, its_owners
-            return ids, owners
+                longer = keep(room + more)
+                (its_ids,), (its_owners,) = self._encode([longer])
+                if len(ids) < len(its_ids) <= limit:
+                    return longer, its_ids, its_owners
+            return kept, ids, owners
         raise self._refuse_limit(n_template)
 
     def _cut_conversation(self, conversation: Conversation) -> tuple[Ids, Owners, bool]:

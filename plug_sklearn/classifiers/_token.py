@@ -1,0 +1,576 @@
+"""The classifier on the features of all tokens of a text."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from plug_sklearn.classifiers._base import BasePlugClassifier
+from plug_sklearn.classifiers._data import ClassWeight
+from plug_sklearn.classifiers._layers import average_members
+from plug_sklearn.classifiers._monitoring import Scorer
+from plug_sklearn.classifiers._prediction import copy_in_double
+from plug_sklearn.classifiers._sizing import size_tokens, size_tokens_by_budget
+from plug_sklearn.classifiers._token_aggregation import weigh_tokens
+from plug_sklearn.classifiers._token_batches import TokenRows, put_texts_on_device
+from plug_sklearn.classifiers._token_data import (
+    TextRows,
+    read_text_rows,
+    read_text_validation_rows,
+    read_texts,
+)
+from plug_sklearn.classifiers._token_network import (
+    N_RECENT,
+    WITH_QUERIES,
+    TokenBatch,
+    TokenNetwork,
+)
+from plug_sklearn.classifiers._token_running import POOLS
+from plug_sklearn.classifiers._token_stream import TokenStream, run_along_texts
+from plug_sklearn.classifiers._token_training import TokenNet
+
+#: Learning rate of the biases of logits and of the last tokens.
+BIAS_RATE = 0.01
+#: Scores of fewer inputs learn as fast as with so many.
+LEAST_INPUTS = 50
+#: Constraints of parameters that other classifiers have.
+_OF_OTHERS = ("dropout",)
+
+
+class PlugTokenClassifier(BasePlugClassifier):
+    """Classifier on the features of all tokens of a text: an ensemble of probes.
+
+    Each sample is an array of token features, of any number of tokens. Each member of
+    the ensemble has a few heads. A head scores every token by a linear function of its
+    features, and aggregates the scores of a text into one number; the logits are the
+    sums over heads. With ``linear_path``, linear probes of the mean of all tokens and
+    of the last token are trained beside the heads, and mixed with them as held-out rows
+    suggest. The features are standardised by their mean and deviation over the tokens
+    of ``fit``, where each text counts the same whatever its length.
+
+    Parameters
+    ----------
+    aggregation : str, default="attention"
+        How the scores of a text's tokens become one.
+
+        - ``"attention"``: their mean, weighted by a softmax over the tokens of another
+          linear function, the query, plus a learned bias for each of the last eight
+          tokens [1]_ [2]_.
+        - ``"softmax"``: their mean, weighted by their own softmax [2]_.
+        - ``"rolling"``: the largest mean of ``window`` neighbouring scores, weighted
+          by attention [3]_.
+        - ``"max"``: the largest score [3]_. It and ``"rolling"`` are trained with a
+          soft maximum, which lets every token learn, and read with the hard one.
+        - ``"mean"``: their mean.
+    window : int, default=8
+        Number of tokens in a window. Only used with ``aggregation="rolling"``.
+    target_ratio : float, default=5.0
+        Target number of parameters per training row: values of a member, or, with
+        ``sizing="budget"``, parameters of all members together.
+    head_cap : int, default=8
+        Largest number of heads of a member.
+    sizing : {"budget", "heuristic"}, default="heuristic"
+        How the number of heads is chosen. ``"heuristic"``: ``target_ratio`` n / d for n
+        texts and d features, at least four and at most ``head_cap``. ``"budget"``: such
+        that all members together have ``target_ratio`` n trainable parameters, within
+        10 %. The heads then read the first principal components of the features, which
+        are not trained and not counted. A warning is issued if no network is that close
+        to the budget.
+    n_members : int, default=5
+        Number of probes in the ensemble, whose probabilities are averaged. Each holds
+        out its own rows: with five, each row is used to train four of them.
+    linear_path : bool, default=True
+        Mix the heads with linear probes of the mean of all tokens and of the last
+        token. The weights of the mixture follow from the losses on held-out rows. This
+        helps on short texts. Set it to False if the probe will read texts that are much
+        longer than those of ``fit``, on which these two fail.
+    input_dropout : float, default=0.2
+        Probability of dropping a feature in a training step, in [0, 1).
+    max_epochs : int, default=100
+        Largest number of passes over the training rows.
+    lr : float, default=0.5
+        Learning rate of AdamW, divided by the number of inputs of a head, at least 50:
+        how much a step can change a score whose inputs have size 1.
+    weight_decay : float, default=0.001
+        Fraction of the heads' weights that each step removes, below 1.
+    linear_lr : float, default=0.17
+        As ``lr``, of the linear path.
+    linear_decay : float, default=0.0003
+        As ``weight_decay``, of the linear path.
+    batch_size : int, default=32
+        Largest number of texts in a training batch, at least 2. The features of a batch
+        take at most 64 MB, or one text.
+    early_stopping : bool, default=True
+        Hold out rows, stop when their predictions no longer improve, and keep the
+        weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
+    validation_fraction : float, default=0.2
+        Fraction of the texts that each member holds out for validation, as in
+        :class:`PlugMLPClassifier`.
+    patience : int, default=15
+        Number of epochs without improvement after which training stops.
+    min_delta : float, default=0.002
+        Differences of the score and of the loss up to this size are ignored.
+    monitor : str or callable, default="roc_auc"
+        Score of the held-out rows that selects the best epoch, as in
+        :class:`PlugMLPClassifier`. With labels of tokens, it must be ``"roc_auc"`` or
+        ``"loss"``, which then are those of tokens.
+    calibrate : bool, default=True
+        Apply temperature scaling: divide the logits by the temperature that is most
+        probable given the held-out rows and a log-normal prior around 1. Without
+        held-out rows, the temperature is 1.
+    class_weight : dict or str, default=None
+        Factors by which the weights of the rows of each label are multiplied; 1 for
+        labels that are not in the dict. ``"balanced"``: factors that give all classes
+        the same total weight in each fit. None: all 1.
+    callbacks : list, default=None
+        Callbacks of skorch, or pairs (name, callback), as in
+        :class:`PlugMLPClassifier`. The samples of a batch are a list of tensors.
+    device : str, default="auto"
+        ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
+        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If that is absent, a warning is
+        issued and the CPU is used.
+    random_state : int or RandomState, default=None
+        Determines held-out rows, initial weights, batches and dropout. Results with the
+        same value are equal bit by bit on the same device with the same number of
+        threads.
+    verbose : bool or int, default=False
+        Print a line for each epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, in the order of the columns of probabilities.
+    n_features_in_ : int
+        Number of features of a token.
+    feature_names_in_ : ndarray of str
+        Names of the columns of ``X``, if it is a data frame.
+    input_shape_ : tuple of int
+        Shape of a token's features, ``(n_features_in_,)``.
+    labels_tokens_ : bool
+        Whether ``y`` held labels of tokens.
+    n_parameters_ : int
+        Number of trainable parameters of all members.
+    history_ : list of dict
+        For each epoch: ``epoch`` and ``train_loss``; if rows are held out,
+        ``valid_loss`` and ``valid_score``, the score that ``monitor`` names; and what
+        callbacks record.
+    n_iter_ : int
+        Number of epochs trained.
+    best_epoch_ : int
+        Epoch whose weights were kept, counted from 1.
+    monitor_ : str, callable or None
+        What was monitored; None if no rows were held out.
+    net_ : skorch.NeuralNetClassifier
+        The trained network, without what only training needs.
+
+    See Also
+    --------
+    PlugMLPClassifier : Reads one vector of features a text.
+    HFEmbeddingTransformer : Gives the activations of all tokens with ``pooling=None``.
+
+    Notes
+    -----
+    The features of a batch are joined without padding, and only the scores are padded.
+    A fit needs little memory beyond ``X``, which may hold float16.
+
+    References
+    ----------
+    .. [1] EleutherAI, "Attention probes", 2025,
+       https://blog.eleuther.ai/attention-probes.
+    .. [2] McKenzie et al., "Detecting high-stakes interactions with activation probes",
+       2025, arXiv 2506.10805.
+    .. [3] Kramár et al., "Building production-ready probes for Gemini", 2026,
+       arXiv 2601.11516.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import PlugTokenClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(80) % 2
+    >>> X = np.empty(80, dtype=object)  # texts of 3 to 9 tokens with 8 features
+    >>> for i in range(80):
+    ...     X[i] = rng.normal(size=(3 + i % 7, 8))
+    ...     X[i][i % 3, :2] += 4, 8 * y[i] - 4  # one token tells the class
+    >>> probe = PlugTokenClassifier(random_state=0).fit(X, y)
+    >>> probe.predict_proba(X).shape
+    (80, 2)
+    >>> probe.predict_token_proba(X)[0].shape  # each token's own evidence
+    (3, 2)
+    >>> int(probe.token_weights(X)[1].argmax())
+    1
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **{
+            name: allowed
+            for name, allowed in BasePlugClassifier._parameter_constraints.items()
+            if name not in _OF_OTHERS
+        },
+        "weight_decay": [Interval(Real, 0, 1, closed="left")],
+        "aggregation": [StrOptions(set(POOLS))],
+        "window": [Interval(Integral, 1, None, closed="left")],
+        "head_cap": [Interval(Integral, 1, None, closed="left")],
+    }
+    _network = TokenNetwork
+    _net = TokenNet
+    _evaluation_rows = 256
+
+    def __init__(
+        self,
+        *,
+        aggregation: str = "attention",
+        window: int = 8,
+        target_ratio: float = 5.0,
+        head_cap: int = 8,
+        sizing: str = "heuristic",
+        n_members: int = 5,
+        linear_path: bool = True,
+        input_dropout: float = 0.2,
+        max_epochs: int = 100,
+        lr: float = 0.5,
+        weight_decay: float = 1e-3,
+        linear_lr: float = 0.17,
+        linear_decay: float = 3e-4,
+        batch_size: int = 32,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.2,
+        patience: int = 15,
+        min_delta: float = 0.002,
+        monitor: str | Scorer = "roc_auc",
+        calibrate: bool = True,
+        class_weight: ClassWeight = None,
+        callbacks: Sequence[Any] | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.aggregation = aggregation
+        self.window = window
+        self.target_ratio = target_ratio
+        self.head_cap = head_cap
+        self.sizing = sizing
+        self.n_members = n_members
+        self.linear_path = linear_path
+        self.input_dropout = input_dropout
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.linear_lr = linear_lr
+        self.linear_decay = linear_decay
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.min_delta = min_delta
+        self.monitor = monitor
+        self.calibrate = calibrate
+        self.class_weight = class_weight
+        self.callbacks = callbacks
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: Any,  # noqa: ANN401 - validated in it
+        y: Any,  # noqa: ANN401 - validated in it
+        sample_weight: ArrayLike | None = None,
+        X_val: Any = None,  # noqa: ANN401 - as X
+        y_val: Any = None,  # noqa: ANN401 - as y
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Choose the number of heads, train, and keep the weights of the best epoch.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) of arrays
+            For each text, an array of shape (n_tokens, n_features); further axes, as in
+            (n_tokens, n_layers, n_parts, hidden_size), are flattened. Texts may have
+            any number of tokens above 0, and equal texts may share one array. One array
+            (n_samples, n_tokens, n_features) holds texts of equal lengths, and one of
+            shape (n_samples, n_features) holds texts of one token each. The features
+            may be float16, and are not copied.
+        y : array-like of shape (n_samples,)
+            Labels of texts, numbers or strings. Or labels of tokens: for each text, a
+            sequence of a whole number for each token, where -1 means that the token has
+            no label, or of a string, where None and ``""`` do. The loss then is that of
+            each labelled token by itself; ``aggregation`` and ``linear_path`` have no
+            effect. A text without labelled tokens is dropped.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of texts in the training and validation losses, as in
+            :class:`PlugMLPClassifier`.
+        X_val, y_val : array-like, default=None
+            Texts and labels to validate on, instead of a part of ``X``.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of texts. No group is both in training and in validation. If None,
+            equal texts form a group.
+
+        Returns
+        -------
+        Self
+            This estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is invalid; if ``X`` or ``y`` is not as described, or ``X``
+            is not finite; if there is only one class; if all weights are 0; or if
+            training diverges.
+
+        Warns
+        -----
+        UserWarning
+            If the device is absent, or no network has the number of parameters that
+            ``sizing="budget"`` asks for.
+        """
+        return super().fit(X, y, sample_weight, X_val, y_val, groups)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: ANN401 - as in fit
+        """Predict the probability of each class for each text.
+
+        After a fit on labels of tokens, a text is as its strongest token: its logit of
+        each class, relative to the first of ``classes_``, is the largest of all its
+        tokens.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) of arrays
+            Token features, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Rows sum to 1; columns follow ``classes_``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not as described, or the number of features differs from that in
+            ``fit``.
+        """
+        return super().predict_proba(X)
+
+    def predict_token_proba(
+        self,
+        X: Any,  # noqa: ANN401 - as in fit
+        running: bool = False,
+    ) -> NDArray[np.object_]:
+        """Predict the probability of each class for each token.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) of arrays
+            Token features, as in :meth:`fit`.
+        running : bool, default=False
+            False: each token's own evidence, which is the prediction for a text of this
+            token alone. True: the prediction for the text up to and including each
+            token. It takes one pass over the tokens, by running sums.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), object
+            For each text, an array of shape (n_tokens, n_classes) and dtype float64.
+            Texts that are the same object share one.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not as described, or the number of features differs from that in
+            ``fit``.
+        """
+        check_is_fitted(self, "net_")
+
+        def read_alone(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
+            logits = network.read_alone(network.score_tokens(batch.features))
+            return batch.split(network.sharpness(network.mix(logits)))
+
+        def run(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
+            scores, kept = network.score_texts(batch)
+            return run_along_texts(network, scores, kept)
+
+        found = self.net_.apply_to_texts(
+            list(self._read_samples(X)), run if running else read_alone
+        )
+        return _gather([average_members(logits).softmax(dim=1) for logits in found])
+
+    def token_weights(self, X: Any) -> NDArray[np.object_]:  # noqa: ANN401 - as in fit
+        """Compute how much each token contributes to the aggregate of its text.
+
+        These are the weights that ``aggregation`` gives to the tokens, averaged over
+        members and heads. The largest score of ``"max"`` has the whole weight of its
+        head, and the window of ``"rolling"`` shares it as its attention does.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) of arrays
+            Token features, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), object
+            For each text, an array of shape (n_tokens,), float64, which sums to 1.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not as described, or the number of features differs from that in
+            ``fit``.
+        """
+        check_is_fitted(self, "net_")
+
+        def weigh(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
+            scores, kept = network.score_texts(batch)
+            weights = weigh_tokens(scores, kept, network.rule)
+            return [own[mask] for own, mask in zip(weights, kept, strict=True)]
+
+        return _gather(self.net_.apply_to_texts(list(self._read_samples(X)), weigh))
+
+    def start_stream(self, n_texts: int = 1) -> TokenStream:
+        """Start reading texts whose tokens come one by one.
+
+        Parameters
+        ----------
+        n_texts : int, default=1
+            Number of texts.
+
+        Returns
+        -------
+        TokenStream
+            Its ``update(token_features)`` takes the features (n_texts, ...) of the next
+            token of each text, and gives the probabilities (n_texts, n_classes) of the
+            texts so far. ``update(token_features, texts)`` adds to some texts only,
+            those at the given positions.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``n_texts`` is no integer above 0.
+        """
+        check_is_fitted(self, "net_")
+        if not isinstance(n_texts, Integral) or n_texts < 1:
+            raise ValueError(
+                "The 'n_texts' given to start_stream must be an integer above 0. Got "
+                f"{n_texts!r} instead."
+            )
+        network = cast(TokenNetwork, copy_in_double(self.net_.module_))
+        return TokenStream(network, int(n_texts))
+
+    def _size_network(self, n_samples: int) -> dict[str, object]:
+        given = self._read_parameters()
+        (n_features,) = self.input_shape_
+        n_classes, n_kept = len(self.classes_), None
+        aggregation = "max" if self.labels_tokens_ else given.aggregation
+        n_outputs = 1 if n_classes == 2 else n_classes
+        n_heads = 1
+        if given.sizing == "budget":
+            n_heads, n_kept = size_tokens_by_budget(
+                n_samples,
+                n_features,
+                n_outputs,
+                has_queries=aggregation in WITH_QUERIES,
+                n_recent=N_RECENT if aggregation == "attention" else 0,
+                linear_path=given.linear_path and not self.labels_tokens_,
+                target_ratio=given.target_ratio,
+                head_cap=1 if self._has_one_head() else given.head_cap,
+                n_members=given.n_members,
+            )
+        elif not self._has_one_head():
+            n_heads = size_tokens(
+                n_samples,
+                n_features,
+                target_ratio=given.target_ratio,
+                head_cap=given.head_cap,
+            )
+        return {
+            "n_features": n_features,
+            "n_classes": n_classes,
+            "n_heads": n_heads,
+            "aggregation": aggregation,
+            "window": given.window if aggregation == "rolling" else 1,
+            "n_members": given.n_members,
+            "linear_path": given.linear_path and not self.labels_tokens_,
+            "input_dropout": given.input_dropout,
+            "n_kept": None if n_kept == n_features else n_kept,
+            "strongest": self.labels_tokens_,
+        }
+
+    def _has_one_head(self) -> bool:
+        """Tell whether more heads would add up to the same function as one."""
+        return self.labels_tokens_ or self.aggregation == "mean"
+
+    def _describe_optimizer(
+        self,
+        given: SimpleNamespace,
+        skeleton: Any,  # noqa: ANN401 - a TokenNetwork
+    ) -> dict[str, Any]:
+        # AdamW changes each weight by about as much as the others, so that a score
+        # changes in proportion to the number of its inputs.
+        n_inputs = max(skeleton.output.weight.shape[1], LEAST_INPUTS)
+        lr, linear_lr = given.lr / n_inputs, given.linear_lr / n_inputs
+        groups = [("output.bias", {"lr": BIAS_RATE, "weight_decay": 0.0})]
+        if skeleton.queries is not None:
+            groups.append(("queries.recency", groups[0][1]))
+        if skeleton.linear is not None:
+            decay = given.linear_decay / linear_lr
+            groups.append(("linear.*", {"lr": linear_lr, "weight_decay": decay}))
+        return {
+            "lr": lr,
+            "optimizer__weight_decay": given.weight_decay / lr,
+            "optimizer__param_groups": groups,
+        }
+
+    def _read_rows(
+        self,
+        X: Any,  # noqa: ANN401 - validated here
+        y: Any,  # noqa: ANN401 - validated here
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+    ) -> TextRows:
+        rows = read_text_rows(self, X, y, sample_weight, groups)
+        self.labels_tokens_ = rows.token_codes is not None
+        if self.labels_tokens_ and self.monitor not in ("roc_auc", "loss"):
+            raise ValueError(
+                "The 'monitor' parameter of PlugTokenClassifier must be 'roc_auc' or "
+                f"'loss' if tokens have labels. Got {self.monitor!r} instead."
+            )
+        return rows
+
+    def _read_validation_rows(
+        self, X_val: ArrayLike | None, y_val: ArrayLike | None
+    ) -> TextRows:
+        return read_text_validation_rows(
+            self, X_val, y_val, per_token=self.labels_tokens_
+        )
+
+    def _read_samples(self, X: ArrayLike) -> NDArray[np.object_]:
+        return read_texts(self, X, reset=False)
+
+    def _put_on_device(
+        self, rows: TextRows, class_factors: NDArray[np.float64], device: torch.device
+    ) -> TokenRows:
+        return put_texts_on_device(rows, class_factors, device)
+
+
+def _gather(found: Sequence[Tensor]) -> NDArray[np.object_]:
+    """Make an array of arrays; equal ones stay one object."""
+    arrays = {id(each): each.numpy() for each in found}
+    gathered = np.empty(len(found), dtype=object)
+    for position, each in enumerate(found):
+        gathered[position] = arrays[id(each)]
+    return gathered

@@ -1,0 +1,246 @@
+"""Texts and the batches of their tokens that networks read."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from plug_sklearn.classifiers._batches import NO_CLASS, Batches, MemberRows
+from plug_sklearn.classifiers._layers import Standardise
+from plug_sklearn.classifiers._token_data import TextRows
+from plug_sklearn.classifiers._token_network import TokenBatch
+
+#: Most bytes of the features of a batch in training and outside, in single precision. A
+#: longer text is a batch of its own.
+TRAINING_BYTES, EVALUATION_BYTES = 2**26, 2**23
+#: Batches that are cut from texts sorted by length.
+SORTED_TOGETHER = 16
+#: Most tokens that principal components are computed from.
+SAMPLED_TOKENS = 4096
+
+Texts = Sequence[NDArray[Any]]
+
+
+def join_tokens(
+    texts: Texts,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    memory: NDArray[Any] | None = None,
+    *,
+    per_member: bool = True,
+    per_token: bool = False,
+) -> TokenBatch:
+    """Make a batch of texts; in ``memory`` (n_most, n_features), if that is given."""
+    lengths = np.array([len(text) for text in texts])
+    n_tokens, n_most = lengths.sum(), lengths.max()
+    if memory is None:
+        kind = np.float64 if dtype == torch.float64 else np.float32
+        memory = np.empty((n_tokens, texts[0].shape[1]), dtype=kind)
+    features = memory[:n_tokens]
+    np.concatenate(texts, out=features, casting="same_kind")
+    steps = np.arange(n_most)
+    starts = lengths.cumsum() - lengths
+    is_token = steps < lengths[:, None]
+    places = np.where(is_token, starts[:, None] + steps, n_tokens)
+    return TokenBatch(
+        torch.from_numpy(features).to(device),
+        torch.from_numpy(places).to(device),
+        per_member=per_member,
+        per_token=per_token,
+    )
+
+
+def cut_batches(
+    lengths: NDArray[np.intp], n_features: int, most_texts: int, most_bytes: int
+) -> list[slice]:
+    """Cut texts into batches of at most so many texts and bytes, but at least one."""
+    most_tokens = most_bytes // (4 * n_features)
+    cuts, n_tokens = [0], 0
+    for number, length in enumerate(lengths.tolist()):
+        is_full = number - cuts[-1] >= most_texts or n_tokens + length > most_tokens
+        if is_full and number > cuts[-1]:
+            cuts.append(number)
+            n_tokens = 0
+        n_tokens += length
+    ends = [*cuts[1:], len(lengths)]
+    return [slice(start, end) for start, end in zip(cuts, ends, strict=True)]
+
+
+class TokenRows(MemberRows):
+    """Texts of which each member has its own, or all have all.
+
+    All members read the same batches. A text that a member does not use has no class
+    and no weight for it. Class codes and weights have the shape (n,) or (n, members):
+    of texts, or, if ``per_token``, of the tokens of one text after the other.
+    ``all_texts`` and ``all_weight`` (n_all,) are those that any member has.
+    """
+
+    def __init__(
+        self,
+        texts: Texts,
+        y: Tensor,
+        weight: Tensor,
+        all_texts: Texts,
+        all_weight: Tensor,
+        *,
+        per_token: bool,
+    ) -> None:
+        self.texts, self.y, self.weight = texts, y, weight
+        self.all_texts, self.all_weight = all_texts, all_weight
+        self.per_token = per_token
+        self.lengths = np.array([len(text) for text in texts])
+        self.starts = self.lengths.cumsum() - self.lengths
+        self.buffer: NDArray[np.float32] | None = None
+
+    @property
+    def n_members(self) -> int:
+        """1: the members have the texts of a batch in common."""
+        return 1
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: Any) -> tuple[Any, tuple[Tensor, Tensor]]:  # noqa: ANN401 - a slice or positions
+        """Give the batch of a slice, or of some positions."""
+        numbers = np.arange(len(self))[index]
+        targets = self._find_targets(numbers)
+        batch = join_tokens(
+            [self.texts[number] for number in numbers.tolist()],
+            self.y.device,
+            memory=self.buffer,
+            per_member=self.y.ndim == 2,
+            per_token=self.per_token,
+        )
+        return batch, (self.y[targets], self.weight[targets])
+
+    def _find_targets(self, numbers: NDArray[np.intp]) -> Tensor:
+        if self.per_token:
+            numbers = np.concatenate(
+                [np.arange(self.lengths[n]) + self.starts[n] for n in numbers]
+            )
+        return torch.from_numpy(numbers).to(self.y.device)
+
+    def choose(self, chosen: NDArray[np.bool_]) -> "TokenRows":
+        """Give each member the texts that (n_members, n) ``chosen`` marks."""
+        used = np.flatnonzero(chosen.any(axis=0))
+        own = chosen.T[used]
+        if self.per_token:
+            own = own.repeat(self.lengths[used], axis=0)
+        mask = torch.from_numpy(own).to(self.y.device)
+        targets = self._find_targets(used)
+        y = self.y[targets][:, None].expand(mask.shape).masked_fill(~mask, NO_CLASS)
+        weight = self.weight[targets][:, None] * mask
+        return TokenRows(
+            [self.texts[number] for number in used.tolist()],
+            y,
+            weight / weight.mean(),
+            self.all_texts,
+            self.all_weight,
+            per_token=self.per_token,
+        )
+
+    def reuse_memory(self, batch_size: int) -> None:
+        """Write the features of each batch over those of the last."""
+        n_features = self.texts[0].shape[1]
+        longest = np.sort(self.lengths)[-batch_size:]
+        most = max(longest[-1], TRAINING_BYTES // (4 * n_features))
+        n_tokens = min(longest.sum(), most)
+        self.buffer = np.empty((n_tokens, n_features), dtype=np.float32)
+
+    def teach_standardise(self, layer: Standardise) -> None:
+        """Compute the means and deviations of the features over all tokens.
+
+        Each text has its weight, whatever its length.
+        """
+        origin = self.all_texts[0][0].astype(np.float64)
+        weight = self.all_weight.cpu().double().numpy()
+        total, squares = np.zeros_like(origin), np.zeros_like(origin)
+        for text, own in zip(self.all_texts, weight / weight.sum(), strict=True):
+            # Relative to a token, constant features are exactly 0.
+            values = text.astype(np.float64) - origin
+            total += own * values.mean(axis=0)
+            squares += own * np.einsum("ij,ij->j", values, values) / len(values)
+        deviation = np.sqrt((squares - total**2).clip(min=0))
+        scale = np.zeros_like(deviation)
+        varies = deviation > np.finfo(np.float32).tiny
+        scale[varies] = 1 / deviation[varies]
+        layer.mean.copy_(torch.from_numpy(origin + total))
+        layer.scale.copy_(torch.from_numpy(scale))
+
+    def sample_inputs(
+        self,
+        module: Any,  # noqa: ANN401 - a TokenNetwork
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give standardised tokens, and their weights, to find components of."""
+        n_tokens = sum(len(text) for text in self.all_texts)
+        step = -(-n_tokens // SAMPLED_TOKENS)
+        tokens, weights, seen = [], [], 0
+        for text, own in zip(self.all_texts, self.all_weight.tolist(), strict=True):
+            chosen = text[-seen % step :: step]
+            seen += len(text)
+            tokens.append(chosen.astype(np.float32))
+            weights.append(np.full(len(chosen), own / len(text), dtype=np.float32))
+        sampled = torch.from_numpy(np.concatenate(tokens)).to(self.y.device)
+        return module.standardise(sampled).cpu().numpy(), np.concatenate(weights)
+
+
+def put_texts_on_device(
+    rows: TextRows, class_factors: NDArray[np.float64], device: torch.device
+) -> TokenRows:
+    """Put labels on a device, with weights multiplied by the factors of their classes.
+
+    The texts stay where they are: batches are put on the device one by one.
+    """
+    texts, codes, weight = rows.list_texts(), rows.codes, rows.weight
+    token_codes = rows.list_token_codes()
+    if token_codes is not None:
+        weight = np.repeat(weight, [len(own) for own in token_codes])
+        codes = np.concatenate(token_codes)
+    weight = np.where(codes < 0, 0, weight * class_factors[codes])
+    codes = np.where(codes < 0, NO_CLASS, codes)
+    return TokenRows(
+        texts,
+        torch.tensor(codes, device=device),
+        torch.tensor(weight / weight.mean(), dtype=torch.float32, device=device),
+        texts,
+        torch.tensor(rows.weight / rows.weight.mean()),
+        per_token=token_codes is not None,
+    )
+
+
+class TokenBatches(Batches):
+    """Batches of texts of similar lengths, in random order if given a generator.
+
+    Otherwise they are consecutive: texts are sorted by length already.
+    """
+
+    rows: TokenRows
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._list_batches())
+
+    def __iter__(self) -> Iterator[Any]:
+        for numbers in self._list_batches():
+            yield self.rows[numbers]
+
+    def _list_batches(self) -> Iterator[NDArray[np.intp]]:
+        rows = self.rows
+        lengths, n_features = rows.lengths, rows.texts[0].shape[1]
+        if self.generator is None:
+            most = EVALUATION_BYTES
+            for cut in cut_batches(lengths, n_features, self.batch_size, most):
+                yield np.arange(len(rows))[cut]
+            return
+        order = torch.randperm(len(rows), generator=self.generator).numpy()
+        n_together = SORTED_TOGETHER * self.batch_size
+        for start in range(0, len(order), n_together):
+            some = order[start : start + n_together]
+            some = some[lengths[some].argsort(kind="stable")]
+            cuts = cut_batches(
+                lengths[some], n_features, self.batch_size, TRAINING_BYTES
+            )
+            for number in torch.randperm(len(cuts), generator=self.generator).tolist():
+                yield some[cuts[number]]

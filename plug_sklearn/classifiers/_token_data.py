@@ -1,0 +1,424 @@
+"""Check token features and labels that users pass to ``fit`` and ``predict``."""
+
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_y, column_or_1d, validate_data
+
+from plug_sklearn.classifiers._data import (
+    Rows,
+    encode_labels,
+    merge_rows,
+    number_groups,
+    read_sample_weight,
+)
+
+#: What X may be, for messages.
+EXPECTED = (
+    "must hold one array of numbers a text, of shape (n_tokens, n_features) or "
+    "(n_tokens, n_layers, n_parts, hidden_size)"
+)
+#: Types of plain arrays that are not converted.
+KEPT_DTYPES = [np.float32, np.float16]
+#: Label of a token that is not labelled.
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class TextRows(Rows):
+    """Texts, the shortest first, all with one array of token features.
+
+    ``X`` (n_given,) holds the arrays as they were given. ``token_codes``, if tokens
+    have labels, are the class codes of each text's tokens, -1 for none, in the order of
+    ``X``; ``codes`` are then the largest of each text.
+    """
+
+    token_codes: NDArray[np.object_] | None = None
+
+    def list_texts(self) -> list[NDArray[Any]]:
+        """List the arrays of the rows."""
+        places = range(len(self.X)) if self.places is None else self.places
+        return [self.X[place] for place in places]
+
+    def list_token_codes(self) -> list[NDArray[np.intp]] | None:
+        """List the class codes of the tokens of the rows."""
+        if self.token_codes is None:
+            return None
+        places = range(len(self.X)) if self.places is None else self.places
+        return [self.token_codes[place] for place in places]
+
+    def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """List class codes and weights of validation rows in the order of batches.
+
+        A batch holds all members of a row, or token, before the next one.
+        """
+        rows = np.arange(len(self.codes))
+        if self.held_out is not None:
+            rows, _ = np.nonzero(self.held_out.T)
+        token_codes = self.list_token_codes()
+        if token_codes is None:
+            return self.codes[rows], self.weight[rows]
+        n_times = np.bincount(rows, minlength=len(self.codes))
+        codes = np.concatenate(
+            [
+                np.repeat(own[own >= 0], times)
+                for own, times in zip(token_codes, n_times, strict=True)
+            ]
+        )
+        n_labelled = np.array([(own >= 0).sum() for own in token_codes])
+        return codes, np.repeat(self.weight, n_labelled * n_times)
+
+    def sum_by_class(self, n_classes: int) -> NDArray[np.float64]:
+        """Sum the weights of the rows, or tokens, of each class."""
+        token_codes = self.list_token_codes()
+        if token_codes is None:
+            return super().sum_by_class(n_classes)
+        totals = np.zeros(n_classes)
+        for own, weight in zip(token_codes, self.weight, strict=True):
+            totals += weight * np.bincount(own[own >= 0], minlength=n_classes)
+        return totals
+
+
+def read_text_rows(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - validated here
+    y: Any,  # noqa: ANN401 - validated here
+    sample_weight: ArrayLike | None,
+    groups: ArrayLike | None,
+) -> TextRows:
+    """Check the arguments of ``fit`` and merge equal texts.
+
+    Sets ``input_shape_``, ``classes_`` and ``n_features_in_``.
+    """
+    owner = type(estimator).__name__
+    texts = read_texts(estimator, X, reset=True)
+    check_consistent_length(texts, y)
+    weight = read_sample_weight(sample_weight, np.zeros((len(texts), 1)), owner)
+    token_codes = None
+    if has_token_labels(y):
+        labels = read_token_labels(y, texts, owner)
+        estimator.classes_, token_codes = encode_token_labels(labels, weight, owner)
+        codes = np.array([own.max() for own in token_codes])
+        # A text without a labelled token has no say.
+        weight = np.where(codes < 0, 0, weight)
+        _, kinds = np.unique(hash_arrays(token_codes), return_inverse=True)
+    else:
+        if isinstance(y, list) and any(isinstance(own, list | tuple) for own in y):
+            raise ValueError(
+                f"y given to {owner} must hold a label for each text, or a sequence of "
+                "labels for each text. Got both."
+            )
+        labels = _check_y(y, estimator=estimator)
+        check_classification_targets(labels)
+        estimator.classes_, codes = encode_labels(labels, weight, owner)
+        kinds = codes
+    group_codes = None
+    if groups is not None:
+        group_codes = number_groups(groups, len(texts), owner)
+    kept = np.flatnonzero(weight)
+    digests = hash_arrays(texts[kept])
+    index, weight, sample_of_row = merge_rows(digests, kinds, weight, group_codes)
+    if group_codes is not None:
+        _, group_codes = np.unique(group_codes[index], return_inverse=True)
+    return TextRows(
+        texts,
+        codes[index],
+        weight,
+        group_codes,
+        index,
+        sample_of_row,
+        None,
+        token_codes,
+    )
+
+
+def read_text_validation_rows(
+    estimator: BaseEstimator,
+    X_val: Any,  # noqa: ANN401 - validated here
+    y_val: Any,  # noqa: ANN401 - validated here
+    *,
+    per_token: bool,
+) -> TextRows:
+    """Check the validation texts given to ``fit``, after its training texts."""
+    owner = type(estimator).__name__
+    if X_val is None or y_val is None:
+        raise ValueError(
+            f"The 'X_val' and 'y_val' given to {owner} must come "
+            f"together. Got {'y_val' if X_val is None else 'X_val'} alone instead."
+        )
+    texts = read_texts(estimator, X_val, reset=False)
+    check_consistent_length(texts, y_val)
+    if has_token_labels(y_val) != per_token:
+        raise ValueError(
+            f"The 'y_val' given to {owner} must hold labels of "
+            f"{'tokens' if per_token else 'texts'}, as y does."
+        )
+    classes = estimator.classes_
+    token_codes = None
+    if per_token:
+        labels = read_token_labels(y_val, texts, owner)
+        flat = np.concatenate(labels)
+        _refuse_unknown(flat[~_is_unlabelled(flat)], classes, owner)
+        token_codes = _encode_each(labels, classes)
+        codes = np.array([own.max() for own in token_codes])
+        texts, token_codes = texts[codes >= 0], token_codes[codes >= 0]
+        codes = codes[codes >= 0]
+    else:
+        labels = column_or_1d(y_val)
+        _refuse_unknown(labels, classes, owner)
+        codes = np.searchsorted(classes, labels)
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    return TextRows(
+        texts, codes[order], np.ones(len(codes)), places=order, token_codes=token_codes
+    )
+
+
+def _refuse_unknown(labels: Any, classes: NDArray[Any], owner: str) -> None:  # noqa: ANN401 - an array
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(
+            f"The 'y_val' given to {owner} must hold labels that y "
+            f"holds, {classes.tolist()}. Got {unknown.tolist()} instead."
+        )
+
+
+def read_texts(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - validated here
+    *,
+    reset: bool,
+) -> NDArray[np.object_]:
+    """Check token features: an array (n,) of arrays (n_tokens, n_features).
+
+    They are float16, float32 or float64, and not copied. Equal objects stay one.
+    ``reset`` sets ``input_shape_`` and ``n_features_in_``; otherwise, the number of
+    features must be that of ``fit``.
+    """
+    owner = type(estimator).__name__
+    if _is_ragged(X):
+        texts = _read_items(X, owner)
+    else:
+        texts = _split_array(estimator, X, owner, reset)
+    n_features = texts[0].shape[1]
+    if reset:
+        estimator.n_features_in_ = n_features
+        estimator.input_shape_ = (n_features,)
+    elif n_features != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {n_features} features, but {owner} is expecting "
+            f"{estimator.n_features_in_} features as input. They are numbers a token."
+        )
+    return texts
+
+
+def _is_ragged(X: Any) -> bool:  # noqa: ANN401 - validated by its callers
+    if isinstance(X, list | tuple):
+        is_nested = len(X) > 0 and isinstance(X[0], list | tuple) and _is_nested(X[0])
+        return is_nested or any(getattr(item, "ndim", 0) > 1 for item in X)
+    if getattr(X, "ndim", 0) != 1 or str(getattr(X, "dtype", None)) != "object":
+        return False
+    return any(isinstance(item, np.ndarray | list | tuple) for item in X)
+
+
+def _is_nested(item: Any) -> bool:  # noqa: ANN401 - a list or tuple
+    return len(item) > 0 and isinstance(item[0], list | tuple | np.ndarray)
+
+
+def _read_items(X: Any, owner: str) -> NDArray[np.object_]:  # noqa: ANN401 - a sequence
+    checked: dict[int, NDArray[Any]] = {}
+    texts = np.empty(len(X), dtype=object)
+    for position, item in enumerate(X):
+        if id(item) not in checked:
+            checked[id(item)] = _check_item(item, position, owner)
+        texts[position] = checked[id(item)]
+        n_features, found = texts[0].shape[1], texts[position].shape[1]
+        if found != n_features:
+            raise ValueError(
+                f"X given to {owner} must hold arrays that differ in their number of "
+                f"tokens only: those before have {n_features} features a token. Got "
+                f"{found} at position {position} instead."
+            )
+    return texts
+
+
+def _check_item(
+    item: Any,  # noqa: ANN401 - validated here
+    position: int,
+    owner: str,
+) -> NDArray[Any]:
+    try:
+        array = np.asarray(item)
+    except ValueError:
+        # A list of lists that differ in their lengths.
+        array = np.empty(0, dtype=object)
+    if array.ndim < 2 or array.dtype.kind not in "fiub":
+        found = type(item).__name__
+        if isinstance(item, np.ndarray):
+            found = f"{array.dtype} of shape {array.shape}"
+        raise ValueError(
+            f"X given to {owner} {EXPECTED}. Got {found} at position {position} "
+            "instead."
+        )
+    if array.size == 0:
+        raise ValueError(
+            f"X given to {owner} must hold arrays of at least one token and feature. "
+            f"Got one of shape {array.shape} at position {position} instead."
+        )
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if not _is_finite(array):
+        raise ValueError(
+            f"X given to {owner} must not hold NaN or infinity. Found one at position "
+            f"{position}."
+        )
+    return array.reshape(len(array), -1)
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    # Values beyond float32 become infinite.
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
+
+
+def _split_array(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - validated here
+    owner: str,
+    reset: bool,
+) -> NDArray[np.object_]:
+    """Read a plain array: texts of equal lengths, or, with two axes, of one token."""
+    if not hasattr(X, "ndim") and not isinstance(X, list | tuple):
+        X = np.asarray(X)
+    # Values beyond float32 become infinite, which validate_data then refuses.
+    with np.errstate(over="ignore"):
+        if np.ndim(X) <= 2:
+            array = validate_data(estimator, X, dtype=KEPT_DTYPES, reset=reset)
+        else:
+            array = check_array(
+                X, dtype=KEPT_DTYPES, allow_nd=True, estimator=estimator, input_name="X"
+            )
+    if array.ndim not in (2, 3, 5):
+        raise ValueError(
+            f"X given to {owner} {EXPECTED}, or be one array (n_samples, n_tokens, "
+            f"n_features). Got an array of shape {array.shape} instead; "
+            "pooling=None in HFEmbeddingTransformer keeps the tokens."
+        )
+    if not array.size:
+        raise ValueError(
+            f"X given to {owner} must have no empty axis. Got {array.shape} instead."
+        )
+    texts = np.empty(len(array), dtype=object)
+    for position, item in enumerate(array):
+        texts[position] = item.reshape(1 if array.ndim == 2 else len(item), -1)
+    return texts
+
+
+def has_token_labels(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
+    """Tell whether ``y`` holds labels of tokens: a sequence of each text."""
+    if hasattr(y, "to_numpy"):
+        y = y.to_numpy()
+    if isinstance(y, np.ndarray) and (y.dtype != object or y.ndim != 1):
+        return False
+    if not isinstance(y, list | tuple | np.ndarray) or len(y) == 0:
+        return False
+    return all(isinstance(item, list | tuple | np.ndarray) for item in y)
+
+
+def read_token_labels(
+    y: Any,  # noqa: ANN401 - a sequence of sequences
+    texts: NDArray[np.object_],
+    owner: str,
+) -> list[NDArray[Any]]:
+    """Check labels of tokens: numbers or strings, one for each token of each text."""
+    labels = []
+    for position, (own, text) in enumerate(zip(y, texts, strict=True)):
+        found = np.asarray(own)
+        if found.dtype == object and any(label is None for label in found.flat):
+            found = np.array(["" if label is None else label for label in found])
+        if found.shape != (len(text),) or found.dtype.kind not in "iubUf":
+            raise ValueError(
+                f"y given to {owner} must hold a number or string for each text, or "
+                f"one for each token of each text. Got {found.dtype} of shape "
+                f"{found.shape} at position {position}, whose text has {len(text)} "
+                "tokens."
+            )
+        if found.dtype.kind == "f":
+            if not (found == np.floor(found)).all():
+                raise ValueError(
+                    f"y given to {owner} must hold labels of tokens that are whole "
+                    f"numbers or strings. Got {found.tolist()[:5]} at position "
+                    f"{position}."
+                )
+            found = found.astype(np.int64)
+        labels.append(found.astype(np.int64) if found.dtype.kind in "iub" else found)
+    kinds = {own.dtype.kind for own in labels}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"y given to {owner} must hold numbers or strings as labels of tokens. Got "
+            "both."
+        )
+    return labels
+
+
+def encode_token_labels(
+    labels: list[NDArray[Any]], weight: NDArray[np.float64], owner: str
+) -> tuple[NDArray[Any], NDArray[np.object_]]:
+    """Find the classes of tokens, and encode labels by them; -1 for none."""
+    flat = np.concatenate(labels)
+    weights = np.repeat(weight, [len(own) for own in labels])
+    present = flat[~_is_unlabelled(flat) & (weights > 0)]
+    if not len(present):
+        raise ValueError(
+            f"y given to {owner} must label at least one token of weight above 0. Got "
+            f"{UNLABELLED} for each of {len(flat)} tokens instead."
+        )
+    classes, _ = encode_labels(present, np.ones(len(present)), owner)
+    return classes, _encode_each(labels, classes)
+
+
+def _is_unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    unlabelled: int | str = "" if labels.dtype.kind == "U" else UNLABELLED
+    marked: NDArray[np.bool_] = labels == unlabelled
+    return marked
+
+
+def _encode_each(
+    labels: list[NDArray[Any]], classes: NDArray[Any]
+) -> NDArray[np.object_]:
+    codes = np.empty(len(labels), dtype=object)
+    for position, own in enumerate(labels):
+        found = np.searchsorted(classes, own).clip(max=len(classes) - 1)
+        # Labels of texts without weight may be of no class.
+        codes[position] = np.where(classes[found] == own, found, UNLABELLED)
+    return codes
+
+
+def hash_arrays(arrays: Any) -> NDArray[np.void]:  # noqa: ANN401 - a sequence of arrays
+    """Hash arrays by their values, such that longer ones have larger hashes.
+
+    Arrays that differ in their length, or at an end, are not read whole.
+    """
+    lengths = [len(array).to_bytes(8, "big") for array in arrays]
+    ends = [_hash_values(array[[0, -1]]) for array in arrays]
+    begins = [length + end for length, end in zip(lengths, ends, strict=True)]
+    n_alike = Counter(begins)
+    whole: dict[int, bytes] = {}
+    digests = np.empty(len(begins), dtype="V40")
+    for position, (array, begin) in enumerate(zip(arrays, begins, strict=True)):
+        if n_alike[begin] > 1 and id(array) not in whole:
+            whole[id(array)] = _hash_values(array)
+        digests[position] = np.void(begin + whole.get(id(array), bytes(16)))
+    return digests
+
+
+def _hash_values(array: NDArray[Any]) -> bytes:
+    # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
+    values = np.ascontiguousarray(array, dtype=np.float32) + np.float32(0)
+    return blake2b(values.data, digest_size=16).digest()

@@ -1,0 +1,270 @@
+"""The network of ``PlugTokenClassifier``: linear scores of tokens, and how they add up.
+
+``n_outputs`` is 1 for two classes, where the only logit is that of the second, and the
+number of classes otherwise.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Generator, Tensor, nn
+
+from plug_sklearn.classifiers._layers import (
+    Dropout,
+    Mixture,
+    PrincipalComponents,
+    Standardise,
+    TemperatureScaling,
+    average_members,
+)
+from plug_sklearn.classifiers._token_aggregation import (
+    Rule,
+    TokenScores,
+    pool_tokens,
+)
+
+#: Tokens at the end of a text whose weight has a learned bias of its own.
+N_RECENT = 8
+#: Aggregations whose heads have queries.
+WITH_QUERIES = ("attention", "rolling")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """The tokens of some texts, one text after the other, without padding.
+
+    ``features`` has the shape (n_tokens, n_features). ``places`` (n_texts, n_most) are
+    the rows of the tokens of each text, and n_tokens where a text has no more. The
+    results are the logits of texts, or of tokens if ``per_token``; those of each
+    member, or of all members together unless ``per_member``. ``each``, if the batch has
+    been read already, is what the network's ``read`` gave.
+    """
+
+    features: Tensor
+    places: Tensor
+    per_member: bool = False
+    per_token: bool = False
+    each: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features) if self.per_token else len(self.places)
+
+    def __getitem__(self, chosen: Tensor) -> list[Tensor]:
+        """List the features of the texts, or tokens, that a mask (n, ...) chooses."""
+        each = list(self.features) if self.per_token else self.split(self.features)
+        return [each[row] for row in chosen.nonzero()[:, 0].tolist()]
+
+    @property
+    def kept(self) -> Tensor:
+        """Where texts have tokens, (n_texts, n_most)."""
+        return self.places < len(self.features)
+
+    def pad(self, values: Tensor) -> Tensor:
+        """Arrange values (n_tokens, ...) by text: (n_texts, n_most, ...)."""
+        extended = torch.cat([values, torch.zeros_like(values[:1])])
+        padded = extended.index_select(0, self.places.flatten())
+        return padded.view(*self.places.shape, *values.shape[1:])
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Split values (n_tokens, ...) into those of each text."""
+        return list(torch.split(values, self.kept.sum(dim=1).tolist()))
+
+
+class TokenHeads(nn.Module):
+    """Values of the heads of each member, and the biases of the logits."""
+
+    def __init__(
+        self, n_members: int, n_inputs: int, n_heads: int, n_outputs: int
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_members, n_inputs, n_heads, n_outputs))
+        self.bias = nn.Parameter(torch.empty(n_members, n_outputs))
+
+    def draw(self, generator: Generator) -> None:
+        """Draw small values, and set the bias to zero."""
+        deviation = 0.02 / sqrt(self.weight.shape[1])
+        nn.init.normal_(self.weight, 0, deviation, generator=generator)
+        nn.init.zeros_(self.bias)
+
+
+class TokenQueries(nn.Module):
+    """Queries of each member and head, and the biases of the last tokens of a text."""
+
+    def __init__(
+        self, n_members: int, n_inputs: int, n_heads: int, n_recent: int
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_members, n_inputs, n_heads))
+        self.recency = nn.Parameter(torch.empty(n_members, n_heads, n_recent))
+
+    def draw(self, generator: Generator) -> None:
+        """Draw small queries, and set the biases to zero."""
+        deviation = 0.1 / sqrt(self.weight.shape[1])
+        nn.init.normal_(self.weight, 0, deviation, generator=generator)
+        nn.init.zeros_(self.recency)
+
+
+class TokenPaths(nn.Module):
+    """Linear probes of the mean of all tokens and of the last, initialised to zero."""
+
+    def __init__(self, n_members: int, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_members, n_inputs, 2, n_outputs))
+        self.bias = nn.Parameter(torch.empty(n_members, 2, n_outputs))
+
+    def draw(self, generator: Generator) -> None:
+        """Set weights and biases to zero."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+class TokenNetwork(nn.Module):
+    """An ensemble of probes that score the tokens of texts and aggregate the scores.
+
+    Features are standardised first. With ``n_kept``, they are then replaced by so many
+    principal components. The logits are the sum of what the heads find. With
+    ``linear_path``, they are a mixture of that and the logits of linear probes of the
+    mean of all tokens and of the last token.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_classes: int,
+        *,
+        n_heads: int,
+        aggregation: str,
+        window: int = 1,
+        n_members: int = 1,
+        linear_path: bool = False,
+        input_dropout: float = 0.0,
+        n_kept: int | None = None,
+        strongest: bool = False,
+    ) -> None:
+        super().__init__()
+        self.n_members, self.n_heads = n_members, n_heads
+        self.n_classes = n_classes
+        self.n_outputs = 1 if n_classes == 2 else n_classes
+        self.aggregation, self.window = aggregation, window
+        self.strongest = strongest
+        self.sharpness = TemperatureScaling()
+        self.standardise = Standardise((n_features,))
+        self.projection, n_inputs = None, n_features
+        if n_kept is not None:
+            self.projection, n_inputs = PrincipalComponents(n_features, n_kept), n_kept
+        self.input_dropout = Dropout(input_dropout)
+        self.queries = None
+        if aggregation in WITH_QUERIES:
+            n_recent = N_RECENT if aggregation == "attention" else 0
+            self.queries = TokenQueries(n_members, n_inputs, n_heads, n_recent)
+        self.output = TokenHeads(n_members, n_inputs, n_heads, self.n_outputs)
+        self.linear, self.mixture = None, None
+        if linear_path:
+            self.linear = TokenPaths(n_members, n_inputs, self.n_outputs)
+            self.mixture = Mixture(3)
+
+    def start_from(self, log_shares: Tensor) -> None:
+        """Let the logits start from the probability of each class."""
+        if self.n_outputs == 1:
+            log_shares = log_shares[1:] - log_shares[:1]
+        self.output.bias.copy_(log_shares)
+        if self.linear is not None:
+            self.linear.bias.copy_(log_shares)
+
+    def score_tokens(self, features: Tensor) -> TokenScores:
+        """Map features (n_tokens, n_features) to the scores of the tokens.
+
+        Standardisation, components and all weights are one matrix: the tokens are read
+        once, and not copied.
+        """
+        parts = [self.output.weight.flatten(start_dim=2)]
+        if self.queries is not None:
+            parts.append(self.queries.weight)
+        if self.linear is not None:
+            parts.append(self.linear.weight.flatten(start_dim=2))
+        weight = torch.cat(parts, dim=2)
+        if self.training:
+            kept = weight.new_ones(1, self.n_members, weight.shape[1])
+            weight = weight * self.input_dropout(kept)[0, :, :, None]
+        if self.projection is not None:
+            weight = self.projection.basis @ weight
+        weight = self.standardise.scale[:, None] * weight
+        flat = weight.transpose(0, 1).flatten(start_dim=1)
+        scores = torch.addmm(-self.standardise.mean @ flat, features, flat)
+        by_member = scores.view(len(features), self.n_members, -1)
+        split = torch.split(by_member, [part.shape[2] for part in parts], dim=2)
+        values = torch.unflatten(split[0], 2, (self.n_heads, self.n_outputs))
+        if self.strongest and self.n_outputs > 1:
+            values = values - values[..., :1]
+        return TokenScores(
+            values,
+            None if self.queries is None else split[1],
+            None if self.linear is None else torch.unflatten(split[-1], 2, (2, -1)),
+        )
+
+    def forward(self, batch: TokenBatch) -> Tensor | tuple[Tensor, ...]:
+        """Map the tokens of texts to logits.
+
+        They have the shape (n_texts, n_classes), or (n_tokens, n_classes) of each
+        token by itself; of each member, (n, members, n_classes). With a linear path,
+        two more results (n, members, n_classes) and (n, members, 3, n_classes) hold the
+        logits of the heads, and of the linear probes and, last, of the heads.
+        """
+        each = self.read(batch) if batch.each is None else batch.each
+        logits = self.mix(each)
+        if not batch.per_member:
+            logits = average_members(logits)
+        scaled: Tensor = self.sharpness(logits)
+        return scaled if self.mixture is None else (scaled, each[..., -1, :], each)
+
+    def read(self, batch: TokenBatch) -> Tensor:
+        """Give the logits of texts, or of tokens by themselves, as ``finish``."""
+        if batch.per_token:
+            return self.read_alone(self.score_tokens(batch.features))
+        return self.aggregate(*self.score_texts(batch))
+
+    def score_texts(self, batch: TokenBatch) -> tuple[TokenScores, Tensor]:
+        """Give the scores of tokens by text, and where texts have tokens."""
+        scores = self.score_tokens(batch.features)
+        return scores.arrange(batch.pad), batch.kept
+
+    def read_alone(self, scores: TokenScores) -> Tensor:
+        """Give the logits of each token as the only one of a text, as ``finish``."""
+        return self.finish(scores.values.sum(dim=-2), scores.direct)
+
+    def aggregate(self, scores: TokenScores, kept: Tensor) -> Tensor:
+        """Give the logits of texts as ``finish``; ``kept`` (n, n_most) marks tokens."""
+        pooled = pool_tokens(scores, kept, self.rule, is_soft=self.training)
+        if scores.direct is None:
+            return self.finish(pooled.sum(dim=-2))
+        mask, n_tokens = kept[:, :, None, None], kept.sum(dim=1)
+        mean = (scores.direct[..., 0, :] * mask).sum(dim=1) / n_tokens[:, None, None]
+        rows = torch.arange(len(kept), device=kept.device)
+        last = scores.direct[rows, n_tokens - 1, :, 1]
+        return self.finish(pooled.sum(dim=-2), torch.stack([mean, last], dim=2))
+
+    @property
+    def rule(self) -> Rule:
+        """How scores are aggregated."""
+        recency = None if self.queries is None else self.queries.recency
+        return Rule(self.aggregation, self.window, recency)
+
+    def finish(self, pooled: Tensor, direct: Tensor | None = None) -> Tensor:
+        """Add biases, and give a logit of each class.
+
+        ``pooled`` (n, members, n_outputs) are the sums over heads, and ``direct``
+        (n, members, 2, n_outputs) is what the linear probes read, if there are any. The
+        result has the shape (n, members, 1 or 3, n_classes); the heads are the last.
+        """
+        logits = (pooled + self.output.bias)[:, :, None]
+        if direct is not None and self.linear is not None:
+            logits = torch.cat([direct + self.linear.bias, logits], dim=2)
+        if self.n_outputs > 1:
+            return logits
+        return torch.cat([torch.zeros_like(logits), logits], dim=-1)
+
+    def mix(self, each: Tensor) -> Tensor:
+        """Map what ``finish`` gives to the members' logits (n, members, n_classes)."""
+        mixed: Tensor = each[:, :, 0] if self.mixture is None else self.mixture(each)
+        return mixed

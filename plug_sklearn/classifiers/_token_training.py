@@ -1,0 +1,121 @@
+"""Train a network that reads tokens, and apply it to texts."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from plug_sklearn.classifiers._layers import average_members
+from plug_sklearn.classifiers._monitoring import OWN_CALLBACKS
+from plug_sklearn.classifiers._prediction import (
+    MOST_EXACT_ROWS,
+    Outputs,
+    copy_in_double,
+    take_logits,
+)
+from plug_sklearn.classifiers._token_batches import (
+    EVALUATION_BYTES,
+    Texts,
+    TokenBatches,
+    TokenRows,
+    cut_batches,
+    join_tokens,
+)
+from plug_sklearn.classifiers._token_network import TokenBatch, TokenNetwork
+from plug_sklearn.classifiers._training import ProbeNet
+
+
+class TokenNet(ProbeNet):
+    """A ``ProbeNet`` on batches of tokens."""
+
+    def infer(self, x: TokenBatch, **fit_params: object) -> Outputs:
+        """Apply the network to a batch, which is on its device."""
+        outputs: Outputs = self.module_(x)
+        return outputs
+
+    def run_single_epoch(
+        self,
+        iterator: Iterable[Any] | None,
+        training: bool,
+        prefix: str,
+        **kwargs: Any,  # noqa: ANN401 - skorch's own
+    ) -> None:
+        """Read validation texts once, for the weights of a mixture and for the loss.
+
+        Users' callbacks are shown batches with features, which are then read twice.
+        """
+        if not (training or iterator is None or self._has_users_callbacks()):
+            self._set_training(False)
+            with torch.inference_mode():
+                iterator = [
+                    (self._read_before(batch), targets) for batch, targets in iterator
+                ]
+        super().run_single_epoch(iterator, training, prefix, **kwargs)  # type: ignore[arg-type]  # batches in a list
+
+    def _has_users_callbacks(self) -> bool:
+        """Tell whether any callback is not of our own."""
+        return any(name not in OWN_CALLBACKS for name, _ in self.callbacks_)
+
+    def _read_before(self, batch: TokenBatch) -> TokenBatch:
+        if batch.per_token:
+            return batch
+        each = self.module_.read(batch)
+        return replace(batch, features=batch.features[:0].clone(), each=each)
+
+    def get_iterator(self, dataset: TokenRows, training: bool = False) -> TokenBatches:  # type: ignore[override]  # its rows are texts
+        """Give the batches of texts, shuffled in training."""
+        if training:
+            return TokenBatches(dataset, self.batch_size, self.order_generator_)
+        return TokenBatches(dataset, self.evaluation_rows)
+
+    def compute_probabilities(
+        self, X: ArrayLike, member: int | None = None
+    ) -> NDArray[np.float64]:
+        """Compute class probabilities (n, n_classes) of one member, or None for all."""
+
+        def apply(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
+            return list(take_member(take_logits(network(batch)), member))
+
+        logits = torch.stack(self.apply_to_texts(list(X), apply))  # type: ignore[arg-type]  # an array of arrays
+        probabilities: NDArray[np.float64] = logits.softmax(dim=1).numpy()
+        return probabilities
+
+    def apply_to_texts(
+        self,
+        texts: Texts,
+        apply: Callable[[TokenNetwork, TokenBatch], list[Tensor]],
+    ) -> list[Tensor]:
+        """Apply a function of the network to texts, batch by batch.
+
+        ``apply`` is given the network in evaluation mode and a batch, which reads each
+        member's logits. It gives a result for each text; those of equal texts are one.
+        Up to 1,024 texts are computed in double precision, as ``apply_in_batches``.
+        """
+        device = torch.device(self.device)
+        is_exact = len(texts) <= MOST_EXACT_ROWS and device.type != "mps"
+        was_training = self.module_.training
+        module: Any = copy_in_double(self.module_) if is_exact else self.module_.eval()
+        distinct = {id(text): text for text in texts}
+        some = sorted(distinct.values(), key=len)
+        lengths = np.array([len(text) for text in some])
+        n_features = some[0].shape[1]
+        found: dict[int, Tensor] = {}
+        with torch.inference_mode():
+            for cut in cut_batches(
+                lengths, n_features, self.evaluation_rows, EVALUATION_BYTES
+            ):
+                dtype = torch.float64 if is_exact else torch.float32
+                batch = join_tokens(some[cut], device, dtype)
+                results = [result.cpu().double() for result in apply(module, batch)]
+                found |= dict(zip(map(id, some[cut]), results, strict=True))
+        self.module_.train(was_training)
+        return [found[id(text)] for text in texts]
+
+
+def take_member(logits: Tensor, member: int | None) -> Tensor:
+    """Take the logits (n, n_classes) of a member, or those of the mean of all."""
+    return average_members(logits) if member is None else logits[:, member]

@@ -1,0 +1,127 @@
+"""Labels of tokens from spans of characters."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
+
+#: Label of a span that names none, and of the tokens that are in no span.
+IN_SPAN, IN_NO_SPAN = 1, 0
+#: Label of the tokens of a template.
+OF_TEMPLATE = -1
+
+Span = tuple[int, int, int]
+
+
+def token_labels(
+    embedder: HFEmbeddingTransformer,
+    texts: Sequence[str],
+    spans: Sequence[Sequence[Sequence[int]]],
+) -> NDArray[np.object_]:
+    """Turn labelled spans of characters into labels of tokens.
+
+    The labels are those of the tokens whose activations ``embedder`` gives with
+    ``pooling=None``, in the same order: templates, token filters and truncation are
+    taken into account. ``PlugTokenClassifier.fit`` takes them as ``y``.
+
+    Parameters
+    ----------
+    embedder : HFEmbeddingTransformer
+        A fitted one, whose tokenizer is a fast one.
+    texts : sequence of str
+        The texts that it reads.
+    spans : sequence of sequence
+        For each text, its spans: (start, end) or (start, end, label), where start and
+        end are positions of characters in the text, as in ``text[start:end]``, and the
+        label is an integer. Without a label, it is 1. A text may have no span.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), object
+        For each text, an array of shape (n_tokens,), int64: the label of the last span
+        that shares a character with the token, other than white space; 0 for other
+        tokens of the text; and -1, which means no label, for those of a template.
+
+    Raises
+    ------
+    ValueError
+        If the embedder has another tokenizer; if ``spans`` does not hold spans of each
+        text; or if a text is a conversation, or has no token.
+
+    See Also
+    --------
+    HFEmbeddingTransformer.selected_tokens : Shows the tokens.
+
+    Examples
+    --------
+    >>> from plug_sklearn import HFEmbeddingTransformer
+    >>> from plug_sklearn.embedding import token_labels
+    >>> embedder = HFEmbeddingTransformer(pooling=None).fit(texts)  # doctest: +SKIP
+    >>> token_labels(embedder, ["It is in Rome."], [[(9, 13)]])  # doctest: +SKIP
+    array([array([0, 0, 0, 1, 0])], dtype=object)
+    """
+    if not isinstance(embedder, HFEmbeddingTransformer):
+        raise ValueError(
+            "The 'embedder' given to token_labels must be an HFEmbeddingTransformer. "
+            f"Got {type(embedder).__name__} instead."
+        )
+    if isinstance(texts, str) or len(spans) != len(texts):
+        raise ValueError(
+            "The 'spans' given to token_labels must hold the spans of each text: "
+            f"{len(texts)} lists. Got {len(spans)} instead."
+        )
+    texts = list(texts)
+    places = embedder._locate_tokens(texts)
+    checked = [
+        _check_spans(own, text, position)
+        for position, (own, text) in enumerate(zip(spans, texts, strict=True))
+    ]
+    labels = np.empty(len(texts), dtype=object)
+    for position, own in enumerate(checked):
+        labels[position] = _label_tokens(texts[position], places[position], own)
+    return labels
+
+
+def _check_spans(
+    spans: Any,  # noqa: ANN401 - validated here
+    text: str,
+    position: int,
+) -> list[Span]:
+    checked = []
+    for span in spans:
+        parts = list(span) if isinstance(span, tuple | list | np.ndarray) else [span]
+        are_whole = all(isinstance(part, Integral) for part in parts)
+        if len(parts) not in (2, 3) or not are_whole:
+            raise ValueError(
+                "The 'spans' given to token_labels must be (start, end) or (start, "
+                f"end, label), of integers. Got {span!r} for the text at position "
+                f"{position} instead."
+            )
+        start, end, label = (int(part) for part in [*parts, IN_SPAN][:3])
+        if not 0 <= start < end <= len(text):
+            raise ValueError(
+                "The 'spans' given to token_labels must be positions in their text, "
+                f"with 0 <= start < end <= {len(text)} for the text at position "
+                f"{position}. Got {span!r} instead."
+            )
+        checked.append((start, end, label))
+    return checked
+
+
+def _label_tokens(
+    text: str, places: NDArray[np.int64], spans: Sequence[Span]
+) -> NDArray[np.int64]:
+    is_own = places[:, 0] >= 0
+    labels = np.where(is_own, IN_NO_SPAN, OF_TEMPLATE).astype(np.int64)
+    for start, end, label in spans:
+        begins, ends = places[:, 0].clip(min=start), places[:, 1].clip(max=end)
+        for token in np.flatnonzero(is_own & (begins < ends)):
+            shared = text[begins[token] : ends[token]]
+            own = text[places[token, 0] : places[token, 1]]
+            if shared.strip() or not own.strip():
+                labels[token] = label
+    return labels
