@@ -377,6 +377,8 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
     def _tell_ratio_is_unused(self) -> None:
         """Warn if a limit that the user has not set decides the size, not the ratio."""
         parameters = signature(type(self)).parameters
+        if "width_cap" not in parameters:
+            return
         is_set = {
             name: getattr(self, name) != parameters[name].default
             for name in ("target_ratio", "width_cap")

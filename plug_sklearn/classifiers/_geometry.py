@@ -28,8 +28,8 @@ def read_geometry(
     ):
         if wanted not in (None, found):
             raise ValueError(
-                f"The {name!r} parameter of {owner} must be None or, as X has it, "
-                f"{found}. Got {wanted} instead."
+                f"The {name!r} parameter of {owner} must be None or {found}, as "
+                f"in X. Got {wanted} instead."
             )
     return found_layers, found_parts, hidden_size
 

@@ -372,7 +372,7 @@ def test_nothing_is_told_of_the_default_ratio_a_budget_or_a_chosen_cap(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", ".* allow no network closer to it")
+        warnings.filterwarnings("ignore", ".* is closer to that")
         probe.set_params(**parameters).fit(X, Y)
 
 

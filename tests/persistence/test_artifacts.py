@@ -133,7 +133,7 @@ def test_a_whole_pipeline_reads_texts_again(llama: str, tmp_path: Path) -> None:
         HFEmbeddingTransformer(
             llama, layers=[0, -1], parts=("rs", "mlp"), device="cpu"
         ),
-        LayerAggregator(layers=np.array([1]), method="stack"),
+        LayerAggregator(layers=np.array([2]), method="stack"),
         PlugCNNClassifier(**QUICK),
     ).fit(texts, y)
     tensors, description = save_artifacts(fitted, tmp_path / "probe")

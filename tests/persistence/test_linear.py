@@ -203,11 +203,11 @@ def test_only_parameters_that_were_changed_are_written(tmp_path: Path) -> None:
     [
         (
             CalibratedClassifierCV(LogisticRegression(), cv=ShuffleSplit(2)),
-            "The 'cv' parameter of CalibratedClassifierCV must be a plain value",
+            "The 'cv' parameter of CalibratedClassifierCV must be None, a bool",
         ),
         (
             LogisticRegression(random_state=np.random.RandomState(0)),
-            "The 'random_state' parameter of LogisticRegression must be a plain",
+            "The 'random_state' parameter of LogisticRegression must be None,",
         ),
     ],
 )
