@@ -210,10 +210,10 @@ def measure_memory(tokenizer_folder: str, parent: str) -> Iterator[Row]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=576,
+        hidden_size=256,
         intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=9,
+        num_hidden_layers=8,
+        num_attention_heads=8,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
     )
