@@ -46,6 +46,8 @@ def model(save_model: Callable[..., str], byte_tokenizer: Callable[..., object])
     return folder
 
 
+# A network for so few statements is the smallest one.
+@pytest.mark.filterwarnings("ignore:The 'target_ratio' parameter of")
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_runs_and_ends_in_a_picture(
     name: str,
