@@ -1,10 +1,12 @@
 """Progress bars for terminals and notebooks."""
 
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn, TypeVar
 
 from sklearn.utils.parallel import Parallel
 from tqdm.auto import tqdm
+
+Step = TypeVar("Step")
 
 
 def show_progress(
@@ -49,3 +51,16 @@ def run_jobs(
             results.append(result)
             progress.update()
     return results
+
+
+def count_steps(
+    steps: Iterable[Step], *, total: int, description: str, unit: str, shown: bool
+) -> Iterator[Step]:
+    """Go through steps, with a progress bar if it is to be shown."""
+    if not shown:
+        yield from steps
+        return
+    with show_progress(total, description, unit) as progress:
+        for step in steps:
+            yield step
+            progress.update()

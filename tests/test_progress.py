@@ -2,10 +2,20 @@ import io
 import sys
 
 import joblib
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.parallel import delayed
 
-from plug_sklearn import HFEmbeddingTransformer
+from plug_sklearn import (
+    HFEmbeddingTransformer,
+    LayerAggregator,
+    compare_probes,
+    cross_validation_report,
+    probe_controls,
+    transfer_matrix,
+)
 from plug_sklearn._progress import run_jobs, show_progress
 
 
@@ -57,3 +67,38 @@ def test_a_bar_with_a_delay_is_not_shown_for_what_is_quick(
     with show_progress(2, "Embedding", "text", delay=60) as bar:
         bar.update(2)
     assert sys.stderr.getvalue() == ""
+
+
+def test_reports_comparisons_controls_and_transfers_show_how_far_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = rng.normal(size=(40, 3)) + y[:, None]
+    probe = LogisticRegression()
+    for run, unit in (
+        (lambda: cross_validation_report(probe, X, y, cv=2, verbose=True), "fold"),
+        (lambda: compare_probes(probe, probe, X, y, cv=2, verbose=True), "probe"),
+        (
+            lambda: transfer_matrix(
+                probe, {"a": (X, y), "b": (X + 1, y)}, cv=2, verbose=True
+            ),
+            "data set",
+        ),
+        (
+            lambda: probe_controls(
+                make_pipeline(LayerAggregator(), probe),
+                X.reshape(40, 1, 1, 3),
+                y,
+                cv=2,
+                controls=["majority"],
+                verbose=True,
+            ),
+            "control",
+        ),
+    ):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        run()
+        shown = sys.stderr.getvalue()
+        assert "Fitting: 100%" in shown
+        assert f"{unit}/s" in shown or f"s/{unit}" in shown

@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from plug_sklearn._progress import count_steps
 from plug_sklearn._sklearn import Interval, validate_parameter_constraints
 from plug_sklearn.evaluation._folds import (
     Scoring,
@@ -187,6 +188,7 @@ def compare_probes(
     second_params: Mapping[str, Any] | None = None,
     level: float = 0.95,
     n_jobs: int | None = None,
+    verbose: bool = False,
 ) -> pd.DataFrame:
     """Fit two probes on the same folds, and test whether one scores better.
 
@@ -214,6 +216,8 @@ def compare_probes(
         Confidence level of the interval, in (0, 1).
     n_jobs : int, default=None
         Workers of joblib, over folds.
+    verbose : bool, default=False
+        Whether to show a progress bar, in a terminal or notebook.
 
     Returns
     -------
@@ -264,7 +268,13 @@ def compare_probes(
             fit_params=collect_fit_params(probe, params, groups),
             n_jobs=n_jobs,
         )[0]
-        for probe, params in ((first, first_params), (second, second_params))
+        for probe, params in count_steps(
+            ((first, first_params), (second, second_params)),
+            total=2,
+            description="Fitting",
+            unit="probe",
+            shown=verbose,
+        )
     ]
     for probe, table in zip(("first", "second"), tables, strict=True):
         _refuse_nan(table, probe)

@@ -11,6 +11,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
+from plug_sklearn._progress import count_steps
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._control_fits import score_probe
 from plug_sklearn.evaluation._control_inputs import read_inputs
@@ -59,6 +60,7 @@ def probe_controls(
     controls: str | Sequence[str] = "all",
     n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
 ) -> pd.DataFrame:
     """Cross-validate a probe and its controls, all on the same folds.
 
@@ -93,6 +95,8 @@ def probe_controls(
         Workers of joblib, over folds.
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffled labels and of the random weights.
+    verbose : bool, default=False
+        Whether to show a progress bar, in a terminal or notebook.
 
     Returns
     -------
@@ -178,7 +182,14 @@ def probe_controls(
     score_chance(probe, labels, folds, scoring)
     seeds = check_random_state(random_state).randint(2**31, size=2)
     tables: list[pd.DataFrame] = []
-    for control in _make_controls(embedder, probe, X, labels, groups, chosen, seeds):
+    made = _make_controls(embedder, probe, X, labels, groups, chosen, seeds)
+    for control in count_steps(
+        made,
+        total=len(chosen) + 1,
+        description="Fitting",
+        unit="control",
+        shown=verbose,
+    ):
         try:
             if control.estimator is probe:
                 table = score_probe(

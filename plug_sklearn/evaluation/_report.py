@@ -108,6 +108,7 @@ def cross_validation_report(
     params: Mapping[str, Any] | None = None,
     controls: pd.DataFrame | None = None,
     n_jobs: int | None = None,
+    verbose: bool = False,
 ) -> CrossValidationReport:
     """Cross-validate a classifier, and collect scores, probabilities and histories.
 
@@ -148,6 +149,8 @@ def cross_validation_report(
         results. Give it the same ``cv``, ``groups`` and ``scoring``.
     n_jobs : int, default=None
         Workers of joblib, over folds.
+    verbose : bool, default=False
+        Whether to show a progress bar, in a terminal or notebook.
 
     Returns
     -------
@@ -213,7 +216,7 @@ def cross_validation_report(
     fit_params = collect_fit_params(estimator, params, groups)
     # The last of all checks, since it may make a folder.
     folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
-    fits = fit_folds(estimator, X, truth, folds, scorer, fit_params, n_jobs)
+    fits = fit_folds(estimator, X, truth, folds, scorer, fit_params, n_jobs, verbose)
     scores = tabulate_scores(fits, folds, scorer)
     predictions = tabulate_predictions(fits, X, truth, groups, folds, classes)
     labels = predictions["label"].to_numpy()

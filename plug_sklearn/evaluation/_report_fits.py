@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
+from plug_sklearn._progress import run_jobs
 from plug_sklearn._sklearn import take_rows
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._folds import TIMES, Fold, Folds, list_scores, score_folds
@@ -45,6 +46,7 @@ def fit_folds(
     scorer: FoldScorer,
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
+    verbose: bool,
 ) -> list[FoldFit]:
     """Fit an estimator on each fold, score it, and predict the test rows.
 
@@ -53,11 +55,16 @@ def fit_folds(
     """
 
     def fit(chosen: Folds) -> list[FoldFit]:
-        return list(
-            Parallel(n_jobs=n_jobs)(
+        return run_jobs(
+            (
                 delayed(_fit_fold)(estimator, X, y, fold, scorer, fit_params)
                 for fold in chosen
-            )
+            ),
+            n_jobs=n_jobs,
+            total=len(chosen),
+            description="Fitting",
+            unit="fold",
+            verbose=verbose,
         )
 
     fits: list[FoldFit] = []

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_consistent_length, column_or_1d
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
+from plug_sklearn._progress import run_jobs
 from plug_sklearn.evaluation._embedder_step import split_pipeline
 from plug_sklearn.evaluation._folds import (
     Folds,
@@ -41,6 +42,7 @@ def transfer_matrix(
     groups: Mapping[str, ArrayLike] | None = None,
     scoring: str | Callable[..., Any] | None = None,
     n_jobs: int | None = None,
+    verbose: bool = False,
 ) -> pd.DataFrame:
     """Train a probe on each data set, and test it on each.
 
@@ -66,6 +68,8 @@ def transfer_matrix(
         One score; None: the estimator's own.
     n_jobs : int, default=None
         Workers of joblib, over the data sets to train on.
+    verbose : bool, default=False
+        Whether to show a progress bar, in a terminal or notebook.
 
     Returns
     -------
@@ -118,8 +122,13 @@ def transfer_matrix(
         name: _DataSet(rows[name], labels[name], (groups or {}).get(name), folds[name])
         for name in datasets
     }
-    scores = Parallel(n_jobs=n_jobs)(
-        delayed(_score_row)(probe, name, held, scorer) for name in held
+    scores = run_jobs(
+        (delayed(_score_row)(probe, name, held, scorer) for name in held),
+        n_jobs=n_jobs,
+        total=len(held),
+        description="Fitting",
+        unit="data set",
+        verbose=verbose,
     )
     return pd.DataFrame(
         scores,

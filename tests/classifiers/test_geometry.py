@@ -27,8 +27,8 @@ def test_axes_are_layers_parts_and_units(
     ("shape", "n_layers", "n_parts", "message"),
     [
         ((72,), 5, None, r"of A must divide the 72 features of X. Got 5 and 1"),
-        ((4, 18), 3, None, r"'n_layers' .* of A .* as X has it, 4. Got 3 instead"),
-        ((4, 18), None, 2, r"'n_parts' .* of A .* as X has it, 1. Got 2 instead"),
+        ((4, 18), 3, None, r"'n_layers' .* of A .* None or 4, as in X. Got 3 instead"),
+        ((4, 18), None, 2, r"'n_parts' .* of A .* None or 1, as in X. Got 2 instead"),
         ((2, 2, 3, 6), None, None, r"X given to A must be \(n, layers, parts, hid"),
     ],
 )
