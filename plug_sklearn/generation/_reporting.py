@@ -1,4 +1,4 @@
-"""What is told of each token while an answer is written."""
+"""Make a :class:`ProbedToken` of each token while an answer is written."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,16 +10,9 @@ from plug_sklearn.generation._results import ProbedToken
 
 
 class Reporter:
-    """Makes a :class:`ProbedToken` of each token that has been judged.
+    """Calls ``report`` with a :class:`ProbedToken` for each new token.
 
-    Parameters
-    ----------
-    report : callable
-        Is given each of them.
-    numbers : sequence of int
-        The positions of the batch's prompts among all.
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
+    ``numbers`` are the positions of the prompts of the batch among all prompts.
     """
 
     def __init__(
