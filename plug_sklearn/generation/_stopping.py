@@ -45,7 +45,7 @@ class StopRule:
     def decide(self, probabilities: Probabilities) -> str | None:
         """Return why an answer ends, or None if it continues.
 
-        ``found`` holds the probabilities of each probe after each token so far.
+        ``probabilities`` holds those of each probe after each token so far.
         """
         for name, threshold in self.thresholds.items():
             if probabilities[name][-1, -1] >= threshold:

@@ -25,9 +25,9 @@ class TokenStream:
     """Probabilities of one probe of all tokens, for the prompts and answers of a batch.
 
     ``steps`` are the steps after the embedder, the last of which has ``start_stream``.
-    ``tokens`` holds the states of the pooled tokens of each prompt, of shape (n_tokens,
-    n_layers, n_parts, hidden_size). ``owns_answer`` (n_prompts,) says whether the
-    tokens of each answer are pooled.
+    ``tokens`` holds the states of the pooled tokens of each prompt, of shape
+    (n_tokens, n_layers, n_parts, hidden_size). ``owns_answer`` (n_prompts,) says
+    whether the tokens of each answer are pooled.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ def read_prompt_tokens(
 ) -> list[NDArray[np.float32]]:
     """Read the states of the pooled tokens of each prompt, before the model writes.
 
-    The forward pass must keep every token. Returns float32 arrays of shape (n_tokens,
-    n_layers, n_parts, hidden_size), without rows where no token is pooled.
+    The forward pass must keep every token. Returns float32 arrays of shape
+    (n_tokens, n_layers, n_parts, hidden_size), without rows where no token is pooled.
     """
     forward = ForwardPass(loaded, request)
     found = []
