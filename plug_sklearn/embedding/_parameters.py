@@ -1,4 +1,4 @@
-"""Parameters of HFEmbeddingTransformer, checked, and the model that they describe."""
+"""Check the parameters of HFEmbeddingTransformer, and describe its model."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -35,7 +35,7 @@ OWNER = "HFEmbeddingTransformer"
 
 
 class EmbeddingParameters(BaseEstimator):
-    """What is common to estimators that read a language model.
+    """Base class of estimators that read a language model.
 
     :class:`~plug_sklearn.HFEmbeddingTransformer` documents the parameters.
     """
@@ -359,7 +359,7 @@ def describe_model(embedder: EmbeddingParameters) -> LanguageModel:
 
 
 def _is_listed(names: object) -> bool:
-    """Tell whether names are a sequence: a string and an array of 0 axes are none."""
+    """Tell whether names are a sequence; a string and an array without axes are not."""
     if isinstance(names, np.ndarray):
         return names.ndim == 1
     return isinstance(names, Sequence) and not isinstance(names, str)

@@ -47,7 +47,7 @@ class Probe:
         ):
             raise TypeError(
                 f"The 'probes' parameter of {owner} must be a fitted pipeline whose "
-                "first step is a HFEmbeddingTransformer, or a dict of these. Got "
+                "first step is an HFEmbeddingTransformer, or a dict of these. Got "
                 f"{_show(found)} for {name!r} instead."
             )
         if len(found) < 2 or not hasattr(found[-1], "predict_proba"):

@@ -1,4 +1,4 @@
-"""Model cards: what a probe reads, how it was judged, and how to load it."""
+"""Model cards: what a probe reads, its scores, and how to load it."""
 
 import re
 from pathlib import Path
@@ -14,12 +14,12 @@ from plug_sklearn.embedding.models import find_registered
 from plug_sklearn.evaluation import CrossValidationReport
 
 CARD = "README.md"
-#: What names a repository of the hub.
+#: Pattern of the name of a repository on the hub.
 REPOSITORY = r"[\w.-]+/[\w.-]+"
 
 
 def check_card(card: Any, owner: str) -> None:  # noqa: ANN401 - anything else is refused
-    """Raise an error unless a card is made of a report, or none is wanted."""
+    """Raise an error unless ``card`` is a report or None."""
     if card is not None and not isinstance(card, CrossValidationReport):
         raise TypeError(
             f"The 'card' parameter of {owner} must be None or what "
@@ -34,7 +34,7 @@ def write_card(
 ) -> str:
     """Write the model card of a fitted estimator, in the hub's format.
 
-    ``source`` is what :func:`load_artifacts` loads it from.
+    ``source`` is the path or address to give to :func:`load_artifacts`.
     """
     embedder = _find_embedder(estimator)
     data = ModelCardData(
@@ -54,8 +54,8 @@ def write_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _find_embedder(estimator: Any) -> Any:  # noqa: ANN401 - a HFEmbeddingTransformer or None
-    """Find the embedder that a pipeline begins with, within what holds the pipeline."""
+def _find_embedder(estimator: Any) -> Any:  # noqa: ANN401 - an HFEmbeddingTransformer or None
+    """Find the embedder at the beginning of a pipeline, which may be nested."""
     if isinstance(estimator, plug_sklearn.HFEmbeddingTransformer):
         return estimator
     if isinstance(estimator, Pipeline):

@@ -1,4 +1,4 @@
-"""Artifacts on the Hugging Face hub."""
+"""Upload artifacts to the Hugging Face hub, and download them."""
 
 import re
 import tempfile
@@ -22,7 +22,7 @@ from plug_sklearn.evaluation import CrossValidationReport
 from plug_sklearn.persistence._card import CARD, REPOSITORY, check_card, write_card
 
 SCHEME = "hf://"
-#: The name of the files, without suffixes, unless another one is given.
+#: Default name of the files, without suffixes.
 NAME = "probe"
 _ADDRESS = re.compile(
     rf"hf://(?P<repository>{REPOSITORY})(@(?P<revision>[^/@]+))?(/(?P<name>.+))?"
@@ -61,7 +61,7 @@ def upload(
         library_version=list_versions().get("plug_sklearn"),
     )
     with tempfile.TemporaryDirectory() as folder:
-        # What cannot be saved is refused before a repository is made.
+        # An estimator that cannot be saved is refused before a repository is made.
         files = save(estimator, Path(folder) / NAME)
         api.create_repo(repo_id, private=private, exist_ok=True)
         operations = [
@@ -83,9 +83,9 @@ def upload(
 
 
 def download(address: str) -> Path:
-    """Fetch the two files of an artifact, and return their path without suffix.
+    """Download the two files of an artifact, and return their path without suffix.
 
-    Both are of one commit. They are kept in the hub's cache.
+    Both come from the same commit. They are kept in the hub's cache.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:

@@ -77,7 +77,7 @@ def test_scorer_is_taken_wherever_scoring_is() -> None:
 
 
 def test_recall_of_one_class_is_undefined() -> None:
-    with pytest.warns(UserWarning, match="undefined where 'y' holds one class"):
+    with pytest.warns(UserWarning, match="undefined if 'y' holds one class"):
         assert np.isnan(recall_at_fpr(0.1)(PROBE, X, np.zeros(400, dtype=int)))
     with pytest.raises(ValueError, match="two classes"):
         recall_at_fpr(0.1)(PROBE, X, np.arange(400) % 3)
