@@ -43,8 +43,8 @@ class TokenStream:
         expected = (len(rows), len(self.network.standardise.mean))
         if tokens.shape != expected:
             raise ValueError(
-                "The 'token_features' given to update must be those of a token of each "
-                f"text, {expected[0]} x {expected[1]} numbers. Got an array of shape "
+                "The 'token_features' given to update must hold a token of each text, "
+                f"{expected[0]} x {expected[1]} numbers. Got an array of shape "
                 f"{features.shape} instead."
             )
         with torch.inference_mode():
