@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from plug_sklearn.classifiers._data import Rows, hold_out_rows
-from plug_sklearn.classifiers._join import PROBE_DEVIATION, HeldOut
 from plug_sklearn.classifiers._ridge import RidgeRegressions, make_targets
+from plug_sklearn.classifiers._stack_weights import PROBE_DEVIATION, HeldOut
 
 Array = NDArray[Any]
 
@@ -145,20 +145,20 @@ def choose_penalty(
     middle = (len(grid) - 1) // 2
     start = regressions.fit(1 / grid[middle], tolerance=ROUGH)
 
-    def judge(C: float, coefficients: Array) -> tuple[ProbeChoice, Array]:
+    def try_penalty(C: float, coefficients: Array) -> tuple[ProbeChoice, Array]:
         logits = regressions.compute_logits(coefficients).swapaxes(0, 1)
         logits = logits[training.folds].astype(np.float64)
         scale = held_out.find_scale(logits, PROBE_DEVIATION)
         loss = float(held_out.compute_loss(scale * logits))
         return ProbeChoice(C, loss, scale), scale * logits
 
-    first = best = judge(grid[middle], start)
+    first = best = try_penalty(grid[middle], start)
     # The loss falls and then rises: if larger values help, smaller ones do not.
     for others in (grid[middle + 1 :], grid[:middle][::-1]):
         coefficients = start
         for C in others:
             coefficients = regressions.fit(1 / C, coefficients, ROUGH)
-            tried = judge(C, coefficients)
+            tried = try_penalty(C, coefficients)
             if tried[0].loss >= best[0].loss:
                 break
             best = tried

@@ -22,7 +22,6 @@ from plug_sklearn.classifiers._data import (
     read_samples,
 )
 from plug_sklearn.classifiers._geometry import read_geometry
-from plug_sklearn.classifiers._join import Join, join_probes
 from plug_sklearn.classifiers._probe_fits import (
     ProbeChoice,
     Training,
@@ -30,6 +29,7 @@ from plug_sklearn.classifiers._probe_fits import (
     fit_probe,
     hold_out_repeatedly,
 )
+from plug_sklearn.classifiers._stack_weights import StackWeights, choose_weights
 from plug_sklearn.classifiers._threads import use_one_blas_thread
 
 #: Values of C to choose from by default.
@@ -233,8 +233,8 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         folds = hold_out_repeatedly(rows, int(self.n_folds), n_repeats, seed)
         training = Training.make(rows, factors, folds)
         with use_one_blas_thread():
-            join = self._choose_and_join(samples, places, training, grid)
-            self._fit_chosen(samples, places, training, join)
+            combination = self._choose_weights(samples, places, training, grid)
+            self._fit_chosen(samples, places, training, combination)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -353,19 +353,19 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
             )
         return sorted({float(C) for C in given})
 
-    def _choose_and_join(
+    def _choose_weights(
         self,
         samples: NDArray[np.float32],
         places: Any,  # noqa: ANN401 - an index of rows
         training: Training,
         grid: list[float],
-    ) -> Join:
+    ) -> StackWeights:
         """Choose the C of each probe, and the weights of the probes."""
         shape = samples.shape[1:3]
         if training.held_out is None:
             n_probes = prod(shape)
             weights = np.full(n_probes, 1 / n_probes)
-            join = Join(weights, weights, np.zeros(1), 1.0)
+            combination = StackWeights(weights, weights, np.zeros(1), 1.0)
             choices = [ProbeChoice(UNTUNED_C, np.nan, 1.0)] * n_probes
         else:
             choices, logits = [], []
@@ -375,31 +375,31 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
                 choices.append(choice)
                 logits.append(own)
             scales = np.array([choice.scale for choice in choices])
-            join = join_probes(np.stack(logits), scales, training.held_out)
+            combination = choose_weights(np.stack(logits), scales, training.held_out)
         self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
         losses = np.array([choice.loss for choice in choices])
         self.held_out_log_loss_ = losses.reshape(shape)
-        self.weights_ = join.weights.reshape(shape)
-        self.temperature_ = join.temperature
-        return join
+        self.weights_ = combination.weights.reshape(shape)
+        self.temperature_ = combination.temperature
+        return combination
 
     def _fit_chosen(
         self,
         samples: NDArray[np.float32],
         places: Any,  # noqa: ANN401 - as above
         training: Training,
-        join: Join,
+        combination: StackWeights,
     ) -> None:
         """Fit the probes with a weight above 0 to all rows."""
         slopes, intercepts = [], []
-        factors = join.factors.reshape(self.weights_.shape)
+        factors = combination.factors.reshape(self.weights_.shape)
         for position in self._list_chosen():
             own = samples[:, *position][places]
             coefficients, intercept = fit_probe(own, training, self.C_[position])
             slopes.append(factors[position] * coefficients)
             intercepts.append(factors[position] * intercept)
         self._coefficients = np.stack(slopes)
-        self.intercept_ = join.constant + np.sum(intercepts, axis=0)
+        self.intercept_ = combination.constant + np.sum(intercepts, axis=0)
 
     def _list_chosen(self) -> list[tuple[int, int]]:
         """List the layers and parts of probes with a weight above 0."""

@@ -9,7 +9,7 @@
 ``_job``, ``_options``, ``_stopping``, ``_reporting``, ``_threads``
     One call of these functions: check its arguments, write the prompts batch by batch,
     decide when an answer ends, and yield tokens from a thread.
-``_probes``, ``_token_probes``, ``_judging``
+``_probes``, ``_token_probes``, ``_predictions``
     The fitted pipelines: check them, run those that read every token, and compute the
     probabilities after each token.
 ``_writing``, ``_randomness``, ``_trial``

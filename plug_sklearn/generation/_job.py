@@ -22,9 +22,9 @@ from plug_sklearn.embedding.prompts import (
     read_texts,
 )
 from plug_sklearn.generation._counted_tokens import CountedTokens
-from plug_sklearn.generation._judging import Judge
 from plug_sklearn.generation._options import check_options, join_options
 from plug_sklearn.generation._pieces import split_answer
+from plug_sklearn.generation._predictions import BatchPredictions
 from plug_sklearn.generation._probes import make_request, read_probes
 from plug_sklearn.generation._randomness import Randomness
 from plug_sklearn.generation._reporting import Reporter
@@ -129,18 +129,20 @@ class Job:
         reporter = None
         if report is not None:
             reporter = Reporter(report, rows, self.reader.tokenizer)
-        judge = Judge(
+        predictions = BatchPredictions(
             self.probes,
             request,
             self.stop,
             answers,
             self.max_new_tokens,
             self._start_streams(writer, prompts),
-            reporter.tell if reporter is not None else None,
+            reporter.report_token if reporter is not None else None,
         )
-        writer.write(prompts, counted, answers, judge, randomness, settings, options)
-        judge.flush()
-        return [self._finish(judge, place) for place in range(len(rows))]
+        writer.write(
+            prompts, counted, answers, predictions, randomness, settings, options
+        )
+        predictions.flush()
+        return [self._finish(predictions, place) for place in range(len(rows))]
 
     def _start_streams(
         self, writer: Writer, prompts: Sequence[OpenPrompt]
@@ -157,17 +159,18 @@ class Job:
                 streams[name] = TokenStream(probe.rest, tokens, owns_answer)
         return streams
 
-    def _finish(self, judge: Judge, place: int) -> ProbedText:
-        answer = judge.answers[place]
+    def _finish(self, predictions: BatchPredictions, place: int) -> ProbedText:
+        answer = predictions.answers[place]
         pieces = split_answer(self.reader.tokenizer, answer.ids)
-        found = judge.show(place, len(answer.ids))
+        found = predictions.show(place, len(answer.ids))
         return ProbedText(
             text="".join(pieces),
             token_ids=answer.ids,
             tokens=pieces,
             probabilities={name: each.copy() for name, each in found.items()},
             prompt_probabilities={
-                name: each.copy() for name, each in judge.show_prompt(place).items()
+                name: each.copy()
+                for name, each in predictions.show_prompt(place).items()
             },
             stopped_by=str(answer.reason),
             classes={name: probe.classes for name, probe in self.probes.items()},

@@ -83,13 +83,13 @@ class _Collector:
     def __init__(self) -> None:
         self.states: list[NDArray[np.float32]] = []
 
-    def judge(
+    def add_states(
         self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> dict[int, str]:
         self.states.append(pooled.pool("last").cpu().numpy())
         return {}
 
-    def tell(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
+    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
         pass
 
 

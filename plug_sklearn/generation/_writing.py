@@ -60,7 +60,7 @@ class Answer:
 class Observer(Protocol):
     """Interface of an object that is given the states of each token."""
 
-    def judge(
+    def add_states(
         self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> dict[int, str]:
         """Take the pooled tokens after ``n_tokens`` new tokens; 0: the prompts alone.
@@ -68,7 +68,7 @@ class Observer(Protocol):
         Returns the reason for each row whose answer ends with its last token.
         """
 
-    def tell(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
+    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
         """Take the rows whose answers now have ``n_tokens`` tokens to keep."""
 
 
@@ -206,12 +206,12 @@ class _Ride:
         n_tokens = self.n_passes - 1
         rows = np.flatnonzero(self._going())
         if len(rows):
-            ended = self.observer.judge(n_tokens, self.counted.pooled(), rows)
+            ended = self.observer.add_states(n_tokens, self.counted.pooled(), rows)
             for row in rows.tolist():
                 answer = self.answers[row]
                 answer.reason = answer.reason or ended.get(row)
                 answer.is_over = answer.reason is not None
-            self.observer.tell(n_tokens, rows)
+            self.observer.report_tokens(n_tokens, rows)
         for answer, token, reason in zip(self.answers, tokens, reasons, strict=True):
             if not answer.is_over:
                 answer.ids.append(token)

@@ -71,7 +71,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, eq=False)
-class Join:
+class StackWeights:
     """The combination of several probes.
 
     The logits are ``constant`` (n_logits,) plus the sum of the probes' logits times
@@ -85,7 +85,7 @@ class Join:
     temperature: float
 
 
-def join_probes(logits: Array, scales: Array, held_out: HeldOut) -> Join:
+def choose_weights(logits: Array, scales: Array, held_out: HeldOut) -> StackWeights:
     """Choose the weights of probes by their held-out logits (n_probes, m, n_logits).
 
     ``scales`` (n_probes,) are the factors that these logits were multiplied by. The
@@ -112,7 +112,7 @@ def join_probes(logits: Array, scales: Array, held_out: HeldOut) -> Join:
     found /= found.sum()
     scale = held_out.find_scale(np.tensordot(found, logits, axes=1), JOIN_DEVIATION)
     weights = found[:-1]
-    return Join(
+    return StackWeights(
         weights, scale * weights * scales, scale * found[-1] * constant, 1 / scale
     )
 

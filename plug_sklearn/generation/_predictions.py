@@ -18,7 +18,7 @@ from plug_sklearn.generation._writing import Answer
 _MOST_WAITING = 2**22
 
 
-class Judge:
+class BatchPredictions:
     """Runs the probes on the answers of one batch.
 
     ``request`` is what the hooks read for ``probes``. ``streams`` holds those of the
@@ -36,7 +36,7 @@ class Judge:
         answers: Sequence[Answer],
         max_new_tokens: int,
         streams: Mapping[str, TokenStream],
-        report: Callable[["Judge", int, int], None] | None,
+        report: Callable[["BatchPredictions", int, int], None] | None,
     ) -> None:
         self.probes = probes
         self.places = {n: probe.find_places(request) for n, probe in probes.items()}
@@ -56,7 +56,7 @@ class Judge:
         self._states: dict[str, list[NDArray[np.float32]]] = {n: [] for n in probes}
         self._n_bytes = 0
 
-    def judge(
+    def add_states(
         self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> dict[int, str]:
         """Add the pooled tokens after ``n_tokens`` new tokens.
@@ -75,7 +75,7 @@ class Judge:
         decided = {row: self.stop.decide(self.show(row, n_tokens)) for row in rows}
         return {int(row): reason for row, reason in decided.items() if reason}
 
-    def tell(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
+    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
         """Report the last token of each of these rows."""
         if self.report is not None and n_tokens:
             for row in rows:
