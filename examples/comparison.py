@@ -118,7 +118,7 @@ def report_comparison(scores: pd.DataFrame) -> str:
 
 
 def find_leader(scores: pd.DataFrame, measure: str) -> str:
-    """Say which classifier leads by a measure, and whether its lead counts."""
+    """Say which classifier leads by a measure, and whether the lead is clear."""
     by_fold = scores.pivot(index="fold", columns="classifier", values=measure)
     by_fold *= MEASURES[measure]
     first, second = by_fold.mean().sort_values(ascending=False).index[:2]

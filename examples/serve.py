@@ -1,6 +1,6 @@
 r"""Serve a fitted pipeline over HTTP: texts in, classes and probabilities out.
 
-Run ``python examples/serve.py probe.joblib --port 8000``, and ask it::
+Run ``python examples/serve.py probe.joblib --port 8000``, and send it requests::
 
     curl localhost:8000/predict -H 'Content-Type: application/json' \
         -d '{"texts": ["Gold is a metal."]}'

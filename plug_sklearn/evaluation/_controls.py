@@ -62,8 +62,8 @@ def probe_controls(
 ) -> pd.DataFrame:
     """Cross-validate a probe and its controls, all on the same folds.
 
-    A score shows what the model has learnt only as far as it exceeds the scores of the
-    controls. Each text goes through the model once, and once through the model with
+    Only the part of a score above the scores of the controls shows what the model has
+    learnt. Each text goes through the model once, and once through the model with
     random weights.
 
     Parameters

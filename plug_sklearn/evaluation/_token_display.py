@@ -35,7 +35,7 @@ FONT_SIZE = 9.0
 FONT = "DejaVu Sans Mono"
 #: Height of a line in a picture, and width of a letter, relative to the font size.
 LINE_HEIGHT, LETTER_WIDTH = 1.7, 0.602
-#: Signs that stand for characters without an image; the line break stays one.
+#: Signs for characters without an image. A line still breaks after the sign of a break.
 _SIGNS = {"\n": "↵\n", "\r": "␍", "\t": "⇥"}
 
 
@@ -245,7 +245,7 @@ one-column frame
         )
 
     def _list_texts(self) -> Iterator[list[tuple[str, float]]]:
-        """Give the tokens of each text, with the probabilities of the class."""
+        """List the tokens of each text with the probabilities of the class."""
         shown = self.scores[["text", "token", PREFIX + self.label]]
         for _, own in shown.groupby("text", sort=False):
             yield list(

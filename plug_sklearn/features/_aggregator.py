@@ -311,7 +311,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         return [known.index(p) if known and isinstance(p, str) else p for p in parts]
 
     def _list_part_names(self, n_parts: int, X: object) -> tuple[str, ...] | None:
-        """Give the names of the positions along axis 2, if they have any."""
+        """Return the names of the positions along axis 2, if they have names."""
         names = self.part_names
         if names is None:
             by_number = PART_NAMES if n_parts == len(PART_NAMES) else None
@@ -361,6 +361,6 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
 
 
 def _find_names(X: object, axis: str, n_names: int) -> Any:  # noqa: ANN401 - a tuple of numbers or of strings, or None
-    """Find what X says of its layers or parts; None if it says nothing."""
+    """Find the layers or parts that X holds as an attribute, or None."""
     names = getattr(X, axis) if isinstance(X, Activations) else None
     return names if names is not None and len(names) == n_names else None

@@ -82,7 +82,7 @@ class Probe:
             raise ValueError(
                 f"The 'pooling' parameter of the HFEmbeddingTransformer in "
                 f"{self.name!r} must not be None for {owner}, unless the last step "
-                "goes on from token to token, as PlugTokenClassifier does. Got "
+                "can be updated token by token, as PlugTokenClassifier can. Got "
                 f"{_show(self.rest[-1])} instead."
             )
         for parameter in ("token_filter", "eos_token"):
@@ -118,7 +118,7 @@ class Probe:
         return found
 
     def shape(self, states: NDArray[np.float32]) -> NDArray[np.floating]:
-        """Give states the axes and dtype of activations."""
+        """Reshape and convert states to activations."""
         shape = (len(self.layers), len(self.parts) * len(self.poolings))
         activations = states.reshape(len(states), *shape, states.shape[-1])
         return activations.astype(self.embedder.activation_dtype, copy=False)

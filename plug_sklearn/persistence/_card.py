@@ -47,8 +47,12 @@ def write_card(
         f"---\n{data.to_yaml()}\n---",
         "# A probe of a language model's hidden states",
         _describe_reading(estimator, embedder),
-        "## How it was judged",
-        *(_describe_report(report) if report is not None else ["It was not judged."]),
+        "## Scores",
+        *(
+            _describe_report(report)
+            if report is not None
+            else ["No scores were reported."]
+        ),
         _describe_loading(source, embedder is not None),
     ]
     return "\n\n".join(sections) + "\n"
@@ -86,7 +90,7 @@ def _describe_reading(estimator: Any, embedder: Any) -> str:  # noqa: ANN401 - a
         lines += [
             f"- Model: `{name}`",
             f"- Commit: `{embedder.model_revision_ or 'unknown'}`",
-            f"- Layers read, of {embedder.n_model_layers_} from 0: {layers}",
+            f"- Layers (0 to {embedder.n_model_layers_ - 1}): {layers}",
             f"- Parts: {', '.join(embedder.parts_)}",
             f"- Poolings: {', '.join(poolings) if poolings else 'every token'}",
         ]
@@ -116,8 +120,8 @@ def _describe_report(report: CrossValidationReport) -> list[str]:
         scores = [name for name in report.overall.index if name in report.controls]
         means = report.controls.groupby("control", sort=False)[scores].mean()
         sections += [
-            "Controls, mean over the same folds. A probe reads what the model has "
-            "learnt only as far as it scores higher than they do.",
+            "Mean scores of controls over the same folds. Only the part of the probe's "
+            "score above them shows what the model has learnt.",
             _write_table(means.reset_index()),
         ]
     return sections
@@ -147,7 +151,7 @@ def _describe_loading(source: str, reads_texts: bool) -> str:
             f"probe.predict({rows})",
             "```",
             "",
-            "The files hold plain numbers, and loading them runs no code. They do not "
-            f"hold the language model. Saved with {versions}.",
+            "The files contain plain numbers, and loading them runs no code. They do "
+            f"not contain the language model. They were saved with {versions}.",
         ]
     )

@@ -90,9 +90,9 @@ def download(address: str) -> Path:
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise ValueError(
-            "The 'path' parameter of load_artifacts must be 'hf://owner/name', with "
-            "'@revision' and then '/name-of-the-files' behind it where needed. Got "
-            f"{address!r} instead."
+            "The 'path' parameter of load_artifacts must be 'hf://owner/name', "
+            "'hf://owner/name@revision', or one of these followed by "
+            f"'/name-of-the-files'. Got {address!r} instead."
         )
     name = re.sub(r"\.(json|safetensors)$", "", found["name"] or NAME)
     revision = None if found["revision"] is None else unquote(found["revision"])
@@ -119,14 +119,14 @@ def _fetch(address: str, repository: str, file: str, revision: str | None) -> Pa
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise FileNotFoundError(
             f"The hub has no repository or revision {address!r}, or it is private and "
-            "'hf auth login' was not run by a user who may read it."
+            "you are not logged in, with 'hf auth login', as a user who may read it."
         ) from error
     except HFValidationError as error:
         raise ValueError(
-            f"The 'path' parameter of load_artifacts is no address: {error}."
+            f"The 'path' parameter of load_artifacts is not an address: {error}."
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise FileNotFoundError(
-            f"{file} of {address!r} could not be fetched, since the hub cannot be "
-            "reached, and it is not in the cache on this machine."
+            f"{file} of {address!r} could not be downloaded: the hub cannot be "
+            "reached, and the file is not in the cache on this machine."
         ) from error
