@@ -87,8 +87,11 @@ def main() -> int:
     ]
     steady = rates[-1] >= LEAST_RATE * rates[-2]
     flat = rows[-1]["megabytes"] - rows[0]["megabytes"] <= MOST_MEGABYTES
-    verdict = f"Time in proportion: {'met' if steady else 'MISSED'}. "
-    verdict += f"Memory flat: {'met' if flat else 'MISSED'}."
+    verdict = (
+        "Time is proportional to the number of texts: "
+        f"{'met' if steady else 'MISSED'}. "
+        f"Memory stays constant: {'met' if flat else 'MISSED'}."
+    )
     table = "\n".join([*lines, "", verdict])
     print(table)
     readme = HERE / "README.md"

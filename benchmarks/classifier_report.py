@@ -79,10 +79,10 @@ def report_ablations(scores: pd.DataFrame, goals: Goals) -> list[str]:
         )
     return [
         "### What each default is worth",
-        f"Change of the means, {describe_repeats(scores)} of 400 rows of one layer, "
-        "where a default of the MLP is set otherwise: negative areas, and positive "
-        "losses, say that the default is better.",
-        format_table(["set otherwise", "area", "log loss"], rows),
+        "Changes of the mean scores if one default of the MLP is replaced, with "
+        f"{describe_repeats(scores)} of 400 rows of one layer. If the area falls or "
+        "the loss rises, the default is better.",
+        format_table(["replaced by", "area", "log loss"], rows),
     ]
 
 
@@ -122,8 +122,8 @@ def report_cnn(scores: pd.DataFrame, goals: Goals) -> list[str]:
         "### The CNN on all layers against the best single layer",
         f"Means over {describe_repeats(on_all)}: area under the ROC curve / log loss. "
         "The best layer and its `C` are chosen by cross-validation within the training "
-        "rows. Convolutions over units have the first "
-        f"{of_units.seed.nunique()} alone.",
+        "rows. Convolutions over units were run with the first "
+        f"{of_units.seed.nunique()} seeds only.",
         format_table(["data", *columns], rows),
     ]
 
@@ -179,9 +179,9 @@ def report_sweep(found: dict[str, float], goals: Goals) -> list[str]:
     ]
     return [
         "### A layer sweep",
-        f"{found['fits']} fits of the default MLP, to 640 rows each. Scores differ by "
-        f"{found['difference of scores']:.1g} between the two, at most. Medians of "
-        "three, by turns.",
+        f"{found['fits']} fits of the default MLP, to 640 rows each. The scores of the "
+        f"two ways differ by at most {found['difference of scores']:.1g}. Seconds are "
+        "medians of three, measured in alternation.",
         format_table(["sweep", "seconds", "a fit"], rows),
     ]
 

@@ -1,4 +1,4 @@
-"""Iterators that compute in threads → server-sent events, a few at a time."""
+"""Turn iterators that compute in threads into server-sent events."""
 
 import asyncio
 import json
@@ -12,14 +12,14 @@ Item = dict[str, Any]
 
 
 class AnswerStreams:
-    """Streams that are written at the same time, up to a limit.
+    """A limited number of streams that are open at the same time.
 
     Parameters
     ----------
     most : int, default=8
-        Streams at once.
+        Largest number of open streams.
     seconds : float, default=120
-        How long one may take, its reader's pauses included.
+        Longest time that a stream may take, including the pauses of its reader.
     """
 
     def __init__(self, most: int = 8, seconds: float = 120.0) -> None:
@@ -29,19 +29,19 @@ class AnswerStreams:
         self._is_closed = False
 
     def close(self) -> None:
-        """Open no more streams; those that are open go on."""
+        """Open no more streams; open streams continue."""
         self._is_closed = True
 
     async def open(self, start: Callable[[], Iterator[Item]]) -> "AnswerStream":
         """Start a stream, and wait for its first item.
 
-        ``start`` gives the iterator. Its errors, and those of the first item, are
-        raised here, where they can still be told apart from an answer.
+        ``start`` returns the iterator. Errors of ``start`` and of the first item are
+        raised here, before the answer has begun.
 
         Raises
         ------
         Full, Closed
-            If there are too many streams, or no more are opened.
+            If there are too many open streams, or ``close`` was called.
         """
         if self._is_closed:
             raise Closed
@@ -57,15 +57,15 @@ class AnswerStreams:
 
 
 class AnswerStream:
-    """One iterator, all of whose calls are made in one thread.
+    """One iterator that runs in a thread of its own.
 
-    An item is computed when the one before has been sent. So a client that stops
-    reading stops the stream, and costs no memory.
+    Each item is computed after the previous one has been sent. If a client stops
+    reading, the stream therefore pauses, and no items pile up in memory.
 
     Parameters
     ----------
     streams : AnswerStreams
-        Those that it is one of, until it ends.
+        The open streams, which count this one until it ends.
     """
 
     def __init__(self, streams: AnswerStreams) -> None:
@@ -86,7 +86,7 @@ class AnswerStream:
         self._first = await self._run(take_first)
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield the items as events, and why the stream ends."""
+        """Yield the items as events; the last event says why the stream ends."""
         item, reason = self._first, None
         try:
             async with asyncio.timeout(self.streams.seconds):
@@ -101,7 +101,7 @@ class AnswerStream:
             yield write_event({"detail": type(error).__name__}, "error")
 
     def end(self) -> None:
-        """Close the iterator when its thread comes to it, and end the thread."""
+        """Close the iterator after its current item, and end the thread."""
         if self._has_ended:
             return
         self._has_ended = True

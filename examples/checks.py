@@ -1,4 +1,4 @@
-"""Is it truth that the probe reads? Its controls, and statements that deny facts."""
+"""Does the probe read truth? Compare it with controls, and test it on denied facts."""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def check_controls(
     groups: NDArray[np.integer],
     folds: Folds,
 ) -> ControlsDisplay:
-    """Score a linear probe of the embedder's layer beside all controls."""
+    """Score a linear probe of the embedder's layer, and all controls."""
     probe = make_pipeline(embedder, LayerAggregator(), make_linear_probe())
     table = probe_controls(
         probe,
@@ -38,16 +38,16 @@ def check_controls(
 
 
 def report_controls(display: ControlsDisplay) -> str:
-    """Put the scores in a table, and say what they allow to claim."""
+    """Format the scores as a table, and say what they show."""
     scores = display.table.groupby("control", sort=False)[["roc_auc", "accuracy"]]
     best = display.summary_.drop(index="probe")["mean"].idxmax()
     return "\n".join(
         [
             scores.mean().round(3).to_string(),
             f"Selectivity, the lead over shuffled labels: {display.selectivity_:.2f}.",
-            f"The best control is {best}: what the probe scores above it, it owes to "
-            "what the model",
-            "has learnt, and not to words or lengths of texts.",
+            f"The best control is {best}. The probe's lead over it comes from what the "
+            "model",
+            "has learnt, and not from the words or lengths of texts.",
         ]
     )
 
@@ -58,7 +58,7 @@ def compare_negations(
     y: NDArray[np.integer],
     folds: Folds,
 ) -> pd.DataFrame:
-    """Score probes that learnt from stated facts alone, and from denied ones too.
+    """Score a probe trained on stated facts, and one trained on denied facts too.
 
     Both arrays hold the activations of the same facts; ``y`` are the labels of the
     stated ones.
@@ -89,7 +89,7 @@ def compare_negations(
 
 
 def report_negations(scores: pd.DataFrame) -> str:
-    """Put the scores in a table, and say what they allow to claim."""
+    """Format the scores as a table, and say what they show."""
     alone, both = (
         scores.loc[(trained_on, "denied"), "roc_auc"]
         for trained_on in ("stated", "stated and denied")
@@ -97,9 +97,9 @@ def report_negations(scores: pd.DataFrame) -> str:
     lines = [scores.round(3).to_string()]
     if alone < 0.5:
         lines += [
-            "The probe that never saw a denial takes true for false there: "
-            f"{alone:.2f}, where chance",
-            "is 0.5. It reads whether names belong together, and not whether a "
+            "The probe trained without denials takes true for false on them: its "
+            f"area is {alone:.2f},",
+            "and chance is 0.5. It reads whether names belong together, not whether a "
             "statement is true.",
         ]
     lines.append(f"Trained on both, it scores {both:.2f} on facts that are denied.")

@@ -1,4 +1,4 @@
-"""A CNN over all layers against a linear probe of the best one.
+"""Compare a CNN over all layers with a linear probe of the best layer.
 
 Run ``python examples/cnn_or_best_layer.py``.
 """
@@ -25,7 +25,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
     y, groups = statements["label"], statements["group"]
     activations = make_embedder(out, model).fit_transform(statements["statement"])
     best_layer = GridSearchCV(
-        # Chosen anew on the training facts of each fold: it has no look at the others.
+        # Each fold chooses the layer on its own training facts.
         make_pipeline(LayerAggregator(), make_linear_probe()),
         {"layeraggregator__layers": [[n] for n in range(activations.shape[1])]},
         scoring="roc_auc",

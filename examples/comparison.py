@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from plug_sklearn import PlugMLPClassifier, PlugStackClassifier, layer_sweep
 
-#: Measure → 1 where more is better, -1 where less is.
+#: For each measure, 1 if higher values are better, and -1 if lower values are.
 MEASURES = {"accuracy": 1, "roc_auc": 1, "log_loss": -1}
 
 Folds = Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -25,7 +25,7 @@ Folds = Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
 def split_facts(
     y: NDArray[np.integer], groups: NDArray[np.integer], n_splits: int
 ) -> Folds:
-    """Split rows into folds, (training, test), with no group on both sides of any."""
+    """Split rows into (training, test) folds; no group is on both sides of a fold."""
     return list(make_folds(n_splits).split(np.zeros(len(y)), y, groups))
 
 
@@ -39,7 +39,7 @@ def sweep_layers(
 
 
 def find_best_layer(sweep: pd.DataFrame) -> int:
-    """Find the layer of the highest mean area under the ROC curve."""
+    """Find the layer with the highest mean area under the ROC curve."""
     return int(sweep.groupby("layer")["roc_auc"].mean().to_numpy().argmax())
 
 
@@ -49,11 +49,11 @@ def compare_classifiers(
     groups: NDArray[np.integer],
     folds: Folds,
 ) -> tuple[pd.DataFrame, list[PlugMLPClassifier]]:
-    """Score three classifiers on the same folds; also give the MLPs.
+    """Score three classifiers on the same folds; also return the MLPs.
 
-    The stack reads all layers and poolings. The others read one layer: a fold's layer,
-    and the ``C`` of logistic regression, are chosen by cross-validation within its
-    training rows.
+    The stack reads all layers and poolings. The others read one layer. In each fold,
+    this layer and the ``C`` of logistic regression are chosen by cross-validation on
+    the training rows.
     """
     rows, mlps = [], []
     for fold, (train, test) in enumerate(
@@ -103,7 +103,7 @@ def score_probe(
 
 
 def report_comparison(scores: pd.DataFrame) -> str:
-    """Put the scores in a table, and say which classifier leads by each measure."""
+    """Format the scores as a table, and name the best classifier by each measure."""
     by_classifier = scores.groupby("classifier")[list(MEASURES)].mean()
     layers = scores.groupby("fold")["layer"].first().tolist()
     return "\n".join(
@@ -118,7 +118,7 @@ def report_comparison(scores: pd.DataFrame) -> str:
 
 
 def find_leader(scores: pd.DataFrame, measure: str) -> str:
-    """Say which classifier leads by a measure, and whether its lead counts."""
+    """Say which classifier leads by a measure, and whether the lead is clear."""
     by_fold = scores.pivot(index="fold", columns="classifier", values=measure)
     by_fold *= MEASURES[measure]
     first, second = by_fold.mean().sort_values(ascending=False).index[:2]

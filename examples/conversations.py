@@ -1,8 +1,8 @@
 """Probe the words of the user and of the assistant in conversations about statements.
 
-The user asks whether a statement is true, and the assistant asks for time. Neither of
-them says the answer, but the assistant's words come after the statement and can attend
-to it.
+The user asks whether a statement is true, and the assistant asks for time. Neither
+gives the answer, but the assistant's words come after the statement, so that the model
+can attend to it.
 
 Run ``python examples/conversations.py``.
 """

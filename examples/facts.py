@@ -144,7 +144,7 @@ TEMPLATES = {
     ),
 }
 
-#: The same statements, denied.
+#: The negations of these statements.
 NEGATIONS = {
     "capital": (
         "The capital of {country} is not {capital}.",
@@ -191,13 +191,13 @@ def make_statements(*, negated: bool = False) -> pd.DataFrame:
     Parameters
     ----------
     negated : bool, default=False
-        Whether to deny each of them. Rows, relations and groups stay the same, and
-        true becomes false.
+        Whether to deny each statement. Rows, relations and groups stay the same, and
+        labels are reversed.
 
     Returns
     -------
     DataFrame
-        One statement a row, always in the same order. Columns: ``statement``;
+        One statement in each row, always in the same order. Columns: ``statement``;
         ``label``, 1 for true and 0 for false; ``relation``, such as ``"capital"``;
         ``group``, the number of the line that the statement comes from.
 
@@ -219,7 +219,7 @@ def make_statements(*, negated: bool = False) -> pd.DataFrame:
 
 
 def read_pairs() -> Iterator[tuple[dict[str, str], dict[str, str]]]:
-    """Read each line of the tables as two facts, column → value."""
+    """Read each line of the tables as two facts, which map columns to values."""
     for table in TABLES:
         header, *lines = table.strip().splitlines()
         columns = header.split(", ")
@@ -234,9 +234,10 @@ def read_pairs() -> Iterator[tuple[dict[str, str], dict[str, str]]]:
 def state_pair(
     pair: tuple[dict[str, str], dict[str, str]], *, negated: bool = False
 ) -> Iterator[tuple[str, str, int]]:
-    """State two facts, and what is false with their values swapped; or deny them.
+    """Make true statements of two facts, and false ones by swapping their values.
 
-    Yields the relation, the statement and its label.
+    If ``negated``, each statement is denied. Yields the relation, the statement and its
+    label.
     """
     templates = NEGATIONS if negated else TEMPLATES
     for relation in list(pair[0])[1:]:

@@ -1,4 +1,4 @@
-"""Plot the calibration of a probe: of predictions of 80%, 80% should be true.
+"""Plot the calibration of a probe: 80% of predictions of 80% should be true.
 
 Run ``python examples/is_it_calibrated.py``.
 """
@@ -22,7 +22,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
     y, groups = statements["label"], statements["group"]
     activations = make_embedder(out, model).fit_transform(statements["statement"])
     X = activations[:, 2 * activations.shape[1] // 3, 0]  # a layer two thirds up
-    # The error of the probability of "true", as the diagram has it.
+    # The error of the probability of "true", which the diagram shows.
     measure = partial(expected_calibration_error, method="positive")
     found, axes = [], None
     for C in (1.0, 0.01):

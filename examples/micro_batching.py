@@ -18,7 +18,7 @@ class Closed(Exception):
 
 @dataclass
 class Request:
-    """Texts, and the promise of an answer for each."""
+    """Texts, and a future that will hold their results."""
 
     texts: Sequence[str]
     answer: asyncio.Future[list[Any]] = field(default_factory=asyncio.Future)
@@ -36,12 +36,12 @@ class MicroBatcher:
         Takes a list of texts, and returns a sequence of as many results. It is called
         in one thread, and never twice at the same time.
     most_texts : int, default=64
-        Largest number of texts in a batch. A larger request is a batch of its own. 1:
+        Largest number of texts in a batch. A larger request is a batch by itself. 1:
         requests are not merged.
     wait : float, default=0.002
-        Seconds that the first request of a batch waits for others at most.
+        Longest time in seconds that the first request of a batch waits for others.
     most_waiting : int, default=1024
-        Texts that may wait.
+        Largest number of texts that may wait.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MicroBatcher:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Take no more requests, and finish those that wait."""
+        """Refuse new requests, and finish those that wait."""
         self._is_closed = True
         self._arrival.set()
         await self._work
@@ -78,7 +78,7 @@ class MicroBatcher:
         Raises
         ------
         Full, Closed
-            If they are not taken.
+            If too many texts are waiting, or no more requests are accepted.
         Exception
             What ``compute`` raises for them.
         """
@@ -97,14 +97,14 @@ class MicroBatcher:
             answers = await self._compute(batch)
             for request, answer in zip(batch, answers, strict=True):
                 if request.answer.done():
-                    continue  # who asked has gone meanwhile
+                    continue  # the client has disconnected
                 if isinstance(answer, Exception):
                     request.answer.set_exception(answer)
                 else:
                     request.answer.set_result(answer)
 
     async def _gather(self) -> bool:
-        """Wait until a batch is full or its time is up; False where no more comes."""
+        """Wait until a batch is full or its time is up; False if no more will come."""
         while not self._waiting:
             if self._is_closed:
                 return False
@@ -145,7 +145,7 @@ class MicroBatcher:
             results = list(
                 await loop.run_in_executor(self._thread, self.compute, texts)
             )
-        # Whatever it is, it is for those who asked, and not for this loop.
+        # Any error is returned to its request, so that this loop continues.
         except Exception as error:
             if len(batch) == 1:
                 return [error]

@@ -46,7 +46,7 @@ from plug_sklearn import (
     TrainingCurveDisplay,
 )
 
-#: Nothing here is about a subject of the table of facts.
+#: None of these is about a subject of the table of facts.
 NEW_STATEMENTS = [
     "The capital of Canada is Ottawa.",
     "The capital of Canada is Nairobi.",
@@ -86,10 +86,10 @@ def main(out: Path) -> None:
     print("\nA linear probe on each layer's last token, mean over 5 folds:")
     print(by_layer.round(3).to_string())
     best = find_best_layer(sweep)
+    print(f"Layer {best} has the best ROC-AUC. Its score is a little too high, because")
     print(
-        f"Layer {best} has the best ROC-AUC. Picking it on these very folds flatters it"
+        "it was chosen on these folds. Below, each fold chooses on its training facts."
     )
-    print("a little; what follows picks anew, within the training facts of each fold.")
     draw_layer_curve(sweep, out / "layer_curve.png")
 
     scores, mlps = compare_classifiers(activations, y, groups, folds)
@@ -100,7 +100,7 @@ def main(out: Path) -> None:
     training.figure_.savefig(out / "training_curves.png", dpi=150)
 
     one_layer = HFEmbeddingTransformer(model, layers=[best], store=store, verbose=True)
-    print(f"\nA linear probe of layer {best} beside its controls, mean over 5 folds:")
+    print(f"\nA linear probe of layer {best} and its controls, mean over 5 folds:")
     controls = check_controls(one_layer, texts, y, groups, folds)
     print(report_controls(controls))
     controls.figure_.savefig(out / "controls.png", dpi=150)
@@ -109,12 +109,12 @@ def main(out: Path) -> None:
     negations = compare_negations(activations[:, best, 0], denied[:, 0, 0], y, folds)
     print(report_negations(negations))
 
-    # The embedder reads from the store: the language model has seen these texts.
+    # The embedder reads these texts from the store, without the language model.
     pipeline = make_pipeline(embedder, PlugStackClassifier(random_state=0))
     print("\nText to probabilities: all layers, fitted on all statements.")
     pipeline.fit(texts, y, plugstackclassifier__groups=groups)
     weights = pipeline[-1].weights_
-    print("Layers of the largest weight:", list_heaviest(weights))
+    print("Layers with the largest weights:", list_heaviest(weights))
     pipeline.set_params(hfembeddingtransformer__store=None)
     show_saved_pipeline(pipeline, out / "pipeline.joblib")
 
@@ -130,7 +130,7 @@ def draw_layer_curve(sweep: pd.DataFrame, path: Path) -> None:
 
 
 def list_heaviest(weights: NDArray[np.float64], n: int = 3) -> str:
-    """List the layers and poolings (last token, mean) of the largest weights."""
+    """List the layers and poolings (last token, mean) with the largest weights."""
     order = np.argsort(-weights, axis=None)[:n]
     cells = zip(*np.unravel_index(order, weights.shape), strict=True)
     return ", ".join(
@@ -140,7 +140,7 @@ def list_heaviest(weights: NDArray[np.float64], n: int = 3) -> str:
 
 
 def show_saved_pipeline(pipeline: Pipeline, path: Path) -> None:
-    """Save a pipeline, and ask it and its copy in a fresh process the same."""
+    """Save a pipeline, and compare its predictions with those of a fresh process."""
     joblib.dump(pipeline, path)
     here = pipeline.predict_proba(NEW_STATEMENTS)
     command = [sys.executable, "-c", ASK_SAVED_PIPELINE]

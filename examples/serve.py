@@ -1,19 +1,20 @@
 r"""Serve a fitted pipeline over HTTP: texts in, classes and probabilities out.
 
-Run ``python examples/serve.py probe.joblib --port 8000``, and ask it::
+Run ``python examples/serve.py probe.joblib --port 8000``, and send it requests::
 
     curl localhost:8000/predict -H 'Content-Type: application/json' \
         -d '{"texts": ["Gold is a metal."]}'
 
-Its language model writes, too. Each token comes with the probabilities after it, and
-the answer ends when that of the last class reaches ``stop``::
+The language model of the pipeline can also write. Each token is sent with the
+probabilities after it. The answer ends when the probability of the last class reaches
+``stop``::
 
     curl -N localhost:8000/generate -H 'Content-Type: application/json' \
         -d '{"prompt": "Gold is", "max_new_tokens": 20, "stop": 0.9}'
 
 A joblib file is a pickle, which runs code when it is loaded: load only files you trust.
-The files of ``save_artifacts`` cannot run code; name them as ``load_artifacts`` does.
-It needs the extra ``[serve]``.
+The files of ``save_artifacts`` cannot run code; give the path or address that
+``load_artifacts`` takes. This example needs the extra ``[serve]``.
 """
 
 import argparse
@@ -40,17 +41,17 @@ try:
 except ImportError as error:
     raise SystemExit(f"{error}. Run: pip install -e '.[serve]'") from error
 
-#: Of a body that is too large, so much is read and dropped before the answer: who is
-#: still sending would not see it.
+#: Most bytes of a too large body that are read and dropped before the answer. A client
+#: that is still sending would not read it.
 DROPPED_BYTES = 2**24
 MOST_SAID = 300
-#: Of the files of ``save_artifacts``.
+#: Suffixes of the files of ``save_artifacts``.
 SUFFIXES = (".json", ".safetensors")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask, and what may wait."""
+    """Limits of one request, and of what may wait."""
 
     texts: int = 64
     characters: int = 20_000
@@ -67,8 +68,8 @@ class Limits:
 class LimitBody:
     """Reads each body before the application does, and refuses it if it is too large.
 
-    What is declared counts, and what comes: a body that is sent in chunks declares
-    nothing.
+    Both the declared length and the bytes received are checked, because a body that is
+    sent in chunks has no declared length.
     """
 
     def __init__(self, app: Any, limits: Limits) -> None:  # noqa: ANN401 - any ASGI app
@@ -89,11 +90,11 @@ class LimitBody:
             async with asyncio.timeout(self.limits.body_seconds):
                 body = await self._read(scope, receive)
         except TimeoutError:
-            refusal = JSONResponse({"detail": "The body came too slowly."}, 408)
+            refusal = JSONResponse({"detail": "The body was sent too slowly."}, 408)
             await refusal(scope, receive, send)
             return
         if body is None:
-            said = f"The body must be of {self.limits.body_bytes} bytes at most."
+            said = f"The body must have at most {self.limits.body_bytes} bytes."
             await JSONResponse({"detail": said}, 413)(scope, receive, send)
             return
         messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -129,10 +130,10 @@ def load_probe(path: str, device: str = "cpu") -> Pipeline:
     is_joblib = Path(path).is_file() and Path(path).suffix not in SUFFIXES
     try:
         probe = joblib.load(path) if is_joblib else load_artifacts(path, device)
-    except Exception as error:  # of bytes that are no pickle, joblib raises anything
+    except Exception as error:  # joblib may raise any error on a bad pickle
         said = f"{path} cannot be served: {type(error).__name__}: {error}"
         raise SystemExit(said) from error
-    # A search holds the pipeline that it chose.
+    # A fitted search contains the pipeline that it chose.
     probe = getattr(probe, "best_estimator_", probe)
     if not isinstance(probe, Pipeline) or not hasattr(probe, "classes_"):
         raise SystemExit(
@@ -148,7 +149,7 @@ def load_probe(path: str, device: str = "cpu") -> Pipeline:
 
 
 def make_compute(probe: Pipeline) -> Callable[[list[str]], list[tuple[Any, Any]]]:
-    """Make the function of texts that gives label and probabilities of each."""
+    """Make a function that returns the label and probabilities of each text."""
     reader, classifier = probe[:-1], probe[-1]
 
     def compute(texts: list[str]) -> list[tuple[Any, Any]]:
@@ -162,7 +163,7 @@ def make_compute(probe: Pipeline) -> Callable[[list[str]], list[tuple[Any, Any]]
 
 
 def make_write(probe: Pipeline) -> Callable[..., Iterator[dict[str, Any]]]:
-    """Make the function of a prompt that gives the tokens of its answer."""
+    """Make a function that yields the tokens of the answer to a prompt."""
 
     def write(
         prompt: str, max_new_tokens: int, stop: float | None, options: dict[str, Any]
@@ -187,28 +188,29 @@ def make_write(probe: Pipeline) -> Callable[..., Iterator[dict[str, Any]]]:
 
 
 def show(said: object) -> str:
-    """Make a message of what was said that any client can read."""
+    """Format an error as a short message that any client can read."""
     text = str(said).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"
 
 
 async def explain_request(_: Request, error: Exception) -> JSONResponse:
-    """Say what is wrong with a request, without its content, which may be anything."""
+    """Explain an invalid request without quoting it, since it may hold anything."""
     assert isinstance(error, RequestValidationError)
     found = [f"{show(e['loc'])}: {show(e['msg'])}" for e in error.errors()[:5]]
     return JSONResponse({"detail": "; ".join(found)}, 422)
 
 
 def refuse(error: Exception, what: str) -> HTTPException:
-    """Say that there is too much to do, or no more is done."""
+    """Answer that the server is overloaded or shutting down."""
     said = f"Too many {what}" if isinstance(error, Full) else "Shutting down"
     return HTTPException(503, f"{said}; ask again.", {"Retry-After": "1"})
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, for clients that read them in time.
+    """Server-sent events, with a time limit for clients that read slowly.
 
-    Who reads nothing for longer than the answer may take is left.
+    The connection is closed if a client does not read for longer than an answer may
+    take.
     """
 
     def __init__(self, answer: AnswerStream) -> None:
@@ -238,20 +240,20 @@ def make_app(
     Parameters
     ----------
     compute : callable
-        Given texts, gives label and probabilities of each.
+        Takes texts, and returns the label and probabilities of each.
     classes : list
-        What the columns of the probabilities are.
+        The classes that the columns of the probabilities stand for.
     limits : Limits
-        What to refuse.
+        Limits of requests.
     write : callable, default=None
-        Given a prompt, the most tokens, a threshold and options of sampling, gives the
-        tokens of an answer; None serves no ``/generate``.
+        Takes a prompt, the largest number of tokens, a threshold and sampling options,
+        and yields the tokens of an answer. None: ``/generate`` is not served.
     """
     streams = AnswerStreams(limits.answers, limits.answer_seconds)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # The model is in memory before the first request comes.
+        # Load the model before the first request comes.
         await asyncio.to_thread(compute, ["A text."])
         async with MicroBatcher(
             compute,
@@ -297,8 +299,8 @@ def make_app(
         except (Full, Closed) as error:
             raise refuse(error, "texts wait") from error
         except (TypeError, ValueError, FloatingPointError) as error:
-            # What the embedder cannot read, such as a text without a token, and what
-            # the model computes too large states of.
+            # Texts that the embedder cannot read, such as a text without tokens, or for
+            # which the states of the model overflow.
             raise HTTPException(422, show(error)) from error
         predictions, probabilities = zip(*answers, strict=True)
         return {
@@ -310,7 +312,7 @@ def make_app(
     @app.post("/generate")
     async def generate(asked: Prompt) -> StreamingResponse:
         if write is None:
-            raise HTTPException(404, "No model that writes is served.")
+            raise HTTPException(404, "This server does not generate text.")
         options = asked.model_dump(exclude_none=True)
         given = [options.pop(name, None) for name in ("prompt", "max_new_tokens")]
         stop = options.pop("stop", None)
@@ -326,7 +328,7 @@ def make_app(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until told to stop; what was asked before that is answered."""
+    """Serve until stopped; requests that were accepted before are still answered."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

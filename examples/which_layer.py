@@ -24,7 +24,9 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
     )
     print(display.sweep.groupby("layer")[["roc_auc", "accuracy"]].mean().round(3))
     print(f"Layer {display.best_['layer']} has the best ROC AUC. Its lead over its")
-    print("neighbours is small, and picking it on these very folds flatters it.")
+    print(
+        "neighbours is small, and its score is too high: it was chosen on these folds."
+    )
 
     display.ax_.set(title="Which layer knows what is true?")
     display.figure_.savefig(out / "which_layer.png")

@@ -1,9 +1,9 @@
 """Scikit-learn classifiers on features of language models.
 
 ``_stack``
-    The join of linear probes of all layers.
-``_probe_fits``, ``_ridge``, ``_join``, ``_threads``
-    Fit its probes, by ridge logistic regression, and join them.
+    The classifier that combines linear probes of all layers.
+``_probe_fits``, ``_ridge``, ``_stack_weights``, ``_blas_threads``
+    Fit its probes, by ridge logistic regression, and choose their weights.
 ``_mlp``, ``_cnn``
     The classifiers on one vector, or a stack of vectors, for each text.
 ``_token``, ``_token_data``, ``_token_batches``, ``_token_training``
@@ -12,14 +12,14 @@
     Its network: how scores of tokens become those of texts, at once or token by token.
 ``_base``
     Their base class: parameters, ``fit``, predictions and pickles.
-``_data``, ``_geometry``, ``_splitting``
+``_data``, ``_sample_shape``, ``_splitting``
     Check what users pass to ``fit`` and ``predict``, and hold out validation rows.
 ``_sizing``
     Choose the widths of the networks.
 ``_networks``, ``_layers``
     The networks, and their layers: plain torch modules.
 ``_training``, ``_batches``, ``_losses``
-    Train a network by skorch's loop, on batches of rows, with these losses.
+    Train a network with skorch's loop: batches of rows and losses.
 ``_monitoring``
     Score each epoch, stop early, keep the best epoch, and find its temperature.
 ``_joint``

@@ -1,4 +1,4 @@
-"""Fit the linear probe of one layer and part: choose its penalty, then fit all rows."""
+"""Fit the linear probe of one layer and part: choose its penalty, and fit all rows."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -8,27 +8,27 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from plug_sklearn.classifiers._data import Rows, hold_out_rows
-from plug_sklearn.classifiers._join import PROBE_DEVIATION, HeldOut
 from plug_sklearn.classifiers._ridge import RidgeRegressions, make_targets
+from plug_sklearn.classifiers._stack_weights import PROBE_DEVIATION, HeldOut
 
 Array = NDArray[Any]
 
-#: Added to the diagonal of a Gram matrix, as a part of its mean, so that it has full
-#: rank.
+#: Added to the diagonal of a Gram matrix, so that it has full rank: a fraction of the
+#: diagonal's mean.
 JITTER = 1e-8
-#: Tolerances of the fits that choose C, and of those that predict.
+#: Tolerances of the fits that choose C, and of the final fits.
 ROUGH, FINE = 3e-2, 1e-6
-#: Held-out predictions that the repeats give together, and the most repeats.
+#: Target number of held-out predictions of all repeats, and largest number of repeats.
 WANTED_PREDICTIONS, MOST_REPEATS = 1000, 10
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What the probes of all layers and parts share.
+    """The labels, weights and folds that the probes of all layers and parts share.
 
-    ``codes`` (n,) are classes, ``weight`` (n,) weights of a mean of 1. ``folds``
-    (n_folds, n) marks the rows that each fold holds out, and ``held_out`` tells about
-    these rows, fold after fold; None: no rows are held out.
+    ``codes`` (n,) are classes, and ``weight`` (n,) has a mean of 1. ``folds``
+    (n_folds, n) marks the rows that each fold holds out. ``held_out`` describes these
+    rows, fold after fold; None: no rows are held out.
     """
 
     codes: NDArray[np.intp]
@@ -41,9 +41,9 @@ class Training:
     def make(
         cls, rows: Rows, class_factors: Array, folds: NDArray[np.bool_] | None
     ) -> Self:
-        """Gather what the probes share."""
+        """Collect what the probes share."""
         codes, n_classes = rows.codes, len(class_factors)
-        # Divided first, so that tiny factors do not vanish.
+        # Dividing first keeps tiny factors from becoming 0.
         factors = class_factors[codes] / class_factors.max()
         weight = rows.weight / rows.weight.max() * factors
         weight = weight / weight.mean()
@@ -59,7 +59,7 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class ProbeChoice:
-    """The C of a probe, its held-out loss, and the scale that its logits need."""
+    """The chosen C of a probe, its held-out loss, and the scale of its logits."""
 
     C: float
     loss: float
@@ -84,12 +84,12 @@ def hold_out_repeatedly(
 
 
 class Standardised:
-    """Units of one layer and part, standardised, in as few features as that takes.
+    """Standardised units of one layer and part, in as few features as possible.
 
-    Samples are divided by the square root of the number of units, so that their mean
-    squared length is 1 in every model. Where there are fewer samples than units, the
-    features are the rows of the Cholesky factor of the samples' Gram matrix: they have
-    the same inner products, and thus the same regressions.
+    They are divided by the square root of the number of units, so that the mean squared
+    length of a sample is 1 for every model. If there are fewer samples than units, the
+    features are the rows of the Cholesky factor of the Gram matrix of the samples. They
+    have the same inner products as the units, and thus give the same regressions.
     """
 
     def __init__(self, samples: Array, weight: Array) -> None:
@@ -97,7 +97,7 @@ class Standardised:
         self.mean = weight @ units / weight.sum()
         units -= self.mean
         deviation = np.sqrt(weight @ units**2 / weight.sum())
-        # A constant unit deviates by what rounding leaves.
+        # Rounding makes the computed deviation of a constant unit slightly above 0.
         is_constant = deviation <= 1e-7 * np.abs(self.mean)
         deviation[is_constant | (deviation == 0)] = np.inf
         self.divisor = deviation * np.sqrt(units.shape[1])
@@ -116,9 +116,10 @@ class Standardised:
         return self.units if self.factor is None else self.factor
 
     def express(self, coefficients: Array) -> tuple[Array, Array]:
-        """Turn coefficients of features and intercept into those of the raw units.
+        """Turn coefficients of the features and intercept into those of the raw units.
 
-        From (n_features + 1, n_logits) to (n_logits, n_units) and (n_logits,).
+        The shape (n_features + 1, n_logits) becomes (n_logits, n_units) and
+        (n_logits,).
         """
         slopes = coefficients[:-1]
         if self.factor is not None:
@@ -132,11 +133,11 @@ class Standardised:
 def choose_penalty(
     samples: Array, training: Training, held_out: HeldOut, grid: list[float]
 ) -> tuple[ProbeChoice, Array]:
-    """Choose the C of a probe by the log loss of rows that were held out.
+    """Choose the C of a probe by the log loss of held-out rows.
 
-    Each C is judged with the scale that its logits need: a strong penalty shrinks
-    logits, and the temperature of the join can undo that. Also gives the scaled logits
-    of the held-out rows (m, n_logits).
+    Logits are scaled to suit these rows before their loss is computed: a strong penalty
+    shrinks logits, and the temperature of the combination can undo that. Also returns
+    the scaled logits of the held-out rows (m, n_logits).
     """
     features = Standardised(samples, training.weight).features.astype(np.float32)
     kept = training.weight[:, None] * ~training.folds.T
@@ -144,20 +145,20 @@ def choose_penalty(
     middle = (len(grid) - 1) // 2
     start = regressions.fit(1 / grid[middle], tolerance=ROUGH)
 
-    def judge(C: float, coefficients: Array) -> tuple[ProbeChoice, Array]:
+    def try_penalty(C: float, coefficients: Array) -> tuple[ProbeChoice, Array]:
         logits = regressions.compute_logits(coefficients).swapaxes(0, 1)
         logits = logits[training.folds].astype(np.float64)
         scale = held_out.find_scale(logits, PROBE_DEVIATION)
         loss = float(held_out.compute_loss(scale * logits))
         return ProbeChoice(C, loss, scale), scale * logits
 
-    first = best = judge(grid[middle], start)
-    # The loss falls and then rises: where larger values help, smaller ones do not.
+    first = best = try_penalty(grid[middle], start)
+    # The loss falls and then rises: if larger values help, smaller ones do not.
     for others in (grid[middle + 1 :], grid[:middle][::-1]):
         coefficients = start
         for C in others:
             coefficients = regressions.fit(1 / C, coefficients, ROUGH)
-            tried = judge(C, coefficients)
+            tried = try_penalty(C, coefficients)
             if tried[0].loss >= best[0].loss:
                 break
             best = tried

@@ -1,4 +1,4 @@
-"""Ridge logistic regressions on the same features, many sets of rows at once."""
+"""Ridge logistic regressions on the same features, with different row weights."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from scipy.special import expit, log_softmax, softmax
 
 Array = NDArray[Any]
 
-#: Penalty of the intercept: so low that it only keeps the intercept finite where all
-#: the weight is on one class.
+#: Penalty of the intercept. It is so low that it only matters if all rows with weight
+#: have one class: it then keeps the intercept finite.
 INTERCEPT_PENALTY = 1e-4
 MOST_NEWTON_STEPS = 50
 MOST_CONJUGATE_STEPS = 50
@@ -18,29 +18,18 @@ MOST_HALVINGS = 20
 
 
 class RidgeRegressions:
-    """Logistic regressions that share features and labels and differ in row weights.
+    """Logistic regressions that share features and labels, and differ in row weights.
 
     Each minimises the weighted sum of its log losses plus ``penalty / 2`` times the
-    squared length of its coefficients. Two classes have one logit; more have one each
-    (multinomial). All are fitted together by Newton's method. Its linear systems are
-    solved by conjugate gradients, preconditioned with one Cholesky factor that all
-    regressions share: that of their Hessian's upper bound (Böhning 1992).
+    squared length of its coefficients. With two classes there is one logit; with more,
+    one for each class (multinomial). All are fitted together by Newton's method (Lin,
+    Weng and Keerthi, "Trust region Newton method for large-scale logistic regression",
+    2008). Its linear systems are solved by conjugate gradients. The preconditioner is
+    one Cholesky factor for all regressions, that of an upper bound of their Hessians
+    (Böhning, "Multinomial logistic regression algorithm", 1992).
 
-    Parameters
-    ----------
-    features : ndarray of shape (n, n_features)
-        Features. Their dtype is that of the arithmetic.
-    codes : ndarray of shape (n,), int
-        Classes.
-    n_classes : int
-        Number of classes.
-    row_weights : ndarray of shape (n, n_regressions)
-        Weights of the rows in each regression.
-
-    References
-    ----------
-    Lin, Weng and Keerthi, "Trust region Newton method for large-scale logistic
-    regression", 2008; Böhning, "Multinomial logistic regression algorithm", 1992.
+    ``features`` (n, n_features) have the dtype of the computation. ``codes`` (n,) are
+    classes, and ``row_weights`` have the shape (n, n_regressions).
     """
 
     def __init__(
@@ -54,7 +43,7 @@ class RidgeRegressions:
         self.row_weights = row_weights[:, :, None].astype(dtype)
         bound = np.sqrt(0.25 * row_weights.mean(axis=1))[:, None].astype(dtype)
         weighted = self.features * bound
-        # Only its lower triangle is computed, which is all that is read.
+        # Only the lower triangle is computed, because nothing reads the other.
         self.gram = get_blas_funcs("syrk", (weighted,))(1.0, weighted.T, lower=True)
 
     def fit(
@@ -63,8 +52,8 @@ class RidgeRegressions:
         """Fit all regressions.
 
         Returns their coefficients, of shape (n_features + 1, n_regressions, n_logits);
-        the last is the intercept. A regression is done when the norm of its gradient
-        is ``tolerance`` times that at zero; ``start`` holds coefficients to begin at.
+        the last is the intercept. A regression is done when the norm of its gradient is
+        ``tolerance`` times the norm at zero. ``start`` holds coefficients to begin at.
         """
         n_regressions = self.row_weights.shape[1]
         shape = (self.features.shape[1], n_regressions, self.n_logits)
@@ -87,7 +76,7 @@ class RidgeRegressions:
             if not is_open.any():
                 break
             active, size = active[is_open], size[is_open]
-            # Far from the solution, rough steps are enough.
+            # Far from the solution, approximate steps are enough.
             goals = np.maximum(np.minimum(0.01, size), 0.1 * tolerance**2 / size)
             own, own_logits = own[:, is_open], own_logits[:, is_open]
             step = self._find_step(
@@ -120,7 +109,7 @@ class RidgeRegressions:
         return gradient
 
     def _measure(self, gradient: Array, factor: Any) -> Array:  # noqa: ANN401 - as above
-        """Compute squared norms of gradients by the inverse of the Hessian's bound."""
+        """Compute squared norms of gradients, by the inverse of the Hessian's bound."""
         squared = (gradient * _solve(factor, gradient)).sum(axis=(0, 2))
         return np.asarray(np.maximum(squared, np.finfo(squared.dtype).tiny))
 
@@ -171,7 +160,7 @@ class RidgeRegressions:
         penalties: Array,
         active: Array,
     ) -> tuple[Array, Array]:
-        """Make steps, halved until each lowers its objective; update logits too."""
+        """Make steps, each halved until it lowers the objective; update logits."""
         change = self.compute_logits(step)
         before = self._compute_objective(coefficients, logits, penalties, active)
         slack = np.finfo(step.dtype).eps * np.abs(before)
@@ -203,12 +192,12 @@ class RidgeRegressions:
 
 
 def count_logits(n_classes: int) -> int:
-    """Count the logits of a sample: one for two classes."""
+    """Count the logits of a sample: one if there are two classes."""
     return 1 if n_classes == 2 else n_classes
 
 
 def make_targets(codes: Array, n_classes: int) -> Array:
-    """Turn classes (n,) into probabilities (n, n_logits) of 0 and 1."""
+    """Turn classes (n,) into one-hot labels (n, n_logits)."""
     if n_classes == 2:
         return np.asarray((codes == 1)[:, None], dtype=np.float64)
     return np.asarray(np.eye(n_classes)[codes])

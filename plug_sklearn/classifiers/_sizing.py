@@ -268,14 +268,14 @@ def size_tokens_by_budget(
 ) -> tuple[int, int]:
     """Choose heads, and a number of principal components, for a parameter budget.
 
-    As ``size_mlp_by_budget``; the number of heads is four where that is possible.
+    As ``size_mlp_by_budget``; there are at least four heads if that is possible.
 
     Examples
     --------
     >>> size_tokens_by_budget(
     ...     1000, 576, 1, has_queries=True, n_recent=8, linear_path=False
     ... )
-    (4, 576)
+    (5, 496)
     """
     widths, n_kept = _search(
         target_ratio * n_samples / n_members,

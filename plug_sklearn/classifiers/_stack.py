@@ -1,4 +1,4 @@
-"""The classifier that joins a linear probe of each layer, part and pooling."""
+"""The classifier that combines linear probes of all layers, parts and poolings."""
 
 from collections.abc import Sequence
 from math import prod
@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn.classifiers._blas_threads import use_one_blas_thread
 from plug_sklearn.classifiers._data import (
     ClassWeight,
     compute_class_factors,
@@ -21,8 +22,6 @@ from plug_sklearn.classifiers._data import (
     read_rows,
     read_samples,
 )
-from plug_sklearn.classifiers._geometry import read_geometry
-from plug_sklearn.classifiers._join import Join, join_probes
 from plug_sklearn.classifiers._probe_fits import (
     ProbeChoice,
     Training,
@@ -30,11 +29,12 @@ from plug_sklearn.classifiers._probe_fits import (
     fit_probe,
     hold_out_repeatedly,
 )
-from plug_sklearn.classifiers._threads import use_one_blas_thread
+from plug_sklearn.classifiers._sample_shape import read_geometry
+from plug_sklearn.classifiers._stack_weights import StackWeights, choose_weights
 
-#: Values of C that are tried by default.
+#: Values of C to choose from by default.
 DEFAULT_CS = (0.1, 0.4, 1.6, 6.4, 25.6, 102.4)
-#: C where no rows can be held out.
+#: The C that is used if no rows can be held out.
 UNTUNED_C = 1.6
 #: Rows whose logits are computed at once.
 ROWS_AT_ONCE = 512
@@ -43,19 +43,19 @@ ROWS_AT_ONCE = 512
 class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
     """Weighted mean of linear probes of all layers, parts and poolings.
 
-    A ridge logistic regression is fitted to each layer and each part or pooling of the
-    activations. Its ``C`` is the one with the lowest log loss on held-out rows. The
-    probes then get weights from their held-out predictions: a probe with a higher loss
-    has an exponentially lower weight, unless it corrects the errors of others. Probes
-    of a low weight are dropped. The logits are the weighted mean of the logits of the
-    others, divided by a temperature, which has a prior around 1 so that few rows cannot
-    make the classifier overconfident. At the end, these probes are fitted again to all
-    rows. Their join is itself a linear classifier.
+    A logistic regression with a ridge penalty is fitted to each layer and each part or
+    pooling of the activations. Its ``C`` is the one with the lowest log loss on
+    held-out rows. Each probe then gets a weight from its held-out predictions. The
+    weight falls exponentially with the loss, unless the probe corrects errors of other
+    probes. Probes with a low weight are dropped, and the others are fitted again to all
+    rows. The logits are the weighted mean of their logits, divided by a temperature.
+    The temperature has a prior around 1, so that a fit on few rows is not
+    overconfident. The result is itself a linear classifier.
 
-    There are no epochs and no step sizes: each fit is a convex problem. This is the
-    recommended classifier on activations of all layers under the poolings
-    ``("last", "mean")``. If you already know the best layer and have many labels,
-    ``LogisticRegression`` on that layer is as good.
+    Each fit is a convex problem, so that there are no epochs and no learning rates to
+    choose. This is the recommended classifier on activations of all layers under the
+    poolings ``("last", "mean")``. If you already know the best layer and have many
+    labels, ``LogisticRegression`` on that layer is as good.
 
     Parameters
     ----------
@@ -69,15 +69,15 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         ``LogisticRegressionCV``. They apply to standardised units divided by the square
         root of their number, so that the same values suit every hidden size: ``C``
         here is ``hidden_size`` times the ``C`` of a ``LogisticRegression`` after a
-        ``StandardScaler``. None: 0.1, 0.4, 1.6, 6.4, 25.6 and 102.4. They are tried
-        from the middle one outwards, as long as the held-out loss falls.
+        ``StandardScaler``. None: 0.1, 0.4, 1.6, 6.4, 25.6 and 102.4. The search begins
+        at the middle value and moves up or down as long as the held-out loss falls.
     n_folds : int, default=5
         Number of folds of the inner cross-validation. They are stratified by class.
         Equal samples are in the same fold, and with ``groups`` whole groups are.
     n_repeats : int or "auto", default="auto"
         Number of times that the cross-validation is repeated with other folds.
-        ``"auto"``: so often that about 1,000 predictions are held out in all, at least
-        once and at most ten times.
+        ``"auto"``: as often as needed for about 1,000 held-out predictions in total,
+        between one and ten times.
     class_weight : dict or str, default=None
         Factors by which the weights of the rows of each label are multiplied; 1 for
         labels that are not in the dict. ``"balanced"``: factors that give all classes
@@ -90,20 +90,21 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         Labels, in the order of the columns of probabilities.
     weights_ : ndarray of shape (n_layers, n_parts)
-        Weights of the probes; those of dropped probes are 0. They sum to 1, less the
-        weight of a candidate that predicts the frequencies of the classes for every
-        sample. That weight is near 0 unless the probes know little.
+        Weights of the probes; 0 for dropped probes. A constant predictor, which gives
+        the class frequencies for every sample, also has a weight. The weights of the
+        probes sum to 1 minus that weight, which is near 0 unless the probes are hardly
+        better than chance.
     C_ : ndarray of shape (n_layers, n_parts)
         Chosen ``C`` of each probe.
     held_out_log_loss_ : ndarray of shape (n_layers, n_parts)
-        Log loss of each probe on held-out rows, at its ``C`` and at the scale of its
-        logits that suits these rows. It shows which layers hold the answer. NaN if no
-        rows were held out.
+        Log loss of each probe on held-out rows, at its ``C`` and after its logits were
+        scaled to suit these rows. It shows from which layers the classes can be read.
+        NaN if no rows were held out.
     temperature_ : float
         Temperature by which the mean of the logits is divided.
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
         Coefficients of all units of a sample, in the order of ``X.reshape(n, -1)``; 0
-        for dropped probes. There is one row if there are two classes.
+        for dropped probes. With two classes, there is one row.
     intercept_ : ndarray of shape (1,) or (n_classes,)
         Intercepts.
     n_features_in_ : int
@@ -115,24 +116,24 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
 
     See Also
     --------
-    PlugCNNClassifier : Adds convolutions over the layers; takes longer.
+    PlugCNNClassifier : Adds convolutions over the layers, and takes longer to fit.
     layer_sweep : Scores any probe on each layer.
 
     Notes
     -----
-    Several classes share a multinomial loss. Units are standardised by the weighted
-    mean and standard deviation of the rows of ``fit``. In each regression, sample
-    weights are scaled to a mean of 1, so that only their ratios count. No rows are held
-    out if there are fewer than 20 distinct samples, or if every choice of groups would
-    leave a class without training rows: all probes then have the same weight, and 1.6
-    as ``C``.
+    With more than two classes, the loss is multinomial. Units are standardised by the
+    weighted mean and standard deviation of the rows of ``fit``. In each regression,
+    sample weights are scaled to a mean of 1, so that only their ratios count. No rows
+    are held out if there are fewer than 20 distinct samples, or if every choice of
+    groups would leave a class without training rows. All probes then have the same
+    weight and a ``C`` of 1.6.
 
     References
     ----------
-    Joining probes by held-out predictions: Wolpert, "Stacked generalization", 1992, and
-    Caruana et al., "Ensemble selection from libraries of models", 2004. The weights:
-    Dalalyan and Tsybakov, "Aggregation by exponential weighting, sharp PAC-Bayesian
-    bounds and sparsity", 2008.
+    Combining models by held-out predictions: Wolpert, "Stacked generalization", 1992,
+    and Caruana et al., "Ensemble selection from libraries of models", 2004. The
+    weights: Dalalyan and Tsybakov, "Aggregation by exponential weighting, sharp
+    PAC-Bayesian bounds and sparsity", 2008.
 
     Examples
     --------
@@ -190,22 +191,23 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Fit a probe to each layer and part, and join the best of them.
+        """Fit a probe to each layer and part, and combine the best of them.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations, converted to float32. Three axes are one part. Two axes are one
-            layer and part unless ``n_layers`` or ``n_parts`` says otherwise.
+            Activations, converted to float32. Three axes are read as
+            (n_samples, n_layers, hidden_size). Two axes are read as one layer and part,
+            unless ``n_layers`` or ``n_parts`` is given.
         y : array-like of shape (n_samples,)
             Labels, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, of which only the ratios count. Rows of weight 0 are
-            dropped first. Rows with equal features, label and group are merged into one
-            row with the sum of their weights.
+            Weights of the rows; only their ratios matter. Rows of weight 0 are dropped
+            first. Rows with equal features, label and group are merged into one row
+            with the sum of their weights.
         groups : array-like of shape (n_samples,), default=None
-            Groups of samples. No group is both in training and held out. If None, equal
-            samples form a group.
+            Groups of samples. The rows of a group are all held out together or not at
+            all. If None, equal samples form a group.
 
         Returns
         -------
@@ -231,8 +233,8 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         folds = hold_out_repeatedly(rows, int(self.n_folds), n_repeats, seed)
         training = Training.make(rows, factors, folds)
         with use_one_blas_thread():
-            join = self._choose_and_join(samples, places, training, grid)
-            self._fit_chosen(samples, places, training, join)
+            combination = self._choose_weights(samples, places, training, grid)
+            self._fit_chosen(samples, places, training, combination)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -246,7 +248,8 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes), float64
-            Of two classes, the logit of the second; of more, one for each.
+            With two classes, the logit of the second; with more, a logit for each
+            class.
 
         Raises
         ------
@@ -350,19 +353,19 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
             )
         return sorted({float(C) for C in given})
 
-    def _choose_and_join(
+    def _choose_weights(
         self,
         samples: NDArray[np.float32],
         places: Any,  # noqa: ANN401 - an index of rows
         training: Training,
         grid: list[float],
-    ) -> Join:
-        """Choose the C of each probe and the probes' weights; set what they say."""
+    ) -> StackWeights:
+        """Choose the C of each probe, and the weights of the probes."""
         shape = samples.shape[1:3]
         if training.held_out is None:
             n_probes = prod(shape)
             weights = np.full(n_probes, 1 / n_probes)
-            join = Join(weights, weights, np.zeros(1), 1.0)
+            combination = StackWeights(weights, weights, np.zeros(1), 1.0)
             choices = [ProbeChoice(UNTUNED_C, np.nan, 1.0)] * n_probes
         else:
             choices, logits = [], []
@@ -372,34 +375,34 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
                 choices.append(choice)
                 logits.append(own)
             scales = np.array([choice.scale for choice in choices])
-            join = join_probes(np.stack(logits), scales, training.held_out)
+            combination = choose_weights(np.stack(logits), scales, training.held_out)
         self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
         losses = np.array([choice.loss for choice in choices])
         self.held_out_log_loss_ = losses.reshape(shape)
-        self.weights_ = join.weights.reshape(shape)
-        self.temperature_ = join.temperature
-        return join
+        self.weights_ = combination.weights.reshape(shape)
+        self.temperature_ = combination.temperature
+        return combination
 
     def _fit_chosen(
         self,
         samples: NDArray[np.float32],
         places: Any,  # noqa: ANN401 - as above
         training: Training,
-        join: Join,
+        combination: StackWeights,
     ) -> None:
-        """Fit the probes that have weight to all rows."""
+        """Fit the probes with a weight above 0 to all rows."""
         slopes, intercepts = [], []
-        factors = join.factors.reshape(self.weights_.shape)
+        factors = combination.factors.reshape(self.weights_.shape)
         for position in self._list_chosen():
             own = samples[:, *position][places]
             coefficients, intercept = fit_probe(own, training, self.C_[position])
             slopes.append(factors[position] * coefficients)
             intercepts.append(factors[position] * intercept)
         self._coefficients = np.stack(slopes)
-        self.intercept_ = join.constant + np.sum(intercepts, axis=0)
+        self.intercept_ = combination.constant + np.sum(intercepts, axis=0)
 
     def _list_chosen(self) -> list[tuple[int, int]]:
-        """List the layers and parts of probes that have weight."""
+        """List the layers and parts of probes with a weight above 0."""
         return [(int(i), int(j)) for i, j in np.argwhere(self.weights_)]
 
     def _compute_logits(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -36,77 +36,81 @@ from plug_sklearn.classifiers._token_running import POOLS
 from plug_sklearn.classifiers._token_stream import TokenStream, run_along_texts
 from plug_sklearn.classifiers._token_training import TokenNet
 
-#: Learning rate of the biases of logits and of the last tokens.
+#: Learning rate of the biases of the logits, and of those of the last tokens.
 BIAS_RATE = 0.01
-#: Scores of fewer inputs learn as fast as with so many.
+#: The learning rate is divided by the number of inputs, but by no less than this.
 LEAST_INPUTS = 50
-#: Constraints of parameters that other classifiers have.
+#: Parameters of the base class that this classifier does not have.
 _OF_OTHERS = ("dropout",)
 
 
 class PlugTokenClassifier(BasePlugClassifier):
-    """Classifier on the features of all tokens of a text: an ensemble of probes.
+    """Ensemble of probes that read the features of all tokens of a text.
 
-    Each sample is an array of token features, of any number of tokens. Each member of
+    Each sample is an array of token features, with any number of tokens. Each member of
     the ensemble has a few heads. A head scores every token by a linear function of its
-    features, and aggregates the scores of a text into one number; the logits are the
-    sums over heads. With ``linear_path``, linear probes of the mean of all tokens and
-    of the last token are trained beside the heads, and mixed with them as held-out rows
-    suggest. The features are standardised by their mean and deviation over the tokens
-    of ``fit``, where each text counts the same whatever its length.
+    features, and aggregates the scores of a text into one number. The logits are the
+    sums over the heads. With ``linear_path``, linear probes of the mean of all tokens
+    and of the last token are trained together with the heads. Held-out rows determine
+    how the logits are mixed. The features are standardised by their mean and standard
+    deviation over the tokens of ``fit``. Each text counts the same, whatever its
+    length.
 
     Parameters
     ----------
     aggregation : str, default="attention"
-        How the scores of a text's tokens become one.
+        How the scores of a text's tokens are combined into one.
 
-        - ``"attention"``: their mean, weighted by a softmax over the tokens of another
-          linear function, the query, plus a learned bias for each of the last eight
-          tokens [1]_ [2]_.
+        - ``"attention"``: their weighted mean. The weights are a softmax over the
+          tokens of a second linear function, the query, plus a learned bias for each of
+          the last eight tokens [1]_ [2]_.
         - ``"softmax"``: their mean, weighted by their own softmax [2]_.
         - ``"rolling"``: the largest mean of ``window`` neighbouring scores, weighted
           by attention [3]_.
-        - ``"max"``: the largest score [3]_. It and ``"rolling"`` are trained with a
-          soft maximum, which lets every token learn, and read with the hard one.
+        - ``"max"``: the largest score [3]_. ``"max"`` and ``"rolling"`` are trained
+          with a soft maximum, so that every token has a gradient, and predict with the
+          exact maximum.
         - ``"mean"``: their mean.
     window : int, default=8
         Number of tokens in a window. Only used with ``aggregation="rolling"``.
     target_ratio : float, default=5.0
-        Target number of parameters per training row: values of a member, or, with
-        ``sizing="budget"``, parameters of all members together.
+        Target number of parameters per training row. Only the weights that map features
+        to scores in one member are counted; with ``sizing="budget"``, all trainable
+        parameters of all members.
     head_cap : int, default=8
         Largest number of heads of a member.
     sizing : {"budget", "heuristic"}, default="heuristic"
-        How the number of heads is chosen. ``"heuristic"``: ``target_ratio`` n / d for n
-        texts and d features, at least four and at most ``head_cap``. ``"budget"``: such
-        that all members together have ``target_ratio`` n trainable parameters, within
-        10 %. The heads then read the first principal components of the features, which
-        are not trained and not counted. A warning is issued if no network is that close
-        to the budget.
+        How the number of heads is chosen. ``"heuristic"``: ``target_ratio * n / d`` for
+        n texts and d features, at least four and at most ``head_cap``. ``"budget"``: as
+        many as give all members together ``target_ratio * n`` trainable parameters,
+        within 10%. The heads then read the first principal components of the features,
+        which are not trained and not counted. A warning is issued if no network is that
+        close to the budget.
     n_members : int, default=5
         Number of probes in the ensemble, whose probabilities are averaged. Each holds
-        out its own rows: with five, each row is used to train four of them.
+        out different rows: with five members, each row is used to train four of them.
     linear_path : bool, default=True
         Mix the heads with linear probes of the mean of all tokens and of the last
-        token. The weights of the mixture follow from the losses on held-out rows. This
-        helps on short texts. Set it to False if the probe will read texts that are much
-        longer than those of ``fit``, on which these two fail.
+        token. The weights of the mixture are chosen by the losses on held-out rows.
+        This helps on short texts. Set it to False if the probe will read texts that are
+        much longer than those of ``fit``: the two linear probes fail on such texts.
     input_dropout : float, default=0.2
         Probability of dropping a feature in a training step, in [0, 1).
     max_epochs : int, default=100
         Largest number of passes over the training rows.
     lr : float, default=0.5
-        Learning rate of AdamW, divided by the number of inputs of a head, at least 50:
-        how much a step can change a score whose inputs have size 1.
+        AdamW's learning rate is ``lr`` divided by the number of inputs of a head, at
+        least 50. So ``lr`` is about how much a step can change a score whose inputs
+        have size 1.
     weight_decay : float, default=0.001
         Fraction of the heads' weights that each step removes, below 1.
     linear_lr : float, default=0.17
-        As ``lr``, of the linear path.
+        As ``lr``, for the linear path.
     linear_decay : float, default=0.0003
-        As ``weight_decay``, of the linear path.
+        As ``weight_decay``, for the linear path.
     batch_size : int, default=32
-        Largest number of texts in a training batch, at least 2. The features of a batch
-        take at most 64 MB, or one text.
+        Largest number of texts in a training batch, at least 2. A batch ends earlier if
+        its features would take more than 64 MB, but holds at least one text.
     early_stopping : bool, default=True
         Hold out rows, stop when their predictions no longer improve, and keep the
         weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
@@ -120,7 +124,7 @@ class PlugTokenClassifier(BasePlugClassifier):
     monitor : str or callable, default="roc_auc"
         Score of the held-out rows that selects the best epoch, as in
         :class:`PlugMLPClassifier`. With labels of tokens, it must be ``"roc_auc"`` or
-        ``"loss"``, which then are those of tokens.
+        ``"loss"``, and is computed over tokens.
     calibrate : bool, default=True
         Apply temperature scaling: divide the logits by the temperature that is most
         probable given the held-out rows and a log-normal prior around 1. Without
@@ -131,7 +135,8 @@ class PlugTokenClassifier(BasePlugClassifier):
         the same total weight in each fit. None: all 1.
     callbacks : list, default=None
         Callbacks of skorch, or pairs (name, callback), as in
-        :class:`PlugMLPClassifier`. The samples of a batch are a list of tensors.
+        :class:`PlugMLPClassifier`. They get the samples of a batch as a list of
+        tensors.
     device : str, default="auto"
         ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
         such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If that is absent, a warning is
@@ -172,8 +177,8 @@ class PlugTokenClassifier(BasePlugClassifier):
 
     See Also
     --------
-    PlugMLPClassifier : Reads one vector of features a text.
-    HFEmbeddingTransformer : Gives the activations of all tokens with ``pooling=None``.
+    PlugMLPClassifier : Reads one feature vector for each text.
+    HFEmbeddingTransformer : Computes activations of all tokens with ``pooling=None``.
 
     Notes
     -----
@@ -300,10 +305,11 @@ class PlugTokenClassifier(BasePlugClassifier):
             may be float16, and are not copied.
         y : array-like of shape (n_samples,)
             Labels of texts, numbers or strings. Or labels of tokens: for each text, a
-            sequence of a whole number for each token, where -1 means that the token has
-            no label, or of a string, where None and ``""`` do. The loss then is that of
-            each labelled token by itself; ``aggregation`` and ``linear_path`` have no
-            effect. A text without labelled tokens is dropped.
+            sequence with a label for each token. These labels are whole numbers, with
+            -1 for tokens without a label, or strings, with None or ``""`` for such
+            tokens. The loss is then computed for each labelled token by itself, and
+            ``aggregation`` and ``linear_path`` have no effect. Texts without labelled
+            tokens are dropped.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of texts in the training and validation losses, as in
             :class:`PlugMLPClassifier`.
@@ -336,9 +342,8 @@ class PlugTokenClassifier(BasePlugClassifier):
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: ANN401 - as in fit
         """Predict the probability of each class for each text.
 
-        After a fit on labels of tokens, a text is as its strongest token: its logit of
-        each class, relative to the first of ``classes_``, is the largest of all its
-        tokens.
+        After a fit on labels of tokens, the logit of each class, relative to the first
+        of ``classes_``, is the largest over the tokens of the text.
 
         Parameters
         ----------
@@ -372,15 +377,15 @@ class PlugTokenClassifier(BasePlugClassifier):
         X : array-like of shape (n_samples,) of arrays
             Token features, as in :meth:`fit`.
         running : bool, default=False
-            False: each token's own evidence, which is the prediction for a text of this
-            token alone. True: the prediction for the text up to and including each
-            token. It takes one pass over the tokens, by running sums.
+            False: predict each token as if it were the whole text. True: predict the
+            text up to and including each token. Running sums are used, so that this
+            takes one pass over the tokens.
 
         Returns
         -------
         ndarray of shape (n_samples,), object
             For each text, an array of shape (n_tokens, n_classes) and dtype float64.
-            Texts that are the same object share one.
+            Texts that are the same object share one array.
 
         Raises
         ------
@@ -409,8 +414,9 @@ class PlugTokenClassifier(BasePlugClassifier):
         """Compute how much each token contributes to the aggregate of its text.
 
         These are the weights that ``aggregation`` gives to the tokens, averaged over
-        members and heads. The largest score of ``"max"`` has the whole weight of its
-        head, and the window of ``"rolling"`` shares it as its attention does.
+        members and heads. With ``"max"``, the token with the largest score has the
+        whole weight of a head. With ``"rolling"``, the tokens of the best window share
+        it by their attention weights.
 
         Parameters
         ----------
@@ -451,16 +457,16 @@ class PlugTokenClassifier(BasePlugClassifier):
         -------
         TokenStream
             Its ``update(token_features)`` takes the features (n_texts, ...) of the next
-            token of each text, and gives the probabilities (n_texts, n_classes) of the
-            texts so far. ``update(token_features, texts)`` adds to some texts only,
-            those at the given positions.
+            token of each text, and returns the probabilities (n_texts, n_classes) of
+            the texts so far. ``update(token_features, texts)`` adds a token only to the
+            texts at the given positions.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
         ValueError
-            If ``n_texts`` is no integer above 0.
+            If ``n_texts`` is not an integer above 0.
         """
         check_is_fitted(self, "net_")
         if not isinstance(n_texts, Integral) or n_texts < 1:

@@ -1,6 +1,6 @@
-"""Aggregate the scores of a text's tokens, which makes them those of the text.
+"""Aggregate the scores of the tokens of a text into scores of the text.
 
-``n`` texts of at most ``n_most`` tokens are padded; ``kept`` (n, n_most) marks tokens.
+``n`` texts are padded to ``n_most`` tokens; ``kept`` (n, n_most) marks real tokens.
 
 References
 ----------
@@ -20,17 +20,17 @@ from torch.nn import functional as F
 
 #: Factor of the scores in the soft maximum of training.
 SHARPNESS = 2.0
-#: Score of what is no token. Not -inf, whose softmax has no gradient.
+#: Score of padding. It is finite because the softmax of -inf has no gradient.
 NEVER = -1e30
 
 
 class TokenScores(NamedTuple):
-    """What is read of each token.
+    """The scores of each token.
 
-    ``values`` (..., members, heads, n_outputs) are what it tells. ``queries``
-    (..., members, heads) are the logarithms of its weights, up to a constant; None if
-    heads have none. ``direct`` (..., members, 2, n_outputs), or None, is what linear
-    probes of the mean of all tokens and of the last token read.
+    ``values`` (..., members, heads, n_outputs) are aggregated. ``queries`` (...,
+    members, heads) are the logarithms of attention weights, up to a constant, or None
+    if heads have no queries. ``direct`` (..., members, 2, n_outputs), or None, are the
+    outputs of the linear probes of the mean of all tokens and of the last token.
     """
 
     values: Tensor
@@ -50,7 +50,7 @@ class TokenScores(NamedTuple):
 class Rule:
     """How scores are aggregated.
 
-    ``recency`` (members, heads, n_recent) are added to the queries of the last tokens,
+    ``recency`` (members, heads, n_recent) are biases of the queries of the last tokens,
     from the last one backwards. ``window`` is the length of the windows of "rolling".
     """
 
@@ -64,7 +64,8 @@ def pool_tokens(
 ) -> Tensor:
     """Aggregate values over tokens: (n, members, heads, n_outputs).
 
-    A maximum is soft in training, so that tokens that are not the strongest learn too.
+    In training the maximum is soft, so that tokens other than the strongest have
+    gradients.
     """
     if rule.aggregation in ("max", "rolling"):
         found = _list_candidates(scores, kept, rule)
@@ -77,7 +78,7 @@ def pool_tokens(
 def weigh_tokens(scores: TokenScores, kept: Tensor, rule: Rule) -> Tensor:
     """Compute the weight of each token, averaged over members and heads: (n, n_most).
 
-    The weights of a text sum to 1. A maximum looks at its token or window only.
+    The weights of a text sum to 1. A maximum gives weight to its token or window only.
     """
     if rule.aggregation not in ("max", "rolling"):
         shares = _share_tokens(scores, kept, rule)
@@ -98,7 +99,7 @@ def weigh_tokens(scores: TokenScores, kept: Tensor, rule: Rule) -> Tensor:
 
 
 def _share_tokens(scores: TokenScores, kept: Tensor, rule: Rule) -> Tensor:
-    """Compute shares of the tokens, (n, n_most, members, heads, n_outputs or 1)."""
+    """Compute weights of the tokens, (n, n_most, members, heads, n_outputs or 1)."""
     mask = kept[:, :, None, None, None]
     if rule.aggregation == "mean":
         return mask / mask.sum(dim=1, keepdim=True).to(scores.values.dtype)
@@ -123,7 +124,7 @@ def _locate_recent(kept: Tensor, n_recent: int) -> Tensor:
 
 
 def _list_candidates(scores: TokenScores, kept: Tensor, rule: Rule) -> Tensor:
-    """Give what a maximum is taken of: the value at each token, or up to it."""
+    """List the values to take the maximum of: at each token, or of its window."""
     found = scores.values
     if rule.aggregation == "rolling":
         values = _unfold(found, rule.window, 0.0)
@@ -132,12 +133,12 @@ def _list_candidates(scores: TokenScores, kept: Tensor, rule: Rule) -> Tensor:
 
 
 def _share_windows(scores: TokenScores, window: int) -> Tensor:
-    """Share windows that end at each token: (n, n_most, members, heads, 1, window)."""
+    """Weigh the window ending at each token: (n, n_most, members, heads, 1, window)."""
     assert scores.queries is not None
     return _unfold(scores.queries, window, NEVER).softmax(dim=-1)[..., None, :]
 
 
 def _unfold(values: Tensor, window: int, fill: float) -> Tensor:
-    """Give the window that ends at each token: (n, n_most, ..., window)."""
+    """Return the window that ends at each token: (n, n_most, ..., window)."""
     before = [0, 0] * (values.ndim - 2) + [window - 1, 0]
     return F.pad(values, before, value=fill).unfold(1, window, 1)

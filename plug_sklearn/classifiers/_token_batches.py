@@ -1,4 +1,4 @@
-"""Texts and the batches of their tokens that networks read."""
+"""Texts, and the batches of tokens that networks read."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from plug_sklearn.classifiers._layers import Standardise
 from plug_sklearn.classifiers._token_data import TextRows
 from plug_sklearn.classifiers._token_network import TokenBatch
 
-#: Most bytes of the features of a batch in training and outside, in single precision. A
-#: longer text is a batch of its own.
+#: Most bytes of features in a batch, in training and in prediction, in float32. A text
+#: that is larger is a batch by itself.
 TRAINING_BYTES, EVALUATION_BYTES = 2**26, 2**23
-#: Batches that are cut from texts sorted by length.
+#: Number of batches whose texts are sorted by length together.
 SORTED_TOGETHER = 16
-#: Most tokens that principal components are computed from.
+#: Largest number of tokens from which principal components are computed.
 SAMPLED_TOKENS = 4096
 
 Texts = Sequence[NDArray[Any]]
@@ -33,7 +33,10 @@ def join_tokens(
     per_member: bool = True,
     per_token: bool = False,
 ) -> TokenBatch:
-    """Make a batch of texts; in ``memory`` (n_most, n_features), if that is given."""
+    """Make a batch of texts.
+
+    If ``memory`` (n_most, n_features) is given, the features are written there.
+    """
     lengths = np.array([len(text) for text in texts])
     n_tokens, n_most = lengths.sum(), lengths.max()
     if memory is None:
@@ -56,7 +59,7 @@ def join_tokens(
 def cut_batches(
     lengths: NDArray[np.intp], n_features: int, most_texts: int, most_bytes: int
 ) -> list[slice]:
-    """Cut texts into batches of at most so many texts and bytes, but at least one."""
+    """Cut texts into batches of limited size, with at least one text each."""
     most_tokens = most_bytes // (4 * n_features)
     cuts, n_tokens = [0], 0
     for number, length in enumerate(lengths.tolist()):
@@ -70,12 +73,13 @@ def cut_batches(
 
 
 class TokenRows(MemberRows):
-    """Texts of which each member has its own, or all have all.
+    """Texts, with class codes and weights of each member or of all members together.
 
-    All members read the same batches. A text that a member does not use has no class
-    and no weight for it. Class codes and weights have the shape (n,) or (n, members):
-    of texts, or, if ``per_token``, of the tokens of one text after the other.
-    ``all_texts`` and ``all_weight`` (n_all,) are those that any member has.
+    All members read the same batches. If a member does not use a text, the text has no
+    class and no weight for it. Class codes and weights have the shape (n,) or
+    (n, members). They are those of texts, or, with ``per_token``, of all tokens, one
+    text after another. ``all_texts`` and ``all_weight`` (n_all,) are the texts that any
+    member uses.
     """
 
     def __init__(
@@ -97,14 +101,14 @@ class TokenRows(MemberRows):
 
     @property
     def n_members(self) -> int:
-        """1: the members have the texts of a batch in common."""
+        """1, because all members read the same batches."""
         return 1
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __getitem__(self, index: Any) -> tuple[Any, tuple[Tensor, Tensor]]:  # noqa: ANN401 - a slice or positions
-        """Give the batch of a slice, or of some positions."""
+        """Return the batch of a slice, or of some positions."""
         numbers = np.arange(len(self))[index]
         targets = self._find_targets(numbers)
         batch = join_tokens(
@@ -124,7 +128,7 @@ class TokenRows(MemberRows):
         return torch.from_numpy(numbers).to(self.y.device)
 
     def choose(self, chosen: NDArray[np.bool_]) -> "TokenRows":
-        """Give each member the texts that (n_members, n) ``chosen`` marks."""
+        """Give each member the texts that ``chosen`` (n_members, n) marks."""
         used = np.flatnonzero(chosen.any(axis=0))
         own = chosen.T[used]
         if self.per_token:
@@ -143,7 +147,7 @@ class TokenRows(MemberRows):
         )
 
     def reuse_memory(self, batch_size: int) -> None:
-        """Write the features of each batch over those of the last."""
+        """Let each batch overwrite the features of the previous one."""
         n_features = self.texts[0].shape[1]
         longest = np.sort(self.lengths)[-batch_size:]
         most = max(longest[-1], TRAINING_BYTES // (4 * n_features))
@@ -151,15 +155,15 @@ class TokenRows(MemberRows):
         self.buffer = np.empty((n_tokens, n_features), dtype=np.float32)
 
     def teach_standardise(self, layer: Standardise) -> None:
-        """Compute the means and deviations of the features over all tokens.
+        """Compute the means and standard deviations of the features over all tokens.
 
-        Each text has its weight, whatever its length.
+        A text counts by its weight, whatever its length.
         """
         origin = self.all_texts[0][0].astype(np.float64)
         weight = self.all_weight.cpu().double().numpy()
         total, squares = np.zeros_like(origin), np.zeros_like(origin)
         for text, own in zip(self.all_texts, weight / weight.sum(), strict=True):
-            # Relative to a token, constant features are exactly 0.
+            # Subtracting one token makes constant features exactly 0.
             values = text.astype(np.float64) - origin
             total += own * values.mean(axis=0)
             squares += own * np.einsum("ij,ij->j", values, values) / len(values)
@@ -174,7 +178,7 @@ class TokenRows(MemberRows):
         self,
         module: Any,  # noqa: ANN401 - a TokenNetwork
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Give standardised tokens, and their weights, to find components of."""
+        """Return standardised tokens and their weights, for principal components."""
         n_tokens = sum(len(text) for text in self.all_texts)
         step = -(-n_tokens // SAMPLED_TOKENS)
         tokens, weights, seen = [], [], 0
@@ -190,9 +194,9 @@ class TokenRows(MemberRows):
 def put_texts_on_device(
     rows: TextRows, class_factors: NDArray[np.float64], device: torch.device
 ) -> TokenRows:
-    """Put labels on a device, with weights multiplied by the factors of their classes.
+    """Put labels on a device, and multiply weights by the factors of their classes.
 
-    The texts stay where they are: batches are put on the device one by one.
+    The texts stay where they are, and are put on the device batch by batch.
     """
     texts, codes, weight = rows.list_texts(), rows.codes, rows.weight
     token_codes = rows.list_token_codes()
@@ -212,9 +216,10 @@ def put_texts_on_device(
 
 
 class TokenBatches(Batches):
-    """Batches of texts of similar lengths, in random order if given a generator.
+    """Batches of texts of similar lengths, in random order if a generator is given.
 
-    Otherwise they are consecutive: texts are sorted by length already.
+    Without a generator, batches are consecutive texts, which are already sorted by
+    length.
     """
 
     rows: TokenRows

@@ -20,24 +20,24 @@ from plug_sklearn.classifiers._data import (
     read_sample_weight,
 )
 
-#: What X may be, for messages.
+#: Description of X in messages.
 EXPECTED = (
     "must hold one array of numbers a text, of shape (n_tokens, n_features) or "
     "(n_tokens, n_layers, n_parts, hidden_size)"
 )
-#: Types of plain arrays that are not converted.
+#: Dtypes of plain arrays that are not converted.
 KEPT_DTYPES = [np.float32, np.float16]
-#: Label of a token that is not labelled.
+#: Label of tokens without a label.
 UNLABELLED = -1
 
 
 @dataclass(frozen=True)
 class TextRows(Rows):
-    """Texts, the shortest first, all with one array of token features.
+    """Distinct texts, sorted by length, each with an array of token features.
 
-    ``X`` (n_given,) holds the arrays as they were given. ``token_codes``, if tokens
-    have labels, are the class codes of each text's tokens, -1 for none, in the order of
-    ``X``; ``codes`` are then the largest of each text.
+    ``X`` (n_given,) holds the arrays in the order given. If tokens have labels,
+    ``token_codes`` are the class codes of the tokens of each text in the order of
+    ``X``, with -1 for no label, and ``codes`` is the largest code of each text.
     """
 
     token_codes: NDArray[np.object_] | None = None
@@ -57,7 +57,7 @@ class TextRows(Rows):
     def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """List class codes and weights of validation rows in the order of batches.
 
-        A batch holds all members of a row, or token, before the next one.
+        In a batch, all members of a row (or token) come before the next row.
         """
         rows = np.arange(len(self.codes))
         if self.held_out is not None:
@@ -93,7 +93,7 @@ def read_text_rows(
     sample_weight: ArrayLike | None,
     groups: ArrayLike | None,
 ) -> TextRows:
-    """Check the arguments of ``fit`` and merge equal texts.
+    """Check the arguments of ``fit``, and merge equal texts.
 
     Sets ``input_shape_``, ``classes_`` and ``n_features_in_``.
     """
@@ -106,7 +106,7 @@ def read_text_rows(
         labels = read_token_labels(y, texts, owner)
         estimator.classes_, token_codes = encode_token_labels(labels, weight, owner)
         codes = np.array([own.max() for own in token_codes])
-        # A text without a labelled token has no say.
+        # Texts without a labelled token are dropped.
         weight = np.where(codes < 0, 0, weight)
         _, kinds = np.unique(hash_arrays(token_codes), return_inverse=True)
     else:
@@ -195,11 +195,12 @@ def read_texts(
     *,
     reset: bool,
 ) -> NDArray[np.object_]:
-    """Check token features: an array (n,) of arrays (n_tokens, n_features).
+    """Check token features, and return an array (n,) of arrays (n_tokens, n_features).
 
-    They are float16, float32 or float64, and not copied. Equal objects stay one.
-    ``reset`` sets ``input_shape_`` and ``n_features_in_``; otherwise, the number of
-    features must be that of ``fit``.
+    The arrays are float16, float32 or float64, and are not copied. An object that
+    occurs twice stays one object. With ``reset``, ``input_shape_`` and
+    ``n_features_in_`` are set. Otherwise, the number of features must equal that of
+    ``fit``.
     """
     owner = type(estimator).__name__
     if _is_ragged(X):
@@ -256,7 +257,7 @@ def _check_item(
     try:
         array = np.asarray(item)
     except ValueError:
-        # A list of lists that differ in their lengths.
+        # numpy refuses lists of different lengths.
         array = np.empty(0, dtype=object)
     if array.ndim < 2 or array.dtype.kind not in "fiub":
         found = type(item).__name__
@@ -293,7 +294,7 @@ def _split_array(
     owner: str,
     reset: bool,
 ) -> NDArray[np.object_]:
-    """Read a plain array: texts of equal lengths, or, with two axes, of one token."""
+    """Read a plain array: texts of equal lengths; with two axes, of one token each."""
     if not hasattr(X, "ndim") and not isinstance(X, list | tuple):
         X = np.asarray(X)
     # Values beyond float32 become infinite, which validate_data then refuses.
@@ -321,7 +322,7 @@ def _split_array(
 
 
 def has_token_labels(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
-    """Tell whether ``y`` holds labels of tokens: a sequence of each text."""
+    """Tell whether ``y`` holds labels of tokens: a sequence for each text."""
     if hasattr(y, "to_numpy"):
         y = y.to_numpy()
     if isinstance(y, np.ndarray) and (y.dtype != object or y.ndim != 1):
@@ -370,7 +371,7 @@ def read_token_labels(
 def encode_token_labels(
     labels: list[NDArray[Any]], weight: NDArray[np.float64], owner: str
 ) -> tuple[NDArray[Any], NDArray[np.object_]]:
-    """Find the classes of tokens, and encode labels by them; -1 for none."""
+    """Find the classes of token labels, and encode the labels; -1 for no label."""
     flat = np.concatenate(labels)
     weights = np.repeat(weight, [len(own) for own in labels])
     present = flat[~_is_unlabelled(flat) & (weights > 0)]
@@ -395,15 +396,15 @@ def _encode_each(
     codes = np.empty(len(labels), dtype=object)
     for position, own in enumerate(labels):
         found = np.searchsorted(classes, own).clip(max=len(classes) - 1)
-        # Labels of texts without weight may be of no class.
+        # A label that only texts of weight 0 have is not a class.
         codes[position] = np.where(classes[found] == own, found, UNLABELLED)
     return codes
 
 
 def hash_arrays(arrays: Any) -> NDArray[np.void]:  # noqa: ANN401 - a sequence of arrays
-    """Hash arrays by their values, such that longer ones have larger hashes.
+    """Hash arrays by their values, so that longer arrays have larger hashes.
 
-    Arrays that differ in their length, or at an end, are not read whole.
+    Arrays that differ in length, or at their beginning or end, are not read completely.
     """
     lengths = [len(array).to_bytes(8, "big") for array in arrays]
     ends = [_hash_values(array[[0, -1]]) for array in arrays]
@@ -419,6 +420,6 @@ def hash_arrays(arrays: Any) -> NDArray[np.void]:  # noqa: ANN401 - a sequence o
 
 
 def _hash_values(array: NDArray[Any]) -> bytes:
-    # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
+    # Adding 0 turns -0.0 into 0.0, which is equal but has other bytes.
     values = np.ascontiguousarray(array, dtype=np.float32) + np.float32(0)
     return blake2b(values.data, digest_size=16).digest()

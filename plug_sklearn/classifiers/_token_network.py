@@ -1,4 +1,4 @@
-"""The network of ``PlugTokenClassifier``: linear scores of tokens, and how they add up.
+"""The network of ``PlugTokenClassifier``: it scores tokens and aggregates the scores.
 
 ``n_outputs`` is 1 for two classes, where the only logit is that of the second, and the
 number of classes otherwise.
@@ -24,7 +24,7 @@ from plug_sklearn.classifiers._token_aggregation import (
     pool_tokens,
 )
 
-#: Tokens at the end of a text whose weight has a learned bias of its own.
+#: Number of tokens at the end of a text that have a learned bias each.
 N_RECENT = 8
 #: Aggregations whose heads have queries.
 WITH_QUERIES = ("attention", "rolling")
@@ -35,10 +35,10 @@ class TokenBatch:
     """The tokens of some texts, one text after the other, without padding.
 
     ``features`` has the shape (n_tokens, n_features). ``places`` (n_texts, n_most) are
-    the rows of the tokens of each text, and n_tokens where a text has no more. The
-    results are the logits of texts, or of tokens if ``per_token``; those of each
-    member, or of all members together unless ``per_member``. ``each``, if the batch has
-    been read already, is what the network's ``read`` gave.
+    the rows of the tokens of each text; padding has the value n_tokens. The network
+    returns logits of texts, or of tokens if ``per_token``; of each member if
+    ``per_member``, and of all members together otherwise. ``each`` is the result of the
+    network's ``read``, if the batch has been read already.
     """
 
     features: Tensor
@@ -57,17 +57,17 @@ class TokenBatch:
 
     @property
     def kept(self) -> Tensor:
-        """Where texts have tokens, (n_texts, n_most)."""
+        """Mask of real tokens, (n_texts, n_most)."""
         return self.places < len(self.features)
 
     def pad(self, values: Tensor) -> Tensor:
-        """Arrange values (n_tokens, ...) by text: (n_texts, n_most, ...)."""
+        """Arrange values (n_tokens, ...) by text, padded: (n_texts, n_most, ...)."""
         extended = torch.cat([values, torch.zeros_like(values[:1])])
         padded = extended.index_select(0, self.places.flatten())
         return padded.view(*self.places.shape, *values.shape[1:])
 
     def split(self, values: Tensor) -> list[Tensor]:
-        """Split values (n_tokens, ...) into those of each text."""
+        """Split values (n_tokens, ...) into one tensor for each text."""
         return list(torch.split(values, self.kept.sum(dim=1).tolist()))
 
 
@@ -122,10 +122,10 @@ class TokenPaths(nn.Module):
 class TokenNetwork(nn.Module):
     """An ensemble of probes that score the tokens of texts and aggregate the scores.
 
-    Features are standardised first. With ``n_kept``, they are then replaced by so many
-    principal components. The logits are the sum of what the heads find. With
-    ``linear_path``, they are a mixture of that and the logits of linear probes of the
-    mean of all tokens and of the last token.
+    Features are standardised first. With ``n_kept``, they are then replaced by this
+    number of principal components. The logits are the sum of the outputs of the heads.
+    With ``linear_path``, they are a mixture of this sum and the logits of linear probes
+    of the mean of all tokens and of the last token.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class TokenNetwork(nn.Module):
             self.mixture = Mixture(3)
 
     def start_from(self, log_shares: Tensor) -> None:
-        """Let the logits start from the probability of each class."""
+        """Set the biases so that the initial logits give these class probabilities."""
         if self.n_outputs == 1:
             log_shares = log_shares[1:] - log_shares[:1]
         self.output.bias.copy_(log_shares)
@@ -175,8 +175,8 @@ class TokenNetwork(nn.Module):
     def score_tokens(self, features: Tensor) -> TokenScores:
         """Map features (n_tokens, n_features) to the scores of the tokens.
 
-        Standardisation, components and all weights are one matrix: the tokens are read
-        once, and not copied.
+        Standardisation, components and all weights are multiplied into one matrix, so
+        that the tokens are read once and are not copied.
         """
         parts = [self.output.weight.flatten(start_dim=2)]
         if self.queries is not None:
@@ -206,10 +206,11 @@ class TokenNetwork(nn.Module):
     def forward(self, batch: TokenBatch) -> Tensor | tuple[Tensor, ...]:
         """Map the tokens of texts to logits.
 
-        They have the shape (n_texts, n_classes), or (n_tokens, n_classes) of each
-        token by itself; of each member, (n, members, n_classes). With a linear path,
-        two more results (n, members, n_classes) and (n, members, 3, n_classes) hold the
-        logits of the heads, and of the linear probes and, last, of the heads.
+        They have the shape (n_texts, n_classes), or (n_tokens, n_classes) if each token
+        is read by itself. Logits of each member have the shape (n, members, n_classes).
+        With a linear path, two more results are returned: the logits of the heads,
+        (n, members, n_classes); and those of the two linear probes and of the heads, in
+        this order, (n, members, 3, n_classes).
         """
         each = self.read(batch) if batch.each is None else batch.each
         logits = self.mix(each)
@@ -219,22 +220,25 @@ class TokenNetwork(nn.Module):
         return scaled if self.mixture is None else (scaled, each[..., -1, :], each)
 
     def read(self, batch: TokenBatch) -> Tensor:
-        """Give the logits of texts, or of tokens by themselves, as ``finish``."""
+        """Compute the logits of texts, or of tokens by themselves, as in ``finish``."""
         if batch.per_token:
             return self.read_alone(self.score_tokens(batch.features))
         return self.aggregate(*self.score_texts(batch))
 
     def score_texts(self, batch: TokenBatch) -> tuple[TokenScores, Tensor]:
-        """Give the scores of tokens by text, and where texts have tokens."""
+        """Score the tokens; return the scores by text, and the mask of tokens."""
         scores = self.score_tokens(batch.features)
         return scores.arrange(batch.pad), batch.kept
 
     def read_alone(self, scores: TokenScores) -> Tensor:
-        """Give the logits of each token as the only one of a text, as ``finish``."""
+        """Compute the logits of each token as if it were a text, as in ``finish``."""
         return self.finish(scores.values.sum(dim=-2), scores.direct)
 
     def aggregate(self, scores: TokenScores, kept: Tensor) -> Tensor:
-        """Give the logits of texts as ``finish``; ``kept`` (n, n_most) marks tokens."""
+        """Compute the logits of texts from the scores of tokens, as in ``finish``.
+
+        ``kept`` (n, n_most) marks real tokens.
+        """
         pooled = pool_tokens(scores, kept, self.rule, is_soft=self.training)
         if scores.direct is None:
             return self.finish(pooled.sum(dim=-2))
@@ -251,11 +255,12 @@ class TokenNetwork(nn.Module):
         return Rule(self.aggregation, self.window, recency)
 
     def finish(self, pooled: Tensor, direct: Tensor | None = None) -> Tensor:
-        """Add biases, and give a logit of each class.
+        """Add biases, and return a logit for each class.
 
-        ``pooled`` (n, members, n_outputs) are the sums over heads, and ``direct``
-        (n, members, 2, n_outputs) is what the linear probes read, if there are any. The
-        result has the shape (n, members, 1 or 3, n_classes); the heads are the last.
+        ``pooled`` (n, members, n_outputs) are the sums over heads. ``direct``
+        (n, members, 2, n_outputs) are the outputs of the linear probes, if there are
+        any. The result has the shape (n, members, 1 or 3, n_classes); the heads come
+        last.
         """
         logits = (pooled + self.output.bias)[:, :, None]
         if direct is not None and self.linear is not None:
@@ -265,6 +270,6 @@ class TokenNetwork(nn.Module):
         return torch.cat([torch.zeros_like(logits), logits], dim=-1)
 
     def mix(self, each: Tensor) -> Tensor:
-        """Map what ``finish`` gives to the members' logits (n, members, n_classes)."""
+        """Mix the logits of ``finish`` to those of members (n, members, n_classes)."""
         mixed: Tensor = each[:, :, 0] if self.mixture is None else self.mixture(each)
         return mixed

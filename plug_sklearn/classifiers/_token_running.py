@@ -1,4 +1,4 @@
-"""Aggregate the scores of tokens that come one by one, by running sums."""
+"""Aggregate the scores of tokens that come one by one, with running sums."""
 
 from abc import ABC, abstractmethod
 
@@ -9,10 +9,10 @@ from plug_sklearn.classifiers._token_aggregation import NEVER, Rule, TokenScores
 
 
 class RunningPool(ABC):
-    """The aggregate of the tokens seen so far, of several texts.
+    """The aggregate of the tokens so far, for several texts.
 
-    The tensors of its state have one row a text. It is made of zeros ``empty``
-    (n_texts, members, heads, n_outputs) and of the rule.
+    The tensors of its state have one row for each text. ``empty`` is a tensor of zeros
+    of shape (n_texts, members, heads, n_outputs).
     """
 
     @abstractmethod
@@ -20,10 +20,10 @@ class RunningPool(ABC):
 
     @abstractmethod
     def add(self, rows: Tensor, scores: TokenScores) -> Tensor:
-        """Add a token to some texts, and give their aggregates.
+        """Add a token to some texts, and return their aggregates.
 
-        ``rows`` (n,) are the texts, and the scores are those of n tokens. The result
-        has the shape (n, members, heads, n_outputs).
+        ``rows`` (n,) are the texts, and the scores are those of one token of each. The
+        result has the shape (n, members, heads, n_outputs).
         """
 
 
@@ -54,9 +54,10 @@ class RunningMax(RunningPool):
 
 
 class RunningSoftmax(RunningPool):
-    """The mean of the values, weighted by the exponentials of some logits.
+    """The mean of the values, weighted by the exponentials of logits.
 
-    ``highest`` are the largest logits, and the sums are relative to their exponentials.
+    ``highest`` are the largest logits so far. The sums are divided by their
+    exponentials.
     """
 
     def __init__(self, empty: Tensor, rule: Rule) -> None:
@@ -87,7 +88,7 @@ class RecentTokens:
         self.queries = empty.new_full((*shape[:-1], 1), NEVER)
 
     def push(self, rows: Tensor, scores: TokenScores) -> tuple[Tensor, Tensor]:
-        """Add a token to some texts, and give the query and value that leave."""
+        """Add a token to some texts; return the query and value that are pushed out."""
         assert scores.queries is not None
         left = self.queries[rows, -1], self.values[rows, -1]
         for kept, new in (
@@ -99,7 +100,7 @@ class RecentTokens:
 
 
 class RunningAttention(RunningPool):
-    """The mean weighted by attention; the last tokens have biases of their own."""
+    """The mean weighted by attention, with biases for the last tokens."""
 
     def __init__(self, empty: Tensor, rule: Rule) -> None:
         assert rule.recency is not None

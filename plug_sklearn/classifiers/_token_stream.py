@@ -1,4 +1,4 @@
-"""Probabilities of texts whose tokens come one by one."""
+"""Predict texts whose tokens come one by one."""
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from plug_sklearn.classifiers._token_running import POOLS, RunningMean
 
 
 class TokenStream:
-    """The probabilities of ``n_texts`` texts, of which each so far has some tokens.
+    """Probabilities of ``n_texts`` texts, updated token by token.
 
-    A token costs the same time and memory however many there were before.
+    A token takes the same time and memory, however many came before.
     """
 
     def __init__(self, network: TokenNetwork, n_texts: int) -> None:
@@ -29,10 +29,10 @@ class TokenStream:
     def update(
         self, token_features: ArrayLike, texts: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Add one token to each text, and give the probabilities (n, n_classes).
+        """Add one token to each text, and return the probabilities (n, n_classes).
 
-        ``token_features`` (n, ...) are those of a token of each of ``texts`` (n,),
-        distinct positions; None is all.
+        ``token_features`` (n, ...) holds one token of each of ``texts`` (n,), which are
+        distinct positions; None: all texts.
         """
         features = np.array(token_features, dtype=np.float64)
         tokens = torch.from_numpy(features.reshape(len(features), -1))
@@ -43,8 +43,8 @@ class TokenStream:
         expected = (len(rows), len(self.network.standardise.mean))
         if tokens.shape != expected:
             raise ValueError(
-                "The 'token_features' given to update must be those of a token of each "
-                f"text, {expected[0]} x {expected[1]} numbers. Got an array of shape "
+                "The 'token_features' given to update must hold a token of each text, "
+                f"{expected[0]} x {expected[1]} numbers. Got an array of shape "
                 f"{features.shape} instead."
             )
         with torch.inference_mode():
@@ -55,7 +55,7 @@ class TokenStream:
         return probabilities
 
     def add(self, rows: Tensor, scores: TokenScores) -> Tensor:
-        """Add the scores of a token to some texts, and give the members' logits."""
+        """Add the scores of a token to some texts, and return the members' logits."""
         pooled, direct = self._pool.add(rows, scores).sum(dim=-2), None
         if scores.direct is not None:
             direct = scores.direct.clone()
@@ -69,13 +69,13 @@ class TokenStream:
 def run_along_texts(
     network: TokenNetwork, scores: TokenScores, kept: Tensor
 ) -> list[Tensor]:
-    """Give the logits after each token of texts: (n_tokens, members, n_classes) each.
+    """Compute the logits after each token of each text, (n_tokens, members, n_classes).
 
-    The scores have the shape (n, n_most, ...); ``kept`` (n, n_most) marks tokens.
+    The scores have the shape (n, n_most, ...); ``kept`` (n, n_most) marks real tokens.
     """
     stream = TokenStream(network, len(kept))
     lengths = kept.sum(dim=1)
-    # The lengths ascend: the texts that have a next token are the last.
+    # The lengths ascend, so that the texts that have a next token are the last ones.
     first = torch.searchsorted(lengths, torch.arange(kept.shape[1]), right=True)
     rows = torch.arange(len(kept), device=kept.device)
     steps = []

@@ -44,9 +44,9 @@ class TokenNet(ProbeNet):
         prefix: str,
         **kwargs: Any,  # noqa: ANN401 - skorch's own
     ) -> None:
-        """Read validation texts once, for the weights of a mixture and for the loss.
+        """Read the validation texts once, for the mixture's weights and for the loss.
 
-        Users' callbacks are shown batches with features, which are then read twice.
+        Callbacks of users are given batches with features, which are then read twice.
         """
         if not (training or iterator is None or self._has_users_callbacks()):
             self._set_training(False)
@@ -57,7 +57,7 @@ class TokenNet(ProbeNet):
         super().run_single_epoch(iterator, training, prefix, **kwargs)  # type: ignore[arg-type]  # batches in a list
 
     def _has_users_callbacks(self) -> bool:
-        """Tell whether any callback is not of our own."""
+        """Tell whether there are callbacks that the user gave."""
         return any(name not in OWN_CALLBACKS for name, _ in self.callbacks_)
 
     def _read_before(self, batch: TokenBatch) -> TokenBatch:
@@ -67,7 +67,7 @@ class TokenNet(ProbeNet):
         return replace(batch, features=batch.features[:0].clone(), each=each)
 
     def get_iterator(self, dataset: TokenRows, training: bool = False) -> TokenBatches:  # type: ignore[override]  # its rows are texts
-        """Give the batches of texts, shuffled in training."""
+        """Return the batches of texts, shuffled in training."""
         if training:
             return TokenBatches(dataset, self.batch_size, self.order_generator_)
         return TokenBatches(dataset, self.evaluation_rows)
@@ -91,9 +91,9 @@ class TokenNet(ProbeNet):
     ) -> list[Tensor]:
         """Apply a function of the network to texts, batch by batch.
 
-        ``apply`` is given the network in evaluation mode and a batch, which reads each
-        member's logits. It gives a result for each text; those of equal texts are one.
-        Up to 1,024 texts are computed in double precision, as ``apply_in_batches``.
+        ``apply`` takes the network in evaluation mode and a batch with ``per_member``.
+        It returns a result for each text; equal texts share one. Up to 1,024 texts are
+        computed in double precision, as in ``apply_in_batches``.
         """
         device = torch.device(self.device)
         is_exact = len(texts) <= MOST_EXACT_ROWS and device.type != "mps"

@@ -287,7 +287,7 @@ float32
         return load_causal(self.source, self.weights, self.load())
 
     def make_open_reader(self) -> OpenPromptReader:
-        """Make what reads prompts that the model goes on with."""
+        """Make the reader of prompts that the model continues."""
         return OpenPromptReader(
             load_tokenizer(self.source),
             self.prompts,

@@ -1,4 +1,4 @@
-"""Parameters of HFEmbeddingTransformer, checked, and the model that they describe."""
+"""Check the parameters of HFEmbeddingTransformer, and describe its model."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -35,7 +35,7 @@ OWNER = "HFEmbeddingTransformer"
 
 
 class EmbeddingParameters(BaseEstimator):
-    """What is common to estimators that read a language model.
+    """Base class of estimators that read a language model.
 
     :class:`~plug_sklearn.HFEmbeddingTransformer` documents the parameters.
     """
@@ -192,7 +192,7 @@ class EmbeddingParameters(BaseEstimator):
         return tuple(str(part) for part in parts)
 
     def _read_poolings(self) -> tuple[str, ...] | None:
-        """Give the poolings that axis 2 holds for each part."""
+        """Return the poolings that axis 2 holds for each part."""
         pooling = self.pooling
         if pooling is None:
             return None
@@ -243,7 +243,7 @@ class EmbeddingParameters(BaseEstimator):
         )
 
     def _read_model_kwargs(self) -> dict[str, Any]:
-        """Give ``model_kwargs`` with paths that do not begin with ``~``."""
+        """Return ``model_kwargs`` with paths in which ``~`` is expanded."""
         model_kwargs = dict(self.model_kwargs or {})
         for name in ("cache_dir", "offload_folder"):
             if model_kwargs.get(name) is not None:
@@ -322,7 +322,7 @@ class EmbeddingParameters(BaseEstimator):
         return WeightOptions(device=model.device, dtype=model.dtype)
 
     def _find_turn(self) -> ChatTurn | None:
-        """Give what the chat template wrote in ``fit``, if it was asked for then."""
+        """Return what the chat template wrote in ``fit``, if it was used then."""
         # Pickles of earlier releases do not have it.
         turn: dict[str, str] | None = getattr(self, "_turn", None)
         is_open = getattr(self, "_turn_is_open", self.generation_prompt)
@@ -331,12 +331,12 @@ class EmbeddingParameters(BaseEstimator):
         return ChatTurn(**turn)
 
     def _find_chat(self) -> ChatTemplate | None:
-        """Give the chat template of conversations in ``fit``, if X held any."""
+        """Return the chat template of conversations in ``fit``, if X held any."""
         chat: dict[str, str] | None = getattr(self, "_chat", None)
         return ChatTemplate(**chat) if chat else None
 
     def _find_store(self) -> str | None:
-        """Give the folder of the store as a path that does not begin with ``~``."""
+        """Return the folder of the store as a path in which ``~`` is expanded."""
         return None if self.store is None else expanduser(self.store)
 
     def _workers_choose_devices(self) -> bool:
@@ -359,7 +359,7 @@ def describe_model(embedder: EmbeddingParameters) -> LanguageModel:
 
 
 def _is_listed(names: object) -> bool:
-    """Tell whether names are a sequence: a string and an array of 0 axes are none."""
+    """Tell whether names are a sequence; a string and an array without axes are not."""
     if isinstance(names, np.ndarray):
         return names.ndim == 1
     return isinstance(names, Sequence) and not isinstance(names, str)

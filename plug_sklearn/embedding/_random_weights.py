@@ -1,4 +1,4 @@
-"""The model of an embedder with random weights, for as long as a context lasts."""
+"""Replace the weights of an embedder's model by random ones, within a context."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from plug_sklearn.embedding.models import (
     unregister_model,
 )
 
-#: Parameters that describe the trained weights and how they are fetched and kept.
+#: Parameters about the trained weights, and how they are downloaded and stored.
 OF_TRAINED_WEIGHTS = {
     "adapter": None,
     "attn_implementation": None,
@@ -38,11 +38,11 @@ def with_random_weights(
     embedder: HFEmbeddingTransformer,
     random_state: int | np.random.RandomState | None = None,
 ) -> Iterator[HFEmbeddingTransformer]:
-    """Make an embedder whose model has random weights, for a ``with`` statement.
+    """Make an embedder with random weights, for use in a ``with`` statement.
 
     The model has the same configuration, tokenizer, device and dtype. Its weights are
-    drawn as the architecture draws them before training. A probe on it shows what can
-    be read without anything that the model has learnt.
+    initialised as before the training of the model. A probe on such a model shows what
+    can be read without anything that the model has learnt.
 
     Parameters
     ----------
@@ -54,14 +54,14 @@ def with_random_weights(
     Yields
     ------
     HFEmbeddingTransformer
-        An embedder, not fitted, with the same parameters but for those of the trained
-        weights: it has no adapter, quantization or store. It can be used until the
-        ``with`` statement ends, which frees the weights.
+        An unfitted embedder with the same parameters, except that it has no adapter,
+        quantization or store. The end of the ``with`` statement frees its weights, and
+        it cannot be used afterwards.
 
     Raises
     ------
     TypeError
-        If ``embedder`` is no :class:`HFEmbeddingTransformer`.
+        If ``embedder`` is not an :class:`HFEmbeddingTransformer`.
     ValueError
         If a parameter of the embedder is invalid.
 
@@ -79,11 +79,11 @@ def with_random_weights(
     """
     if not isinstance(embedder, HFEmbeddingTransformer):
         raise TypeError(
-            "The 'embedder' parameter of with_random_weights must be a "
+            "The 'embedder' parameter of with_random_weights must be an "
             f"HFEmbeddingTransformer. Got {type(embedder).__name__} instead."
         )
     seed = int(check_random_state(random_state).randint(2**31))
-    # This reads the configuration alone.
+    # This only reads the configuration.
     fitted = clone(embedder).fit(["text"])
     name = f"random weights {uuid4().hex}"
     register_model(name, _draw_model(fitted, seed), load_tokenizer(fitted._source))

@@ -1,4 +1,4 @@
-"""Texts from any container, as plain values."""
+"""Convert texts from any container to plain Python values."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from plug_sklearn.embedding.prompts._texts import read_texts
 def list_texts(X: Any) -> list[str | list[dict[str, Any]]]:  # noqa: ANN401 - texts, see read_texts
     """List the texts and conversations of a container as plain values.
 
-    Use it to join texts of several containers, or for baselines that read words and
-    not hidden states.
+    Use it to combine texts from several containers, or for baselines that read words
+    instead of hidden states.
 
     Parameters
     ----------
     X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-        Strings or conversations, one text a row, as :class:`HFEmbeddingTransformer`
-        takes them.
+        Strings or conversations, one in each row, as in ``fit`` of
+        :class:`HFEmbeddingTransformer`.
 
     Returns
     -------
     list of str and list of dict
-        A string is itself, and a conversation is the list of its messages.
+        Strings are returned as they are, and conversations as lists of their messages.
 
     Raises
     ------

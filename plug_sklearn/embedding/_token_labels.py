@@ -1,4 +1,4 @@
-"""Labels of tokens from spans of characters."""
+"""Labels of tokens, made from labelled spans of characters."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 
-#: Label of a span that names none, and of the tokens that are in no span.
+#: Default label of a span, and label of the tokens outside all spans.
 IN_SPAN, IN_NO_SPAN = 1, 0
-#: Label of the tokens of a template.
+#: Label of the tokens of a template, which means no label.
 OF_TEMPLATE = -1
 
 Span = tuple[int, int, int]
@@ -22,7 +22,7 @@ def token_labels(
     texts: Sequence[str],
     spans: Sequence[Sequence[Sequence[int]]],
 ) -> NDArray[np.object_]:
-    """Turn labelled spans of characters into labels of tokens.
+    """Convert labelled spans of characters into labels of tokens.
 
     The labels are those of the tokens whose activations ``embedder`` gives with
     ``pooling=None``, in the same order: templates, token filters and truncation are
@@ -31,26 +31,26 @@ def token_labels(
     Parameters
     ----------
     embedder : HFEmbeddingTransformer
-        A fitted one, whose tokenizer is a fast one.
+        A fitted embedder with a fast tokenizer.
     texts : sequence of str
-        The texts that it reads.
+        Texts; conversations are not supported.
     spans : sequence of sequence
-        For each text, its spans: (start, end) or (start, end, label), where start and
-        end are positions of characters in the text, as in ``text[start:end]``, and the
-        label is an integer. Without a label, it is 1. A text may have no span.
+        For each text, its spans: ``(start, end)`` or ``(start, end, label)``. Start and
+        end are positions of characters, as in ``text[start:end]``. The label is an
+        integer; the default is 1. A text may have no spans.
 
     Returns
     -------
     ndarray of shape (n_samples,), object
         For each text, an array of shape (n_tokens,), int64: the label of the last span
-        that shares a character with the token, other than white space; 0 for other
-        tokens of the text; and -1, which means no label, for those of a template.
+        that shares a character with the token, not counting white space; 0 for tokens
+        outside all spans; and -1, which means no label, for tokens of a template.
 
     Raises
     ------
     ValueError
-        If the embedder has another tokenizer; if ``spans`` does not hold spans of each
-        text; or if a text is a conversation, or has no token.
+        If the embedder's tokenizer is not a fast one; if ``spans`` does not hold spans
+        for each text; or if a text is a conversation or has no tokens.
 
     See Also
     --------

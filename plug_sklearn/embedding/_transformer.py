@@ -99,8 +99,8 @@ default="last"
         texts this affects.
     eos_token : str, default=None
         Text of a token that marks the end of a text, such as ``"<end_of_turn>"``. If a
-        text ends with this token, once or repeatedly, these tokens are left out of
-        pooling, together with blank tokens among them.
+        text ends with this token, once or repeatedly, these tokens and the blank tokens
+        between them are left out of pooling.
     prompt_template : str, default=None
         A string that contains ``{text}``. Each text is inserted there.
     chat_template : bool, default=False
@@ -159,19 +159,18 @@ default="last"
     model_kwargs : dict, default=None
         Further arguments of ``from_pretrained``. Arguments that locate files, such as
         ``cache_dir``, ``subfolder`` or ``token``, are also used for the configuration
-        and the tokenizer; those that say how files are downloaded are also used for the
-        adapter. Weights are read from safetensors files only, unless
+        and the tokenizer; arguments about downloads are also used for the adapter.
+        Weights are read from safetensors files only, unless
         ``{"use_safetensors": False}`` is given.
     store : str or Path, default=None
         Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, which is made if
         it does not exist. Each distinct text then goes through the model once, over all
-        fits, processes and runs that ask for the same layers, parts and poolings. What
-        is missing of these takes another pass. So read all that a search compares at
-        once, and let the search choose ``layers`` and ``parts`` of
-        :class:`LayerAggregator`, not those of this estimator. A fitted estimator that
-        is loaded from a pickle or an artifact has no store, so that a service does not
-        write down each text that it is asked about; ``set_params(store=...)`` gives it
-        one.
+        fits, processes and runs that ask for the same layers, parts and poolings. If
+        some of these are missing, the text needs another pass. So give this estimator
+        all layers and parts that a search compares, and let the search choose
+        ``layers`` and ``parts`` of :class:`LayerAggregator`. A fitted estimator that is
+        loaded from a pickle or an artifact has no store, so that a service does not
+        keep the texts of its users; use ``set_params(store=...)`` to set one.
     n_jobs : int, default=None
         Number of workers that share the texts, on the active joblib backend: processes
         on this machine, or on a cluster with ``joblib.parallel_config("dask")``. Each
@@ -181,8 +180,8 @@ default="last"
         resolved in the calling process. None: 1, unless in a
         ``joblib.parallel_config``.
     verbose : bool, default=False
-        Whether to show a progress bar, in a terminal or notebook, for what takes more
-        than a second.
+        Whether to show a progress bar in a terminal or notebook. It appears after a
+        second.
 
     Attributes
     ----------
@@ -243,7 +242,7 @@ one-column frame
         self._check_parameters()
         texts = read_texts(X, OWNER)
         if y is not None:
-            # A pipeline passes labels, which a later step would refuse too late.
+            # A pipeline passes labels, which a later step would only refuse afterwards.
             check_consistent_length(texts, y)
         geometry = read_geometry(load_config(self._source), self.stack)
         self.layers_ = resolve_positions(
@@ -287,8 +286,8 @@ one-column frame
             ``activation_dtype``. With ``pooling=None``, an array of shape
             (n_samples,) and dtype object, in which item i is an array of shape
             (n_tokens_i, n_layers, n_parts, hidden_size). Equal texts share one array.
-            The array knows ``layers_`` and ``parts_``, so that a
-            :class:`LayerAggregator` chooses by them.
+            The array also holds ``layers_`` and ``parts_``, so that a
+            :class:`LayerAggregator` can select by them.
 
         Raises
         ------
@@ -381,8 +380,8 @@ one-column frame
         Returns
         -------
         HFEmbeddingTransformer
-            The copy. It reads the same tokens that this estimator pools, and has no
-            ``store``, which would grow with every token.
+            The copy. It reads the tokens that this estimator pools. It has no
+            ``store``, which would need much space for all tokens.
 
         Raises
         ------
@@ -396,7 +395,7 @@ one-column frame
         return copied
 
     def _locate_tokens(self, X: Any) -> list[NDArray[np.int64]]:  # noqa: ANN401 - as for fit
-        """Find where the tokens that are kept stand in their texts, (n_tokens, 2)."""
+        """Find the positions of the kept tokens in their texts, (n_tokens, 2)."""
         check_is_fitted(self)
         self._check_parameters()
         texts = read_texts(X, OWNER)
@@ -438,7 +437,7 @@ one-column frame
         state = super().__getstate__()
         if "layers_" in state:
             state["_origin"] = self._find_origin()
-            # Whoever loads it has other texts, and did not ask for a store or a bar.
+            # A loaded estimator reads new texts, and must not store them unasked.
             state["store"], state["verbose"] = None, False
         return state
 

@@ -3,19 +3,19 @@
 ``_layer_sweep``, ``_layer_scores``, ``_layer_sweep_display``
     Scores of a probe on each layer and part.
 ``_layer_choice``
-    A layer, chosen by these scores.
+    Choose a layer by these scores.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``, ``_report_page``
     Cross-validation with out-of-fold probabilities, scores and files.
 ``_controls``, ``_controls_display``
-    A probe beside its controls.
+    Compare a probe with controls.
 ``_control_inputs``, ``_control_fits``, ``_text_baselines``, ``_shuffling``
-    What these read, and how they are fitted; words; shuffled labels.
+    What the controls read and how they are fitted; baselines on words; shuffled labels.
 ``_transfer``, ``_transfer_display``
-    A probe trained on each of several data sets, and tested on each.
+    Train a probe on each of several data sets, and test it on each.
 ``_directions``, ``_affine``
     The direction that a probe reads, in the hidden space of the model.
 ``_operating_points``
-    Thresholds at which few negative rows are flagged, and what they catch.
+    Thresholds that flag few negative rows, and the recall at these thresholds.
 ``_training_curves``
     Losses and scores by epoch.
 ``_capacity``, ``_capacity_display``
@@ -23,9 +23,9 @@
 ``_calibration``, ``_reliability``
     Calibration errors and Brier scores; reliability diagrams.
 ``_token_scores``, ``_token_display``
-    What a pipeline makes of each token: a table; HTML and a picture.
+    Probabilities for each token: as a table, as HTML and as a picture.
 ``_check_pipeline``
-    Whether a pipeline fits its texts and labels, before any text is computed.
+    Check a pipeline with its texts and labels, before the model reads any text.
 ``_comparison``
     Whether one of two probes is better.
 ``_bootstrap``

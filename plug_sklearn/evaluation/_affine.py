@@ -1,4 +1,4 @@
-"""Affine functions of features, carried back through the steps of a pipeline."""
+"""Convert affine functions of features back through the steps of a pipeline."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +24,9 @@ OWNER = "probe_direction"
 
 
 def carry_back(step: Any, affine: Affine) -> Affine:  # noqa: ANN401 - a fitted transformer
-    """Turn a function of what a step gives into one of what the step is given.
+    """Turn a function of a step's output into a function of the step's input.
 
-    Raises a ValueError if the step is not affine, or unknown.
+    Raises a ValueError if the step is unknown or not affine.
     """
     if step is None or isinstance(step, str):
         # A step of a pipeline that passes features on.
@@ -38,13 +38,13 @@ def carry_back(step: Any, affine: Affine) -> Affine:  # noqa: ANN401 - a fitted 
         return _through_selection(step, affine)
     known = sorted(kind.__name__ for kind in _STEPS)
     raise ValueError(
-        f"The 'estimator' parameter of {OWNER} must have steps among {known} or "
-        f"feature selections, which are affine. Got {type(step).__name__} instead."
+        f"The 'estimator' parameter of {OWNER} must have affine steps: {known} or "
+        f"feature selections. Got {type(step).__name__} instead."
     )
 
 
 def _shift_and_scale(affine: Affine, offset: Any, factor: Any) -> Affine:  # noqa: ANN401 - arrays or scalars
-    """Carry back through (x - offset) * factor."""
+    """Convert back through (x - offset) * factor."""
     weights, intercept = affine
     weights = weights * factor
     return weights, intercept - (weights * offset).sum(axis=1)
@@ -100,7 +100,7 @@ def _through_selection(step: Any, affine: Affine) -> Affine:  # noqa: ANN401 - a
 
 
 def _through_aggregator(step: LayerAggregator, affine: Affine) -> Affine:
-    """Carry back to activations, flattened; those that are not read have weight 0."""
+    """Convert back to flattened activations, with weight 0 for unread units."""
     weights, intercept = affine
     n_layers, n_parts, hidden_size = step.input_shape_
     layers, parts = np.array(step.layers_), np.array(step.parts_)

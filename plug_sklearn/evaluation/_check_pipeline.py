@@ -1,4 +1,4 @@
-"""A check of a whole pipeline before any text goes through the language model."""
+"""Check a whole pipeline before any text goes through the language model."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from plug_sklearn._sklearn import is_search
 
 OWNER = "check_pipeline"
-#: Rows of the first try; all rows are tried only if these are refused.
+#: Number of rows of the first trial fit. All rows are tried only if this fit fails.
 _FEW_ROWS = 200
-#: Tokens of each made-up text, where every token is kept.
+#: Number of tokens in each made-up text, if every token is kept.
 _N_TOKENS = 3
 
 
@@ -26,19 +26,21 @@ def check_pipeline(
     X: Any,  # noqa: ANN401 - texts in any container
     y: ArrayLike,
 ) -> None:
-    """Check a pipeline against texts and labels, before any text is computed.
+    """Check a pipeline with texts and labels, before the language model reads any text.
 
-    Every mistake that does not depend on the activations is found in seconds: a layer
-    that the model does not have, a parameter out of range, an empty text, or labels
-    that are too few or of one class. The texts become tokens, but the model's weights
-    are not loaded. The steps after the embedder are fitted on random numbers of the
-    shape that the activations will have, for one epoch where they have epochs.
+    This finds every mistake that does not depend on the activations within seconds,
+    such as a layer that the model does not have, a parameter out of range, an empty
+    text, too few labels, or labels of a single class. The texts are tokenized, but the
+    weights of the model are not loaded. The steps after the embedder are fitted on
+    random numbers of the shape that the activations will have, for one epoch where they
+    have epochs.
 
     Parameters
     ----------
     pipeline : Pipeline or search
-        An estimator that begins with an :class:`HFEmbeddingTransformer`; it is not
-        changed. Of a ``GridSearchCV`` over one, each value of the grid is tried once.
+        A pipeline that begins with an :class:`HFEmbeddingTransformer`, or a
+        ``GridSearchCV`` over one, of which each value of the grid is tried once. It is
+        not changed.
     X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
         Strings or conversations.
@@ -48,8 +50,8 @@ one-column frame
     Raises
     ------
     TypeError, ValueError
-        What ``fit`` would raise later; or if ``pipeline`` does not begin with an
-        embedder.
+        The errors that ``fit`` would raise later. Also if ``pipeline`` does not begin
+        with an embedder.
 
     See Also
     --------
@@ -90,7 +92,7 @@ one-column frame
 
 
 def _list_candidates(pipeline: BaseEstimator) -> Iterator[BaseEstimator]:
-    """Give an estimator itself, or those of a search, one for each value of a grid."""
+    """List an estimator itself, or a search's estimators, one for each grid value."""
     if not is_search(pipeline):
         yield pipeline
         return
@@ -111,7 +113,7 @@ def _try_steps(
     if is_classifier(steps):
         check_classification_targets(labels)
     values = steps.get_params()
-    # A value that is no number of epochs is left for the step to refuse.
+    # If the value is not a number of epochs, the step's own error is better.
     epochs = [
         name
         for name, value in values.items()
@@ -121,7 +123,7 @@ def _try_steps(
     turns = pd.Series(labels).groupby(labels, dropna=False).cumcount()
     few = np.sort(np.argsort(turns.to_numpy(), kind="stable")[:_FEW_ROWS])
     with warnings.catch_warnings():
-        # What is said about random numbers means nothing.
+        # Warnings about random numbers mean nothing.
         warnings.simplefilter("ignore")
         try:
             shortened.fit(_make_up(embedder, len(few)), labels[few])

@@ -1,4 +1,4 @@
-"""Fits of a probe or a control on all folds, together where that is possible."""
+"""Score a probe on all folds, with its fits trained together if possible."""
 
 from typing import Any
 
@@ -30,8 +30,8 @@ def score_probe(
 ) -> pd.DataFrame:
     """Score a probe on activations, as ``score_folds`` does.
 
-    The networks of a :class:`PlugMLPClassifier` for all folds are trained together,
-    which is faster, if only aggregators come before it.
+    If only aggregators come before a :class:`PlugMLPClassifier`, its networks for all
+    folds are trained together, which is faster.
     """
     steps, last = _split_off_aggregators(probe)
     if effective_n_jobs(n_jobs) == 1 and X.dtype != object:

@@ -1,4 +1,4 @@
-"""What a probe and its controls read: activations, their first layer, and words."""
+"""Read what a probe and its controls need: activations, first layer, and words."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
@@ -11,10 +11,11 @@ from plug_sklearn.evaluation._text_baselines import join_contents
 
 
 class ControlInputs(NamedTuple):
-    """What a probe and its controls are fitted on.
+    """The arrays on which a probe and its controls are fitted.
 
-    ``activations`` and ``first_layer`` have one shape; the latter is None where nobody
-    asked for it. ``contents`` are texts, or None. Rows with equal ``items`` are equal.
+    ``activations`` and ``first_layer`` have the same shape; the latter is None if it
+    was not asked for. ``contents`` are texts, or None. Rows with equal ``items`` are
+    equal.
     """
 
     activations: NDArray[Any]
@@ -24,13 +25,13 @@ class ControlInputs(NamedTuple):
 
 
 def read_inputs(
-    embedder: Any,  # noqa: ANN401 - a HFEmbeddingTransformer or None
+    embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
     X: Any,  # noqa: ANN401 - texts or activations
     owner: str,
     *,
     wants_first: bool,
 ) -> ControlInputs:
-    """Read texts through the model once, or take activations as they are."""
+    """Run the texts through the model once, or take activations as they are."""
     if embedder is not None:
         return _embed(embedder, X, wants_first=wants_first)
     activations = np.asarray(X)
@@ -57,7 +58,7 @@ def _embed(embedder: Any, X: Any, *, wants_first: bool) -> ControlInputs:  # noq
         activations = reader.transform(X)
         n_extra, place = 0, layers.index(0) if wants_first else 0
     else:
-        # Layer 0 is read in the same pass, in front of the pipeline's own.
+        # Layer 0 is read in the same pass, before the layers of the pipeline.
         reader.set_params(layers=(0, *layers)).fit(X)
         activations = reader.transform(X)
         n_extra, place = 1, 0
@@ -75,7 +76,7 @@ def _select_layers(activations: NDArray[Any], layers: slice) -> NDArray[Any]:
 
 
 def _fill_layers(source: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-    """Put the first layer of ``source`` in the place of each layer of ``like``."""
+    """Replace each layer of ``like`` by the first layer of ``source``."""
     if source.dtype != object:
         return np.broadcast_to(source[:, :1], like.shape)
     return _collect(
@@ -87,7 +88,7 @@ def _fill_layers(source: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
 
 
 def _collect(items: Sequence[NDArray[Any]]) -> NDArray[np.object_]:
-    """Make an array of dtype object of arrays of several lengths."""
+    """Make an array of dtype object from arrays of different lengths."""
     collected = np.empty(len(items), dtype=object)
     for row, item in enumerate(items):
         collected[row] = item

@@ -1,4 +1,4 @@
-"""A probe beside the controls that show what its score is worth."""
+"""Cross-validate a probe together with controls that show what its score means."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ CONTROLS = (
 
 
 class _Control(NamedTuple):
-    """What is fitted for a row of the table, on which rows and labels."""
+    """An estimator of one row of the table, with the rows and labels to fit."""
 
     name: str
     estimator: BaseEstimator
@@ -64,15 +64,16 @@ def probe_controls(
 ) -> pd.DataFrame:
     """Cross-validate a probe and its controls, all on the same folds.
 
-    A probe reads what a model has learnt only as far as it scores higher than its
-    controls do. Each text goes through the model once, and once through the model with
+    Only the part of a score above the scores of the controls shows what the model has
+    learnt. Each text goes through the model once, and once through the model with
     random weights.
 
     Parameters
     ----------
     pipeline : Pipeline or classifier
-        A pipeline that begins with a :class:`HFEmbeddingTransformer` and ends in a
-        classifier, for texts. A classifier, for activations.
+        For texts: a pipeline that begins with an :class:`HFEmbeddingTransformer` and
+        ends in a classifier. For activations: a classifier, alone or at the end of a
+        pipeline.
     X : array-like of shape (n_samples,) or (n_samples, n_layers, ...)
         Texts or conversations, if the pipeline begins with an embedder; activations
         otherwise.
@@ -82,17 +83,17 @@ def probe_controls(
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
         for all controls.
     groups : array-like of shape (n_samples,), default=None
-        Groups for ``cv``. They also reach the ``fit`` of a probe that takes them, such
-        as :class:`PlugMLPClassifier`.
+        Groups for ``cv``. They are also passed to the ``fit`` of a probe that takes
+        them, such as :class:`PlugMLPClassifier`.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the accuracy.
     controls : "all" or sequence of str, default="all"
-        Which controls, by the names that are listed below. ``"all"`` is all of them
-        for texts, and ``"majority"``, ``"shuffled_labels"`` and ``"first_layer"`` for
-        activations.
+        Names of the controls to run, from the list below. ``"all"``: all of them for
+        texts; for activations, ``"majority"``, ``"shuffled_labels"`` and
+        ``"first_layer"``.
     n_jobs : int, default=None
-        Workers of joblib, over folds.
+        Number of joblib workers, over folds.
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffled labels and of the random weights.
     verbose : bool, default=False
@@ -101,10 +102,10 @@ def probe_controls(
     Returns
     -------
     DataFrame
-        A row for each control and fold, the probe first. Columns: ``control``, its
-        name, or ``"probe"``; ``fold``, from 0; a column for each score, by its name, or
-        ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds, without
-        those of the language models.
+        A row for each control and fold; the probe comes first. Columns: ``control``,
+        its name, or ``"probe"``; ``fold``, from 0; a column for each score, named after
+        it, or ``score`` if it has no name; and ``fit_time`` and ``score_time`` in
+        seconds, without the time of the language models.
 
     Raises
     ------
@@ -119,30 +120,30 @@ def probe_controls(
 
     See Also
     --------
-    ControlsDisplay : The same as a picture.
-    transfer_matrix : Whether a probe holds on another data set.
+    ControlsDisplay : Plots these scores.
+    transfer_matrix : Tests a probe on other data sets.
 
     Notes
     -----
     The controls are:
 
     ``"majority"``
-        The shares of the classes in the training rows, for every row.
+        Predicts the class frequencies of the training rows for every row.
     ``"text_length"``
-        Logistic regression on the numbers of characters and words, as logarithms.
+        Logistic regression on the logarithms of the numbers of characters and words.
     ``"bag_of_words"``, ``"tf_idf"``
         Logistic regression on the counts of words, or on their TF-IDF weights.
     ``"shuffled_labels"``
-        The probe, for labels that mean nothing. They are as easy to memorise as the
-        true ones: equal texts that share a label keep sharing one; labels move within
-        their group; and the label of a group that has only one moves to another such
-        group, for all its rows. The score of the probe minus this one is its
-        selectivity [1]_.
+        The probe, trained on shuffled labels, which are as easy to memorise as the true
+        ones. Equal texts with the same label still have one label in common. Labels are
+        shuffled within groups; if all rows of a group have the same label, the group
+        exchanges it with other such groups. The score of the probe minus this score is
+        the selectivity of the probe [1]_.
     ``"first_layer"``
-        The probe, with the first layer of the model in the place of every layer.
+        The probe, with every layer replaced by the first layer of the model.
     ``"random_weights"``
-        The probe, on the same model with random weights, drawn as its architecture
-        draws them before training.
+        The probe, on the same model with random weights, initialised as before its
+        training.
 
     References
     ----------
@@ -178,7 +179,7 @@ def probe_controls(
     labels = _read_labels(y)
     check_consistent_length(X, labels, groups)
     folds = split_folds(probe, np.zeros(len(labels)), labels, cv, groups)
-    # A misspelt score is refused before texts are read.
+    # A misspelt score is refused before the model reads any text.
     score_chance(probe, labels, folds, scoring)
     seeds = check_random_state(random_state).randint(2**31, size=2)
     tables: list[pd.DataFrame] = []
@@ -228,7 +229,7 @@ def _read_labels(y: ArrayLike) -> NDArray[Any]:
 
 
 def _tell_failure(name: str, error: ValueError, like: pd.DataFrame) -> pd.DataFrame:
-    """Warn that a control cannot be fitted, and return its scores, which are NaN."""
+    """Warn that a control cannot be fitted, and return NaN for its scores."""
     reason = str(error).strip().rpartition("\n")[2]
     warn_user(
         f"In {OWNER}, the control {name!r} cannot be fitted on any fold, and its "
@@ -261,7 +262,7 @@ def _choose_controls(controls: Any, *, has_texts: bool) -> list[str]:  # noqa: A
 
 
 def _make_controls(
-    embedder: Any,  # noqa: ANN401 - a HFEmbeddingTransformer or None
+    embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
     probe: BaseEstimator,
     X: Any,  # noqa: ANN401 - texts or activations
     y: NDArray[Any],

@@ -1,4 +1,4 @@
-"""A probe and its controls as a picture: a bar each, with folds as points."""
+"""Plot a probe and its controls: a bar for each, and a point for each fold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIGHT = "#BBBBBB"
 
 
 class ControlsDisplay:
-    """Plot of the scores of a probe and its controls: a bar each, and points for folds.
+    """Bar plot of the scores of a probe and its controls, with a point for each fold.
 
     Parameters
     ----------
@@ -53,13 +53,13 @@ class ControlsDisplay:
         deviation ``std`` of the score over the folds, and ``lead``, the mean score of
         the probe minus that of the control.
     selectivity_ : float or None
-        The lead over ``"shuffled_labels"``; None where they were not asked for.
+        The lead over ``"shuffled_labels"``; None if this control was not run.
     ax_ : Axes
         The axes.
     figure_ : Figure
         Its figure.
     bars_ : BarContainer
-        The bars, from the top.
+        The bars, from top to bottom.
     points_ : Line2D
         The scores of folds.
 
@@ -188,7 +188,7 @@ class ControlsDisplay:
         return self
 
     def _write_means(self, places: np.ndarray[Any, Any]) -> None:
-        """Write each mean at the right, where no bar or point can be."""
+        """Write each mean at the right edge, where there are no bars or points."""
         for place, mean in zip(places, self.summary_["mean"], strict=True):
             self.ax_.annotate(
                 "-" if np.isnan(mean) else f"{mean:.2f}",

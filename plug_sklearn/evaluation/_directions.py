@@ -22,7 +22,7 @@ LEVELS = ["output", "layer", "part"]
 
 @dataclass(frozen=True, eq=False)
 class ProbeDirection:
-    """What a probe adds up: an affine function of the hidden states of a model.
+    """The affine function of a model's hidden states that a probe computes.
 
     The value of an output is its intercept plus, for each layer and part, the norm
     times the dot product of the unit vector and the hidden state.
@@ -31,18 +31,18 @@ class ProbeDirection:
     ----------
     vectors : DataFrame
         Unit vectors. A row for each output, layer and part that is read; a column for
-        each hidden unit, from 0. A part under one of several poolings is named as the
-        embedder names it, such as ``"rs_mean"``. A vector of weights that are all 0
-        stays 0.
+        each hidden unit, from 0. If there are several poolings, parts have the
+        embedder's names, such as ``"rs_mean"``. If all weights are 0, the vector is 0.
     norms : Series
         Lengths of the vectors before they were scaled, with the same index.
     intercepts : Series
         The intercept of each output.
     kind : {"linear", "linear path", "mean gradient"}
-        ``"linear"``: the function is all that the probe computes. ``"linear path"``:
-        it is the linear path of a network, without its nonlinear part. ``"mean
-        gradient"``: it is the mean gradient of a network over the rows given, and its
-        intercept makes the mean of the function that of the network there.
+        ``"linear"``: the probe computes exactly this function. ``"linear path"``: the
+        function is the linear path of a network, without its nonlinear part.
+        ``"mean gradient"``: the vectors are the mean gradient of a network over the
+        given rows. The intercept is chosen so that the function and the network have
+        the same mean over these rows.
     """
 
     vectors: pd.DataFrame
@@ -63,11 +63,11 @@ def probe_direction(
     estimator: BaseEstimator,
     X: Any = None,  # noqa: ANN401 - what the estimator takes
 ) -> ProbeDirection:
-    """Find the direction that a fitted probe reads, in the model's own hidden space.
+    """Find the direction that a fitted probe reads, in the hidden space of the model.
 
-    Scalers, principal components and the choice of layers are undone, so that
-    directions of different probes can be compared, by their cosine, or added to the
-    states of the model.
+    The weights are converted back through scalers, principal components and the choice
+    of layers. Directions of different probes can therefore be compared by their cosine,
+    or be added to the states of the model.
 
     Parameters
     ----------
@@ -75,31 +75,31 @@ def probe_direction(
         A fitted probe, alone or at the end of a pipeline: a linear model of
         scikit-learn, such as ``LogisticRegression``, ``RidgeClassifier``,
         ``LinearSVC`` or ``LinearDiscriminantAnalysis``; or a
-        :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. A fitted search and
-        ``FixedThresholdClassifier`` stand for the estimator that they hold.
+        :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. Of a fitted search or
+        a ``FixedThresholdClassifier``, the estimator inside is used.
     X : array-like of shape (n_samples, ...), default=None
-        Rows, as the estimator takes them, over which the gradient of a network is
-        averaged. None: the linear path of a :class:`PlugMLPClassifier`. Linear models
-        do not need it.
+        Rows over which the gradient of a network is averaged, in the form that the
+        estimator takes. None: use the linear path of a :class:`PlugMLPClassifier`.
+        Linear models do not need it.
 
     Returns
     -------
     ProbeDirection
-        Unit vectors by layer and part, their norms, and intercepts. Two classes have
-        one output, the log-odds or decision value of the second class, by whose label
-        it is named. More classes have an output each; those of networks are relative to
-        the mean of all classes.
+        Unit vectors by layer and part, their norms, and intercepts. With two classes
+        there is one output, the log-odds or decision value of the second class, and it
+        is named after this class. With more classes, there is one for each; the outputs
+        of networks are relative to the mean over the classes.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If the probe is not linear and no network, or a step before it is not affine.
+        If the probe is neither linear nor a network, or a step before it is not affine.
 
     See Also
     --------
-    transfer_matrix : Whether a probe holds on another data set.
+    transfer_matrix : Tests a probe on other data sets.
 
     Examples
     --------
@@ -167,7 +167,7 @@ def _read_probe(probe: Any, features: Any) -> tuple[Affine, list[Any], str]:  # 
     if not hasattr(probe, "coef_") or not hasattr(probe, "intercept_"):
         raise ValueError(
             f"The 'estimator' parameter of {OWNER} must be or end in a linear model, "
-            f"which has 'coef_' and 'intercept_', or one of {list(NETWORKS)}. Got "
+            f"with 'coef_' and 'intercept_', or in one of {list(NETWORKS)}. Got "
             f"{type(probe).__name__} instead."
         )
     weights = np.asarray(probe.coef_, dtype=np.float64)
@@ -186,12 +186,12 @@ def _name_outputs(probe: Any, n_outputs: int) -> list[Any]:  # noqa: ANN401 - as
 
 
 def _name_axes(
-    embedder: Any,  # noqa: ANN401 - a HFEmbeddingTransformer or None
+    embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
     steps: list[Any],
     probe: Any,  # noqa: ANN401 - of any kind
     n_features: int,
 ) -> _Axes:
-    """Name the layers and parts whose units a probe's features are."""
+    """Name the layers and parts of the units that are a probe's features."""
     first = steps[0] if steps else None
     shape: Any = getattr(probe if first is None else first, "input_shape_", ())
     if embedder is not None:

@@ -1,4 +1,4 @@
-"""The embedder that a pipeline begins with, which runs once for all fits."""
+"""Split off the embedder of a pipeline, which runs once for all fits."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def split_pipeline(
     owner: str,
     parameter: str = "pipeline",
 ) -> tuple[Any, BaseEstimator]:
-    """Split a pipeline into its embedder, or None, and what follows."""
+    """Split a pipeline into its embedder, or None, and the steps after it."""
     if not isinstance(pipeline, BaseEstimator):
         raise TypeError(
             f"The {parameter!r} parameter of {owner} must be an estimator. Got "
@@ -28,7 +28,7 @@ def split_pipeline(
 
 
 def is_embedder(estimator: object) -> bool:
-    """Tell whether an estimator is a :class:`HFEmbeddingTransformer`."""
+    """Tell whether an estimator is an :class:`HFEmbeddingTransformer`."""
     # Other estimators need no torch, which takes seconds to import.
     names = {kind.__name__ for kind in type(estimator).__mro__}
     if "HFEmbeddingTransformer" not in names:

@@ -26,16 +26,16 @@ COLUMNS = ("layer", "part", "fold", "fit_time")
 def summarize_layers(sweep: pd.DataFrame, *, score: str | None = None) -> pd.DataFrame:
     """Summarize a sweep over the folds, and choose a layer.
 
-    The best mean is the highest of many, so that the layer that has it is partly a
-    matter of luck. The one-standard-error rule chooses the first layer whose mean is
-    at most one standard error of the best below it.
+    Which layer has the highest mean is partly a matter of luck, because it is the
+    maximum over many layers. The one-standard-error rule instead chooses the first
+    layer whose mean is within one standard error of the best.
 
     Parameters
     ----------
     sweep : DataFrame
         What :func:`layer_sweep` returns.
     score : str, default=None
-        The score to go by, a column of ``sweep``; None: the first.
+        The score to compare, a column of ``sweep``; None: the first.
 
     Returns
     -------
@@ -43,13 +43,13 @@ def summarize_layers(sweep: pd.DataFrame, *, score: str | None = None) -> pd.Dat
         A row for each layer and part. Columns: ``layer``; ``part``; over the folds, the
         ``mean`` and standard deviation ``std`` of the score, and the
         ``standard_error`` of the mean; ``is_best``, whether the mean is the highest;
-        and ``is_chosen``, whether the one-standard-error rule chooses the row. Of
-        several parts of the first layer, the one with the highest mean is chosen.
+        and ``is_chosen``, whether the one-standard-error rule chooses the row. If
+        several parts of that layer qualify, the one with the highest mean is chosen.
 
     Raises
     ------
     ValueError
-        If ``sweep`` is not such a table, or ``score`` is none of its scores.
+        If ``sweep`` is not such a table, or ``score`` is not one of its scores.
 
     See Also
     --------
@@ -79,7 +79,7 @@ def summarize_layers(sweep: pd.DataFrame, *, score: str | None = None) -> pd.Dat
     summary = grouped.agg(["mean", "std"]).reset_index()
     summary["standard_error"] = summary["std"] / np.sqrt(grouped.count().to_numpy())
     best = int(summary["mean"].fillna(-np.inf).to_numpy().argmax())
-    # A single fold tells nothing of the error: the best layer is chosen then.
+    # A single fold has no standard error, so that the best layer is chosen.
     margin = summary["standard_error"].fillna(0)[best]
     good = summary[summary["mean"] >= summary["mean"][best] - margin]
     chosen = good.sort_values(["layer", "mean"], ascending=[True, False]).index[0]
@@ -105,11 +105,11 @@ def _predicts(method: str) -> Any:  # noqa: ANN401 - a condition of available_if
 class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """Classifier on the layer that an inner cross-validation chooses.
 
-    It stands at the end of a pipeline. ``fit`` runs :func:`layer_sweep`, chooses a
-    layer and a part, and fits the estimator on them. When the pipeline is
-    cross-validated, the layer is chosen anew on the training rows of each fold. The
-    score then holds for the whole procedure, unlike that of the best layer of a sweep,
-    which is too high because it is the highest of many.
+    It is the last step of a pipeline. ``fit`` runs :func:`layer_sweep`, chooses a layer
+    and a part, and fits the estimator on them. When the pipeline is cross-validated,
+    each fold chooses the layer on its own training rows, so that the score is that of
+    the whole procedure. The score of the best layer of a sweep, in contrast, is too
+    high, because it is the maximum of many.
 
     Parameters
     ----------
@@ -126,9 +126,9 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     cv : int, splitter or iterable, default=None
         The inner folds.
     scoring : str or callable, default=None
-        The score to choose by; None: the estimator's own.
+        The score that selects the layer; None: the estimator's own.
     n_jobs : int, default=None
-        Workers of joblib, over layers and parts.
+        Number of joblib workers, over layers and parts.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     See Also
     --------
-    PlugStackClassifier : Joins the probes of all layers instead of choosing one.
+    PlugStackClassifier : Combines the probes of all layers instead of choosing one.
 
     Examples
     --------
@@ -190,11 +190,12 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations; three axes are read as (n_samples, n_layers, hidden_size).
+            Activations. Three axes are read as (n_samples, n_layers, hidden_size).
         y : array-like of shape (n_samples,)
             Labels.
         groups : array-like of shape (n_samples,), default=None
-            Groups for the inner folds, and for an estimator whose ``fit`` takes them.
+            Groups for the inner folds. They are also passed to the ``fit`` of an
+            estimator that takes them.
 
         Returns
         -------
@@ -237,7 +238,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations of all layers and parts that ``fit`` had.
+            Activations with the same layers and parts as in ``fit``.
 
         Returns
         -------
@@ -255,7 +256,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations of all layers and parts that ``fit`` had.
+            Activations with the same layers and parts as in ``fit``.
 
         Returns
         -------
@@ -273,12 +274,12 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations of all layers and parts that ``fit`` had.
+            Activations with the same layers and parts as in ``fit``.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Decision values, as the estimator gives them.
+            Decision values of the estimator.
         """
         check_is_fitted(self)
         values: NDArray[np.floating] = self.estimator_.decision_function(X)

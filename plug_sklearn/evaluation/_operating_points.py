@@ -1,4 +1,4 @@
-"""Thresholds at which few negative rows are flagged, and what they catch."""
+"""Thresholds that flag few negative rows, and the recall at these thresholds."""
 
 from collections.abc import Callable
 from math import ceil, log, log1p
@@ -25,18 +25,18 @@ def recall_at_fpr(fpr: float, *, pos_label: object = None) -> Callable[..., floa
     Parameters
     ----------
     fpr : float
-        The highest false-positive rate, the share of negative rows that are flagged,
-        between 0 and 1.
+        The highest false-positive rate, between 0 and 1. It is the share of negative
+        rows that are flagged.
     pos_label : object, default=None
         The label of the positive class; None: the second of the two sorted labels.
 
     Returns
     -------
     callable
-        A scorer ``(estimator, X, y)`` for any ``scoring`` parameter. It is the highest
-        recall at a threshold whose false-positive rate on these rows is at most
-        ``fpr``, and NaN where ``y`` holds one class. The estimator must be a classifier
-        of two classes with ``decision_function`` or ``predict_proba``.
+        A scorer ``(estimator, X, y)`` for any ``scoring`` parameter. It returns the
+        highest recall among the thresholds whose false-positive rate on these rows is
+        at most ``fpr``, or NaN if ``y`` holds a single class. The estimator must be a
+        classifier of two classes with ``decision_function`` or ``predict_proba``.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def recall_at_fpr(fpr: float, *, pos_label: object = None) -> Callable[..., floa
 
     See Also
     --------
-    threshold_at_fpr : Chooses a threshold that keeps a rate on new rows.
+    threshold_at_fpr : Chooses a threshold that limits the rate on new rows.
 
     Examples
     --------
@@ -85,8 +85,8 @@ def _measure_recall(
         )
     if len(labels) < 2:
         warn_user(
-            "recall_at_fpr is undefined where 'y' holds one class, "
-            f"{labels.tolist()}: it is NaN there."
+            f"recall_at_fpr is undefined if 'y' holds one class, {labels.tolist()}. "
+            "It is NaN."
         )
         return float("nan")
     is_positive = y_true == (labels[1] if pos_label is None else pos_label)
@@ -120,29 +120,29 @@ def threshold_at_fpr(
     confidence : float, default=0.95
         The probability, over draws of the rows, that the rate stays below ``fpr``.
     groups : array-like of shape (n_samples,), default=None
-        Groups of rows that are not independent, such as those of one author. The
-        highest score of each group then stands for it. The promise becomes stronger:
-        it is for the share of new groups in which any negative row is flagged.
+        Groups of rows that are not independent, such as those of one author. Each group
+        is then represented by its highest score, and the guarantee is stronger: ``fpr``
+        limits the share of new groups in which any negative row is flagged.
     pos_label : object, default=None
         The label of the positive class; None: the second of ``classes_``.
 
     Returns
     -------
     sklearn.model_selection.FixedThresholdClassifier
-        A fitted classifier that holds the estimator, and predicts the positive class at
-        or above the threshold. :func:`save_artifacts` saves it.
+        A fitted classifier that contains the estimator, and predicts the positive class
+        at or above the threshold. :func:`save_artifacts` saves it.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If there are too few negative rows, or groups, to promise anything; the message
-        says how many are needed. Or if another parameter is invalid.
+        If there are too few negative rows or groups for this limit and confidence; the
+        message says how many are needed. Or if another parameter is invalid.
 
     See Also
     --------
-    recall_at_fpr : Scores a probe at a false-positive rate.
+    recall_at_fpr : Scores a probe by its recall at a false-positive rate.
 
     Notes
     -----
@@ -150,9 +150,9 @@ def threshold_at_fpr(
     highest. Its false-positive rate on new rows is then at most a
     :math:`\mathrm{Beta}(k + 1, n - k)` variable [1]_, which stays below ``fpr`` with
     the probability that a binomial variable of n draws with probability ``fpr`` exceeds
-    k. The largest such k is taken for which this is at least ``confidence``. This holds
-    for any distribution of scores. With k = 0, it needs
-    :math:`n \ge \log(1 - \mathrm{confidence}) / \log(1 - \mathrm{fpr})`.
+    k. The largest k for which this probability is at least ``confidence`` is used. This
+    holds for any distribution of scores. With k = 0, it needs :math:`n \ge \log(1 -
+    \mathrm{confidence}) / \log(1 - \mathrm{fpr})`.
 
     References
     ----------
@@ -194,9 +194,10 @@ def threshold_at_fpr(
     if n_allowed is None:
         needed = ceil(log(1 - confidence) / log1p(-fpr))
         raise ValueError(
-            f"{owner} needs {needed} {unit} of the negative class to promise a "
+            f"{owner} needs {needed} {unit} of the negative class to ensure a "
             f"false-positive rate below {fpr} with confidence {confidence}. Got "
-            f"{len(negatives)}: give more, or a higher 'fpr' or a lower 'confidence'."
+            f"{len(negatives)}. Give more, or choose a higher 'fpr' or a lower "
+            "'confidence'."
         )
     highest = np.sort(negatives)[::-1][n_allowed]
     threshold = float(np.nextafter(highest, np.array(np.inf, dtype=scores.dtype)))
@@ -211,7 +212,7 @@ def threshold_at_fpr(
 def count_allowed(n_negatives: int, fpr: float, confidence: float) -> int | None:
     """Count the negative scores that may be at or above the threshold.
 
-    None if even a threshold above all of them promises too little.
+    None if even a threshold above all of them does not guarantee enough.
     """
     n_allowed = int(stats.binom.ppf(1 - confidence, n_negatives, fpr)) + 1
     while n_allowed >= 0:

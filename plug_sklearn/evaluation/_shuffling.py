@@ -15,11 +15,12 @@ def shuffle_labels(
     groups: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> NDArray[np.generic]:
-    """Shuffle labels between rows that could stand for each other.
+    """Shuffle labels between rows that could have each other's label.
 
-    Equal items of one group that share a label share one afterwards, so that a probe
-    that memorises items gains as much as on the true labels. Labels move within their
-    group. Those of groups with a single label move together, between such groups.
+    Equal items of one group that share a label still share one afterwards, so that a
+    probe that memorises items gains as much as with the true labels. Labels are
+    shuffled within groups. Groups with a single label exchange it with other such
+    groups.
     """
     rng = check_random_state(random_state)
     rows = np.arange(len(y))

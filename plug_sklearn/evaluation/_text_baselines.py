@@ -1,4 +1,4 @@
-"""Classifiers that read words or lengths of texts, and no language model."""
+"""Classifiers that read the words or the length of texts, without a language model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,10 @@ WORDS = r"(?u)\b\w+\b"
 
 
 def make_text_baselines() -> dict[str, Pipeline]:
-    """Make the baselines, by the name of their control. They read an array of str."""
+    """Make the baselines, by the names of their controls.
+
+    They take an array of strings.
+    """
     return {
         "text_length": make_pipeline(
             FunctionTransformer(measure_lengths), StandardScaler(), _make_classifier()
@@ -29,7 +32,7 @@ def make_text_baselines() -> dict[str, Pipeline]:
 
 
 def join_contents(text: str | Sequence[Mapping[str, str]]) -> str:
-    """Return what a text says: of a conversation, the contents of its messages."""
+    """Return a text; of a conversation, the contents of its messages, joined."""
     if isinstance(text, str):
         return text
     return "\n".join(message["content"] for message in text)

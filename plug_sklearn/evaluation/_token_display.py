@@ -1,4 +1,4 @@
-"""Texts whose tokens stand on the colour of their probability, as HTML or a picture."""
+"""Show texts with their tokens coloured by probability, as HTML or as a picture."""
 
 from __future__ import annotations
 
@@ -28,31 +28,32 @@ if TYPE_CHECKING:
 
 COLUMNS = ("text", "position", "token")
 PREFIX = "proba_"
-#: How strongly a probability of 0 or 1 colours the ground: text stays readable on it.
+#: Strength of the colour at a probability of 0 or 1: low enough to read the text on it.
 STRONGEST = 0.6
-#: Size of the letters of a picture, in points.
+#: Font size of a picture, in points.
 FONT_SIZE = 9.0
 FONT = "DejaVu Sans Mono"
-#: Height of a line of a picture, and width of a letter of the font, in font sizes.
+#: Height of a line in a picture, and width of a letter, relative to the font size.
 LINE_HEIGHT, LETTER_WIDTH = 1.7, 0.602
-#: Signs that stand for characters without an image; the line break stays one.
+#: Signs for characters without an image. A line still breaks after the sign of a break.
 _SIGNS = {"\n": "↵\n", "\r": "␍", "\t": "⇥"}
 
 
 class TokenScoresDisplay:
-    """Tokens of texts on a ground coloured by the probability of a class.
+    """Texts whose tokens are coloured by the probability of a class.
 
-    A notebook shows it as HTML, and :meth:`plot` draws a picture. Vermilion stands for
-    probabilities above chance and blue for those below, where chance is one divided by
-    the number of classes.
+    Notebooks show it as HTML, and :meth:`plot` draws a picture. Probabilities above
+    chance are vermilion, and those below are blue. Chance is one divided by the number
+    of classes.
 
     Parameters
     ----------
     scores : DataFrame
         What :func:`score_tokens` returns.
     label : str, default=None
-        The class whose probability is shown, as the columns of ``scores`` name it. None
-        is the second of two classes; of more, one must be named.
+        The class whose probability is shown, as it is named in the columns of
+        ``scores``. None: the second of two classes. With more than two classes, a label
+        is required.
 
     Attributes
     ----------
@@ -65,7 +66,7 @@ class TokenScoresDisplay:
 
     See Also
     --------
-    score_tokens : The numbers alone.
+    score_tokens : Computes the table of probabilities.
 
     Examples
     --------
@@ -141,8 +142,9 @@ one-column frame
     def to_html(self) -> str:
         """Write the texts as a piece of HTML.
 
-        It needs no JavaScript, fits dark and light pages, and shows what a text holds
-        as letters, not as HTML. Each token tells its probability under the mouse.
+        The HTML needs no JavaScript and suits dark and light pages. Texts are escaped,
+        so that markup in them is shown and not interpreted. Hovering over a token shows
+        its probability.
 
         Returns
         -------
@@ -178,8 +180,8 @@ one-column frame
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw, across its width; None: a new figure that is as high as the
-            texts need.
+            Where to draw; lines are as wide as the axes. None: a new figure with the
+            height that the texts need.
 
         Returns
         -------
@@ -243,7 +245,7 @@ one-column frame
         )
 
     def _list_texts(self) -> Iterator[list[tuple[str, float]]]:
-        """Give the tokens of each text, with the probabilities of the class."""
+        """List the tokens of each text with the probabilities of the class."""
         shown = self.scores[["text", "token", PREFIX + self.label]]
         for _, own in shown.groupby("text", sort=False):
             yield list(
@@ -258,7 +260,7 @@ def _mark_token(token: str, probability: float, chance: float) -> str:
     else:
         color, strength = BLUE, (chance - probability) / chance
     red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
-    # A ground that lets the page through leaves the text readable on dark pages too.
+    # A translucent background keeps the text readable on dark pages too.
     ground = f"rgba({red},{green},{blue},{STRONGEST * strength:.2f})"
     return (
         f"<span title='{probability:.3f}' style='background:{ground};"
@@ -267,7 +269,7 @@ def _mark_token(token: str, probability: float, chance: float) -> str:
 
 
 def _show_controls(token: str) -> str:
-    """Replace characters that would not be seen, or would turn the text around."""
+    """Replace characters that are invisible or would reverse the text."""
     return "".join(
         f"{_SIGNS[letter]}"
         if letter in _SIGNS
@@ -298,7 +300,7 @@ def _wrap(
 ) -> Iterator[list[tuple[str, float]]]:
     """Break a text into lines: at line breaks, and before a token that does not fit.
 
-    A token that is longer than a line is broken where the line ends.
+    A token that is longer than a line is split at the end of the line.
     """
     line: list[tuple[str, float]] = []
     used = 0
@@ -319,7 +321,7 @@ def _wrap(
 
 
 def _count_columns(token: str) -> int:
-    """Count the columns that a token takes: an East Asian letter takes two."""
+    """Count the columns of a token; an East Asian letter is two columns wide."""
     return sum(
         0 if category(letter) == "Mn" else 1 + (east_asian_width(letter) in "WF")
         for letter in token
@@ -343,6 +345,6 @@ def _list_letters() -> frozenset[int]:
 
 
 def _measure_width(axes: Axes) -> float:
-    """Give the width of axes, in inches."""
+    """Return the width of axes in inches."""
     figure = axes.get_figure()
     return axes.get_position().width * figure.get_figwidth()  # type: ignore[union-attr]  # axes that are drawn on have a figure

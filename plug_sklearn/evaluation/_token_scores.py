@@ -1,4 +1,4 @@
-"""What a fitted pipeline makes of each token of a text, as a table."""
+"""Predict probabilities for each token of a text, with any fitted pipeline."""
 
 from typing import Any
 
@@ -33,20 +33,20 @@ def score_tokens(
 one-column frame
         Strings or conversations, as the pipeline takes them.
     running : bool, default=False
-        What is predicted for a token. If False, the token's own evidence: the
-        probability for a text whose pooled vector is the state of this token alone. If
-        True, the probability after this token, pooled over it and the tokens before
-        it; that of a text's last token is what ``pipeline.predict_proba`` gives for the
-        text. In a causal model, the state of a token depends only on the tokens before
-        it, so that this is what a stream would have seen. With ``pooling="last"``, both
-        are the same.
+        How a token is scored. False: by itself, as a text whose pooled vector is the
+        state of this token. True: together with the tokens before it, by pooling over
+        the text up to and including this token. The score of the last token is then
+        what ``pipeline.predict_proba`` returns for the text. In a causal model, a state
+        does not depend on later tokens, so that running scores are what a probe gives
+        while the text is being written. With ``pooling="last"``, both are the same.
 
     Returns
     -------
     DataFrame
         A row for each token, in the order of the texts. Columns: ``text``, the position
-        of the text in ``X``; ``position`` of the token among those of its text that are
-        pooled; ``token``, its text; and ``proba_<label>`` for each class.
+        of the text in ``X``; ``position``, that of the token among the pooled tokens of
+        its text; ``token``, the token as a string; and ``proba_<label>`` for each
+        class.
 
     Raises
     ------
@@ -59,7 +59,7 @@ one-column frame
 
     See Also
     --------
-    TokenScoresDisplay : Shows the tokens on a coloured ground.
+    TokenScoresDisplay : Shows the tokens coloured by their probability.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def read_pipeline(
     pipeline: Any,  # noqa: ANN401 - anything else is refused
     owner: str,
 ) -> Pipeline:
-    """Check that a pipeline can score tokens; of a search, give the best one."""
+    """Check that a pipeline can score tokens; of a search, return its best pipeline."""
     if is_search(pipeline):
         check_is_fitted(pipeline, "best_estimator_")
         pipeline = pipeline.best_estimator_
@@ -137,7 +137,7 @@ class _Scorer:
         if not self.running:
             pooled = [activations] * len(names)
         n_tokens, n_layers, n_parts, hidden_size = activations.shape
-        # Part-major, as the embedder gives parts under several poolings.
+        # Each part under each pooling, in the order of the embedder.
         stacked = np.stack(pooled, axis=3).reshape(
             n_tokens, n_layers, n_parts * len(names), hidden_size
         )

@@ -1,4 +1,4 @@
-"""A probe trained on each of several data sets, and tested on each of them."""
+"""Train a probe on each of several data sets, and test it on each of them."""
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -46,38 +46,39 @@ def transfer_matrix(
 ) -> pd.DataFrame:
     """Train a probe on each data set, and test it on each.
 
-    A probe that reads a property of texts, and not a property of one data set, holds
-    on other data sets too. A score below chance there means that it reads the opposite.
+    A probe that reads a general property of texts, and not a peculiarity of one data
+    set, also has a high score on other data sets. A score below chance means that its
+    predictions are reversed there.
 
     Parameters
     ----------
     estimator : estimator
-        The probe: a pipeline that begins with a :class:`HFEmbeddingTransformer`, for
-        texts; or any estimator, for what it takes, such as activations. Each distinct
-        text goes through the language model once.
+        The probe. For texts, a pipeline that begins with an
+        :class:`HFEmbeddingTransformer`; each distinct text goes through the language
+        model once. For other data, such as activations, any estimator that takes them.
     datasets : dict
-        For each name, a data set ``(X, y)``. All classifiers need the same labels in
-        each of them.
+        For each name, a data set ``(X, y)``. For a classifier, all data sets must have
+        the same labels.
     cv : int, splitter or iterable, default=None
-        Folds within a data set, as in :func:`~sklearn.model_selection.cross_validate`,
-        for training and testing on the same one.
+        Folds for training and testing on the same data set, as in
+        :func:`~sklearn.model_selection.cross_validate`.
     groups : dict, default=None
-        For each name that has some, the groups of its rows, for ``cv``. They also
-        reach the ``fit`` of an estimator that takes them.
+        For the names of data sets that have groups, the group of each row, for ``cv``.
+        They are also passed to the ``fit`` of an estimator that takes them.
     scoring : str or callable, default=None
         One score; None: the estimator's own.
     n_jobs : int, default=None
-        Workers of joblib, over the data sets to train on.
+        Number of joblib workers, over the data sets to train on.
     verbose : bool, default=False
         Whether to show a progress bar, in a terminal or notebook.
 
     Returns
     -------
     DataFrame
-        Scores. A row for each data set that the probe was trained on, and a column for
-        each that it was tested on. On the diagonal is the mean over the folds of the
-        cross-validation. Elsewhere, the probe was trained on all rows of one data set
-        and tested on all rows of the other.
+        Scores. Rows are the data sets that the probe was trained on, and columns those
+        that it was tested on. The diagonal holds the mean score over the folds of the
+        cross-validation. For the other cells, the probe was trained on all rows of one
+        data set and tested on all rows of the other.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def transfer_matrix(
 
     See Also
     --------
-    TransferDisplay : The same as a picture.
+    TransferDisplay : Plots these scores.
     probe_controls : Compares a probe with its controls.
 
     Examples
@@ -189,8 +190,8 @@ def _check_labels(labels: Mapping[str, NDArray[Any]]) -> None:
             )
 
 
-def _embed(embedder: Any, rows: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a HFEmbeddingTransformer
-    """Read the texts of all data sets in one go, so that equal ones are read once."""
+def _embed(embedder: Any, rows: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - an HFEmbeddingTransformer
+    """Read the texts of all data sets together, so that equal texts are read once."""
     from plug_sklearn.embedding import list_texts
 
     texts = {name: list_texts(X) for name, X in rows.items()}

@@ -1,4 +1,4 @@
-"""A transfer matrix as a picture: a heat map with numbers."""
+"""Plot a transfer matrix: a heat map with numbers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class TransferDisplay:
     score : str, default=None
         The name of the score, for a label; None: no name.
     chance : float, default=None
-        The score of a constant prediction. It is drawn white, better scores are blue
-        and worse ones are red. None: the higher a score, the darker it is.
+        The score of a constant prediction. It is drawn in white, better scores in blue
+        and worse ones in red. None: higher scores are darker.
 
     Attributes
     ----------

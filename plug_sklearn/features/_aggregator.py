@@ -38,19 +38,19 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     Parameters
     ----------
     layers : "all", int or sequence of int, default="all"
-        Layers to select, as the model numbers them, where the activations come from an
-        :class:`HFEmbeddingTransformer`: with ``layers=[10, 20]`` there, 20 is layer 20.
-        For other arrays, positions along axis 1. Negative ones count from the end of
-        axis 1.
+        Layers to select. If the activations come from an
+        :class:`HFEmbeddingTransformer`, these are the model's layer numbers: with
+        ``layers=[10, 20]`` there, 20 is layer 20. For other arrays, they are positions
+        along axis 1. Negative numbers count from the end of axis 1.
     parts : "all", int, str or sequence of int or str, default="all"
-        Positions along axis 2, or names: those of the embedder's ``parts_``, or among
-        ``part_names``.
+        Parts to select: positions along axis 2, or names from the embedder's ``parts_``
+        or from ``part_names``.
     method : {"concat", "mean", "max", "stack"}, default="concat"
         ``"concat"``: concatenate all selected units, ordered by layer, then part, then
         unit. ``"mean"`` and ``"max"``: pool over layers. ``"stack"``: keep all axes.
     part_names : sequence of str, default=None
         Names of the positions along axis 2, such as ``("rs_last", "rs_mean")``. None:
-        the names that the activations of an embedder hold; for other arrays,
+        for activations of an embedder, its ``parts_``; for other arrays,
         ``("rs", "attn", "mlp")`` if there are three parts, and no names otherwise.
 
     Attributes
@@ -159,8 +159,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
             ``"concat"``, (n_samples, n_parts * hidden_size) with ``"mean"`` and
             ``"max"``, and (n_samples, n_layers, n_parts, hidden_size) with ``"stack"``.
             Half precision is converted to float32, and integers to float64. For token
-            activations, an array of dtype object with such an array for each text,
-            whose first axis are the tokens.
+            activations, an array of dtype object with such an array for each text, in
+            which the tokens are the first axis.
 
         Raises
         ------
@@ -311,7 +311,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         return [known.index(p) if known and isinstance(p, str) else p for p in parts]
 
     def _list_part_names(self, n_parts: int, X: object) -> tuple[str, ...] | None:
-        """Give the names of the positions along axis 2, if they have any."""
+        """Return the names of the positions along axis 2, if they have names."""
         names = self.part_names
         if names is None:
             by_number = PART_NAMES if n_parts == len(PART_NAMES) else None
@@ -361,6 +361,6 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
 
 
 def _find_names(X: object, axis: str, n_names: int) -> Any:  # noqa: ANN401 - a tuple of numbers or of strings, or None
-    """Find what X says of its layers or parts; None if it says nothing."""
+    """Find the layers or parts that X holds as an attribute, or None."""
     names = getattr(X, axis) if isinstance(X, Activations) else None
     return names if names is not None and len(names) == n_names else None

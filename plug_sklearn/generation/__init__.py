@@ -1,20 +1,22 @@
-"""Probes while the model writes.
+"""Run fitted probes while a language model writes.
 
 ``_generate``
     :func:`generate_with_probes` and :func:`stream_with_probes`.
 ``_results``
-    What they give: :class:`ProbedText` and :class:`ProbedToken`.
+    The objects they return: :class:`ProbedText` and :class:`ProbedToken`.
 ``_display``
-    An answer as a picture: :class:`GenerationDisplay`.
-``_job``, ``_options``, ``_stopping``, ``_reporting``, ``_threads``
-    One call: its parameters, checked; its batches; its tokens, in a thread.
-``_probes``, ``_token_probes``, ``_judging``
-    Fitted pipelines of one model; those that read every token; what they say.
+    :class:`GenerationDisplay`, a picture of an answer.
+``_job``, ``_options``, ``_stopping``, ``_reporting``, ``_background``
+    One call of these functions: check its arguments, write the prompts batch by batch,
+    decide when an answer ends, and yield tokens from a thread.
+``_probes``, ``_token_probes``, ``_predictions``
+    The fitted pipelines: check them, run those that read every token, and compute the
+    probabilities after each token.
 ``_writing``, ``_randomness``, ``_trial``
-    The model's own ``generate``, observed; its random numbers; whether what is observed
-    is exact.
+    Run the model's own ``generate`` with hooks, seed its sampling, and test whether the
+    hooks read exact states.
 ``_counted_tokens``, ``_running_pools``, ``_pieces``
-    Which tokens are pooled, and their states so far; what each token adds to the text.
+    Which tokens are pooled, their pooled states so far, and the text of each token.
 """
 
 from plug_sklearn.generation._display import GenerationDisplay

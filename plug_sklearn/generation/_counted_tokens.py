@@ -1,4 +1,4 @@
-"""Which tokens of a prompt and its answer are pooled, as the answer grows."""
+"""Track which tokens of a prompt and its growing answer are pooled."""
 
 from collections.abc import Sequence
 
@@ -12,23 +12,16 @@ from plug_sklearn.generation._running_pools import MaskedPooler, PooledTokens
 
 
 class CountedTokens:
-    """Pools the tokens of prompts and answers that an embedder would pool.
+    """Pools the same tokens of prompts and answers that an embedder would pool.
 
-    After each token, what is pooled is what ``TokenSelector.select`` chooses from the
-    prompt and the answer so far. It keeps three sums: of the tokens that pooling may
-    take in; of those that the filters keep; and of those in the trailing run of
-    end-of-text tokens, which count once another word follows.
+    After each token, the pooled tokens are those that ``TokenSelector.select`` would
+    choose from the prompt and the answer so far. Three pools are kept: ``own``, all
+    tokens that may be pooled; ``kept``, those of them that the filters keep; and
+    ``run``, the trailing run of end-of-text tokens, which is added to ``kept`` if
+    another word follows it.
 
-    Parameters
-    ----------
-    selector : TokenSelector
-        Chooses the tokens.
-    prompts : sequence of OpenPrompt
-        One for each row.
-    statistics : list of str
-        What is kept of the states.
-    device : torch.device
-        Where the states are.
+    There is one row for each of ``prompts``. ``statistics`` names what is kept of the
+    states, as in :class:`PooledTokens`.
     """
 
     def __init__(
@@ -51,7 +44,7 @@ class CountedTokens:
         self.run: PooledTokens
 
     def start(self, n_tokens: int) -> MaskedPooler:
-        """Give what pools the prompts, padded on the left to so many tokens."""
+        """Make the pooler of the prompts, left-padded to ``n_tokens`` tokens."""
         masks = np.zeros((3, len(self.prompts), n_tokens), dtype=bool)
         for row, prompt in enumerate(self.prompts):
             for place, token in enumerate(prompt.ids.tolist(), -len(prompt.ids)):
@@ -69,7 +62,7 @@ class CountedTokens:
         return MaskedPooler(torch.from_numpy(used).to(self.device), self.statistics)
 
     def set_prompts(self, pooled: list[PooledTokens]) -> None:
-        """Take in what the pooler of the prompts has made of them."""
+        """Set the pools to the pooled tokens of the prompts."""
         self.own = pooled[0]
         if self.filters:
             self.kept, self.run = pooled[1:]
@@ -77,9 +70,9 @@ class CountedTokens:
     def add(
         self, tokens: Sequence[int], counts: NDArray[np.bool_], states: Tensor
     ) -> None:
-        """Take in one token of each prompt.
+        """Add one token of each prompt.
 
-        ``counts`` says which prompts go on; ``states`` has shape
+        ``counts`` marks the prompts whose answers continue. ``states`` has the shape
         (n_prompts, n_pairs, hidden_size).
         """
         own = counts & self.owns_answer
@@ -101,14 +94,14 @@ class CountedTokens:
         self.run = self.run.join(token.only(in_run))
 
     def pooled(self) -> PooledTokens:
-        """Give what is pooled of the tokens so far."""
+        """Return the pooled tokens so far."""
         return self.kept.choose(self.own) if self.filters else self.own
 
     def _send(self, mask: NDArray[np.bool_]) -> Tensor:
         return torch.from_numpy(mask).to(self.device)
 
     def _extend_run(self, row: int, token: int) -> bool:
-        """Tell whether a row was in a run of end-of-text tokens, and go on with it."""
+        """Update the end-of-text run of a row; return whether it was in one before."""
         before = bool(self.in_run[row])
         blank = self._classify(token)[1]
         self.in_run[row] = token == self.selector.eos_id or (before and blank)

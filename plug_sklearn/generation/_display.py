@@ -1,4 +1,4 @@
-"""An answer and the probabilities along it, as a picture."""
+"""Plot an answer and the probabilities after each of its tokens."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ _LINES: tuple[dict[str, Any], ...] = (
     {"color": "#CC79A7", "linestyle": ":", "marker": "D"},
 )
 _GREY, _GROUND = "#595959", "#E69F00"
-#: Inches of a new figure: its least width, its height, and those of a token.
+#: Inches: the smallest width of a new figure, its height, and the width of a token.
 _WIDTH, _HEIGHT, _TOKEN = 6.0, 4.0, 0.16
-#: Characters of a token that are shown.
+#: Largest number of characters shown of a token.
 _MOST_CHARACTERS = 14
 
 
 class GenerationDisplay:
-    """The probabilities along an answer as lines, over its tokens on coloured ground.
+    """Plot of probabilities along an answer, above its tokens on a coloured background.
 
     Parameters
     ----------
     answer : ProbedText
         What :func:`generate_with_probes` returns for one prompt.
     stop : dict of str to float, default=None
-        Thresholds to draw, by the names of probes.
+        Thresholds to draw: for the name of each probe, a probability.
 
     Attributes
     ----------
     ax_ : Axes
-        What was drawn on.
+        The axes of the plot.
     figure_ : Figure
         Its figure.
     lines_ : dict of str to Line2D
@@ -54,7 +54,7 @@ class GenerationDisplay:
 
     See Also
     --------
-    generate_with_probes : Makes the answer.
+    generate_with_probes : Computes the answer.
 
     Examples
     --------
@@ -99,24 +99,26 @@ class GenerationDisplay:
         Parameters
         ----------
         probes : Pipeline or dict of str to Pipeline
-            Fitted pipelines from texts to probabilities, of one model.
+            One or more fitted pipelines that read the same model, as in
+            :func:`generate_with_probes`.
         prompt : str or conversation
-            What is answered.
+            The prompt that the model answers.
         max_new_tokens : int
-            The most tokens of the answer.
+            Largest number of tokens in the answer.
         stop : dict of str to float or callable, default=None
-            What ends the answer. Thresholds are drawn.
+            When to stop the answer, as in :func:`generate_with_probes`. Thresholds are
+            drawn.
         generation_kwargs : dict, default=None
             Options of ``generate``.
         random_state : int, RandomState or None, default=None
             Seed of sampling.
         ax : Axes, default=None
-            Where to draw; None makes a figure.
+            Where to draw; None: a new figure.
 
         Returns
         -------
         GenerationDisplay
-            With the picture in ``figure_``.
+            The display, drawn; the picture is ``figure_``.
 
         Raises
         ------
@@ -138,13 +140,13 @@ class GenerationDisplay:
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw the answer.
 
-        Each line is the probability of a probe's last class. The ground of the tokens
-        is darker the more probable that of the first probe is.
+        Each line shows the probability of the last class of a probe. The background of
+        a token is darker the higher this probability is for the first probe.
 
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; None makes a figure.
+            Where to draw; None: a new figure.
 
         Returns
         -------
@@ -154,8 +156,8 @@ class GenerationDisplay:
         Raises
         ------
         TypeError, ValueError
-            If ``answer`` is no :class:`ProbedText`, ``stop`` names no probe of it, or
-            ``ax`` is no Axes.
+            If ``answer`` is not a :class:`ProbedText`, ``stop`` names a probe that is
+            not in the answer, or ``ax`` is not an Axes.
         ImportError
             If matplotlib is not installed.
         """
@@ -205,7 +207,7 @@ class GenerationDisplay:
         return line
 
     def _write_tokens(self) -> None:
-        """Write the tokens below the lines, upright, on coloured ground."""
+        """Write the tokens below the lines, upright, on a coloured background."""
         from matplotlib.colors import LinearSegmentedColormap
 
         ground = LinearSegmentedColormap.from_list("ground", ["#FFFFFF", _GROUND])
@@ -240,11 +242,11 @@ class GenerationDisplay:
 
 
 def _show(token: str) -> str:
-    """Make a token visible: its white space, and its beginning if it is long."""
+    """Make white space visible, and shorten a long token."""
     shown = token.replace("\n", "↵").replace("\t", "⇥")
     # No font has control characters.
     shown = "".join(one if one.isprintable() else "\ufffd" for one in shown)
-    # A dollar would begin a formula.
+    # matplotlib reads a dollar sign as the beginning of a formula.
     shown = shown.replace("$", r"\$")
     if len(shown) > _MOST_CHARACTERS:
         shown = f"{shown[: _MOST_CHARACTERS - 1]}…"

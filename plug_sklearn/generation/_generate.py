@@ -1,4 +1,4 @@
-"""Let a language model write, and ask probes about every new token."""
+"""Let a language model write while probes read every new token."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from numpy.random import RandomState
 from sklearn.pipeline import Pipeline
 
+from plug_sklearn.generation._background import iterate
 from plug_sklearn.generation._job import Job
 from plug_sklearn.generation._results import ProbedText, ProbedToken
 from plug_sklearn.generation._stopping import Stop
-from plug_sklearn.generation._threads import iterate
 
 
 def generate_with_probes(
@@ -22,39 +22,42 @@ def generate_with_probes(
     random_state: int | RandomState | None = None,
     batch_size: int = 32,
 ) -> list[ProbedText]:
-    """Let the model that probes read write answers, and ask the probes meanwhile.
+    """Generate answers with a language model, and run probes on every new token.
 
-    After each new token, the probabilities are those that the pipeline would give for
-    the tokens of the prompt and the answer so far, if they were a text of ``X``. The
-    model writes with its own ``generate``, and each token goes through it once.
+    After each new token, each probe gives the same probabilities as its pipeline would
+    give for a text that consists of the prompt and the answer so far. The model writes
+    with its own ``generate`` method. Each token goes through the model once.
 
     Parameters
     ----------
     prompts : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
-        Strings or conversations, as the probes' embedder takes them. What its chat
-        template writes ends with the opening of the answer.
+        Strings or conversations, as in ``fit`` of the probes' embedder. Prompts that
+        the chat template writes end with the header of the assistant's turn, so that
+        the model begins its answer.
     probes : Pipeline or dict of str to Pipeline
-        Fitted pipelines from texts to probabilities. Their embedders read the same
-        model with the same settings of prompts; layers, parts and poolings may differ.
+        One or more fitted pipelines from texts to probabilities. Their embedders must
+        read the same model and must make prompts in the same way. Their layers, parts
+        and poolings may differ. A single pipeline is named ``"probe"``.
     max_new_tokens : int
-        The most tokens of an answer.
+        Largest number of tokens in an answer.
     stop : dict of str to float or callable, default=None
-        What ends an answer. A dict gives thresholds by the names of probes of two
-        classes; an answer ends with the token after which the probability of the
-        second class reaches one. A callable is given a dict of the probabilities
-        after each token so far, arrays of shape (n_new_tokens, n_classes), and says
-        whether the answer ends. Other answers go on.
+        When to stop an answer early. A dict maps the name of a probe with two classes
+        to a threshold: the answer ends with the first token after which the probability
+        of the second class is at least the threshold. A callable takes a dict with, for
+        each probe, the probabilities after each token so far, an array of shape
+        (n_new_tokens, n_classes); it returns True to end the answer. It is called for
+        each answer separately, so that the other answers continue.
     generation_kwargs : dict, default=None
         Options of ``generate``, such as ``{"do_sample": True, "temperature": 0.7}``.
-        Those that run the model on tokens that are not in the answer, such as beams,
-        are refused.
+        Options that run the model on tokens that are not in the answer, such as beam
+        search, are refused.
     random_state : int, RandomState or None, default=None
-        Seed of sampling. An integer draws what ``generate`` draws after
-        ``torch.manual_seed``, and leaves torch's generators as they were. None draws
-        from these.
+        Seed of sampling. An integer gives the same answers as ``generate`` after
+        ``torch.manual_seed``, but leaves torch's global generators unchanged. None uses
+        these generators.
     batch_size : int, default=32
-        Prompts that are written to at the same time.
+        Number of prompts that are answered at the same time.
 
     Returns
     -------
@@ -64,27 +67,28 @@ one-column frame
     Raises
     ------
     TypeError, ValueError
-        If a parameter is not as described; the model has no language-model head; or
-        its states are not the same while it writes as for a text.
+        If a parameter is not as described, if the model has no language-model head, or
+        if its states while it writes differ from those of the same tokens in a text.
     FloatingPointError
-        If states overflow their dtype.
+        If hidden states overflow their dtype.
 
     See Also
     --------
-    stream_with_probes : Yields token by token.
+    stream_with_probes : Yields one token after another.
     GenerationDisplay : Shows an answer and its probabilities.
 
     Notes
     -----
-    Which tokens of the prompt and the answer are pooled is what the embedder's
-    ``pool_over``, ``roles``, ``token_filter`` and ``eos_token`` say. The answer is
-    a part of the text, whatever template stands around it. Where ``roles`` are given,
-    it is the assistant's.
+    The embedder's ``pool_over``, ``roles``, ``token_filter`` and ``eos_token`` decide
+    which tokens of the prompt and the answer are pooled. The answer counts as part of
+    the text and not as part of a template. If ``roles`` are given, it counts as a
+    message of the assistant.
 
-    A probe whose embedder keeps every token (``pooling=None``) must end in a classifier
-    that goes on from token to token, and its prompts are read once more.
+    If the embedder of a probe keeps every token (``pooling=None``), the pipeline must
+    end in a classifier that can be updated token by token, such as
+    :class:`PlugTokenClassifier`. The prompts then go through the model a second time.
 
-    Without ``stop``, the probes are asked about many tokens at once, which costs less.
+    Without ``stop``, each probe predicts many tokens at once, which is faster.
 
     Examples
     --------
@@ -121,10 +125,10 @@ def stream_with_probes(
     random_state: int | RandomState | None = None,
     batch_size: int = 32,
 ) -> Iterator[ProbedToken]:
-    """Do what :func:`generate_with_probes` does, and yield each token when it is there.
+    """Generate answers as :func:`generate_with_probes`, and yield each token at once.
 
-    The model writes in a thread of its own, one token ahead of what is taken. Close the
-    iterator, or leave it, to end it early.
+    The model writes in a separate thread, at most one token ahead of the token that was
+    last taken from the iterator. To stop early, close the iterator or drop it.
 
     Parameters
     ----------
@@ -132,29 +136,29 @@ def stream_with_probes(
 one-column frame
         Strings or conversations.
     probes : Pipeline or dict of str to Pipeline
-        Fitted pipelines from texts to probabilities, of one model.
+        One or more fitted pipelines that read the same model.
     max_new_tokens : int
-        The most tokens of an answer.
+        Largest number of tokens in an answer.
     stop : dict of str to float or callable, default=None
-        What ends an answer.
+        When to stop an answer early.
     generation_kwargs : dict, default=None
         Options of ``generate``.
     random_state : int, RandomState or None, default=None
         Seed of sampling.
     batch_size : int, default=32
-        Prompts that are written to at the same time.
+        Number of prompts that are answered at the same time.
 
     Returns
     -------
     iterator of ProbedToken
-        Token by token, those of several prompts by turns. The last token of each
-        prompt says why its answer ends.
+        The tokens, as they are written. The tokens of prompts in one batch alternate.
+        ``stopped_by`` of the last token of each answer says why the answer ended.
 
     Raises
     ------
     TypeError, ValueError
-        If a parameter is not as described, at once; other errors come with the first
-        token.
+        If a parameter is not as described. Errors in parameters are raised by the call,
+        and other errors when the next token is taken.
 
     See Also
     --------

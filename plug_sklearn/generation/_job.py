@@ -1,4 +1,4 @@
-"""A call of ``generate_with_probes``: checked, then written batch by batch."""
+"""Check a call of ``generate_with_probes``, and write its answers batch by batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ from plug_sklearn.embedding.prompts import (
     read_texts,
 )
 from plug_sklearn.generation._counted_tokens import CountedTokens
-from plug_sklearn.generation._judging import Judge
 from plug_sklearn.generation._options import check_options, join_options
 from plug_sklearn.generation._pieces import split_answer
+from plug_sklearn.generation._predictions import BatchPredictions
 from plug_sklearn.generation._probes import make_request, read_probes
 from plug_sklearn.generation._randomness import Randomness
 from plug_sklearn.generation._reporting import Reporter
@@ -39,14 +39,10 @@ _TEXT_OWNER = "HFEmbeddingTransformer"
 
 
 class Job:
-    """Prompts, probes and options that belong together.
+    """The checked arguments of one call.
 
-    Parameters
-    ----------
-    owner : str
-        Name of the function, for messages.
-    prompts, probes, max_new_tokens, stop, generation_kwargs, random_state, batch_size
-        As in :func:`generate_with_probes`.
+    They are those of :func:`generate_with_probes`, and ``owner``, the name of the
+    function in messages.
     """
 
     def __init__(
@@ -84,7 +80,7 @@ class Job:
     ) -> Iterator[ProbedText]:
         """Write the answers, in the order of the prompts.
 
-        ``report`` is told of each token when it has been judged.
+        ``report`` is called for each token as soon as its probabilities are known.
         """
         self.model.check_model()
         writer = self._make_writer()
@@ -133,23 +129,25 @@ class Job:
         reporter = None
         if report is not None:
             reporter = Reporter(report, rows, self.reader.tokenizer)
-        judge = Judge(
+        predictions = BatchPredictions(
             self.probes,
             request,
             self.stop,
             answers,
             self.max_new_tokens,
             self._start_streams(writer, prompts),
-            reporter.tell if reporter is not None else None,
+            reporter.report_token if reporter is not None else None,
         )
-        writer.write(prompts, counted, answers, judge, randomness, settings, options)
-        judge.flush()
-        return [self._finish(judge, place) for place in range(len(rows))]
+        writer.write(
+            prompts, counted, answers, predictions, randomness, settings, options
+        )
+        predictions.flush()
+        return [self._finish(predictions, place) for place in range(len(rows))]
 
     def _start_streams(
         self, writer: Writer, prompts: Sequence[OpenPrompt]
     ) -> dict[str, TokenStream]:
-        """Let the probes that read every token read the prompts."""
+        """Start the probes that read every token, by reading the prompts."""
         owns_answer = np.array([prompt.owns_answer for prompt in prompts])
         streams = {}
         for name, probe in self.probes.items():
@@ -161,31 +159,32 @@ class Job:
                 streams[name] = TokenStream(probe.rest, tokens, owns_answer)
         return streams
 
-    def _finish(self, judge: Judge, place: int) -> ProbedText:
-        answer = judge.answers[place]
+    def _finish(self, predictions: BatchPredictions, place: int) -> ProbedText:
+        answer = predictions.answers[place]
         pieces = split_answer(self.reader.tokenizer, answer.ids)
-        found = judge.show(place, len(answer.ids))
+        found = predictions.show(place, len(answer.ids))
         return ProbedText(
             text="".join(pieces),
             token_ids=answer.ids,
             tokens=pieces,
             probabilities={name: each.copy() for name, each in found.items()},
             prompt_probabilities={
-                name: each.copy() for name, each in judge.show_prompt(place).items()
+                name: each.copy()
+                for name, each in predictions.show_prompt(place).items()
             },
             stopped_by=str(answer.reason),
             classes={name: probe.classes for name, probe in self.probes.items()},
         )
 
     def _make_writer(self) -> Writer:
-        """Load the model that writes, and make sure that it can be read meanwhile."""
+        """Load the model with its head, and check that hooks read exact states."""
         try:
             causal = self.model.load_causal()
         except NoHeadError as error:
             raise ValueError(
                 f"The 'probes' parameter of {self.owner} must read a model with a "
-                f"language-model head, which can write. Got one whose head cannot be "
-                f"used: {error}."
+                f"language-model head, so that it can write. Got one whose head cannot "
+                f"be used: {error}."
             ) from None
         loaded = self.model.load()
         with loaded.reading():
@@ -194,14 +193,14 @@ class Job:
         if why is not None:
             raise ValueError(
                 f"The 'probes' parameter of {self.owner} must read a model whose "
-                "states are the same while it writes as for a text. Got "
+                "states while it writes equal those of a text. Got "
                 f"{self.model.source.name!r} of type "
                 f"{loaded.model.config.model_type!r} instead: {why}."
             )
         return writer
 
     def _plan_batches(self, writer: Writer) -> list[list[int]]:
-        """Group the prompts of one pass: of any lengths, if padding changes nothing."""
+        """Group the prompts into batches, by length unless padding changes nothing."""
         rows = list(range(len(self.prompts)))
         config = writer.forward.loaded.model.config
         size = self.batch_size
@@ -222,7 +221,7 @@ class Job:
         return max(len(prompt.ids) for prompt in self.prompts) + self.max_new_tokens
 
     def _check_lengths(self) -> None:
-        """Refuse answers that would be longer than what the model reads as one text."""
+        """Refuse answers that are longer than the model can read in one text."""
         geometry = self.model.geometry
         config = self.model.load_config()
         limits = [geometry.max_tokens, self.reader.tokenizer.model_max_length]
@@ -230,7 +229,7 @@ class Job:
         limit, why = min(known), "the model's own limit"
         threshold = find_rotary_threshold(config)
         if threshold < limit:
-            limit, why = int(threshold), "above which it computes positions otherwise"
+            limit, why = int(threshold), "above which it computes positions differently"
         longest = self._longest - self.max_new_tokens
         if longest >= limit:
             raise ValueError(
@@ -272,7 +271,7 @@ class Job:
 
     @contextmanager
     def _naming_prompts(self) -> Iterator[None]:
-        """Let errors about texts name the parameter that holds them."""
+        """Make errors about texts name the parameter ``prompts``."""
         before = f"X given to {_TEXT_OWNER}"
         try:
             yield

@@ -1,4 +1,4 @@
-"""Options of the model's own ``generate``: checked, and what cannot be probed."""
+"""Check options of the model's own ``generate``, and refuse those without probes."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -7,12 +7,12 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
-_GIVEN = "which is made of 'prompts'"
+_GIVEN = "which is made from 'prompts'"
 _RETURNED = "which is not returned"
-#: Options that are refused whatever they are, and why.
+#: Options that are always refused, and why.
 _REFUSED: Mapping[str, str] = {
-    "max_new_tokens": "which is a parameter of its own",
-    "max_length": "in the place of which 'max_new_tokens' is given",
+    "max_new_tokens": "which is a separate parameter",
+    "max_length": "because 'max_new_tokens' limits the answer",
     "inputs": _GIVEN,
     "input_ids": _GIVEN,
     "inputs_embeds": _GIVEN,
@@ -20,20 +20,20 @@ _REFUSED: Mapping[str, str] = {
     "position_ids": _GIVEN,
     "past_key_values": _GIVEN,
     "cache": _GIVEN,
-    "streamer": "in the place of which stream_with_probes yields tokens",
+    "streamer": "because stream_with_probes yields the tokens",
     "return_dict_in_generate": _RETURNED,
     "output_attentions": _RETURNED,
     "output_hidden_states": _RETURNED,
     "output_scores": _RETURNED,
     "output_logits": _RETURNED,
-    "assistant_model": "which drafts tokens that may be taken back",
-    "custom_generate": "by which the probes ride along",
+    "assistant_model": "which drafts tokens that may be rejected",
+    "custom_generate": "which runs the probes",
     "synced_gpus": "which runs the model without a new token",
     "negative_prompt_ids": "which runs the model on other tokens",
 }
 
 
-#: Options of ``generate`` that are no settings.
+#: Options of ``generate`` that are not settings of a ``GenerationConfig``.
 _NO_SETTINGS = {"logits_processor", "prefix_allowed_tokens_fn", "stopping_criteria"}
 
 
@@ -41,32 +41,32 @@ def _is_plain(value: object) -> bool:
     return value is None or value is False
 
 
-#: Settings that are refused unless a value of theirs changes nothing, and why.
+#: Settings that may only have a value without effect, and why.
 _CHECKED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "num_beams": (
         lambda n: n in (None, 1),
-        "1: the tokens of a beam may be replaced by another's",
+        "1: a beam search may replace tokens that the probes have read",
     ),
     "num_return_sequences": (
         lambda n: n in (None, 1),
-        "1: give a prompt several times for several answers",
+        "1: repeat a prompt in 'prompts' to get several answers",
     ),
     "use_cache": (
         lambda use: use is not False,
-        "True: without a cache all tokens are computed for each new one",
+        "True: without a cache, each new token runs all tokens again",
     ),
     "cache_implementation": (
         lambda name: name in (None, "dynamic", "hybrid"),
-        "None: the states of other caches are not those of a text",
+        "None: other caches give states that differ from those of a text",
     ),
-    "prompt_lookup_num_tokens": (_is_plain, "None: drafted tokens may be taken back"),
+    "prompt_lookup_num_tokens": (_is_plain, "None: drafted tokens may be rejected"),
     "prefill_chunk_size": (_is_plain, "None: prompts are read in one piece"),
     "guidance_scale": (
         lambda scale: scale in (None, 1, 1.0),
         "None: guidance runs the model on other tokens",
     ),
     "penalty_alpha": (_is_plain, "None: contrastive search tries several tokens"),
-    "dola_layers": (_is_plain, "None: it has a decoding loop of its own"),
+    "dola_layers": (_is_plain, "None: it has its own decoding loop"),
     "token_healing": (_is_plain, "False: it changes the prompt"),
     "constraints": (_is_plain, "None: constraints need beams"),
     "force_words_ids": (_is_plain, "None: forced words need beams"),
@@ -76,10 +76,7 @@ _CHECKED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 def check_options(options: Any, owner: str) -> dict[str, Any]:  # noqa: ANN401 - validated here
     """Check ``generation_kwargs`` by themselves, before a model is loaded.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an option is refused; its name is given.
+    Raises a TypeError or ValueError that names the option that is refused.
     """
     given = _read_mapping(options, owner)
     for name, why in _REFUSED.items():
@@ -109,14 +106,10 @@ def check_options(options: Any, owner: str) -> dict[str, Any]:  # noqa: ANN401 -
 def join_options(
     given: Mapping[str, Any], causal: PreTrainedModel, owner: str
 ) -> tuple[GenerationConfig, dict[str, Any]]:
-    """Join options that were checked with the model's own settings.
+    """Combine checked options with the model's own settings.
 
-    Returns
-    -------
-    settings : GenerationConfig
-        All settings.
-    others : dict
-        Options that are no settings, such as a ``logits_processor``.
+    Returns all settings, and the options that are not settings, such as a
+    ``logits_processor``.
     """
     others = dict(given)
     settings = deepcopy(others.pop("generation_config", None))
@@ -126,7 +119,7 @@ def join_options(
     for name, value in causal.generation_config.to_dict().items():
         if getattr(settings, name, None) is None:
             setattr(settings, name, value)
-    # Some models' own settings say False.
+    # The settings of some models turn the cache off.
     settings.use_cache = True
     others = settings.update(**others)
     _check_settings(vars(settings), owner)
@@ -134,9 +127,9 @@ def join_options(
     for name in others.keys() - known:
         raise ValueError(
             f"The 'generation_kwargs' parameter of {owner} must hold options of the "
-            f"model's generate. Got {name!r} instead, which is none."
+            f"model's generate method. Got {name!r} instead."
         )
-    # Lengths are what max_new_tokens says, whatever the model's own settings are.
+    # Only max_new_tokens limits the length, whatever the model's own settings say.
     settings.max_length = None
     settings.return_dict_in_generate = False
     return settings, others
@@ -159,6 +152,6 @@ def _read_mapping(options: object, owner: str) -> dict[str, Any]:
     ):
         raise TypeError(
             f"The 'generation_kwargs' parameter of {owner} must be None or a dict of "
-            f"options of the model's generate. Got {options!r} instead."
+            f"options of the model's generate method. Got {options!r} instead."
         )
     return dict(options)

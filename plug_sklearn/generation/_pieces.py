@@ -1,33 +1,28 @@
-"""Token ids → the pieces of text that they add."""
+"""Decode token ids one by one into the pieces of text that they add."""
 
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-#: What stands for bytes that are no character yet.
+#: The decoder writes this for bytes that do not form a character yet.
 _INCOMPLETE = "\ufffd"
 
 
 class PieceDecoder:
-    """Decodes an answer token by token; the pieces, joined, are its text.
+    """Decodes an answer token by token. The pieces, joined, are its text.
 
     Some tokens are parts of a character, and some tokenizers leave out the space before
     a first word. So each token is decoded after those before it.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        # The tokens of the last whole piece, and those after it.
+        # The tokens of the last complete piece, and the tokens after it.
         self._before: list[int] = []
         self._after: list[int] = []
 
     def add(self, token_id: int) -> str:
-        """Give what a token adds; nothing as long as a character is incomplete."""
+        """Return the text that a token adds: none while a character is incomplete."""
         before = self._decode(self._before)
         self._after.append(token_id)
         text = self._decode([*self._before, *self._after])
@@ -38,7 +33,7 @@ class PieceDecoder:
         return text[len(before) :]
 
     def finish(self) -> str:
-        """Give what is incomplete at the end of an answer."""
+        """Return the incomplete rest at the end of an answer."""
         before = self._decode(self._before)
         return self._decode([*self._before, *self._after])[len(before) :]
 
@@ -53,7 +48,7 @@ class PieceDecoder:
 
 
 def split_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """Give the piece that each token of an answer adds."""
+    """Return the piece of text that each token of an answer adds."""
     decoder = PieceDecoder(tokenizer)
     pieces = [decoder.add(token_id) for token_id in ids]
     if pieces:

@@ -1,4 +1,4 @@
-"""Fitted pipelines that read one language model, and what they make of its states."""
+"""Check the fitted pipelines, and predict from the states that they read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from plug_sklearn.embedding import (
 )
 from plug_sklearn.embedding.passes import Request
 
-#: Parameters of embedders in which probes of one model may differ.
+#: Parameters in which the embedders of probes may differ.
 _FREE = frozenset(
     {
         "layers",
@@ -32,37 +32,22 @@ _FREE = frozenset(
 
 
 class Probe:
-    """One fitted pipeline.
+    """One fitted pipeline: an embedder, other steps, and a classifier.
 
-    Parameters
-    ----------
-    name : str
-        What the user calls it.
-    pipeline : Pipeline
-        An embedder, any other steps, and a classifier with ``predict_proba``.
-    owner : str
-        Name of the function, for messages.
-
-    Attributes
-    ----------
-    embedder : HFEmbeddingTransformer
-        Its first step.
-    model : LanguageModel
-        What that reads.
-    classes : list
-        What the columns of the probabilities are.
+    ``name`` is the user's name for it, and ``owner`` the name of the function in
+    messages. ``classes`` are the columns of its probabilities.
     """
 
     def __init__(self, name: str, pipeline: object, owner: str) -> None:
         self.name = name
-        # A search holds the pipeline that it chose.
+        # A fitted search contains the pipeline that it chose.
         found = getattr(pipeline, "best_estimator_", pipeline)
         if not isinstance(found, Pipeline) or not isinstance(
             found[0], HFEmbeddingTransformer
         ):
             raise TypeError(
                 f"The 'probes' parameter of {owner} must be a fitted pipeline whose "
-                "first step is a HFEmbeddingTransformer, or a dict of these. Got "
+                "first step is an HFEmbeddingTransformer, or a dict of these. Got "
                 f"{_show(found)} for {name!r} instead."
             )
         if len(found) < 2 or not hasattr(found[-1], "predict_proba"):
@@ -82,7 +67,7 @@ class Probe:
         self.classes: list[object] = np.asarray(found.classes_).tolist()
         self.model: LanguageModel = describe_model(self.embedder)
         self.reads_tokens = self._reads_tokens(owner)
-        # Of a new token, the last one's states are its own.
+        # For a single token, the pooling "last" gives its own states.
         pooling = self.embedder.pooling or "last"
         names = (pooling,) if isinstance(pooling, str) else pooling
         self.poolings: tuple[str, ...] = tuple(map(str, names))
@@ -97,7 +82,7 @@ class Probe:
             raise ValueError(
                 f"The 'pooling' parameter of the HFEmbeddingTransformer in "
                 f"{self.name!r} must not be None for {owner}, unless the last step "
-                "goes on from token to token, as PlugTokenClassifier does. Got "
+                "can be updated token by token, as PlugTokenClassifier can. Got "
                 f"{_show(self.rest[-1])} instead."
             )
         for parameter in ("token_filter", "eos_token"):
@@ -116,18 +101,11 @@ class Probe:
         return [pairs.index((n, part)) for n in self.layers for part in self.parts]
 
     def predict(self, states: NDArray[np.float32]) -> NDArray[np.floating]:
-        """Give the probabilities, (n, n_classes), of states.
+        """Predict probabilities (n, n_classes) from pooled states.
 
-        Parameters
-        ----------
-        states : ndarray of shape (n, n_pairs, n_poolings, hidden_size), float32
-            Of the pairs of layers and parts of this probe, under its poolings. Rows
-            that hold NaN become rows of NaN.
-
-        Raises
-        ------
-        FloatingPointError
-            If states are infinite.
+        The float32 states have the shape (n, n_pairs, n_poolings, hidden_size), where
+        pairs are the layers and parts of this probe. A row that holds NaN gives a row
+        of NaN. Raises a FloatingPointError if a state is infinite.
         """
         activations = self.shape(states)
         has_tokens = ~np.isnan(activations[:, 0, 0, 0])
@@ -140,7 +118,7 @@ class Probe:
         return found
 
     def shape(self, states: NDArray[np.float32]) -> NDArray[np.floating]:
-        """Give states the axes and the dtype of activations."""
+        """Reshape and convert states to activations."""
         shape = (len(self.layers), len(self.parts) * len(self.poolings))
         activations = states.reshape(len(states), *shape, states.shape[-1])
         return activations.astype(self.embedder.activation_dtype, copy=False)
@@ -155,12 +133,10 @@ class Probe:
 
 
 def read_probes(probes: Any, owner: str, reserved: Sequence[str]) -> dict[str, Probe]:  # noqa: ANN401 - validated here
-    """Check the probes, and give them by their names; a single one is ``"probe"``.
+    """Check the probes, and return them by name.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If they are no fitted pipelines, or read different models.
+    A single pipeline is named ``"probe"``. Raises a TypeError or ValueError if one is
+    not a fitted pipeline, or if they read different models.
     """
     if not isinstance(probes, Mapping):
         probes = {"probe": probes}
@@ -183,7 +159,10 @@ def read_probes(probes: Any, owner: str, reserved: Sequence[str]) -> dict[str, P
 
 
 def make_request(probes: Mapping[str, Probe]) -> Request:
-    """Ask for all that the probes read; its pairs may be more than each of them has."""
+    """Make a request for all layers, parts and poolings that any probe reads.
+
+    It may include combinations of them that no probe reads.
+    """
     layers, parts, poolings = (
         tuple(
             sorted({one for probe in probes.values() for one in getattr(probe, name)})
@@ -213,7 +192,7 @@ def _require_same_model(first: Probe, other: Probe, owner: str) -> None:
 
 
 def _plain(value: object) -> object:
-    """Make values comparable that mean the same: paths, lists and arrays."""
+    """Convert paths, sequences and arrays so that equal values compare equal."""
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         return [_plain(one) for one in value]
     return value if value is None or isinstance(value, Mapping) else str(value)

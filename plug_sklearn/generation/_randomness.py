@@ -1,21 +1,15 @@
-"""A seed for sampling that leaves torch's own generators as they were."""
+"""Seed sampling without changing torch's global generators."""
 
 import torch
 from torch import Tensor
 
 
 class Randomness:
-    """Numbers for sampling, drawn from a seed.
+    """Random numbers for sampling, drawn from a seed.
 
-    ``generate`` draws from torch's own generators. Their states are exchanged while a
-    token is drawn, and put back after it.
-
-    Parameters
-    ----------
-    seed : int or None
-        None draws from torch's own generators, as ``generate`` does.
-    device : torch.device
-        Where tokens are drawn.
+    ``generate`` draws from torch's global generators. Their states are replaced while a
+    token is drawn, and restored after it. If ``seed`` is None, nothing is replaced.
+    ``device`` is where tokens are drawn.
     """
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
@@ -25,7 +19,7 @@ class Randomness:
         self._before: list[Tensor] | None = None
 
     def enter(self) -> None:
-        """Let torch draw from the seed."""
+        """Replace the states of torch's generators by those of the seed."""
         if self.seed is None or self._before is not None:
             return
         self._before = self._get()
@@ -40,7 +34,7 @@ class Randomness:
             torch.mps.manual_seed(self.seed)
 
     def leave(self) -> None:
-        """Put torch's generators back."""
+        """Restore the states of torch's generators."""
         if self._before is None:
             return
         self._own = self._get()

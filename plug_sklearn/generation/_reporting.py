@@ -1,25 +1,18 @@
-"""What is told of each token while an answer is written."""
+"""Make a :class:`ProbedToken` of each token while an answer is written."""
 
 from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from plug_sklearn.generation._judging import Judge
 from plug_sklearn.generation._pieces import PieceDecoder
+from plug_sklearn.generation._predictions import BatchPredictions
 from plug_sklearn.generation._results import ProbedToken
 
 
 class Reporter:
-    """Makes a :class:`ProbedToken` of each token that has been judged.
+    """Calls ``report`` with a :class:`ProbedToken` for each new token.
 
-    Parameters
-    ----------
-    report : callable
-        Is given each of them.
-    numbers : sequence of int
-        The positions of the batch's prompts among all.
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
+    ``numbers`` are the positions of the prompts of the batch among all prompts.
     """
 
     def __init__(
@@ -32,14 +25,16 @@ class Reporter:
         self.numbers = numbers
         self.decoders = [PieceDecoder(tokenizer) for _ in numbers]
 
-    def tell(self, judge: Judge, row: int, position: int) -> None:
+    def report_token(
+        self, predictions: BatchPredictions, row: int, position: int
+    ) -> None:
         """Report the token of a row at a position of its answer."""
-        answer, decoder = judge.answers[row], self.decoders[row]
+        answer, decoder = predictions.answers[row], self.decoders[row]
         piece = decoder.add(answer.ids[position])
         if answer.reason is not None:
             piece += decoder.finish()
-        seen = judge.show(row, position + 1).items()
-        before = judge.show_prompt(row).items()
+        seen = predictions.show(row, position + 1).items()
+        before = predictions.show_prompt(row).items()
         self.report(
             ProbedToken(
                 prompt=self.numbers[row],

@@ -1,4 +1,4 @@
-"""What probes have seen of prompts and of what the model wrote."""
+"""The objects that generation with probes returns."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class ProbedToken:
-    """One new token, and the probabilities after it.
+    """One new token, and the probabilities of each probe after it.
 
     Parameters
     ----------
@@ -17,17 +17,17 @@ class ProbedToken:
     position : int
         Position of the token in the answer, from 0.
     token_id : int
-        Its number in the vocabulary.
+        Id of the token in the vocabulary.
     token : str
-        What it adds to the text. It is empty for special tokens, and where a character
-        needs several tokens for all but the last of them.
+        The text that the token adds. It is empty for special tokens. If a character
+        consists of several tokens, the last of them adds it, and the others are empty.
     probabilities : dict of str to ndarray of shape (n_classes,)
-        What each probe says of the prompt and the answer so far.
+        Probabilities of each probe for the prompt and the answer up to this token.
     prompt_probabilities : dict of str to ndarray of shape (n_classes,)
-        What it said of the prompt.
+        Probabilities of each probe for the prompt alone.
     stopped_by : str or None
-        Why the answer ends with this token, as in :class:`ProbedText`; None if it goes
-        on.
+        Why the answer ends with this token, as in :class:`ProbedText`; None if it
+        continues.
     """
 
     prompt: int
@@ -41,16 +41,16 @@ class ProbedToken:
 
 @dataclass(frozen=True, eq=False)
 class ProbedText:
-    """The answer to one prompt, and what each probe said of it token by token.
+    """The answer to one prompt, with the probabilities of each probe after each token.
 
     Parameters
     ----------
     text : str
         What the model wrote, without special tokens.
     token_ids : list of int
-        The new tokens, the end-of-text token among them where it was written.
+        Ids of the new tokens, including the end-of-text token if the model wrote it.
     tokens : list of str
-        What each adds to the text; joined, they are ``text``.
+        The text that each token adds. Joined, they are ``text``.
     probabilities : dict of str to ndarray of shape (n_new_tokens, n_classes)
         For each probe, the probabilities after each new token. A single pipeline is
         called ``"probe"``.
@@ -62,11 +62,11 @@ class ProbedText:
         ``"stop_strings"``, ``"max_time"`` or ``"stopping_criteria"`` for these options
         of ``generate``.
     classes : dict of str to list, default={}
-        For each probe, what the columns of its probabilities are.
+        For each probe, the classes that the columns of its probabilities stand for.
 
     See Also
     --------
-    generate_with_probes : Makes them.
+    generate_with_probes : Returns these objects.
     GenerationDisplay : Shows one as a picture.
     """
 

@@ -1,4 +1,4 @@
-"""States pooled over the tokens so far, of several prompts at once."""
+"""Pool the states of the tokens so far, for several prompts at once."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,21 +9,19 @@ from torch import Tensor
 
 from plug_sklearn.embedding.passes import Capture, PoolsTokens, Request
 
-#: What is kept for each pooling; a mean is a sum and a number of tokens.
+#: The statistic that is kept for each pooling. A mean is a sum divided by the number of
+#: tokens.
 STATISTICS = {"last": "last", "first": "first", "mean": "sum", "max": "max"}
 
 
 @dataclass(frozen=True)
 class PooledTokens:
-    """States of some tokens of each prompt, pooled.
+    """Pooled states of some tokens of each prompt.
 
-    Attributes
-    ----------
-    count : Tensor of shape (n_prompts,), int64
-        How many tokens these are.
-    values : dict of str to Tensor of shape (n_prompts, n_pairs, hidden_size)
-        Any of ``"last"``, ``"first"``, ``"sum"`` and ``"max"``, of each layer and part.
-        They mean nothing for prompts without a token.
+    ``count`` (n_prompts,) is the number of these tokens. ``values`` maps statistics,
+    any of "last", "first", "sum" and "max", to tensors (n_prompts, n_pairs,
+    hidden_size), where pairs are layers and parts. Values of prompts with a count of 0
+    are undefined.
     """
 
     count: Tensor
@@ -33,14 +31,14 @@ class PooledTokens:
     def from_token(
         cls, mask: Tensor, states: Tensor, statistics: Collection[str]
     ) -> "PooledTokens":
-        """Pool one token of each prompt, where the mask (n_prompts,) is True.
+        """Pool one token of each prompt for which the mask (n_prompts,) is True.
 
-        The states have shape (n_prompts, n_pairs, hidden_size).
+        The states have the shape (n_prompts, n_pairs, hidden_size).
         """
         return cls(mask.long(), dict.fromkeys(statistics, states))
 
     def join(self, later: "PooledTokens") -> "PooledTokens":
-        """Pool these tokens and later ones."""
+        """Pool these tokens together with later ones."""
         before, after = self.count > 0, later.count > 0
         values = {}
         for name, mine in self.values.items():
@@ -55,11 +53,11 @@ class PooledTokens:
         return PooledTokens(self.count + later.count, values)
 
     def only(self, mask: Tensor) -> "PooledTokens":
-        """Keep the tokens of some prompts, and none of the others."""
+        """Keep the tokens of the chosen prompts, and no tokens of the others."""
         return PooledTokens(self.count * mask, self.values)
 
     def choose(self, other: "PooledTokens") -> "PooledTokens":
-        """Give these tokens, and those of another for prompts that have none here."""
+        """Return these tokens, or those of ``other`` for prompts without any here."""
         has = self.count > 0
         values = {
             name: torch.where(has[:, None, None], mine, other.values[name])
@@ -68,7 +66,7 @@ class PooledTokens:
         return PooledTokens(torch.where(has, self.count, other.count), values)
 
     def pool(self, pooling: str) -> Tensor:
-        """Give the pooled states, (n_prompts, n_pairs, hidden_size)."""
+        """Return the pooled states (n_prompts, n_pairs, hidden_size)."""
         value = self.values[STATISTICS[pooling]]
         if pooling == "mean":
             return value / self.count.clamp(min=1)[:, None, None]
@@ -76,14 +74,10 @@ class PooledTokens:
 
 
 class MaskedPooler:
-    """Pools the tokens of one pass, under several masks.
+    """Pools the tokens of one forward pass under several masks.
 
-    Parameters
-    ----------
-    masks : Tensor of shape (n_masks, n_prompts, n_tokens), bool
-        The tokens of each prompt that each mask takes.
-    statistics : collection of str
-        Any of those of :class:`PooledTokens`.
+    The masks (n_masks, n_prompts, n_tokens) say which tokens each pool includes. The
+    statistics are those of :class:`PooledTokens`.
     """
 
     #: As :class:`~plug_sklearn.embedding.passes.Capture` has it: all tokens are read.
@@ -101,10 +95,7 @@ class MaskedPooler:
     def pool(self, states: Tensor) -> list[Tensor]:
         """Pool states of shape (n_prompts * n_tokens, units).
 
-        Returns
-        -------
-        list of one Tensor of shape (n_masks, n_prompts, n_statistics, units), float32
-            In the order of the statistics.
+        Returns a list of one float32 tensor (n_masks, n_prompts, n_statistics, units).
         """
         _, n_prompts, n_tokens = self.masks.shape
         rows = states.float().reshape(n_prompts, n_tokens, -1)
@@ -117,7 +108,7 @@ class MaskedPooler:
         pooled = []
         for name in self.statistics:
             if name == "sum":
-                # Padding may hold anything, NaN among it.
+                # Padding may hold any value, also NaN.
                 pooled.append(rows.masked_fill(~mask, 0).sum(dim=1))
             elif name == "max":
                 pooled.append(rows.masked_fill(~mask, -inf).amax(dim=1))
@@ -127,9 +118,9 @@ class MaskedPooler:
         return torch.stack(pooled, dim=1)
 
     def unpack(self, pooled: Tensor) -> list[PooledTokens]:
-        """Give what each mask took.
+        """Return the pooled tokens of each mask.
 
-        ``pooled`` has shape (n_masks, n_prompts, n_pairs, n_statistics, units).
+        ``pooled`` has the shape (n_masks, n_prompts, n_pairs, n_statistics, units).
         """
         return [
             PooledTokens(
@@ -144,19 +135,20 @@ class MaskedPooler:
 
 
 class TokenPooler:
-    """Gives the states of the one token that a pass runs for each prompt."""
+    """Returns the states of a pass that runs one token of each prompt."""
 
     read = None
 
     def pool(self, states: Tensor) -> list[Tensor]:
-        """Give states of shape (n_prompts, units) in float32."""
+        """Return states of shape (n_prompts, units) in float32."""
         return [states.float()]
 
 
 class PassCapture(Capture):
-    """Keeps what is pooled in one pass of a model that writes.
+    """Keeps the pooled states of one forward pass of a model that writes.
 
-    The pass goes on to the head after the last state is read.
+    Unlike a pass that only reads, it continues to the head after the last state is
+    read.
     """
 
     def __init__(
@@ -166,5 +158,5 @@ class PassCapture(Capture):
         self.pooled: dict[tuple[int, int], Tensor] = {}
 
     def put(self, place: tuple[int, int], pooled: list[Tensor]) -> None:
-        """Keep what is pooled of a layer and part, of any shape."""
+        """Keep the pooled states of a layer and part, of any shape."""
         (self.pooled[place],) = pooled

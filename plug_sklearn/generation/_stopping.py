@@ -1,4 +1,4 @@
-"""Rules by which probes end an answer."""
+"""Decide by the probabilities of probes when an answer ends."""
 
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -12,26 +12,15 @@ from plug_sklearn.generation._probes import Probe
 Probabilities = dict[str, NDArray[np.floating]]
 Stop = Mapping[str, float] | Callable[[Probabilities], bool]
 
-#: What an answer can be ended by besides a probe.
+#: Values of ``stopped_by`` that are not names of probes.
 REASONS = ("eos", "length", "stop", "stop_strings", "max_time", "stopping_criteria")
 
 
 class StopRule:
     """Decides after each new token whether the answer to one prompt ends.
 
-    Parameters
-    ----------
-    stop : mapping of str to float, callable or None
-        As in :func:`generate_with_probes`.
-    probes : mapping of str to Probe
-        The probes.
-    owner : str
-        Name of the function, for messages.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``stop`` is not as described.
+    ``stop`` is as in :func:`generate_with_probes`, and ``owner`` is the name of the
+    function in messages. Raises a TypeError or ValueError if ``stop`` is invalid.
     """
 
     def __init__(self, stop: Any, probes: Mapping[str, Probe], owner: str) -> None:  # noqa: ANN401 - validated here
@@ -54,7 +43,10 @@ class StopRule:
         return bool(self.thresholds) or self.callable is not None
 
     def decide(self, probabilities: Probabilities) -> str | None:
-        """Give what ends an answer, by the probabilities after each of its tokens."""
+        """Return why an answer ends, or None if it continues.
+
+        ``probabilities`` holds those of each probe after each token so far.
+        """
         for name, threshold in self.thresholds.items():
             if probabilities[name][-1, -1] >= threshold:
                 return name

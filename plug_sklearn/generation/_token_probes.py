@@ -1,4 +1,4 @@
-"""Probes of every token, which go on from sums over the tokens so far."""
+"""Run probes that read every token, updated token by token."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,25 +13,21 @@ from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts
 
 
 class _Stream(Protocol):
-    """What ``start_stream`` of a classifier gives."""
+    """The object that ``start_stream`` of a classifier returns."""
 
     def update(
         self, token_features: NDArray[np.floating], texts: Sequence[int] | None = None
     ) -> NDArray[np.floating]:
-        """Take one token of some texts; gives the probabilities of these."""
+        """Add one token of some texts, and return the probabilities of these texts."""
 
 
 class TokenStream:
-    """What one probe of tokens says of the prompts and answers of a batch.
+    """Probabilities of one probe of all tokens, for the prompts and answers of a batch.
 
-    Parameters
-    ----------
-    steps : Pipeline
-        All steps after the embedder. The last one has ``start_stream``.
-    tokens : list of ndarray of shape (n_tokens, n_layers, n_parts, hidden_size)
-        The states of each prompt's pooled tokens.
-    owns_answer : ndarray of shape (n_prompts,), bool
-        Whether the answer's tokens are pooled.
+    ``steps`` are the steps after the embedder, the last of which has ``start_stream``.
+    ``tokens`` holds the states of the pooled tokens of each prompt, of shape
+    (n_tokens, n_layers, n_parts, hidden_size). ``owns_answer`` (n_prompts,) says
+    whether the tokens of each answer are pooled.
     """
 
     def __init__(
@@ -54,19 +50,11 @@ class TokenStream:
     def update(
         self, states: NDArray[np.floating], batches: Sequence[NDArray[np.intp]]
     ) -> list[NDArray[np.floating]]:
-        """Take several tokens, one after the other.
+        """Add several tokens, one after the other.
 
-        Parameters
-        ----------
-        states : ndarray of shape (n, n_layers, n_parts, hidden_size)
-            The states of all of them.
-        batches : sequence of ndarray of int
-            The rows that each token is of; n rows in all.
-
-        Returns
-        -------
-        list of ndarray of shape (n_rows, n_classes)
-            The probabilities after each token.
+        ``states`` (n, n_layers, n_parts, hidden_size) are those of all tokens.
+        ``batches`` are the rows that each token belongs to, n in all. Returns the
+        probabilities after each token, (n_rows, n_classes).
         """
         features = self._transform(states)
         ends = np.cumsum([len(rows) for rows in batches])
@@ -93,14 +81,10 @@ class TokenStream:
 def read_prompt_tokens(
     loaded: LoadedModel, request: Request, prompts: Sequence[OpenPrompt]
 ) -> list[NDArray[np.float32]]:
-    """Read the states of each prompt's pooled tokens, before the model writes.
+    """Read the states of the pooled tokens of each prompt, before the model writes.
 
-    The request keeps every token.
-
-    Returns
-    -------
-    list of ndarray of shape (n_tokens, n_layers, n_parts, hidden_size), float32
-        Empty for prompts of which no token is pooled.
+    The forward pass must keep every token. Returns float32 arrays of shape
+    (n_tokens, n_layers, n_parts, hidden_size), without rows where no token is pooled.
     """
     forward = ForwardPass(loaded, request)
     found = []

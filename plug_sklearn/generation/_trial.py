@@ -1,4 +1,4 @@
-"""Whether what is read while a model writes is what is read of a text, by a trial."""
+"""Test whether states read while a model writes equal those read from a text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,19 +21,19 @@ from plug_sklearn.generation._randomness import Randomness
 from plug_sklearn.generation._running_pools import PooledTokens
 from plug_sklearn.generation._writing import Answer, Writer
 
-#: Tokens of the prompts that are tried, and of their answers.
+#: Numbers of tokens in the prompts of the test, and in their answers.
 _LENGTHS, _N_NEW = (3, 9), 4
-#: As for padded batches: exact ways differ by rounding, wrong ones by far more.
+#: As for padded batches: exact methods differ by rounding, and wrong ones by much more.
 _LEAST_BOUND, _UNITS = 1e-4, 8
 
 _KEY: Any = "writing"
 
 
 def explain_writing(writer: Writer, *, padded: bool) -> str | None:
-    """Say why states are wrong that are read while a model writes; None if none are.
+    """Return why states read while the model writes are wrong, or None if exact.
 
-    A few random prompts are tried, in one batch where ``padded``, and one by one
-    otherwise. The outcome is kept for as long as the model is loaded.
+    Random prompts are tried, in one batch if ``padded``, and otherwise one by one. The
+    outcome is remembered for as long as the model is loaded.
     """
     outcomes: dict[bool, str | None] = writer.forward.loaded.trials.setdefault(_KEY, {})
     if padded not in outcomes:
@@ -56,7 +56,7 @@ def _try(writer: Writer, padded: bool) -> str | None:
     batches = [prompts] if padded else [[prompt] for prompt in prompts]
     try:
         differences = [_compare(tried, batch) for batch in batches]
-    # A model's code may refuse a cache or padding in any way.
+    # The code of a model may fail on a cache or padding with any error.
     except Exception as error:
         return f"writing a few random words raises {error!r}"
     eps = float(torch.finfo(forward.loaded.model.dtype).eps)
@@ -78,23 +78,23 @@ def _draw_prompts(writer: Writer) -> list[OpenPrompt]:
 
 
 class _Collector:
-    """Keeps the last token's states after each token."""
+    """Keeps the states of the last token after each new token."""
 
     def __init__(self) -> None:
         self.states: list[NDArray[np.float32]] = []
 
-    def judge(
+    def add_states(
         self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> dict[int, str]:
         self.states.append(pooled.pool("last").cpu().numpy())
         return {}
 
-    def tell(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
+    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
         pass
 
 
 def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
-    """Give the largest relative difference of the states of a layer and part."""
+    """Return the largest relative error of the states of any layer and part."""
     forward = writer.forward
     device = forward.loaded.input_device
     counted = CountedTokens(_NO_FILTERS, prompts, ["last"], device)

@@ -1,4 +1,4 @@
-"""One batch of prompts goes through the model's own ``generate``, and is observed."""
+"""Run one batch of prompts through the model's own ``generate``, with hooks."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ from plug_sklearn.generation._running_pools import (
     TokenPooler,
 )
 
-#: Why an answer ends, by what says so; where several do, the first counts.
+#: The reason that each stopping criterion means. If several apply, the first counts.
 _REASONS: tuple[tuple[type[StoppingCriteria], str], ...] = (
     (EosTokenCriteria, "eos"),
     (StopStringCriteria, "stop_strings"),
@@ -45,16 +45,11 @@ _REASONS: tuple[tuple[type[StoppingCriteria], str], ...] = (
 
 @dataclass
 class Answer:
-    """What has been written to one prompt so far.
+    """The tokens of the answer to one prompt so far.
 
-    Attributes
-    ----------
-    ids : list of int
-        New tokens.
-    reason : str or None
-        Why it ends with the last of these; None while it goes on.
-    is_over : bool
-        Whether it has ended, and the last token has been observed.
+    ``ids`` are its tokens. ``reason`` says why it ends with the last of them, and is
+    None while it continues. ``is_over`` is True once it has ended and the states of its
+    last token have been read.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -63,30 +58,25 @@ class Answer:
 
 
 class Observer(Protocol):
-    """What sees the states of each token."""
+    """Interface of an object that is given the states of each token."""
 
-    def judge(
+    def add_states(
         self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> dict[int, str]:
-        """Take in what is pooled after so many new tokens, 0 for the prompts alone.
+        """Take the pooled tokens after ``n_tokens`` new tokens; 0: the prompts alone.
 
-        Gives the rows that end with their last token, and why.
+        Returns the reason for each row whose answer ends with its last token.
         """
 
-    def tell(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
-        """Be told that the answers of these rows have so many tokens for sure."""
+    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
+        """Take the rows whose answers now have ``n_tokens`` tokens to keep."""
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A model that writes, and what is read of it meanwhile.
+    """Writes answers, and reads the states of the model meanwhile.
 
-    Attributes
-    ----------
-    causal : PreTrainedModel
-        The model with its head.
-    forward : ForwardPass
-        What reads its blocks.
+    ``causal`` is the model with its head, and ``forward`` reads its blocks.
     """
 
     causal: PreTrainedModel
@@ -104,9 +94,9 @@ class Writer:
     ) -> None:
         """Write an answer to each prompt of one batch.
 
-        ``generate`` of a copy of the model object does this. The copy shares all
-        modules, and has a ``forward`` of its own that puts hooks on the blocks for as
-        long as it runs, so that nothing is left on the model.
+        This calls ``generate`` on a shallow copy of the model. The copy shares all
+        modules, but has its own ``forward``, which adds hooks to the blocks only while
+        it runs. The model itself is not changed.
         """
         ride = _Ride(self.forward, counted, answers, observer, randomness)
         shell = copy(self.causal)
@@ -141,10 +131,10 @@ class Writer:
 
 
 class _Ride:
-    """Rides along with ``generate``, from one forward pass to the next.
+    """Follows ``generate`` from one forward pass to the next.
 
-    The states of a token are known when the pass that takes it has run, one step after
-    it was drawn. So each answer goes on for one more token, which is dropped.
+    The states of a token are known one step after it was drawn, when it has gone
+    through the model. Each answer therefore runs for one more token, which is dropped.
     """
 
     def __init__(
@@ -165,7 +155,7 @@ class _Ride:
     def run(
         self, run: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> object:
-        """Run one forward pass, and take in the states of its tokens."""
+        """Run one forward pass, and add the states of its tokens."""
         n_prompts, n_tokens = kwargs["input_ids"].shape
         pooler: MaskedPooler | TokenPooler = TokenPooler()
         if self.n_passes == 0:
@@ -179,7 +169,7 @@ class _Ride:
             capture.add_hooks(self.forward.blocks, hooks)
             output = run(*args, **kwargs)
         device = self.counted.device
-        # In the order of the request's pairs.
+        # In the order of the layers and parts of the request.
         states = [capture.pooled[place].to(device) for place in capture.places.values()]
         if isinstance(pooler, MaskedPooler):
             self.counted.set_prompts(pooler.unpack(torch.stack(states, dim=2)))
@@ -199,7 +189,7 @@ class _Ride:
         generation_config: GenerationConfig,
         **others: Any,  # noqa: ANN401 - the model's own
     ) -> object:
-        """Decode as ``generate`` does, with the criteria in charge of this ride."""
+        """Decode as ``generate`` does, but let this object decide when rows end."""
         delayed = _DelayedCriteria(self, list(stopping_criteria))
         return type(model)._sample(  # type: ignore[attr-defined]  # a mixin's
             model,
@@ -211,17 +201,17 @@ class _Ride:
         )
 
     def advance(self, tokens: list[int], reasons: list[str | None]) -> list[bool]:
-        """Take the token that was drawn for each row; gives which rows are over."""
+        """Add the token drawn for each row, and return which rows are over."""
         self.randomness.leave()
         n_tokens = self.n_passes - 1
         rows = np.flatnonzero(self._going())
         if len(rows):
-            ended = self.observer.judge(n_tokens, self.counted.pooled(), rows)
+            ended = self.observer.add_states(n_tokens, self.counted.pooled(), rows)
             for row in rows.tolist():
                 answer = self.answers[row]
                 answer.reason = answer.reason or ended.get(row)
                 answer.is_over = answer.reason is not None
-            self.observer.tell(n_tokens, rows)
+            self.observer.report_tokens(n_tokens, rows)
         for answer, token, reason in zip(self.answers, tokens, reasons, strict=True):
             if not answer.is_over:
                 answer.ids.append(token)
@@ -233,9 +223,9 @@ class _Ride:
 
 
 class _DelayedCriteria(StoppingCriteria):
-    """Lets each row go on for the pass that takes its last token."""
+    """Stopping criteria that run each row for one more pass, to read its last token."""
 
-    #: Rows that are over are filled with padding where a criterion has this.
+    #: If a criterion has this attribute, ``generate`` pads the rows that are over.
     eos_token_id: Tensor | None = None
 
     def __init__(self, ride: _Ride, criteria: list[StoppingCriteria]) -> None:
@@ -248,7 +238,7 @@ class _DelayedCriteria(StoppingCriteria):
         scores: Any,  # noqa: ANN401 - what generate has of them
         **kwargs: Any,  # noqa: ANN401 - what generate adds
     ) -> Tensor:
-        """Tell which rows are over."""
+        """Return which rows are over."""
         n_rows = len(input_ids)
         reasons: list[str | None] = [None] * n_rows
         found: dict[str, list[bool]] = {}

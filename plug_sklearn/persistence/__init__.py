@@ -5,18 +5,18 @@ r"""Fitted estimators in files that are safe to load.
 ``_hub``, ``_card``
     Artifacts on the Hugging Face hub, and model cards.
 ``_schema``
-    The JSON as a whole.
+    The schema of the whole JSON file.
 ``_tables``, ``_stack_table``, ``_embedding_tables``, ``_linear_tables``, \
 ``_scaler_tables``
-    For each class of estimator, its keys, and how to save and restore it.
+    For each class of estimator: the keys of its JSON, and how to save and restore it.
 ``_nested_tables``, ``_calibrators``, ``_holding``
-    The same for pipelines and other estimators that hold some.
+    The same for pipelines and other estimators that contain estimators.
 ``_values``
     Hyperparameters and labels as plain values of JSON.
 ``_files``
     The two files: strict JSON, checked tensors, atomic writes.
 ``_pingkit``
-    Reading of pingkit's files.
+    Read the files of pingkit.
 """
 
 from plug_sklearn._provenance import ProvenanceWarning
@@ -26,8 +26,8 @@ from plug_sklearn.persistence._artifacts import (
     save_artifacts,
 )
 
-#: Types for the ``trusted`` parameter of ``skops.io.load``. A probe only needs its own
-#: class, since it stores its network as numbers and arrays.
+#: Types for the ``trusted`` parameter of ``skops.io.load``. A probe only needs its
+#: own class, because it stores its network as numbers and arrays.
 SKOPS_TRUSTED = (
     "plug_sklearn.classifiers.PlugCNNClassifier",
     "plug_sklearn.classifiers.PlugMLPClassifier",

@@ -35,10 +35,10 @@ def save_artifacts(
 ) -> tuple[Path, Path]:
     """Save a fitted estimator as tensors and JSON, which are safe to load.
 
-    ``history_`` is not saved, and neither are the parameters that say where and how an
-    estimator runs: ``device``, ``n_jobs``, ``store``, ``verbose`` and the ``memory`` of
-    a pipeline. Callbacks and scorers are code and cannot be saved. Remove them first,
-    with ``set_params(callbacks=None)``.
+    ``history_`` is not saved. Parameters that say where and how an estimator runs are
+    not saved either: ``device``, ``n_jobs``, ``store``, ``verbose`` and the ``memory``
+    of a pipeline. Callbacks and scorers are code and cannot be saved. Remove them
+    first, with ``set_params(callbacks=None)``.
 
     Parameters
     ----------
@@ -51,11 +51,11 @@ def save_artifacts(
         ``MaxAbsScaler``; or a ``Pipeline``, ``CalibratedClassifierCV`` or
         ``FixedThresholdClassifier`` of these.
     path : str or Path
-        Path of both files, without their suffixes. Folders are made.
+        Path of both files, without their suffixes. Missing folders are made.
     card : CrossValidationReport, default=None
-        What :func:`cross_validation_report` returned for the estimator. A model card,
-        ``README.md`` in the hub's format, is then written beside the files. It says
-        what the probe reads, how it was judged, and how to load it.
+        The report of :func:`cross_validation_report` for the estimator. A model card,
+        ``README.md`` in the hub's format, is then written next to the files. It says
+        what the probe reads, what its scores are, and how to load it.
 
     Returns
     -------
@@ -69,8 +69,9 @@ def save_artifacts(
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If the estimator or a step is of another class; or if a hyperparameter is not a
-        plain value, or could make the loaded estimator run code.
+        If the class of the estimator or of a step is not listed above; or if a
+        hyperparameter is not a plain value, or could make the loaded estimator run
+        code.
 
     See Also
     --------
@@ -109,7 +110,7 @@ def save_artifacts(
         "estimator": values,
     }
     try:
-        # Files that could not be read are not written.
+        # Files that could not be loaded are not written.
         table = validate_artifact(artifact).estimator
         table.restore(read_tensors(tensors, table.expect_tensors()), "cpu")
     except ValueError as error:
@@ -142,26 +143,26 @@ def push_to_hub(
     estimator : BaseEstimator
         A fitted estimator that :func:`save_artifacts` saves.
     repo_id : str
-        ``"owner/name"`` of the repository, which is made if needed.
+        ``"owner/name"`` of the repository, which is created if it does not exist.
     name : str, default="probe"
         Name of both files in the repository, without their suffixes. A repository may
-        hold several estimators of different names.
+        hold several estimators under different names.
     card : CrossValidationReport, default=None
-        As in :func:`save_artifacts`. None: a card without scores is written if the
+        As in :func:`save_artifacts`. None: a card without scores is uploaded if the
         repository has no ``README.md``.
     revision : str, default=None
         Branch to commit to; None: the main one.
     private : bool, default=None
-        Whether a new repository is private; None: as the hub's default is.
+        Whether a new repository is private; None: the hub's default.
     token : str, default=None
-        A token of the hub; None: the one that ``hf auth login`` stored.
+        An access token of the hub; None: the token that ``hf auth login`` stored.
     commit_message : str, default=None
-        Message of the commit; None: ``"Add"`` and the name.
+        Message of the commit; None: ``"Add"``, followed by the name.
 
     Returns
     -------
     str
-        The address of exactly this commit, for :func:`load_artifacts`.
+        The address of this commit, which :func:`load_artifacts` loads from.
 
     Raises
     ------
@@ -171,11 +172,11 @@ def push_to_hub(
         If the estimator cannot be saved, or a parameter is invalid. Nothing is
         uploaded then.
     OSError
-        If the hub cannot be reached, or refuses.
+        If the hub cannot be reached or rejects the upload.
 
     See Also
     --------
-    load_artifacts : Loads it, from ``"hf://owner/name"``.
+    load_artifacts : Loads the estimator from ``"hf://owner/name"``.
 
     Examples
     --------
@@ -210,16 +211,16 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     path : str or Path
         Path of both files, with or without a suffix. Or the address of files on the
         Hugging Face hub: ``"hf://owner/name"``, ``"hf://owner/name@revision"``, or, for
-        files of another name than ``probe``, ``"hf://owner/name/other"``. Of the
-        repository, only these two files are downloaded, and kept in the hub's cache.
+        files of another name than ``probe``, ``"hf://owner/name/other"``. Only these
+        two files of the repository are downloaded. They are kept in the hub's cache.
     device : str, default="cpu"
         The ``device`` parameter of the estimator, such as ``"auto"`` or ``"cuda"``.
 
     Returns
     -------
     BaseEstimator
-        The fitted estimator, which predicts the same probabilities. It has no
-        ``history_``. Hyperparameters that were arrays or tuples are lists.
+        The fitted estimator. It predicts the same probabilities as the saved one, but
+        has no ``history_``. Hyperparameters that were arrays or tuples are now lists.
 
     Raises
     ------
@@ -263,7 +264,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
         tensors = read_tensors(data, expected)
     with naming(description):
         estimator = artifact.estimator.restore(tensors, device)
-        # The checksum comes last, since errors of single values are more helpful.
+        # The checksum comes last, because errors about single values are more helpful.
         if _digest(data, found["estimator"]) != artifact.sha256:
             raise ValueError(
                 f"it or {weights.name} is not what was saved: their checksum differs"
@@ -278,7 +279,7 @@ def _digest(tensors: bytes, values: object) -> str:
 
 
 def _refuse_other_file(path: Path) -> None:
-    """Say what a path that exists, but is no artifact, should have been."""
+    """Explain why an existing path is not an artifact, and what to pass instead."""
     if not path.exists():
         return
     found, hint = "a file of another kind", "joblib.load reads pickles"

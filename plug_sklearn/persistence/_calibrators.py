@@ -11,7 +11,7 @@ from plug_sklearn.persistence._tables import Described, Size, Table, check_count
 
 
 class CalibratorTable(Table):
-    """What maps a decision value of one class to its probability."""
+    """The function that maps a decision value of one class to its probability."""
 
     kind: Literal["isotonic", "sigmoid", "temperature"]
     dtype: Literal["float32", "float64"]

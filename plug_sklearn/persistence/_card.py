@@ -1,4 +1,4 @@
-"""Model cards: what a probe reads, how it was judged, and how to load it."""
+"""Model cards: what a probe reads, its scores, and how to load it."""
 
 import re
 from pathlib import Path
@@ -14,12 +14,12 @@ from plug_sklearn.embedding.models import find_registered
 from plug_sklearn.evaluation import CrossValidationReport
 
 CARD = "README.md"
-#: What names a repository of the hub.
+#: Pattern of the name of a repository on the hub.
 REPOSITORY = r"[\w.-]+/[\w.-]+"
 
 
 def check_card(card: Any, owner: str) -> None:  # noqa: ANN401 - anything else is refused
-    """Raise an error unless a card is made of a report, or none is wanted."""
+    """Raise an error unless ``card`` is a report or None."""
     if card is not None and not isinstance(card, CrossValidationReport):
         raise TypeError(
             f"The 'card' parameter of {owner} must be None or what "
@@ -34,7 +34,7 @@ def write_card(
 ) -> str:
     """Write the model card of a fitted estimator, in the hub's format.
 
-    ``source`` is what :func:`load_artifacts` loads it from.
+    ``source`` is the path or address to give to :func:`load_artifacts`.
     """
     embedder = _find_embedder(estimator)
     data = ModelCardData(
@@ -47,15 +47,19 @@ def write_card(
         f"---\n{data.to_yaml()}\n---",
         "# A probe of a language model's hidden states",
         _describe_reading(estimator, embedder),
-        "## How it was judged",
-        *(_describe_report(report) if report is not None else ["It was not judged."]),
+        "## Scores",
+        *(
+            _describe_report(report)
+            if report is not None
+            else ["No scores were reported."]
+        ),
         _describe_loading(source, embedder is not None),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _find_embedder(estimator: Any) -> Any:  # noqa: ANN401 - a HFEmbeddingTransformer or None
-    """Find the embedder that a pipeline begins with, within what holds the pipeline."""
+def _find_embedder(estimator: Any) -> Any:  # noqa: ANN401 - an HFEmbeddingTransformer or None
+    """Find the embedder at the beginning of a pipeline, which may be nested."""
     if isinstance(estimator, plug_sklearn.HFEmbeddingTransformer):
         return estimator
     if isinstance(estimator, Pipeline):
@@ -86,7 +90,7 @@ def _describe_reading(estimator: Any, embedder: Any) -> str:  # noqa: ANN401 - a
         lines += [
             f"- Model: `{name}`",
             f"- Commit: `{embedder.model_revision_ or 'unknown'}`",
-            f"- Layers read, of {embedder.n_model_layers_} from 0: {layers}",
+            f"- Layers (0 to {embedder.n_model_layers_ - 1}): {layers}",
             f"- Parts: {', '.join(embedder.parts_)}",
             f"- Poolings: {', '.join(poolings) if poolings else 'every token'}",
         ]
@@ -116,8 +120,8 @@ def _describe_report(report: CrossValidationReport) -> list[str]:
         scores = [name for name in report.overall.index if name in report.controls]
         means = report.controls.groupby("control", sort=False)[scores].mean()
         sections += [
-            "Controls, mean over the same folds. A probe reads what the model has "
-            "learnt only as far as it scores higher than they do.",
+            "Mean scores of controls over the same folds. Only the part of the probe's "
+            "score above them shows what the model has learnt.",
             _write_table(means.reset_index()),
         ]
     return sections
@@ -147,7 +151,7 @@ def _describe_loading(source: str, reads_texts: bool) -> str:
             f"probe.predict({rows})",
             "```",
             "",
-            "The files hold plain numbers, and loading them runs no code. They do not "
-            f"hold the language model. Saved with {versions}.",
+            "The files contain plain numbers, and loading them runs no code. They do "
+            f"not contain the language model. They were saved with {versions}.",
         ]
     )

@@ -1,4 +1,4 @@
-"""Tables of what comes before a probe: the embedder and the aggregator."""
+"""Tables of the steps before a probe: the embedder and the aggregator."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -68,7 +68,7 @@ class AggregatorTable(Table):
         n_layers, n_parts, hidden_size = self.input_shape
         check_positions("layers", self.layers, n_layers)
         check_positions("parts", self.parts, n_parts)
-        # Activations of two axes are one layer and part, whose units are features.
+        # Activations with two axes have one layer and part; their units are features.
         possible = {n_layers, hidden_size} if n_layers == n_parts == 1 else {n_layers}
         if self.n_features_in not in possible:
             raise ValueError(f"its n_features_in must be among {sorted(possible)}")

@@ -1,4 +1,4 @@
-"""What the tables of estimators that hold others share."""
+"""Functions for the tables of estimators that contain other estimators."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from plug_sklearn.persistence._files import Arrays, Expected
 
 
 def thaw(estimator: Any) -> tuple[Any, bool]:  # noqa: ANN401 - of any kind
-    """Return what a frozen estimator holds, and whether it was frozen."""
+    """Return the estimator in a frozen estimator, and whether it was frozen."""
     is_frozen = isinstance(estimator, FrozenEstimator)
     return (estimator.estimator if is_frozen else estimator), is_frozen
 
 
 def add_prefix(name: str, tensors: Arrays) -> Arrays:
-    """Put a name and a dot before the names of tensors."""
+    """Put a prefix and a dot before the names of tensors."""
     return {f"{name}.{key}": value for key, value in tensors.items()}
 
 
@@ -33,7 +33,7 @@ def expect_all(tables: Mapping[str, Any]) -> dict[str, Expected]:
 
 
 def restore_one(prefix: str, table: Any, tensors: Arrays, device: str) -> Any:  # noqa: ANN401 - a table, and what it is of
-    """Make the estimator of a table, whose tensors have a prefix."""
+    """Make the estimator of a table whose tensors have a prefix."""
     own = {name: tensors[f"{prefix}.{name}"] for name in table.expect_tensors()}
     return table.restore(own, device)
 
@@ -44,7 +44,7 @@ def require_classes(
     *,
     may_be_numbered: bool,
 ) -> None:
-    """Raise a ValueError unless a classifier knows these classes, or their numbers."""
+    """Raise a ValueError unless a classifier has these classes, or their numbers."""
     found = np.asarray(getattr(estimator, "classes_", [])).tolist()
     numbers = list(range(len(classes)))
     if found != list(classes) and not (may_be_numbered and found == numbers):

@@ -1,4 +1,4 @@
-"""Artifacts on the Hugging Face hub."""
+"""Upload artifacts to the Hugging Face hub, and download them."""
 
 import re
 import tempfile
@@ -22,7 +22,7 @@ from plug_sklearn.evaluation import CrossValidationReport
 from plug_sklearn.persistence._card import CARD, REPOSITORY, check_card, write_card
 
 SCHEME = "hf://"
-#: The name of the files, without suffixes, unless another one is given.
+#: Default name of the files, without suffixes.
 NAME = "probe"
 _ADDRESS = re.compile(
     rf"hf://(?P<repository>{REPOSITORY})(@(?P<revision>[^/@]+))?(/(?P<name>.+))?"
@@ -61,7 +61,7 @@ def upload(
         library_version=list_versions().get("plug_sklearn"),
     )
     with tempfile.TemporaryDirectory() as folder:
-        # What cannot be saved is refused before a repository is made.
+        # An estimator that cannot be saved is refused before a repository is made.
         files = save(estimator, Path(folder) / NAME)
         api.create_repo(repo_id, private=private, exist_ok=True)
         operations = [
@@ -83,16 +83,16 @@ def upload(
 
 
 def download(address: str) -> Path:
-    """Fetch the two files of an artifact, and return their path without suffix.
+    """Download the two files of an artifact, and return their path without suffix.
 
-    Both are of one commit. They are kept in the hub's cache.
+    Both come from the same commit. They are kept in the hub's cache.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise ValueError(
-            "The 'path' parameter of load_artifacts must be 'hf://owner/name', with "
-            "'@revision' and then '/name-of-the-files' behind it where needed. Got "
-            f"{address!r} instead."
+            "The 'path' parameter of load_artifacts must be 'hf://owner/name', "
+            "'hf://owner/name@revision', or one of these followed by "
+            f"'/name-of-the-files'. Got {address!r} instead."
         )
     name = re.sub(r"\.(json|safetensors)$", "", found["name"] or NAME)
     revision = None if found["revision"] is None else unquote(found["revision"])
@@ -119,14 +119,14 @@ def _fetch(address: str, repository: str, file: str, revision: str | None) -> Pa
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise FileNotFoundError(
             f"The hub has no repository or revision {address!r}, or it is private and "
-            "'hf auth login' was not run by a user who may read it."
+            "you are not logged in, with 'hf auth login', as a user who may read it."
         ) from error
     except HFValidationError as error:
         raise ValueError(
-            f"The 'path' parameter of load_artifacts is no address: {error}."
+            f"The 'path' parameter of load_artifacts is not an address: {error}."
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise FileNotFoundError(
-            f"{file} of {address!r} could not be fetched, since the hub cannot be "
-            "reached, and it is not in the cache on this machine."
+            f"{file} of {address!r} could not be downloaded: the hub cannot be "
+            "reached, and the file is not in the cache on this machine."
         ) from error

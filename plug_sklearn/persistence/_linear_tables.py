@@ -16,7 +16,7 @@ from plug_sklearn.persistence._values import describe_labels, read_labels
 
 
 class LinearTable(NumbersTable):
-    """A fitted linear classifier: weights and intercepts, of one output or more."""
+    """A fitted linear classifier: weights and intercepts, with one or more outputs."""
 
     classes: Labels
 
@@ -26,7 +26,7 @@ class LinearTable(NumbersTable):
     def read_tensor(cls, estimator: Any, name: str) -> NDArray[Any] | None:  # noqa: ANN401 - of the class of
         coef: NDArray[Any] = estimator.coef_
         if np.ndim(coef) == 1:
-            # With one output, it may have an axis less.
+            # With one output, it may have one axis less.
             coef = np.atleast_2d(coef)
         if name == "coef":
             return coef

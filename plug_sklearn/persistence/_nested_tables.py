@@ -1,4 +1,4 @@
-"""Tables of estimators that hold others: pipelines, calibration and thresholds."""
+"""Tables of estimators that contain others: pipelines, calibration and thresholds."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -106,7 +106,7 @@ class PipelineTable(Table):
 
 
 class CalibratedMember(Table):
-    """One of the classifiers that a calibrated one is the mean of."""
+    """One of the classifiers that a calibrated classifier averages."""
 
     estimator: "AnyTable"
     is_frozen: bool
@@ -118,7 +118,7 @@ class CalibratedMember(Table):
         calibrators: Sequence[Any],
         classes: NDArray[Any],
     ) -> Any:  # noqa: ANN401 - scikit-learn's own
-        """Join a fitted classifier and its calibrators."""
+        """Combine a fitted classifier and its calibrators."""
         kinds = {calibrator.kind for calibrator in self.calibrators}
         if len(kinds) > 1:
             raise ValueError(f"its calibrators differ in kind: {sorted(kinds)}")
@@ -229,7 +229,7 @@ class ThresholdTable(Table):
         return to_plain(described), add_prefix("estimator", tensors)
 
     def expect_tensors(self) -> dict[str, Expected]:
-        """List the tensors of the estimator that it holds."""
+        """List the tensors of the estimator inside."""
         return expect_all({"estimator": self.estimator})
 
     def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
@@ -281,7 +281,7 @@ class Step(Table):
 for _table in (PipelineTable, CalibratedMember, CalibratedTable, ThresholdTable):
     _table.model_rebuild()
 
-#: Tables by the classes that they are of.
+#: The table of each class.
 TABLES: dict[type, Any] = {
     plug_sklearn.HFEmbeddingTransformer: EmbedderTable,
     plug_sklearn.LayerAggregator: AggregatorTable,
@@ -303,7 +303,7 @@ TABLES: dict[type, Any] = {
         )
     },
 }
-#: Tables of estimators that hold others, which describe all of them.
+#: Tables of estimators that contain others.
 NESTED: dict[type, Any] = {
     CalibratedClassifierCV: CalibratedTable,
     FixedThresholdClassifier: ThresholdTable,
@@ -314,8 +314,8 @@ NESTED: dict[type, Any] = {
 def describe_estimator(estimator: BaseEstimator) -> Described:
     """Return a fitted estimator as plain values and tensors.
 
-    Raises a ValueError if there is no table for its class, or for that of an estimator
-    that it holds; or if a value is not plain.
+    Raises a ValueError if there is no table for its class, or for the class of an
+    estimator inside it; or if a value is not plain.
     """
     kind = type(estimator)
     if kind not in TABLES and kind not in NESTED:

@@ -1,4 +1,4 @@
-"""The base of tables of estimators that are a few arrays of numbers."""
+"""The base of tables of estimators that consist of a few arrays."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal
@@ -27,9 +27,9 @@ Shapes = dict[str, tuple[int, ...]]
 class NumbersTable(Table):
     """A fitted estimator of scikit-learn, whose attributes are arrays.
 
-    ``dtypes`` names the tensors. Those that an estimator lacks have no entry. Those in
-    ``by_column`` are kept column by column in memory: products with them would
-    otherwise be rounded differently.
+    ``dtypes`` maps the names of the estimator's tensors to their dtypes. Tensors in
+    ``by_column`` are in column-major order in memory, because the order affects the
+    rounding of products.
     """
 
     parameters: Parameters
@@ -41,11 +41,11 @@ class NumbersTable(Table):
 
     #: The class of the estimators.
     of: ClassVar[type[BaseEstimator]]
-    #: Attributes that are tensors, without the underscore at their end.
+    #: Attributes that are tensors, without the underscore at the end.
     learnt: ClassVar[tuple[str, ...]]
-    #: Those of them that not every estimator has.
+    #: Tensors that not every estimator has.
     optional: ClassVar[frozenset[str]] = frozenset()
-    #: Those of them that are divided by.
+    #: Tensors that are used as divisors, and must be above 0.
     above_zero: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
@@ -80,7 +80,7 @@ class NumbersTable(Table):
 
     @classmethod
     def read_tensor(cls, estimator: Any, name: str) -> NDArray[Any] | None:  # noqa: ANN401 - as above
-        """Read an attribute, or None where the estimator lacks it."""
+        """Read an attribute, or None if the estimator does not have it."""
         value: NDArray[Any] | None = getattr(estimator, f"{name}_", None)
         return value
 
@@ -91,10 +91,10 @@ class NumbersTable(Table):
 
     @abstractmethod
     def list_shapes(self) -> Shapes:
-        """List the shapes of all tensors that there may be."""
+        """List the shapes of all possible tensors."""
 
     def restore_more(self, estimator: Any) -> None:  # noqa: ANN401 - as above
-        """Set what is no tensor."""
+        """Set the attributes that are not tensors."""
 
     def expect_tensors(self) -> dict[str, Expected]:
         """List the tensors of the estimator."""

@@ -1,4 +1,4 @@
-"""The JSON of an artifact: one estimator, which may hold others."""
+"""The JSON of an artifact: one estimator, which may contain others."""
 
 from typing import Annotated, Any, Literal
 

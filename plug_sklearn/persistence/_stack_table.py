@@ -1,4 +1,4 @@
-"""The table of the join of linear probes."""
+"""The table of the stack of linear probes."""
 
 from math import prod
 from typing import Annotated, Any, Literal

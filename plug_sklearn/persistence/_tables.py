@@ -1,9 +1,9 @@
-"""What all tables share, and the tables of the networks.
+"""The base class of all tables, and the tables of the networks.
 
-There is one table for each class of estimator: its schema, and how to save and
-restore it.
+There is one table for each class of estimator: its schema, and how to save and restore
+it.
 
-A table is a pydantic model that accepts no unknown key and converts no value. None
+A table is a pydantic model that accepts no unknown key and converts no value. No table
 holds the path of a class or source code, so that a file cannot run code.
 """
 

@@ -29,7 +29,7 @@ _NUMBERS = frozenset(
         *(f"float{bits}" for bits in (16, 32, 64)),
     ]
 )
-#: Parameters that files of earlier releases lack, and what these files mean by it.
+#: Parameters that files of earlier releases lack, and their values in these files.
 _ADDED: dict[str, dict[str, Any]] = {
     "HFEmbeddingTransformer": {
         "activation_dtype": "float32",
@@ -55,8 +55,9 @@ class _ModelArguments(BaseModel):
 def _has_own_defaults(kind: type[BaseEstimator]) -> bool:
     """Tell whether files leave out the parameters that are at their defaults.
 
-    So do those of scikit-learn's classes: other releases of it lack some parameters, or
-    have more. ``StandardScaler`` was written whole before others were saved at all.
+    They do so for scikit-learn's classes, because other releases of it have other
+    parameters. ``StandardScaler`` is an exception: its earlier files hold all
+    parameters.
     """
     return kind.__module__.startswith("sklearn.") and kind.__name__ != "StandardScaler"
 
@@ -72,7 +73,7 @@ def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
 
     Arrays, tuples and ranges become lists, paths become strings, and ``class_weight``
     becomes a list of pairs, since labels need not be strings. Raises a ValueError if
-    one cannot be a plain value, or would let whoever loads the file run code.
+    one cannot be a plain value, or could make the loaded estimator run code.
     """
     plain = {}
     kind = type(estimator)
@@ -118,7 +119,7 @@ def read_parameters(
     if isinstance(plain.get("class_weight"), list):
         plain["class_weight"] = _pair(owner, plain["class_weight"])
     if _has_own_defaults(kind):
-        # scikit-learn's own classes take no lists in the place of tuples.
+        # scikit-learn's own classes accept no lists instead of tuples.
         for name, parameter in signature(kind).parameters.items():
             if isinstance(parameter.default, tuple) and isinstance(
                 plain.get(name), list

@@ -64,7 +64,7 @@ def test_what_belongs_to_the_trained_weights_is_left_out(
         name = untrained.model_name
     assert embedder.store is not None
     # The weights are gone.
-    with pytest.raises(OSError, match="neither is on this machine"):
+    with pytest.raises(OSError, match="or the name of a model in memory"):
         HFEmbeddingTransformer(name, model_kwargs={"local_files_only": True}).fit(["a"])
 
 

@@ -223,7 +223,7 @@ def test_mean_gradient_goes_back_through_the_steps_before() -> None:
         ),
         (
             make_pipeline(LayerAggregator(), PolynomialFeatures(1), Ridge()),
-            "steps among .* Got PolynomialFeatures instead",
+            "affine steps: .* Got PolynomialFeatures instead",
         ),
         (
             make_pipeline(LayerAggregator(), MinMaxScaler(clip=True), Ridge()),

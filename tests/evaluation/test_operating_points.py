@@ -77,7 +77,7 @@ def test_scorer_is_taken_wherever_scoring_is() -> None:
 
 
 def test_recall_of_one_class_is_undefined() -> None:
-    with pytest.warns(UserWarning, match="undefined where 'y' holds one class"):
+    with pytest.warns(UserWarning, match="undefined if 'y' holds one class"):
         assert np.isnan(recall_at_fpr(0.1)(PROBE, X, np.zeros(400, dtype=int)))
     with pytest.raises(ValueError, match="two classes"):
         recall_at_fpr(0.1)(PROBE, X, np.arange(400) % 3)
@@ -174,7 +174,7 @@ def test_scores_that_tie_at_the_threshold_are_not_flagged(dtype: type) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"fpr": 0.01}, r"needs 299 rows of the negative class .* Got 200: give more"),
+        ({"fpr": 0.01}, r"needs 299 rows of the negative class .* Got 200. Give more"),
         ({"groups": Y, "fpr": 0.1}, r"needs 29 groups with rows .* Got 1"),
         ({"fpr": 1}, "'fpr' parameter of threshold_at_fpr must be a number between"),
         ({"fpr": "1%"}, "Got '1%' instead"),

@@ -19,6 +19,7 @@ from plug_sklearn import (
     PlugCNNClassifier,
     PlugMLPClassifier,
     PlugStackClassifier,
+    PlugTokenClassifier,
 )
 
 RNG = np.random.default_rng(0)
@@ -47,6 +48,12 @@ def fit_cnn(**parameters: object) -> PlugCNNClassifier:
 def fit_stack(y: NDArray[Any] = Y, **parameters: object) -> PlugStackClassifier:
     """Fit a join of linear probes on the same."""
     return PlugStackClassifier(**{"random_state": 0} | parameters).fit(X, y)
+
+
+def fit_token(**parameters: object) -> PlugTokenClassifier:
+    """Fit a classifier of tokens on texts of two tokens."""
+    tokens = X.reshape(len(X), 2, -1)
+    return PlugTokenClassifier(**{**QUICK, **parameters}).fit(tokens, Y)
 
 
 def fit_pipeline() -> Pipeline:

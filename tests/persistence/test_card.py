@@ -1,4 +1,4 @@
-"""Model cards say what a probe reads, how it was judged, and how to load it."""
+"""Model cards say what a probe reads, its scores, and how to load it."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_card_tells_what_was_read_and_every_score(llama: str, tmp_path: Path) ->
     text = (tmp_path / "README.md").read_text()
     for line in (
         f"- Model: `{Path(llama).name}`",
-        "- Layers read, of 3 from 0: 1, 2",
+        "- Layers (0 to 2): 1, 2",
         "- Parts: rs_last, rs_mean",
         "- Poolings: last, mean",
         "- Classes: `0`, `1`",
@@ -77,7 +77,7 @@ def test_model_of_the_hub_is_the_base_model() -> None:
     text = write_card(embedder, None, "hf://me/probe")
     assert ModelCard(text).data.base_model == "some/model"
     assert "- Commit: `abc`" in text
-    assert "It was not judged." in text
+    assert "No scores were reported." in text
 
 
 def test_groups_are_counted(tmp_path: Path) -> None:

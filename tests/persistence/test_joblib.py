@@ -116,6 +116,7 @@ def test_what_is_stored_needs_no_weights(llama: str, tmp_path: Path) -> None:
     release_models()
     (folder / "model.safetensors").unlink()
     loaded = pickle.loads(pickled)
+    loaded[0].set_params(store=tmp_path / "store")
     assert np.array_equal(loaded.predict_proba(TEXTS), expected)
 
 
@@ -137,8 +138,8 @@ def test_what_is_stored_of_a_model_of_the_hub_needs_nothing_of_the_hub(
     forget_files()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     artifact = load_artifacts(tmp_path / "probe")
-    artifact[0].set_params(store=tmp_path / "store")
     for loaded in (pickle.loads(pickled), artifact):
+        loaded[0].set_params(store=tmp_path / "store")
         assert loaded[0].model_revision_ == commit
         assert np.array_equal(loaded.predict_proba(TEXTS), expected)
         with pytest.raises(OSError, match=f"nobody/llama --revision {commit}"):

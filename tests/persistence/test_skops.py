@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
-from _fitted import X, Y, fit_cnn, fit_mlp, fit_pipeline, fit_stack
+from _fitted import X, Y, fit_cnn, fit_mlp, fit_pipeline, fit_stack, fit_token
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from plug_sklearn import LayerAggregator
@@ -25,7 +25,7 @@ def test_each_type_is_needed_and_no_other() -> None:
     aggregator = LayerAggregator([0, -1], method="mean").fit(X)
     needed: set[str] = set()
     cnn = fit_cnn(class_weight={"true": 2.0})
-    for fitted in (fit_mlp(), cnn, fit_stack(), aggregator):
+    for fitted in (fit_mlp(), cnn, fit_stack(), fit_token(), aggregator):
         dumped = skops.io.dumps(fitted)
         needed |= set(skops.io.get_untrusted_types(data=dumped))
         with pytest.raises(UntrustedTypesFoundException):

@@ -1,4 +1,4 @@
-"""Texts → prompts that the model goes on with, and which tokens would be pooled."""
+"""Turn texts into prompts that the model continues, with the tokens to pool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,22 +16,17 @@ from plug_sklearn.embedding.prompts._prompts import (
 from plug_sklearn.embedding.prompts._templates import ChatTurn, render_turn
 from plug_sklearn.embedding.prompts._tokenized import Ids
 
-#: The role of what the model writes.
+#: The role of the answer.
 _ANSWER_ROLE = "assistant"
 
 
 @dataclass(frozen=True)
 class OpenPrompt:
-    """A prompt that the model goes on with.
+    """A prompt that the model continues.
 
-    Attributes
-    ----------
-    ids : ndarray of shape (n_tokens,), int32
-        Its token ids.
-    own : ndarray of shape (n_tokens,), bool
-        Which tokens pooling takes in before the filters.
-    owns_answer : bool
-        Whether it takes in those of the answer.
+    ``ids`` (n_tokens,) are its token ids. ``own`` (n_tokens,) marks the tokens that may
+    be pooled, before the filters. ``owns_answer`` says whether those of the answer may
+    be.
     """
 
     ids: Ids
@@ -42,22 +37,11 @@ class OpenPrompt:
 class OpenPromptReader(PromptReader):
     """Turns texts into prompts that end where the model's answer begins.
 
-    What the chat template writes ends with its opening of the answer. Which tokens are
-    pooled is what ``options`` say; the answer is the assistant's where they name roles,
-    and part of the text elsewhere.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    options : PromptOptions
-        What a prompt is made of.
-    model_limit : int or None
-        The longest prompt that the model takes, in tokens.
-    turn : ChatTurn, default=None
-        What the chat template wrote around a message in ``fit``.
-    chat : ChatTemplate, default=None
-        What rendered conversations then.
+    Prompts that the chat template writes end with the header of the assistant's turn.
+    ``options`` decide which tokens are pooled. The answer counts as a message of the
+    assistant if they name roles, and otherwise as part of the text. ``model_limit`` is
+    the longest prompt that the model takes, in tokens. ``turn`` and ``chat`` are the
+    chat template's output in ``fit``.
     """
 
     def __init__(
@@ -75,7 +59,7 @@ class OpenPromptReader(PromptReader):
         self._pooled_by = options
 
     def pools_contents(self, text: Text) -> bool:
-        """Tell whether only what users wrote is pooled of a text."""
+        """Tell whether only the contents of a text are pooled, without its template."""
         return pools_contents(self._pooled_by, text)
 
     def open(self, texts: Sequence[Text]) -> list[OpenPrompt]:

@@ -1,4 +1,4 @@
-"""Activations that go from one store to another, as files that anyone can read."""
+"""Move activations from one store to another, as files that anyone can read."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -43,9 +43,11 @@ class StoreExchange(StoreFolder):
         Parameters
         ----------
         path : str or Path
-            Folder for the files, which is made if needed. It must hold no export.
+            Folder for the files, which is made if needed. It must not contain an
+            export.
         model : str, default=None
-            Only activations of this model, as ``contents`` names it; None is all.
+            Only export activations of this model, by its name in ``contents``; None:
+            all.
 
         Returns
         -------
@@ -56,9 +58,9 @@ class StoreExchange(StoreFolder):
         Raises
         ------
         FileExistsError
-            If the folder holds an export.
+            If the folder already contains an export.
         ValueError
-            If nothing is held, or nothing of the model.
+            If the store is empty, or holds nothing of this model.
 
         Warns
         -----
@@ -97,8 +99,8 @@ class StoreExchange(StoreFolder):
     def import_(self, path: str | Path) -> int:
         """Add the activations of an export to this store.
 
-        What the store holds already is kept. Every file is checked against the index.
-        Nothing in it can run code.
+        Activations that the store already holds are kept. Every file is checked against
+        the index. The files cannot run code.
 
         Parameters
         ----------
@@ -108,14 +110,15 @@ class StoreExchange(StoreFolder):
         Returns
         -------
         int
-            Distinct prompts that were read, each once for each model and settings.
+            Number of distinct prompts that were read, counted for each model and
+            settings.
 
         Raises
         ------
         FileNotFoundError
             If a file is missing.
         StoreError
-            If a file is no export, or was changed.
+            If a file is not part of an export, or was changed.
         """
         self._check_writable()
         index_path = Path(path).expanduser()

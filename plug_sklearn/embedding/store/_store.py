@@ -27,9 +27,9 @@ from plug_sklearn.embedding.store._requests import (
 )
 from plug_sklearn.embedding.store._vectors import decode, encode
 
-#: Bytes in one transaction, which other processes that write wait for.
+#: Most bytes in one transaction. Other processes wait for it before they write.
 _TRANSACTION_SIZE = 2**26
-#: Between two looks at claims, in seconds.
+#: Seconds between two checks of claims.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 
 
@@ -180,9 +180,9 @@ of ``dtype``
         *,
         poolings: Sequence[str] | None = ("last",),
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        """Write activations of prompts, and end this process's claims on them.
+        """Write activations of prompts, and end the claims of this process on them.
 
-        What the store holds of these prompts already is kept.
+        Activations that the store already holds are kept.
 
         Parameters
         ----------
@@ -191,8 +191,9 @@ of ``dtype``
         states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
 float32
             The activations; with ``poolings=None``, a list of n arrays of shape
-            (n_tokens, n_layers, n_parts, hidden_size). Few large writes are fastest and
-            take the least space: a call makes one record for each prompt.
+            (n_tokens, n_layers, n_parts, hidden_size). A few large writes are faster
+            and take less space than many small ones, because each call makes one record
+            for each prompt.
         poolings : sequence of str or None, default=("last",)
             As in ``read_into``.
 
@@ -206,8 +207,8 @@ float32
         FloatingPointError
             If a state is too large for the dtype of the store.
         StoreError
-            If the store cannot be written, for example because the disk is full. What
-            earlier calls wrote is kept.
+            If the store cannot be written, for example because the disk is full. The
+            results of earlier calls are kept.
         """
         slots = list_slots(layers, parts, poolings)
         check_keys(settings, digests)
@@ -215,7 +216,7 @@ float32
         hidden_size = check_states(states, len(digests), shape, poolings)
         self._check_writable()
         locks, dtype = self._database.locks, self.dtype
-        # Tokens of one slot stand together, as what is read of them does.
+        # The tokens of one slot are stored together, because they are read together.
         by_slot = (
             states
             if poolings is not None
@@ -252,7 +253,7 @@ float32
     ) -> NDArray[np.bool_]:
         """Claim prompts that are not held and that no one else is computing.
 
-        Write claimed prompts, or release them. Claims end with their process.
+        Claimed prompts must be written or released. Claims end when their process ends.
 
         Parameters
         ----------
@@ -264,7 +265,8 @@ float32
         Returns
         -------
         ndarray of shape (n,), bool
-            Whether each prompt was claimed. Of equal digests, only the first is.
+            Whether each prompt was claimed. If digests are equal, only the first is
+            claimed.
         """
         slots = list_slots(layers, parts, poolings)
         check_keys(settings, digests)
@@ -300,16 +302,16 @@ float32
             with self._write() as connection:
                 delete_claims(connection, locks, [settings + d for d in digests])
         except StoreError:
-            # A full disk takes no deletion either. All claims of this process end.
+            # Deleting also fails on a full disk. All claims of this process end.
             locks.resign()
             raise
 
     def wait(self, settings: bytes, digests: Sequence[bytes]) -> None:
         """Wait until none of these prompts is claimed.
 
-        The prompts are then held; or they can be claimed, if whoever claimed them has
-        released them or has ended. This waits for all claims, including those of other
-        threads and of the caller.
+        Afterwards, the store holds the prompts, unless the process that claimed them
+        has released them or has ended; they can then be claimed. This waits for all
+        claims, including those of other threads and of the caller.
 
         Parameters
         ----------

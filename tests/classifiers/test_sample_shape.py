@@ -1,6 +1,6 @@
 import pytest
 
-from plug_sklearn.classifiers._geometry import read_geometry
+from plug_sklearn.classifiers._sample_shape import read_geometry
 
 
 @pytest.mark.parametrize(

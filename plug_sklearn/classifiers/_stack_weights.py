@@ -1,4 +1,4 @@
-"""Join probes of the same samples: their scales, weights and temperature."""
+"""Combine probes of the same samples: their scales, weights and temperature."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,13 @@ from plug_sklearn.classifiers._ridge import compute_losses, predict
 
 Array = NDArray[Any]
 
-#: Standard deviations of the logarithms of the scale of one probe, and of all together.
+#: Standard deviations of the priors of log scales: of one probe, and of the whole.
 PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.25
-#: How fast the prior weight of a probe falls with the sum of its losses.
+#: Rate at which the prior weight of a probe falls with the sum of its losses.
 PRIOR_RATE = 0.6
 #: Strength of the prior, in rows.
 PRIOR_STRENGTH = 6.0
-#: Share of the prior of a candidate that predicts the same for every sample.
+#: Prior weight of the constant predictor.
 CONSTANT_SHARE = 0.5
 #: Smallest weight of a probe, as a part of the largest. Others are dropped.
 LEAST_WEIGHT = 0.01
@@ -27,10 +27,10 @@ NEWTON_STEPS = 30
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Labels and weights of held-out rows, those of several repeats one after another.
+    """Labels and weights of the held-out rows of all repeats, one repeat after another.
 
-    ``targets`` (m, n_logits) are probabilities of 0 and 1. The sum of ``weight`` (m,)
-    is that of the rows: a row that two repeats hold out counts half in each.
+    ``targets`` (m, n_logits) are one-hot labels. ``weight`` (m,) sums to the total
+    weight of the rows: a row that two repeats hold out has half its weight in each.
     """
 
     targets: Array
@@ -42,18 +42,18 @@ class HeldOut:
         return np.asarray(losses @ self.weight / self.weight.sum())
 
     def compute_prior_logits(self) -> Array:
-        """Compute the logits (n_logits,) that tell only how frequent classes are."""
+        """Compute the logits (n_logits,) of the class frequencies."""
         totals = self.weight @ self.targets + 0.5
         if len(totals) == 1:
             return np.asarray(np.log(totals / (self.weight.sum() + 1 - totals)))
         return np.asarray(log_softmax(np.log(totals)))
 
     def find_scale(self, logits: Array, deviation: float) -> float:
-        """Find by what to multiply logits (m, n_logits): the most probable scale.
+        """Find the most probable factor for logits (m, n_logits).
 
-        Its prior is log-normal around 1 with this standard deviation of the logarithm.
-        Without it, a few rows that a probe happens to separate would have no finite
-        scale.
+        The prior of the factor is log-normal around 1, with this standard deviation of
+        the logarithm. Without a prior, the factor would be infinite if a probe happens
+        to separate all rows.
         """
         log_scale = 0.0
         for _ in range(NEWTON_STEPS):
@@ -71,12 +71,12 @@ class HeldOut:
 
 
 @dataclass(frozen=True, eq=False)
-class Join:
-    """How probes are joined.
+class StackWeights:
+    """The combination of several probes.
 
-    The logits are ``constant`` (n_logits,) plus the logits of the probes times
-    ``factors`` (n_probes,). These are ``weights`` (n_probes,), which sum to at most 1,
-    times the scale of each probe, divided by ``temperature``.
+    The logits are ``constant`` (n_logits,) plus the sum of the probes' logits times
+    ``factors`` (n_probes,). A factor is the probe's weight times its scale, divided by
+    ``temperature``. ``weights`` (n_probes,) sum to at most 1.
     """
 
     weights: Array
@@ -85,15 +85,16 @@ class Join:
     temperature: float
 
 
-def join_probes(logits: Array, scales: Array, held_out: HeldOut) -> Join:
-    """Join probes by their held-out logits (n_probes, m, n_logits).
+def choose_weights(logits: Array, scales: Array, held_out: HeldOut) -> StackWeights:
+    """Choose the weights of probes by their held-out logits (n_probes, m, n_logits).
 
-    ``scales`` (n_probes,) have multiplied these logits. The prior weights fall
-    exponentially with the probes' losses. The weights minimise the held-out loss of the
-    join plus the Kullback-Leibler divergence from the prior: they leave the prior only
-    for probes that correct others on several rows. One more candidate predicts the same
-    for every sample. Its share of the prior, before losses count, is one half: the
-    luckiest of many probes that know nothing must not win.
+    ``scales`` (n_probes,) are the factors that these logits were multiplied by. The
+    prior weights fall exponentially with the losses of the probes. The weights minimise
+    the held-out loss of the combination plus the Kullback-Leibler divergence from the
+    prior, so that they leave the prior only for probes that correct others on several
+    rows. A constant predictor is one more candidate. Half of the prior is its share
+    before losses count, so that of many probes that are no better than chance, the
+    luckiest does not win.
     """
     constant = held_out.compute_prior_logits()
     same = np.broadcast_to(constant, logits.shape[1:])
@@ -111,13 +112,13 @@ def join_probes(logits: Array, scales: Array, held_out: HeldOut) -> Join:
     found /= found.sum()
     scale = held_out.find_scale(np.tensordot(found, logits, axes=1), JOIN_DEVIATION)
     weights = found[:-1]
-    return Join(
+    return StackWeights(
         weights, scale * weights * scales, scale * found[-1] * constant, 1 / scale
     )
 
 
 def _improve_weights(logits: Array, log_prior: Array, held_out: HeldOut) -> Array:
-    """Minimise the loss of the join plus the divergences of its weights and scale."""
+    """Minimise the loss plus the divergences of the weights and of the scale."""
     flat = logits.reshape(len(logits), -1)
 
     def compute_objective(raw: Array) -> tuple[float, Array]:

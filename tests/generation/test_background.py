@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 import sklearn
 
-from plug_sklearn.generation._threads import iterate
+from plug_sklearn.generation._background import iterate
 
 
 def count(hand_out: Callable[[int], None]) -> None:

@@ -1,4 +1,4 @@
-"""Items that a function hands out in a thread of its own → an iterator of them."""
+"""Iterate over items that a function produces in a separate thread."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,24 +11,27 @@ Item = TypeVar("Item")
 
 
 class Cancelled(BaseException):
-    """Nobody waits for more items. No ``except Exception`` catches it."""
+    """Raised in the function when the iterator is closed.
+
+    No ``except Exception`` catches it.
+    """
 
 
 class _End:
-    """The last item, and the error that a function ended with."""
+    """Marks the end of the items; holds the error that ended the function, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 class _Producer(Generic[Item]):
-    """Runs a function in a thread; it waits until each of its items is taken."""
+    """Runs a function in a thread, which waits until each of its items is taken."""
 
     def __init__(self, produce: Callable[[Callable[[Item], None]], None]) -> None:
         self._produce = produce
         self._items: Queue[Item | _End] = Queue(maxsize=1)
         self._is_cancelled = threading.Event()
-        # Settings of scikit-learn are each thread's own.
+        # Each thread has its own scikit-learn settings.
         self._settings = sklearn.get_config()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -37,7 +40,7 @@ class _Producer(Generic[Item]):
         return self._items.get()
 
     def cancel(self) -> None:
-        """Let the function end at its next item, and wait until it has."""
+        """Stop the function at its next item, and wait until it has ended."""
         self._is_cancelled.set()
         while self._thread.is_alive():
             if isinstance(self._items.get(), _End):
@@ -62,18 +65,11 @@ class _Producer(Generic[Item]):
 
 
 def iterate(produce: Callable[[Callable[[Item], None]], None]) -> Iterator[Item]:
-    """Run a function in a thread, and yield what it hands out.
+    """Run a function in a separate thread, and yield the items that it produces.
 
-    Parameters
-    ----------
-    produce : callable
-        Is given a function, and calls it with each item. The call returns when the
-        item before has been taken; it raises ``Cancelled`` when the iterator is closed.
-
-    Yields
-    ------
-    object
-        The items. An error of the function is raised after the last one.
+    ``produce`` takes a function, which it calls with each item. This call returns once
+    the previous item has been taken, and raises ``Cancelled`` when the iterator is
+    closed. An error of ``produce`` is raised after its last item.
     """
     producer = _Producer(produce)
     ended = False

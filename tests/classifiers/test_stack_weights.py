@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plug_sklearn.classifiers._join import HeldOut, join_probes
 from plug_sklearn.classifiers._ridge import make_targets, predict
+from plug_sklearn.classifiers._stack_weights import HeldOut, choose_weights
 
 
 def draw_probes(
@@ -43,45 +43,45 @@ def test_weights_are_shares_and_none_is_tiny(
     strengths: list[float], n_classes: int, seed: int
 ) -> None:
     logits, held_out = draw_probes(n_classes, strengths, seed)
-    weights = join_probes(logits, np.ones(len(strengths)), held_out).weights
+    weights = choose_weights(logits, np.ones(len(strengths)), held_out).weights
     assert 0 < weights.sum() <= 1 + 1e-9
     assert (weights[weights > 0] >= 0.0099 * weights.max()).all()
 
 
 def test_the_order_of_probes_does_not_matter() -> None:
     logits, held_out = draw_probes(2, [0.8, 1.0, 0.9, 0.0])
-    there = join_probes(logits, np.ones(4), held_out)
-    back = join_probes(logits[::-1], np.ones(4), held_out)
+    there = choose_weights(logits, np.ones(4), held_out)
+    back = choose_weights(logits[::-1], np.ones(4), held_out)
     np.testing.assert_allclose(there.weights, back.weights[::-1], atol=1e-4)
     assert there.temperature == pytest.approx(back.temperature, rel=1e-4)
 
 
 def test_probes_that_know_nothing_are_dropped() -> None:
     logits, held_out = draw_probes(2, [1.0, 0.0, 1.0, 0.0])
-    weights = join_probes(logits, np.ones(4), held_out).weights
+    weights = choose_weights(logits, np.ones(4), held_out).weights
     assert list(np.flatnonzero(weights)) == [0, 2]
 
 
 def test_two_probes_that_err_elsewhere_are_better_together() -> None:
     logits, held_out = draw_probes(2, [1.0, 1.0])
-    join = join_probes(logits, np.ones(2), held_out)
-    joined = np.tensordot(join.factors, logits, axes=1) + join.constant
-    assert held_out.compute_loss(joined) < held_out.compute_loss(logits).min()
+    combination = choose_weights(logits, np.ones(2), held_out)
+    combined = np.tensordot(combination.factors, logits, axes=1) + combination.constant
+    assert held_out.compute_loss(combined) < held_out.compute_loss(logits).min()
 
 
 def test_a_row_held_out_twice_counts_once() -> None:
     logits, held_out = draw_probes(2, [0.9, 1.0])
     twice = HeldOut(np.tile(held_out.targets, (2, 1)), np.full(400, 0.5))
-    once = join_probes(logits, np.ones(2), held_out)
-    again = join_probes(np.tile(logits, (1, 2, 1)), np.ones(2), twice)
+    once = choose_weights(logits, np.ones(2), held_out)
+    again = choose_weights(np.tile(logits, (1, 2, 1)), np.ones(2), twice)
     np.testing.assert_allclose(once.weights, again.weights, atol=1e-5)
     assert once.temperature == pytest.approx(again.temperature)
 
 
 def test_the_luckiest_of_many_probes_that_know_nothing_does_not_win() -> None:
     logits, held_out = draw_probes(2, [0.0] * 60)
-    join = join_probes(0.3 * logits, np.ones(60), held_out)
-    assert join.weights.sum() < 0.7
+    combination = choose_weights(0.3 * logits, np.ones(60), held_out)
+    assert combination.weights.sum() < 0.7
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -3,7 +3,7 @@ from threading import Thread
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from plug_sklearn.classifiers._threads import use_one_blas_thread
+from plug_sklearn.classifiers._blas_threads import use_one_blas_thread
 
 
 def count_threads() -> set[int]:

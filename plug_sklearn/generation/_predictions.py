@@ -1,4 +1,4 @@
-"""Probabilities of the probes, token by token, and what they end."""
+"""Compute the probabilities after each token, and decide which answers end."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,32 +13,19 @@ from plug_sklearn.generation._stopping import Probabilities, StopRule
 from plug_sklearn.generation._token_probes import TokenStream
 from plug_sklearn.generation._writing import Answer
 
-#: States that wait for a probe take no more bytes than this. A classifier costs as much
-#: for one row as for hundreds.
+#: Most bytes of states that wait for a joint prediction. A classifier takes about as
+#: long for one row as for hundreds.
 _MOST_WAITING = 2**22
 
 
-class Judge:
-    """Asks the probes about the answers of one batch.
+class BatchPredictions:
+    """Runs the probes on the answers of one batch.
 
-    Parameters
-    ----------
-    probes : mapping of str to Probe
-        The probes.
-    request : Request
-        What was read for them.
-    stop : StopRule
-        What ends an answer.
-    answers : sequence of Answer
-        What is being written.
-    max_new_tokens : int
-        The most tokens of an answer.
-    streams : mapping of str to TokenStream
-        Those of the probes that read every token.
-    report : callable or None
-        Is told this judge, a row and the position of a token when its probabilities
-        are known. With it, and where there is a rule, each token is judged before the
-        next.
+    ``request`` is what the hooks read for ``probes``. ``streams`` holds those of the
+    probes that read every token. ``report`` is called with this object, a row and the
+    position of a token, once the token's probabilities are known. If there is a report
+    or a stop rule, the probes predict after each token; otherwise, they predict many
+    tokens together.
     """
 
     def __init__(
@@ -49,7 +36,7 @@ class Judge:
         answers: Sequence[Answer],
         max_new_tokens: int,
         streams: Mapping[str, TokenStream],
-        report: Callable[["Judge", int, int], None] | None,
+        report: Callable[["BatchPredictions", int, int], None] | None,
     ) -> None:
         self.probes = probes
         self.places = {n: probe.find_places(request) for n, probe in probes.items()}
@@ -58,7 +45,7 @@ class Judge:
         self.streams = streams
         self.report = report
         self.waits = not stop and report is None
-        # The prompt's probabilities come first.
+        # Column 0 holds the probabilities of the prompt.
         self.found = {
             name: np.full(
                 (len(answers), 1 + max_new_tokens, len(probe.classes)), np.nan
@@ -69,10 +56,13 @@ class Judge:
         self._states: dict[str, list[NDArray[np.float32]]] = {n: [] for n in probes}
         self._n_bytes = 0
 
-    def judge(
+    def add_states(
         self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> dict[int, str]:
-        """Take in what is pooled after so many tokens; gives what ends, and why."""
+        """Add the pooled tokens after ``n_tokens`` new tokens.
+
+        Returns the reason for each row whose answer ends.
+        """
         for name in self.probes:
             states = self._select(name, pooled, rows)
             self._states[name].append(states)
@@ -85,14 +75,14 @@ class Judge:
         decided = {row: self.stop.decide(self.show(row, n_tokens)) for row in rows}
         return {int(row): reason for row, reason in decided.items() if reason}
 
-    def tell(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
-        """Pass on that these rows have so many tokens."""
+    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
+        """Report the last token of each of these rows."""
         if self.report is not None and n_tokens:
             for row in rows:
                 self.report(self, int(row), n_tokens - 1)
 
     def flush(self) -> None:
-        """Ask the probes about all states that wait."""
+        """Predict all states that wait."""
         if not self._waiting:
             return
         sizes = [len(rows) for _, rows in self._waiting]
@@ -105,11 +95,11 @@ class Judge:
         self._n_bytes = 0
 
     def _predict(self, name: str, sizes: list[int]) -> list[NDArray[np.floating]]:
-        """Ask one probe about all states that wait, of so many rows each."""
+        """Predict waiting states with one probe; ``sizes`` are numbers of rows."""
         probe, states = self.probes[name], np.concatenate(self._states[name])
         if name not in self.streams:
             return np.split(probe.predict(states), np.cumsum(sizes)[:-1])
-        # The prompts have been read.
+        # The stream read the prompts when it was started.
         batches = [rows for n_tokens, rows in self._waiting if n_tokens]
         n_prompts = sizes[0] if len(batches) < len(sizes) else 0
         first = [self.streams[name].current.copy()] if n_prompts else []
@@ -121,19 +111,19 @@ class Judge:
         return [*first, *self.streams[name].update(activations, batches)]
 
     def show(self, row: int, n_tokens: int) -> Probabilities:
-        """Give the probabilities of a row after each of its first tokens."""
+        """Return the probabilities of a row after each of its first tokens."""
         return {
             name: found[row, 1 : 1 + n_tokens] for name, found in self.found.items()
         }
 
     def show_prompt(self, row: int) -> Probabilities:
-        """Give the probabilities of a row's prompt."""
+        """Return the probabilities of the prompt of a row."""
         return {name: found[row, 0] for name, found in self.found.items()}
 
     def _select(
         self, name: str, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> NDArray[np.float32]:
-        """Give the states of one probe, (n_rows, n_pairs, n_poolings, hidden_size)."""
+        """Select states of a probe, (n_rows, n_pairs, n_poolings, hidden_size)."""
         chosen = torch.from_numpy(rows).to(pooled.count.device)
         places = self.places[name]
         states = torch.stack(
