@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn.evaluation._affine import OWNER, Affine, Numbers, carry_back
 from plug_sklearn.evaluation._embedder_step import is_embedder
+from plug_sklearn.evaluation._layer_choice import BestLayerClassifier
 from plug_sklearn.features import LayerAggregator
 
 NETWORKS = ("PlugMLPClassifier", "PlugCNNClassifier")
@@ -74,9 +75,10 @@ def probe_direction(
     estimator : estimator
         A fitted probe, alone or at the end of a pipeline: a linear model of
         scikit-learn, such as ``LogisticRegression``, ``RidgeClassifier``,
-        ``LinearSVC`` or ``LinearDiscriminantAnalysis``; or a
-        :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. A fitted search and
-        ``FixedThresholdClassifier`` stand for the estimator that they hold.
+        ``LinearSVC`` or ``LinearDiscriminantAnalysis``; a :class:`PlugStackClassifier`;
+        or a :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. A fitted search,
+        ``FixedThresholdClassifier`` and :class:`BestLayerClassifier` stand for the
+        estimator that they hold.
     X : array-like of shape (n_samples, ...), default=None
         Rows, as the estimator takes them, over which the gradient of a network is
         averaged. None: the linear path of a :class:`PlugMLPClassifier`. Linear models
@@ -145,7 +147,7 @@ def _unwrap(estimator: Any) -> tuple[list[Any], Any]:  # noqa: ANN401 - an estim
             estimator = estimator.steps[-1][1]
         elif hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
-        elif isinstance(estimator, FixedThresholdClassifier):
+        elif isinstance(estimator, FixedThresholdClassifier | BestLayerClassifier):
             check_is_fitted(estimator)
             estimator = estimator.estimator_
         elif isinstance(estimator, FrozenEstimator):
