@@ -123,7 +123,7 @@ def read_rows(
         samples, labels = validate_data(
             estimator, X, y, dtype=np.float32, allow_nd=True
         )
-    _refuse_mixed_labels(labels, owner)
+    refuse_mixed_labels(labels, owner)
     if not samples.size:
         raise ValueError(
             f"X given to {owner} must not have an axis of length 0. Got shape "
@@ -143,7 +143,7 @@ def read_rows(
     return Rows(samples, codes[index], weight, group_codes, index, sample_of_row)
 
 
-def _refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
+def refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
     """Refuse None among labels, and strings among numbers, which have no order."""
     if labels.dtype != object:
         return

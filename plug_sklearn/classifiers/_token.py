@@ -301,9 +301,9 @@ class PlugTokenClassifier(BasePlugClassifier):
         y : array-like of shape (n_samples,)
             Labels of texts, numbers or strings. Or labels of tokens: for each text, a
             sequence of a whole number for each token, where -1 means that the token has
-            no label, or of a string, where None and ``""`` do. The loss then is that of
-            each labelled token by itself; ``aggregation`` and ``linear_path`` have no
-            effect. A text without labelled tokens is dropped.
+            no label, or of a string, where ``""`` does; None does in both. The loss
+            then is that of each labelled token by itself; ``aggregation`` and
+            ``linear_path`` have no effect. A text without labelled tokens is dropped.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of texts in the training and validation losses, as in
             :class:`PlugMLPClassifier`.
@@ -328,8 +328,8 @@ class PlugTokenClassifier(BasePlugClassifier):
         Warns
         -----
         UserWarning
-            If the device is absent, or no network has the number of parameters that
-            ``sizing="budget"`` asks for.
+            If the device is absent; if no network has the number of parameters that
+            ``sizing="budget"`` asks for; or if ``X`` has two axes.
         """
         return super().fit(X, y, sample_weight, X_val, y_val, groups)
 
