@@ -83,7 +83,11 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         labels that are not in the dict. ``"balanced"``: factors that give all classes
         the same total weight. None: all 1.
     random_state : int or RandomState, default=None
-        Determines the folds.
+        Determines the folds. Results with the same value are equal bit by bit on the
+        same machine. The folds also depend on the values of ``X``, so that the order
+        of rows has no effect. Activations that were computed in other batches differ by
+        about 1e-6: the folds then differ, and scores may differ in the third decimal.
+        With a ``store``, activations are the same in all runs that read it.
 
     Attributes
     ----------

@@ -154,6 +154,8 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         A :class:`LayerAggregator` of the layer and part, and the fitted estimator.
     classes_ : ndarray of shape (n_classes,)
         Labels.
+    n_features_in_ : int
+        Length of axis 1 of the ``X`` seen in ``fit``.
 
     See Also
     --------
@@ -243,6 +245,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         )
         self.estimator_ = probe.fit(X, y, **collect_fit_params(probe, None, groups))
         self.classes_ = self.estimator_.classes_
+        self.n_features_in_ = self.estimator_.n_features_in_
         return self
 
     def _choose_folds(self, groups: ArrayLike | None) -> Any:  # noqa: ANN401 - as cv

@@ -87,6 +87,7 @@ def test_the_classifier_is_the_probe_on_the_layer_of_the_sweep(rule: str) -> Non
     column = "is_best" if rule == "best" else "is_chosen"
     (row,) = summary[summary[column]].to_dict("records")
     assert (chooser.layer_, chooser.part_) == (row["layer"], row["part"])
+    assert chooser.n_features_in_ == 4
     features = X[:, row["layer"], row["part"]]
     probe = LogisticRegression().fit(features, Y)
     assert_array_equal(chooser.predict_proba(X), probe.predict_proba(features))
