@@ -6,6 +6,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+#: Functions whose result may have the layers in another order, in the same shape.
+_MOVING = (np.roll, np.sort, np.partition, np.take_along_axis)
+
 
 class Activations(np.ndarray):
     """An array of activations with the names of what axes 1 and 2 hold.
@@ -38,9 +41,44 @@ class Activations(np.ndarray):
             found.parts = self.parts if takes_rows else None
         return found
 
+    def __array_wrap__(
+        self,
+        array: NDArray[Any],
+        context: Any = None,  # noqa: ANN401 - as numpy's
+        return_scalar: bool = False,
+    ) -> Any:  # noqa: ANN401 - as numpy's
+        """Give a plain number where numpy's own arrays do, such as from ``mean``."""
+        if return_scalar or array.ndim == 0:
+            return np.asarray(array)[()]
+        return super().__array_wrap__(array, context, return_scalar)
+
+    def __array_function__(
+        self,
+        func: Any,  # noqa: ANN401 - as numpy's
+        types: Any,  # noqa: ANN401 - as numpy's
+        args: Any,  # noqa: ANN401 - as numpy's
+        kwargs: Any,  # noqa: ANN401 - as numpy's
+    ) -> Any:  # noqa: ANN401 - as numpy's
+        """Give a plain array where layers may have moved."""
+        found = super().__array_function__(func, types, args, kwargs)
+        return np.asarray(found) if func in _MOVING else found
+
+    @property
+    def T(self) -> Any:  # noqa: ANN401 - as numpy's
+        """The array with its axes reversed, which have no names then."""
+        return np.asarray(self).T
+
     def transpose(self, *axes: Any) -> Any:  # noqa: ANN401 - as numpy's
         """Permute the axes, which have no names then."""
         return np.asarray(self).transpose(*axes)
+
+    def swapaxes(self, axis1: Any, axis2: Any, /) -> Any:  # noqa: ANN401 - as numpy's
+        """Swap two axes, which have no names then."""
+        return np.asarray(self).swapaxes(axis1, axis2)
+
+    def take(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as numpy's
+        """Take elements along an axis, which has no names then."""
+        return np.asarray(self).take(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The array goes by itself, so that joblib can share its memory with workers.

@@ -11,6 +11,7 @@ from sklearn import calibration
 from sklearn.calibration import _CalibratedClassifier as CalibratedClassifier
 from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import (
+    HasMethods,
     Interval,
     StrOptions,
     validate_parameter_constraints,
@@ -33,6 +34,7 @@ CALIBRATORS: dict[str, Any] = {
 __all__ = [
     "CALIBRATORS",
     "CalibratedClassifier",
+    "HasMethods",
     "Interval",
     "StrOptions",
     "check_feature_names_in",

@@ -82,6 +82,10 @@ LOSE: dict[str, Callable[[NDArray[Any]], Any]] = {
     "layers the other way round": lambda X: X[:, ::-1],
     "flipped": lambda X: np.flip(X, axis=1),
     "axes swapped": lambda X: np.transpose(X, (0, 2, 1, 3)),
+    "axes swapped by a method": lambda X: X.swapaxes(1, 2),
+    "axes reversed twice": lambda X: X.T.T,
+    "layers taken": lambda X: np.take(X, [1, 0], axis=1),
+    "layers rolled": lambda X: np.roll(X, 1, axis=1),
     "a plain array": np.asarray,
     "one row": lambda X: X[0][None],
 }
@@ -98,6 +102,14 @@ def test_what_holds_the_same_layers_knows_them(
 def test_what_may_hold_others_knows_none(activations: NDArray[Any], name: str) -> None:
     changed = LOSE[name](activations)
     assert list_columns(changed, layers=[0])[0] == "L0_P0"
+
+
+def test_sums_of_all_numbers_are_plain_numbers(activations: NDArray[Any]) -> None:
+    plain = np.asarray(activations)
+    for name in ("sum", "mean", "max", "std"):
+        found, expected = getattr(activations, name)(), getattr(plain, name)()
+        assert type(found) is type(expected)
+        assert found == expected
 
 
 def test_columns_of_frames_are_named_by_the_layers_of_the_model(llama: str) -> None:
@@ -160,6 +172,24 @@ def test_other_layers_than_in_fit_are_refused(
     other = HFEmbeddingTransformer(llama, layers=[0, 1], pooling=("last", "mean"))
     with pytest.raises(ValueError, match=r"layers \(2, 1\), as in fit. Got .*\(0, 1\)"):
         aggregator.transform(other.fit_transform(TEXTS))
+
+
+def test_other_parts_than_in_fit_are_refused(
+    activations: NDArray[Any], llama: str
+) -> None:
+    aggregator = LayerAggregator(parts=["rs_mean"]).fit(activations)
+    other = HFEmbeddingTransformer(
+        llama, layers=[2, 1], pooling=("mean", "last"), device="cpu"
+    ).fit_transform(TEXTS)
+    with pytest.raises(ValueError, match=r"the parts \('rs_last', 'rs_mean'\), as in"):
+        aggregator.transform(other)
+
+
+def test_layers_given_twice_are_named_as_they_were_given(
+    activations: NDArray[Any],
+) -> None:
+    with pytest.raises(ValueError, match=r"distinct layers.* Got \[1, -1\]"):
+        LayerAggregator(layers=[1, -1]).fit(activations)
 
 
 def test_a_sweep_over_activations_names_the_layers_of_the_model(

@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from plug_sklearn._sklearn import check_sample_weight, explaining_texts
+from plug_sklearn.classifiers._geometry import refuse_tokens
 from plug_sklearn.classifiers._splitting import choose_validation_rows
 
 ClassWeight = dict[Any, float] | str | None
@@ -116,12 +117,13 @@ def read_rows(
     Sets ``input_shape_``, ``classes_`` and what ``validate_data`` sets.
     """
     owner = type(estimator).__name__
+    refuse_tokens(X, owner)
     # Values beyond float32 become infinite, which validate_data then refuses.
     with np.errstate(over="ignore"), explaining_texts(owner):
         samples, labels = validate_data(
             estimator, X, y, dtype=np.float32, allow_nd=True
         )
-    _refuse_mixed_labels(labels, owner)
+    refuse_mixed_labels(labels, owner)
     if not samples.size:
         raise ValueError(
             f"X given to {owner} must not have an axis of length 0. Got shape "
@@ -141,7 +143,7 @@ def read_rows(
     return Rows(samples, codes[index], weight, group_codes, index, sample_of_row)
 
 
-def _refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
+def refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
     """Refuse None among labels, and strings among numbers, which have no order."""
     if labels.dtype != object:
         return
@@ -178,13 +180,15 @@ def number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.i
 
 def read_samples(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float32]:
     """Check samples to predict, which must have the shape of those of ``fit``."""
-    with np.errstate(over="ignore"), explaining_texts(type(estimator).__name__):
+    owner = type(estimator).__name__
+    refuse_tokens(X, owner)
+    with np.errstate(over="ignore"), explaining_texts(owner):
         samples: NDArray[np.float32] = validate_data(
             estimator, X, dtype=np.float32, allow_nd=True, reset=False
         )
     if samples.shape[1:] != estimator.input_shape_:
         raise ValueError(
-            f"X given to {type(estimator).__name__} must have samples of shape "
+            f"X given to {owner} must have samples of shape "
             f"{estimator.input_shape_}, as in fit. Got {samples.shape[1:]} instead."
         )
     return samples

@@ -1,5 +1,24 @@
 """Read the layers, parts and hidden units of samples from their shape."""
 
+from typing import Any
+
+import numpy as np
+
+
+def refuse_tokens(X: Any, owner: str) -> None:  # noqa: ANN401 - as users give it
+    """Refuse activations of tokens: an array or list of arrays, one for each text."""
+    is_array = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
+    if not is_array and not isinstance(X, list | tuple):
+        return
+    shapes = {np.shape(item) for item in X if isinstance(item, np.ndarray)}
+    # A list of arrays of one shape is as good as one array.
+    if any(len(shape) > 1 for shape in shapes) and (is_array or len(shapes) > 1):
+        raise ValueError(
+            f"X given to {owner} must be one array of numbers. Got an array for each "
+            "text instead: PlugTokenClassifier reads the activations of all tokens; "
+            "pooling='mean' or 'last' in HFEmbeddingTransformer pools them."
+        )
+
 
 def read_geometry(
     input_shape: tuple[int, ...],

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -83,7 +83,11 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         labels that are not in the dict. ``"balanced"``: factors that give all classes
         the same total weight. None: all 1.
     random_state : int or RandomState, default=None
-        Determines the folds.
+        Determines the folds. Results with the same value are equal bit by bit on the
+        same machine. The folds also depend on the values of ``X``, so that the order
+        of rows has no effect. Activations that were computed in other batches differ by
+        about 1e-6: the folds then differ, and scores may differ in the third decimal.
+        With a ``store``, activations are the same in all runs that read it.
 
     Attributes
     ----------
@@ -151,6 +155,9 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
     >>> bool(probe.score(X, y) > 0.9)
     True
     """
+
+    # Under scikit-learn's metadata routing, a search passes its groups on to ``fit``.
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_layers": [Interval(Integral, 1, None, closed="left"), None],
@@ -344,9 +351,11 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
     def _read_grid(self) -> list[float]:
         if self.Cs is None:
             return list(DEFAULT_CS)
-        given = np.asarray(self.Cs)
-        is_valid = given.ndim == 1 and len(given) and given.dtype.kind in "fiu"
-        if not is_valid or not (np.isfinite(given) & (given > 0)).all():
+        given = list(self.Cs)
+        is_numbers = all(
+            isinstance(C, Real) and not isinstance(C, bool | np.bool_) for C in given
+        )
+        if not given or not is_numbers or not all(0 < C < np.inf for C in given):
             raise ValueError(
                 "The 'Cs' parameter of PlugStackClassifier must be None or finite "
                 f"numbers above 0, at least one. Got {self.Cs!r} instead."

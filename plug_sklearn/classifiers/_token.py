@@ -305,11 +305,12 @@ class PlugTokenClassifier(BasePlugClassifier):
             may be float16, and are not copied.
         y : array-like of shape (n_samples,)
             Labels of texts, numbers or strings. Or labels of tokens: for each text, a
+            Labels of texts, numbers or strings. Or labels of tokens: for each text, a
             sequence with a label for each token. These labels are whole numbers, with
-            -1 for tokens without a label, or strings, with None or ``""`` for such
-            tokens. The loss is then computed for each labelled token by itself, and
-            ``aggregation`` and ``linear_path`` have no effect. Texts without labelled
-            tokens are dropped.
+            -1 for tokens without a label, or strings, with ``""`` for such tokens; None
+            stands for no label in both. The loss is then computed for each labelled
+            token by itself, and ``aggregation`` and ``linear_path`` have no effect.
+            Texts without labelled tokens are dropped.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of texts in the training and validation losses, as in
             :class:`PlugMLPClassifier`.
@@ -334,8 +335,8 @@ class PlugTokenClassifier(BasePlugClassifier):
         Warns
         -----
         UserWarning
-            If the device is absent, or no network has the number of parameters that
-            ``sizing="budget"`` asks for.
+            If the device is absent; if no network has the number of parameters that
+            ``sizing="budget"`` asks for; or if ``X`` has two axes.
         """
         return super().fit(X, y, sample_weight, X_val, y_val, groups)
 

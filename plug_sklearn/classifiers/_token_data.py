@@ -12,12 +12,15 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, column_or_1d, validate_data
 
+from plug_sklearn._sklearn import explaining_texts
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._data import (
     Rows,
     encode_labels,
     merge_rows,
     number_groups,
     read_sample_weight,
+    refuse_mixed_labels,
 )
 
 #: Description of X in messages.
@@ -110,11 +113,13 @@ def read_text_rows(
         weight = np.where(codes < 0, 0, weight)
         _, kinds = np.unique(hash_arrays(token_codes), return_inverse=True)
     else:
-        if isinstance(y, list) and any(isinstance(own, list | tuple) for own in y):
+        if _holds_sequences(y):
             raise ValueError(
                 f"y given to {owner} must hold a label for each text, or a sequence of "
                 "labels for each text. Got both."
             )
+        if y is not None:
+            refuse_mixed_labels(np.asarray(y), owner)
         labels = _check_y(y, estimator=estimator)
         check_classification_targets(labels)
         estimator.classes_, codes = encode_labels(labels, weight, owner)
@@ -297,8 +302,10 @@ def _split_array(
     """Read a plain array: texts of equal lengths; with two axes, of one token each."""
     if not hasattr(X, "ndim") and not isinstance(X, list | tuple):
         X = np.asarray(X)
+    if np.ndim(X) == 1 and len(X) == 0:
+        raise ValueError(f"X given to {owner} must hold at least one text. Got none.")
     # Values beyond float32 become infinite, which validate_data then refuses.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), explaining_texts(owner):
         if np.ndim(X) <= 2:
             array = validate_data(estimator, X, dtype=KEPT_DTYPES, reset=reset)
         else:
@@ -314,6 +321,11 @@ def _split_array(
     if not array.size:
         raise ValueError(
             f"X given to {owner} must have no empty axis. Got {array.shape} instead."
+        )
+    if reset and array.ndim == 2:
+        warn_user(
+            f"X given to {owner} has two axes, so that each text is read as one token. "
+            "pooling=None in HFEmbeddingTransformer keeps all tokens of a text."
         )
     texts = np.empty(len(array), dtype=object)
     for position, item in enumerate(array):
@@ -332,6 +344,12 @@ def has_token_labels(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
     return all(isinstance(item, list | tuple | np.ndarray) for item in y)
 
 
+def _holds_sequences(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
+    """Tell whether some of the labels are sequences."""
+    is_listed = isinstance(y, list | tuple) or str(getattr(y, "dtype", "")) == "object"
+    return is_listed and any(isinstance(own, list | tuple | np.ndarray) for own in y)
+
+
 def read_token_labels(
     y: Any,  # noqa: ANN401 - a sequence of sequences
     texts: NDArray[np.object_],
@@ -339,10 +357,12 @@ def read_token_labels(
 ) -> list[NDArray[Any]]:
     """Check labels of tokens: numbers or strings, one for each token of each text."""
     labels = []
+    fill: int | str | None = None
     for position, (own, text) in enumerate(zip(y, texts, strict=True)):
         found = np.asarray(own)
         if found.dtype == object and any(label is None for label in found.flat):
-            found = np.array(["" if label is None else label for label in found])
+            fill = _choose_fill(y) if fill is None else fill
+            found = np.array([fill if label is None else label for label in found])
         if found.shape != (len(text),) or found.dtype.kind not in "iubUf":
             raise ValueError(
                 f"y given to {owner} must hold a number or string for each text, or "
@@ -366,6 +386,12 @@ def read_token_labels(
             "both."
         )
     return labels
+
+
+def _choose_fill(y: Any) -> int | str:  # noqa: ANN401 - a sequence of sequences
+    """Choose what stands for None: what marks unlabelled tokens among such labels."""
+    has_strings = any(isinstance(label, str) for own in y for label in own)
+    return "" if has_strings else UNLABELLED
 
 
 def encode_token_labels(

@@ -39,7 +39,7 @@ class TokenStream:
         tokens = tokens.to(self._rows.device)
         rows = self._rows
         if texts is not None:
-            rows = rows[torch.as_tensor(np.asarray(texts), device=rows.device)]
+            rows = rows[torch.as_tensor(self._check_texts(texts), device=rows.device)]
         expected = (len(rows), len(self.network.standardise.mean))
         if tokens.shape != expected:
             raise ValueError(
@@ -47,12 +47,31 @@ class TokenStream:
                 f"{expected[0]} x {expected[1]} numbers. Got an array of shape "
                 f"{features.shape} instead."
             )
+        if not np.isfinite(features).all():
+            raise ValueError(
+                "The 'token_features' given to update must not hold NaN or infinity."
+            )
         with torch.inference_mode():
             logits = self.add(rows, self.network.score_tokens(tokens))
             probabilities: NDArray[np.float64] = (
                 average_members(logits).softmax(dim=1).cpu().numpy()
             )
         return probabilities
+
+    def _check_texts(self, texts: ArrayLike) -> NDArray[np.int64]:
+        """Check positions of texts."""
+        given = np.asarray(texts)
+        is_whole = given.ndim == 1 and given.dtype.kind in "iu"
+        if (
+            not is_whole
+            or not ((given >= 0) & (given < self.n_texts)).all()
+            or len(np.unique(given)) < len(given)
+        ):
+            raise ValueError(
+                "The 'texts' given to update must be distinct positions in "
+                f"[0, {self.n_texts}). Got {texts!r} instead."
+            )
+        return given.astype(np.int64)
 
     def add(self, rows: Tensor, scores: TokenScores) -> Tensor:
         """Add the scores of a token to some texts, and return the members' logits."""

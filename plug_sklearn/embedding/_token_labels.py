@@ -69,10 +69,16 @@ def token_labels(
             "The 'embedder' given to token_labels must be an HFEmbeddingTransformer. "
             f"Got {type(embedder).__name__} instead."
         )
-    if isinstance(texts, str) or len(spans) != len(texts):
+    if isinstance(texts, str):
+        raise ValueError(
+            "The 'texts' given to token_labels must be a list of texts. Got "
+            f"{texts!r} instead."
+        )
+    if not hasattr(spans, "__len__") or len(spans) != len(texts):
+        found = len(spans) if hasattr(spans, "__len__") else spans
         raise ValueError(
             "The 'spans' given to token_labels must hold the spans of each text: "
-            f"{len(texts)} lists. Got {len(spans)} instead."
+            f"{len(texts)} lists. Got {found} instead."
         )
     texts = list(texts)
     places = embedder._locate_tokens(texts)
@@ -91,6 +97,11 @@ def _check_spans(
     text: str,
     position: int,
 ) -> list[Span]:
+    if not isinstance(spans, list | tuple | np.ndarray):
+        raise ValueError(
+            "The 'spans' given to token_labels must hold a list of spans for each "
+            f"text. Got {spans!r} for the text at position {position} instead."
+        )
     checked = []
     for span in spans:
         parts = list(span) if isinstance(span, tuple | list | np.ndarray) else [span]

@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from plug_sklearn._activations import name_axes
 from plug_sklearn._sklearn import is_search
 
 OWNER = "check_pipeline"
@@ -45,7 +46,8 @@ def check_pipeline(
 one-column frame
         Strings or conversations.
     y : array-like of shape (n_samples,)
-        Labels.
+        Labels, or, for a :class:`PlugTokenClassifier`, a sequence of labels for each
+        text.
 
     Raises
     ------
@@ -71,7 +73,7 @@ one-column frame
     ValueError: The 'pooling' parameter of HFEmbeddingTransformer must be among \
 ('last', 'first', 'mean', 'max'), a sequence of these, or None. Got 'median' instead.
     """
-    labels = column_or_1d(y)
+    labels = _read_labels(y)
     checked: dict[str, Any] = {}
     for candidate in _list_candidates(pipeline):
         if not isinstance(candidate, Pipeline) or not hasattr(
@@ -85,10 +87,45 @@ one-column frame
         described = repr(candidate[0].get_params())
         if described not in checked:
             embedder = clone(candidate[0]).fit(X)
-            check_consistent_length(embedder.selected_tokens(X), labels)
+            tokens = embedder.selected_tokens(X)
+            check_consistent_length(tokens, labels)
+            if _label_tokens(labels):
+                _check_lengths(labels, tokens)
             checked[described] = embedder
         if len(candidate.steps) > 1:
             _try_steps(candidate[1:], checked[described], labels)
+
+
+def _read_labels(y: Any) -> NDArray[Any]:  # noqa: ANN401 - validated by the steps
+    """Make an array of labels; sequences of labels of tokens stay as they are."""
+    given = y.to_numpy() if hasattr(y, "to_numpy") else y
+    if isinstance(given, np.ndarray):
+        is_nested = given.dtype == object and _label_tokens(given)
+    else:
+        is_nested = isinstance(given, list | tuple) and _label_tokens(given)
+    if not is_nested:
+        return np.asarray(column_or_1d(y))
+    labels = np.empty(len(given), dtype=object)
+    for position, own in enumerate(given):
+        labels[position] = own
+    return labels
+
+
+def _label_tokens(labels: Any) -> bool:  # noqa: ANN401 - labels of any kind
+    """Tell whether each label is a sequence of labels of tokens."""
+    return len(labels) > 0 and all(
+        isinstance(own, list | tuple | np.ndarray) for own in labels
+    )
+
+
+def _check_lengths(labels: NDArray[Any], tokens: list[list[str]]) -> None:
+    for position, (own, those) in enumerate(zip(labels, tokens, strict=True)):
+        if len(own) != len(those):
+            raise ValueError(
+                f"The 'y' given to {OWNER} must hold a label for each token of a text. "
+                f"Got {len(own)} labels for {len(those)} tokens at position "
+                f"{position} instead."
+            )
 
 
 def _list_candidates(pipeline: BaseEstimator) -> Iterator[BaseEstimator]:
@@ -110,7 +147,8 @@ def _try_steps(
     labels: NDArray[Any],
 ) -> None:
     """Fit the steps after an embedder on made-up activations."""
-    if is_classifier(steps):
+    labels_tokens = _label_tokens(labels)
+    if is_classifier(steps) and not labels_tokens:
         check_classification_targets(labels)
     values = steps.get_params()
     # If the value is not a number of epochs, the step's own error is better.
@@ -120,27 +158,34 @@ def _try_steps(
         if name.endswith("__max_epochs") and isinstance(value, int) and value > 1
     ]
     shortened = clone(steps).set_params(**dict.fromkeys(epochs, 1))
-    turns = pd.Series(labels).groupby(labels, dropna=False).cumcount()
-    few = np.sort(np.argsort(turns.to_numpy(), kind="stable")[:_FEW_ROWS])
+    few = np.arange(min(len(labels), _FEW_ROWS))
+    if not labels_tokens:
+        turns = pd.Series(labels).groupby(labels, dropna=False).cumcount()
+        few = np.sort(np.argsort(turns.to_numpy(), kind="stable")[:_FEW_ROWS])
     with warnings.catch_warnings():
         # Warnings about random numbers mean nothing.
         warnings.simplefilter("ignore")
         try:
-            shortened.fit(_make_up(embedder, len(few)), labels[few])
+            shortened.fit(_make_up(embedder, labels[few]), labels[few])
         except (TypeError, ValueError):
             if len(few) == len(labels):
                 raise
             # A step may need more rows, such as a PCA of many components.
-            shortened.fit(_make_up(embedder, len(labels)), labels)
+            shortened.fit(_make_up(embedder, labels), labels)
 
 
-def _make_up(embedder: Any, n_samples: int) -> NDArray[Any]:  # noqa: ANN401 - as above
-    """Make random activations of the shape that a fitted embedder will give."""
+def _make_up(embedder: Any, labels: NDArray[Any]) -> NDArray[Any]:  # noqa: ANN401 - as above
+    """Make random activations of the shape and names that an embedder will give."""
     shape = (len(embedder.layers_), len(embedder.parts_), embedder.hidden_size_)
     rng = np.random.default_rng(0)
     if embedder.pooling is not None:
-        return rng.standard_normal((n_samples, *shape), dtype=np.float32)
-    tokens = np.empty(n_samples, dtype=object)
-    for row in range(n_samples):
-        tokens[row] = rng.standard_normal((_N_TOKENS, *shape), dtype=np.float32)
-    return tokens
+        made = rng.standard_normal((len(labels), *shape), dtype=np.float32)
+        return name_axes(made, embedder.layers_, embedder.parts_)
+    tokens = np.empty(len(labels), dtype=object)
+    labels_tokens = _label_tokens(labels)
+    for row, own in enumerate(labels):
+        one = rng.standard_normal((1, *shape), dtype=np.float32)
+        # All tokens of a text share the memory of one.
+        n_tokens = len(own) if labels_tokens else _N_TOKENS
+        tokens[row] = np.broadcast_to(one, (n_tokens, *shape))
+    return name_axes(tokens, embedder.layers_, embedder.parts_)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn.evaluation._affine import OWNER, Affine, Numbers, carry_back
 from plug_sklearn.evaluation._embedder_step import is_embedder
+from plug_sklearn.evaluation._layer_choice import BestLayerClassifier
 from plug_sklearn.features import LayerAggregator
 
 NETWORKS = ("PlugMLPClassifier", "PlugCNNClassifier")
@@ -74,9 +75,10 @@ def probe_direction(
     estimator : estimator
         A fitted probe, alone or at the end of a pipeline: a linear model of
         scikit-learn, such as ``LogisticRegression``, ``RidgeClassifier``,
-        ``LinearSVC`` or ``LinearDiscriminantAnalysis``; or a
-        :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. Of a fitted search or
-        a ``FixedThresholdClassifier``, the estimator inside is used.
+        ``LinearSVC`` or ``LinearDiscriminantAnalysis``; a :class:`PlugStackClassifier`;
+        or a :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. Of a fitted
+        search, a ``FixedThresholdClassifier`` or a :class:`BestLayerClassifier`, the
+        estimator inside is used.
     X : array-like of shape (n_samples, ...), default=None
         Rows over which the gradient of a network is averaged, in the form that the
         estimator takes. None: use the linear path of a :class:`PlugMLPClassifier`.
@@ -145,7 +147,7 @@ def _unwrap(estimator: Any) -> tuple[list[Any], Any]:  # noqa: ANN401 - an estim
             estimator = estimator.steps[-1][1]
         elif hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
-        elif isinstance(estimator, FixedThresholdClassifier):
+        elif isinstance(estimator, FixedThresholdClassifier | BestLayerClassifier):
             check_is_fitted(estimator)
             estimator = estimator.estimator_
         elif isinstance(estimator, FrozenEstimator):

@@ -1,6 +1,7 @@
 """Choose a layer by cross-validation: as a table, and within a pipeline."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -8,13 +9,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import Tags
+from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn._sklearn import StrOptions
+from plug_sklearn._sklearn import HasMethods, StrOptions
 from plug_sklearn.evaluation._drawing import check_table, find_score
 from plug_sklearn.evaluation._folds import Scoring, collect_fit_params
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
@@ -94,6 +96,15 @@ def _choose_probe(estimator: BaseEstimator | None) -> BaseEstimator:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
 
 
+def _refuse_one_class(y: ArrayLike) -> None:
+    labels = column_or_1d(y)
+    if labels.dtype.kind in "biuU" and len(np.unique(labels)) == 1:
+        raise ValueError(
+            "The labels given to BestLayerClassifier must be of at least two classes. "
+            f"Got one class, {labels[:1].tolist()[0]!r}, instead."
+        )
+
+
 def _predicts(method: str) -> Any:  # noqa: ANN401 - a condition of available_if
     def check(chooser: Any) -> bool:  # noqa: ANN401 - a BestLayerClassifier
         fitted = getattr(chooser, "estimator_", None)
@@ -124,7 +135,8 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Whether to choose the first layer within one standard error of the best, as
         :func:`summarize_layers` does, or the best.
     cv : int, splitter or iterable, default=None
-        The inner folds.
+        The inner folds, as in scikit-learn's functions. If it is None or an int, and
+        ``groups`` are given, ``StratifiedGroupKFold`` makes the folds.
     scoring : str or callable, default=None
         The score that selects the layer; None: the estimator's own.
     n_jobs : int, default=None
@@ -142,6 +154,8 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         A :class:`LayerAggregator` of the layer and part, and the fitted estimator.
     classes_ : ndarray of shape (n_classes,)
         Labels.
+    n_features_in_ : int
+        Length of axis 1 of the ``X`` seen in ``fit``.
 
     See Also
     --------
@@ -162,6 +176,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [HasMethods(["fit", "predict"]), None],
         "rule": [StrOptions({"one_standard_error", "best"})],
     }
 
@@ -205,9 +220,10 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter or ``X`` is invalid.
+            If a parameter or ``X`` is invalid, or if there is only one class.
         """
         self._validate_params()
+        _refuse_one_class(y)
         estimator = _choose_probe(self.estimator)
         sweep = layer_sweep(
             estimator,
@@ -215,7 +231,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             y,
             layers=self.layers,
             parts=self.parts,
-            cv=self.cv,
+            cv=self._choose_folds(groups),
             scoring=self.scoring,
             groups=groups,
             n_jobs=self.n_jobs,
@@ -230,7 +246,15 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         )
         self.estimator_ = probe.fit(X, y, **collect_fit_params(probe, None, groups))
         self.classes_ = self.estimator_.classes_
+        self.n_features_in_ = self.estimator_.n_features_in_
         return self
+
+    def _choose_folds(self, groups: ArrayLike | None) -> Any:  # noqa: ANN401 - as cv
+        """Choose folds that keep groups together, unless a splitter is given."""
+        is_number = self.cv is None or isinstance(self.cv, Integral)
+        if groups is None or not is_number:
+            return self.cv
+        return StratifiedGroupKFold(5 if self.cv is None else self.cv)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict labels.

@@ -109,6 +109,12 @@ def read_pipeline(
     check_is_fitted(pipeline[0])
     check_is_fitted(pipeline[-1])
     check_probabilistic(pipeline, owner, is_fitted=True)
+    if pipeline[0].pooling is None and not hasattr(pipeline[-1], "predict_token_proba"):
+        raise ValueError(
+            f"The 'pipeline' parameter of {owner} must end in a PlugTokenClassifier if "
+            "its embedder has pooling=None. Got "
+            f"{type(pipeline[-1]).__name__} instead."
+        )
     return pipeline
 
 

@@ -177,12 +177,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
                 f"X given to {OWNER} must have samples of shape {self.input_shape_}, "
                 f"as in fit. Got {one.shape[1:]} instead."
             )
-        found = _find_names(X, "layers", self.input_shape_[0])
-        if found is not None and self.model_layers_ not in (None, found):
-            raise ValueError(
-                f"X given to {OWNER} must hold the layers {self.model_layers_}, as in "
-                f"fit. Got the layers {found} instead."
-            )
+        self._check_names(X)
         if activations.dtype == object:
             self._refuse_frames("token activations", "X must be pooled")
             return map_ragged(activations, self._aggregate)
@@ -192,6 +187,21 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
                 f"The 'method' parameter of {OWNER} must be 'concat', 'mean' or 'max'",
             )
         return self._aggregate(activations)
+
+    def _check_names(self, X: object) -> None:
+        """Check that X holds the layers and parts of ``fit``, where both are known."""
+        if self.model_layers_ is None:
+            return
+        expected = {"layers": self.model_layers_}
+        if self.part_names is None and self.part_names_ is not None:
+            expected["parts"] = self.part_names_
+        for axis, names in expected.items():
+            found = _find_names(X, axis, len(names))
+            if found not in (None, names):
+                raise ValueError(
+                    f"X given to {OWNER} must hold the {axis} {names}, as in fit. Got "
+                    f"the {axis} {found} instead."
+                )
 
     def _aggregate(self, activations: NDArray[np.floating]) -> NDArray[np.floating]:
         layers, parts = np.array(self.layers_), np.array(self.parts_)
@@ -285,7 +295,13 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
                 f"The 'layers' parameter of {OWNER} must be layers that X holds, "
                 f"{known}, as the model numbers them. Got {unknown} instead."
             )
-        return [known.index(n) if n >= 0 else n for n in given]
+        positions = [known.index(n) if n >= 0 else n % n_layers for n in given]
+        if len(set(positions)) < len(positions):
+            raise ValueError(
+                f"The 'layers' parameter of {OWNER} must be distinct layers of X, "
+                f"which holds {known}. Got {given} instead."
+            )
+        return positions
 
     def _number_parts(self, n_parts: int) -> Any:  # noqa: ANN401 - validated by caller
         """Turn the names in ``parts`` into positions."""

@@ -323,6 +323,8 @@ def describe_estimator(estimator: BaseEstimator) -> Described:
         hint = "To save it as a pickle, use joblib.dump"
         if hasattr(estimator, "best_estimator_"):
             hint = "Save its best_estimator_"
+        elif kind.__name__ == "BestLayerClassifier":
+            hint = "Save its estimator_, put in its place"
         raise ValueError(
             f"The 'estimator' given to save_artifacts must be one of {names}, or hold "
             f"only these. Got {estimator!r} instead. {hint}."

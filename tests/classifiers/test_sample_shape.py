@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 
+from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier, PlugStackClassifier
 from plug_sklearn.classifiers._sample_shape import read_geometry
 
 
@@ -37,3 +39,25 @@ def test_what_does_not_fit_is_an_error(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read_geometry(shape, n_layers, n_parts, "A")
+
+
+@pytest.mark.parametrize(
+    "classifier", [PlugCNNClassifier, PlugMLPClassifier, PlugStackClassifier]
+)
+def test_activations_of_tokens_are_refused_with_what_reads_them(
+    classifier: type,
+) -> None:
+    y = np.arange(40) % 2
+    X = np.random.default_rng(0).normal(size=(40, 2, 1, 4))
+    tokens = np.empty(40, dtype=object)
+    for row in range(40):
+        tokens[row] = np.zeros((2 + row % 2, 2, 1, 4))
+    message = f"X given to {classifier.__name__} .* PlugTokenClassifier reads .*pooling"
+    for wrong in (tokens, list(tokens)):
+        with pytest.raises(ValueError, match=message):
+            classifier().fit(wrong, y)
+    probe = classifier(random_state=0)
+    if classifier is not PlugStackClassifier:
+        probe.set_params(max_epochs=1)
+    with pytest.raises(ValueError, match=message):
+        probe.fit(list(X), y).predict(tokens)

@@ -3,9 +3,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import PlugStackClassifier
@@ -143,6 +145,23 @@ def test_groups_tell_a_signal_from_an_echo_of_the_group() -> None:
     assert grouped.weights_.argmax() == 1
 
 
+def test_routed_groups_reach_the_fits_of_a_search() -> None:
+    groups = np.arange(len(Y)) // 4
+    heard = []
+
+    class Listening(PlugStackClassifier):
+        def fit(self, X: object, y: object, groups: object = None) -> "Listening":
+            heard.append(set(groups))
+            return super().fit(X, y, groups=groups)
+
+    listening = Listening(random_state=0, Cs=[1.0])
+    with sklearn.config_context(enable_metadata_routing=True):
+        cross_val_score(listening, X, Y, cv=GroupKFold(2), params={"groups": groups})
+    one, other = heard
+    assert one.isdisjoint(other)
+    assert one | other == set(groups)
+
+
 def test_equal_seeds_give_equal_bits_and_leave_the_global_generator() -> None:
     state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global one is meant
     one, other = fit(), fit()
@@ -174,7 +193,9 @@ def test_a_fit_takes_little_memory_beside_its_samples() -> None:
     assert peak < 0.3 * large.nbytes
 
 
-@pytest.mark.parametrize("Cs", [[], [0.0], [1.0, -1.0], [np.inf], ["1"], [[1.0]]])
+@pytest.mark.parametrize(
+    "Cs", [[], [0.0], [1.0, -1.0], [np.inf], ["1"], [[1.0]], [[1.0], [2, 3]]]
+)
 def test_values_of_c_that_are_none_are_refused(Cs: list[object]) -> None:
     with pytest.raises(ValueError, match=r"'Cs' parameter of PlugStackClassifier must"):
         fit(Cs=Cs)

@@ -33,6 +33,7 @@ def fit_once(aggregation: str) -> PlugTokenClassifier:
     return fit(aggregation=aggregation, window=3)
 
 
+@pytest.mark.filterwarnings("ignore:X given to PlugTokenClassifier has two axes")
 def test_checks_of_scikit_learn_pass_with_texts_of_one_token() -> None:
     # Two axes are read as texts of one token each.
     probe = PlugTokenClassifier(max_epochs=10, n_members=2, patience=5)
@@ -257,6 +258,8 @@ def test_texts_without_labelled_tokens_are_dropped() -> None:
         ([*X[:3], np.array([["a"] * N_FEATURES])], "<U1 of shape .* at position 3"),
         ([*X[:3], "text"], "Got str at position 3"),
         ([*X[:3], np.zeros(N_FEATURES)], r"shape \(8,\) at position 3"),
+        (["text"] * 4, "must hold numbers. Got texts"),
+        ([], "at least one text"),
         (np.zeros((4, 2, 2, 2)), "pooling=None in HFEmbeddingTransformer"),
     ],
 )
@@ -265,6 +268,34 @@ def test_wrong_features_are_refused_with_their_position(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         PlugTokenClassifier(**QUICK).fit(wrong, [0, 1, 0, 1])
+
+
+def test_pooled_features_are_read_with_a_warning() -> None:
+    pooled = np.array([text.mean(axis=0) for text in X])
+    with pytest.warns(UserWarning, match="two axes.*pooling=None in HFEmb"):
+        probe = PlugTokenClassifier(**QUICK).fit(pooled, Y)
+    assert probe.predict(pooled).shape == (len(X),)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([None, *["a", "b"] * 30][: len(X)], "must not be missing. Got None"),
+        (np.array(["a", *[0, 1] * 30][: len(X)], dtype=object), "all strings or all"),
+        ([np.zeros(len(X[0])), *Y[1:]], "or a sequence of labels for each text"),
+    ],
+)
+def test_mixed_labels_of_texts_are_refused(y: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PlugTokenClassifier(**QUICK).fit(X, y)
+
+
+def test_none_marks_unlabelled_tokens_among_numbers_too() -> None:
+    marked = label_tokens((-1, 0, 1))
+    listed = [[None if label == -1 else int(label) for label in own] for own in marked]
+    expected, found = fit(marked), fit(listed)
+    assert_array_equal(found.classes_, [0, 1])
+    assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
 def test_other_number_of_features_is_refused_in_prediction() -> None:

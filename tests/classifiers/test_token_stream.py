@@ -55,3 +55,13 @@ def test_wrong_tokens_are_refused() -> None:
         stream.update(np.zeros((2, 3)))
     with pytest.raises(ValueError, match="'token_features' given to update"):
         stream.update(np.zeros((3, 8)))
+    with pytest.raises(ValueError, match="must not hold NaN or infinity"):
+        stream.update(np.full((2, 8), np.nan))
+
+
+@pytest.mark.parametrize("texts", [[2], [-1], [0, 0], [0.0], [True, False], [[0]], 1])
+def test_wrong_positions_of_texts_are_refused(texts: object) -> None:
+    probe = PlugTokenClassifier(max_epochs=3, n_members=2, device="cpu").fit(X, Y)
+    stream = probe.start_stream(2)
+    with pytest.raises(ValueError, match=r"'texts' given to update .* in \[0, 2\)"):
+        stream.update(np.zeros((np.size(texts), 8)), texts)

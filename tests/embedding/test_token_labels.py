@@ -91,6 +91,8 @@ def test_tokens_are_labelled_where_they_share_a_character(
         ([[(0, "a")]], "of integers. Got"),
         ([[3]], "of integers. Got 3"),
         ([[], []], "1 lists. Got 2"),
+        (None, "1 lists. Got None"),
+        ([None], "a list of spans for each text. Got None for the text at position 0"),
     ],
 )
 def test_wrong_spans_are_refused(

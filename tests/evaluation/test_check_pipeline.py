@@ -11,9 +11,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from plug_sklearn import (
+    BestLayerClassifier,
     HFEmbeddingTransformer,
     LayerAggregator,
     PlugMLPClassifier,
+    PlugTokenClassifier,
     check_pipeline,
 )
 from plug_sklearn.embedding import _language_model
@@ -42,6 +44,31 @@ def test_a_sound_pipeline_passes_and_is_not_changed(llama: str) -> None:
     check_pipeline(pipeline, TEXTS, LABELS)
     assert repr(pipeline.get_params()) == before
     assert not hasattr(pipeline[-1], "classes_")
+
+
+def test_layers_and_parts_have_the_names_of_the_model(llama: str) -> None:
+    settings = {"layers": [2, 1], "pooling": ("last", "mean")}
+    named = LayerAggregator(layers=[2], parts=["rs_mean"])
+    check_pipeline(build(llama, named, **settings), TEXTS, LABELS)
+    check_pipeline(
+        build(llama, BestLayerClassifier(layers=[2], cv=2), **settings), TEXTS, LABELS
+    )
+    tokens = build(llama, LayerAggregator(layers=[2]), layers=[2, 1], pooling=None)
+    check_pipeline(tokens, TEXTS, LABELS)
+    other = build(llama, LayerAggregator(layers=[0]), **settings)
+    with pytest.raises(ValueError, match=r"layers that X holds, \(2, 1\)"):
+        check_pipeline(other, TEXTS, LABELS)
+
+
+def test_labels_of_tokens_are_checked_against_the_tokens(llama: str) -> None:
+    probe = PlugTokenClassifier(max_epochs=3, n_members=1, device="cpu")
+    pipeline = build(llama, LayerAggregator(), probe, pooling=None)
+    tokens = pipeline[0].fit(TEXTS).selected_tokens(TEXTS)
+    labels = [[n % 2] * len(own) for n, own in enumerate(tokens)]
+    check_pipeline(pipeline, TEXTS, labels)
+    labels[3] = labels[3][1:]
+    with pytest.raises(ValueError, match=f"{len(tokens[3])} tokens at position 3"):
+        check_pipeline(pipeline, TEXTS, labels)
 
 
 @pytest.mark.parametrize(

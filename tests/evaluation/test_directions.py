@@ -29,10 +29,12 @@ from sklearn.preprocessing import (
 from sklearn.svm import LinearSVC
 
 from plug_sklearn import (
+    BestLayerClassifier,
     HFEmbeddingTransformer,
     LayerAggregator,
     PlugCNNClassifier,
     PlugMLPClassifier,
+    PlugStackClassifier,
     ProbeDirection,
     probe_direction,
 )
@@ -135,6 +137,25 @@ def test_estimators_that_hold_a_probe_stand_for_it() -> None:
     threshold = FixedThresholdClassifier(pipeline, threshold=0.7).fit(X, Y)
     for holder in (search, threshold):
         assert probe_direction(holder).vectors.equals(expected)
+
+
+def test_best_layer_stands_for_the_probe_on_that_layer() -> None:
+    chooser = BestLayerClassifier(LogisticRegression(), cv=3).fit(X, Y)
+    direction = probe_direction(chooser)
+    assert list(direction.vectors.index) == [("yes", chooser.layer_, chooser.part_)]
+    assert_allclose(evaluate(direction, X)[:, 0], chooser.decision_function(X))
+
+
+@pytest.mark.parametrize("y", [Y, THREE])
+@pytest.mark.parametrize(
+    "steps", [[], [LayerAggregator(layers=[2, 1], method="stack")]]
+)
+def test_joined_probes_of_layers_are_one_direction(
+    steps: list[BaseEstimator], y: np.ndarray
+) -> None:
+    probe = make_pipeline(*steps, PlugStackClassifier(random_state=0)).fit(X, y)
+    expected = probe.decision_function(X).reshape(N, -1)
+    assert_allclose(evaluate(probe_direction(probe), X), expected, atol=1e-6)
 
 
 def test_probes_without_a_pipeline_have_one_layer_or_those_of_their_input() -> None:

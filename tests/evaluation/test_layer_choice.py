@@ -87,6 +87,7 @@ def test_the_classifier_is_the_probe_on_the_layer_of_the_sweep(rule: str) -> Non
     column = "is_best" if rule == "best" else "is_chosen"
     (row,) = summary[summary[column]].to_dict("records")
     assert (chooser.layer_, chooser.part_) == (row["layer"], row["part"])
+    assert chooser.n_features_in_ == 4
     features = X[:, row["layer"], row["part"]]
     probe = LogisticRegression().fit(features, Y)
     assert_array_equal(chooser.predict_proba(X), probe.predict_proba(features))
@@ -116,6 +117,33 @@ def test_groups_reach_the_inner_folds() -> None:
     assert chooser.fit(X, Y, groups=np.arange(120) // 4).layer_ in range(4)
 
 
+@pytest.mark.parametrize("cv", [None, 4])
+def test_default_folds_keep_groups_together(cv: int | None) -> None:
+    groups = np.arange(120) // 2 % 30
+    rows: list[set[int]] = []
+
+    class Listening(LogisticRegression):
+        def fit(self, X: np.ndarray, y: np.ndarray) -> "Listening":
+            # The last unit is the group.
+            rows.append(set(X[:, -1].round().astype(int).tolist()))
+            return super().fit(X, y)
+
+    numbered = X[:, :1, :1].copy()
+    numbered[:, 0, 0, -1] = groups
+    BestLayerClassifier(Listening(), cv=cv).fit(numbered, Y, groups=groups)
+    *folds, final = rows
+    assert len(folds) == (cv or 5)
+    assert final == set(range(30))
+    # Each group is held out by exactly one fold.
+    held_out = [group for own in folds for group in final - own]
+    assert sorted(held_out) == sorted(final)
+
+
+def test_one_class_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"at least two classes\. Got one class, 'a'"):
+        BestLayerClassifier().fit(X, ["a"] * 120)
+
+
 def test_layers_are_those_of_the_model_at_the_end_of_a_pipeline(llama: str) -> None:
     texts = [f"Gold has the number {n}." for n in range(12)]
     labels = ["yes", "no"] * 6
@@ -142,13 +170,15 @@ def test_a_classifier_without_probabilities_has_none() -> None:
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
+        ({"estimator": "lr"}, "'estimator' parameter of BestLayerClassifier"),
         ({"rule": "worst"}, "'rule' parameter of BestLayerClassifier"),
         ({"layers": [9]}, r"'layers' .* Got \[9\]"),
     ],
 )
 def test_bad_parameters_are_named(parameters: dict[str, object], says: str) -> None:
+    given = {"estimator": LogisticRegression()} | parameters
     with pytest.raises(ValueError, match=says):
-        BestLayerClassifier(LogisticRegression(), **parameters).fit(X, Y)
+        BestLayerClassifier(**given).fit(X, Y)
 
 
 def test_the_display_marks_both_layers() -> None:

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from plug_sklearn import HFEmbeddingTransformer, LayerAggregator, score_tokens
 
@@ -136,6 +136,18 @@ def test_nothing_changes_in_the_pipeline_and_its_store(
 def test_what_does_not_begin_with_an_embedder_is_refused(pipeline: object) -> None:
     with pytest.raises(ValueError, match="'pipeline' parameter of score_tokens must"):
         score_tokens(pipeline, TEXTS)  # type: ignore[arg-type]  # refused
+
+
+def test_tokens_need_a_probe_that_scores_them(llama: str) -> None:
+    average = FunctionTransformer(lambda X: np.stack([own.mean(axis=0) for own in X]))
+    pipeline = make_pipeline(
+        HFEmbeddingTransformer(llama, pooling=None, device="cpu"),
+        LayerAggregator(),
+        average,
+        LogisticRegression(),
+    ).fit(TEXTS, LABELS)
+    with pytest.raises(ValueError, match=r"end in a PlugTokenClassifier .* Got Logis"):
+        score_tokens(pipeline, TEXTS)
 
 
 def test_a_pipeline_that_is_not_fitted_is_refused(llama: str) -> None:

@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import EpochTimer
 
 from plug_sklearn import (
+    BestLayerClassifier,
     HFEmbeddingTransformer,
     LayerAggregator,
     PlugCNNClassifier,
@@ -435,6 +436,23 @@ def test_a_file_of_another_kind_and_a_folder_are_told_apart(tmp_path: Path) -> N
     save_artifacts(fit_mlp(), tmp_path / "probe")
     with pytest.raises(ValueError, match=r"the artifacts in it are \['probe'\]"):
         load_artifacts(tmp_path)
+
+
+def test_the_probe_on_the_best_layer_is_saved_in_place_of_the_choice(
+    tmp_path: Path,
+) -> None:
+    activations = np.random.default_rng(0).normal(size=(40, 3, 1, 4))
+    labels = np.arange(40) % 2
+    scaled = make_pipeline(LayerAggregator(method="stack"), BestLayerClassifier(cv=2))
+    scaled.fit(activations, labels)
+    with pytest.raises(ValueError, match=r"instead\. Save its estimator_, put in its"):
+        save_artifacts(scaled, tmp_path / "probe")
+    placed = make_pipeline(scaled[0], scaled[-1].estimator_)
+    save_artifacts(placed, tmp_path / "probe")
+    loaded = load_artifacts(tmp_path / "probe")
+    assert_array_equal(
+        loaded.predict_proba(activations), scaled.predict_proba(activations)
+    )
 
 
 def test_a_search_is_told_to_save_its_best_estimator(tmp_path: Path) -> None:
