@@ -128,11 +128,21 @@ class LimitBody:
 def load_probe(path: str, device: str = "cpu") -> Pipeline:
     """Load a pipeline, from a joblib file or from the files of ``save_artifacts``."""
     is_joblib = Path(path).is_file() and Path(path).suffix not in SUFFIXES
+    must = "a file of joblib.dump" if is_joblib else "files of save_artifacts"
+    if not any(Path(f"{path}{suffix}").exists() for suffix in ("", *SUFFIXES)) and (
+        not path.startswith("hf://")
+    ):
+        raise SystemExit(
+            f"{path} cannot be served: there is no such file, nor {path}.json and "
+            f"{path}.safetensors, as save_artifacts writes them."
+        )
     try:
         probe = joblib.load(path) if is_joblib else load_artifacts(path, device)
     except Exception as error:  # joblib may raise any error on a bad pickle
-        said = f"{path} cannot be served: {type(error).__name__}: {error}"
-        raise SystemExit(said) from error
+        raise SystemExit(
+            f"{path} cannot be served: it could not be read as {must}. "
+            f"{type(error).__name__}: {error}"
+        ) from error
     # A fitted search contains the pipeline that it chose.
     probe = getattr(probe, "best_estimator_", probe)
     if not isinstance(probe, Pipeline) or not hasattr(probe, "classes_"):
@@ -193,11 +203,24 @@ def show(said: object) -> str:
     return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"
 
 
-async def explain_request(_: Request, error: Exception) -> JSONResponse:
+async def explain_request(request: Request, error: Exception) -> JSONResponse:
     """Explain an invalid request without quoting it, since it may hold anything."""
     assert isinstance(error, RequestValidationError)
+    kind = request.headers.get("content-type")
+    if not is_json(kind):
+        got = "none" if kind is None else show(repr(kind))
+        said = f"The header Content-Type must be application/json. Got {got} instead."
+        return JSONResponse({"detail": said}, 415)
     found = [f"{show(e['loc'])}: {show(e['msg'])}" for e in error.errors()[:5]]
     return JSONResponse({"detail": "; ".join(found)}, 422)
+
+
+def is_json(content_type: str | None) -> bool:
+    """Tell whether a body of this type is read as JSON."""
+    kind = (content_type or "").split(";")[0].strip().lower()
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
 
 
 def refuse(error: Exception, what: str) -> HTTPException:
@@ -327,6 +350,19 @@ def make_app(
     return app
 
 
+def read_limit(kind: type[Any]) -> Callable[[str], Any]:
+    """Make the function that reads a limit, which is a number that is not negative."""
+
+    def read(written: str) -> Any:  # noqa: ANN401 - an int or a float
+        value = kind(written)
+        if not 0 <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be 0 or more, got {written}")
+        return value
+
+    read.__name__ = kind.__name__
+    return read
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped; requests that were accepted before are still answered."""
     parser = argparse.ArgumentParser(
@@ -338,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000)
     for name, default in vars(Limits()).items():
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(default), default=default)
+        parser.add_argument(option, type=read_limit(type(default)), default=default)
     options = vars(parser.parse_args(arguments))
     host, port = options.pop("host"), options.pop("port")
     probe = load_probe(options.pop("probe"), options.pop("device"))

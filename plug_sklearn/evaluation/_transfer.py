@@ -141,15 +141,20 @@ def transfer_matrix(
 def check_datasets(datasets: Any, groups: Any) -> None:  # noqa: ANN401 - anything else is refused
     """Raise an error unless data sets are pairs, and groups are of some of them."""
     is_mapping = isinstance(datasets, Mapping)
-    are_pairs = is_mapping and all(
-        isinstance(pair, tuple | list) and len(pair) == 2 for pair in datasets.values()
-    )
-    if not are_pairs or len(datasets) < 2:
+    if not is_mapping or len(datasets) < 2:
         found = f"{len(datasets)} items" if is_mapping else type(datasets).__name__
         raise ValueError(
             f"The 'datasets' parameter of {OWNER} must be a dict of two or more pairs "
             f"(X, y), by their names. Got {found} instead."
         )
+    for name, pair in datasets.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            is_sequence = isinstance(pair, tuple | list)
+            found = f"{len(pair)} items" if is_sequence else type(pair).__name__
+            raise ValueError(
+                f"The 'datasets' parameter of {OWNER} must give a pair (X, y) for each "
+                f"name. Got {found} for {name!r} instead."
+            )
     if groups is not None and not isinstance(groups, Mapping):
         raise ValueError(
             f"The 'groups' parameter of {OWNER} must be None or a dict of the groups "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -182,11 +183,21 @@ class GenerationDisplay:
                 f"generate_with_probes returns it for one prompt. Got {self.answer!r} "
                 "instead."
             )
-        for name in self.stop or {}:
+        if self.stop is not None and not isinstance(self.stop, Mapping):
+            raise TypeError(
+                "The 'stop' parameter of GenerationDisplay must be None or a dict of "
+                f"thresholds by the names of probes. Got {self.stop!r} instead."
+            )
+        for name, threshold in (self.stop or {}).items():
             if name not in self.answer.probabilities:
                 raise ValueError(
                     "The 'stop' parameter of GenerationDisplay must name probes among "
                     f"{sorted(self.answer.probabilities)}. Got {name!r} instead."
+                )
+            if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+                raise ValueError(
+                    "The 'stop' parameter of GenerationDisplay must give a probability "
+                    f"in [0, 1] for the probe {name!r}. Got {threshold!r} instead."
                 )
 
     def _make_axes(self) -> Axes:
@@ -235,10 +246,18 @@ class GenerationDisplay:
         names = list(self.lines_)
         label = self.lines_[names[0]].get_label()
         several = len(names) > 1
-        ax.set_ylabel("Probability" if several else f"Probability of {label!r}")
-        ax.set_title(f"Ended by {answer.stopped_by!r}", loc="left")
+        said = "Probability" if several else f"Probability of {label!r}"
+        # Names may be of anything; a dollar in them begins no formula.
+        ax.set_ylabel(said, parse_math=False)
+        title = f"Ended by {answer.stopped_by!r}"
+        ax.set_title(title, loc="left", parse_math=False)
         if several:
-            ax.legend(frameon=False)
+            # Given by hand, since lines whose label begins with _ are left out else.
+            lines = list(self.lines_.values())
+            labels = [str(line.get_label()) for line in lines]
+            legend = ax.legend(lines, labels, frameon=False)
+            for text in legend.get_texts():
+                text.set_parse_math(False)
 
 
 def _show(token: str) -> str:

@@ -151,6 +151,7 @@ class _Ride:
         self.observer = observer
         self.randomness = randomness
         self.n_passes = 0
+        self.arrival = forward.loaded.turns.arrive()
 
     def run(
         self, run: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -164,7 +165,8 @@ class _Ride:
             raise ValueError(f"the model keeps no cache, and runs {n_tokens} tokens")
         request = self.forward.request
         capture = PassCapture(request, (n_prompts, n_tokens), pooler)
-        with self.forward.loaded.lock, ExitStack() as hooks:
+        loaded = self.forward.loaded
+        with loaded.turns.take(self._arrive()), loaded.lock, ExitStack() as hooks:
             self.forward.reset_rotary_factors()
             capture.add_hooks(self.forward.blocks, hooks)
             output = run(*args, **kwargs)
@@ -217,6 +219,15 @@ class _Ride:
                 answer.ids.append(token)
                 answer.reason = reason
         return [answer.is_over for answer in self.answers]
+
+    def _arrive(self) -> int:
+        """Give the key of the next pass's turn: until the first token is known, ours.
+
+        That takes two passes, one that draws it and one that reads it.
+        """
+        if self.n_passes < 2:
+            return self.arrival
+        return self.forward.loaded.turns.arrive(patient=True)
 
     def _going(self) -> NDArray[np.bool_]:
         return np.array([not answer.is_over for answer in self.answers])

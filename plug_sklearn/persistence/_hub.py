@@ -88,14 +88,19 @@ def download(address: str) -> Path:
     Both come from the same commit. They are kept in the hub's cache.
     """
     found = _ADDRESS.fullmatch(address)
-    if found is None:
+    places = re.split(r"[/\\]", unquote(found["name"] or NAME)) if found else []
+    revision = None
+    if found and found["revision"] is not None:
+        revision = unquote(found["revision"])
+        places += re.split(r"[/\\]", revision)
+    # A name without a part, or with one that leads upwards, is of no repository.
+    if found is None or {"", ".", ".."} & set(places):
         raise ValueError(
             "The 'path' parameter of load_artifacts must be 'hf://owner/name', "
             "'hf://owner/name@revision', or one of these followed by "
             f"'/name-of-the-files'. Got {address!r} instead."
         )
     name = re.sub(r"\.(json|safetensors)$", "", found["name"] or NAME)
-    revision = None if found["revision"] is None else unquote(found["revision"])
     description = _fetch(address, found["repository"], f"{name}.json", revision)
     commit = re.search(r"snapshots[/\\]([^/\\]+)[/\\]", str(description))
     pinned = revision if commit is None else commit.group(1)

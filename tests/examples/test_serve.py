@@ -58,12 +58,12 @@ class Client:
         method: str,
         path: str,
         body: object = None,
-        content_type: str = "application/json",
+        content_type: str | None = "application/json",
     ) -> tuple[int, Any]:
         """Give the status and the JSON of an answer; a body may come in chunks."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, SECONDS)
         try:
-            headers = {"Content-Type": content_type}
+            headers = {} if content_type is None else {"Content-Type": content_type}
             connection.request(method, path, body, headers)  # type: ignore[arg-type]  # bytes or an iterable of them
             response = connection.getresponse()
             return response.status, json.loads(response.read())
@@ -221,9 +221,9 @@ def test_body_that_does_not_come_is_not_waited_for(
         ("PUT", "/predict", "application/json", 405),
         ("POST", "/health", "application/json", 405),
         ("POST", "/nowhere", "application/json", 404),
-        ("POST", "/predict", "text/plain", 422),
-        ("POST", "/predict", "application/x-www-form-urlencoded", 422),
-        ("POST", "/predict", "multipart/form-data", 422),
+        ("POST", "/predict", "text/plain", 415),
+        ("POST", "/predict", "application/x-www-form-urlencoded", 415),
+        ("POST", "/predict", "multipart/form-data", 415),
     ],
 )
 def test_other_ways_of_asking_are_refused(
@@ -232,6 +232,17 @@ def test_other_ways_of_asking_are_refused(
     body = json.dumps({"texts": TEXTS[:1]}).encode()
     found, content = client.ask(method, path, body, content_type)
     assert (found, bool(content["detail"])) == (status, True)
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain"])
+def test_body_that_is_not_called_json_is_told_what_to_call_it(
+    client: Client, content_type: str | None
+) -> None:
+    body = json.dumps({"texts": TEXTS[:1]}).encode()
+    status, content = client.ask("POST", "/predict", body, content_type)
+    got = "none" if content_type is None else "'text/plain'"
+    said = f"The header Content-Type must be application/json. Got {got} instead."
+    assert (status, content["detail"]) == (415, said)
 
 
 class Gate:

@@ -69,6 +69,14 @@ def test_several_probes_have_lines_that_differ_and_a_legend() -> None:
     assert texts == ["a: false", "b: false"]
 
 
+def test_names_that_mean_something_to_matplotlib_are_shown_as_they_are() -> None:
+    names = (r"$\frac{", "_hidden")
+    display = GenerationDisplay(make_answer(names=names)).plot()
+    display.figure_.canvas.draw()
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert texts == [rf"{names[0]}: false", "_hidden: false"]
+
+
 def test_labels_of_a_long_answer_do_not_overlap() -> None:
     _, ax = plt.subplots(figsize=(4, 3))
     display = GenerationDisplay(make_answer(n_tokens=300)).plot(ax=ax)
@@ -92,6 +100,11 @@ def test_an_answer_is_written_and_drawn_at_once(writer: str) -> None:
     [
         (lambda: GenerationDisplay([make_answer()]), "'answer' parameter"),
         (lambda: GenerationDisplay(make_answer(), stop={"x": 0.5}), "'stop' parameter"),
+        (
+            lambda: GenerationDisplay(make_answer(), stop=0.5),
+            "None or a dict of thresh",
+        ),
+        (lambda: GenerationDisplay(make_answer(), stop={"probe": 7}), "Got 7 instead"),
     ],
 )
 def test_bad_input_is_refused_by_name(make: Any, message: str) -> None:  # noqa: ANN401 - a lambda

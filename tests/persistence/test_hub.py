@@ -146,6 +146,24 @@ def test_offline_the_cache_serves(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "/..",
+        "/../../x",
+        "/a/../b",
+        "//etc/passwd",
+        r"/x\..\y",
+        "/.",
+        "@..%2F..%2Fx",
+        "@..",
+    ],
+)
+def test_addresses_that_lead_out_of_a_repository_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="'path' parameter of load_artifacts must be"):
+        load_artifacts(f"hf://me/probe{name}")
+
+
+@pytest.mark.parametrize(
     "address", ["hf://probe", "hf://me/", "hf://me/probe@", "hf://me/../x/@a", "hf://"]
 )
 def test_addresses_of_other_forms_are_refused(address: str) -> None:

@@ -4,6 +4,8 @@
     Where a model comes from, and the error message if its files are missing.
 ``_loading``
     Load, keep and share models, their tokenizers and configurations.
+``_turns``
+    Whose pass runs next, where several threads write with one model.
 ``_causal``
     A model with its language-model head, around the backbone that is read.
 ``_registered``
@@ -61,15 +63,18 @@ from plug_sklearn.embedding.models._sources import (
     file_state,
     find_commit,
 )
+from plug_sklearn.embedding.models._turns import PATIENCE, Turns
 
 __all__ = [
     "CACHE",
     "FETCHING",
+    "PATIENCE",
     "REGISTERED",
     "Geometry",
     "LoadedModel",
     "ModelSource",
     "NoHeadError",
+    "Turns",
     "WeightOptions",
     "file_state",
     "find_adapter",

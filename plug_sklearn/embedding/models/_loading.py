@@ -29,6 +29,7 @@ from plug_sklearn.embedding.models._sources import (
     find_commit,
     list_model_files,
 )
+from plug_sklearn.embedding.models._turns import Turns
 
 #: Models kept at once. Two, so that a union of two embedders does not load in turns.
 MODELS_KEPT = 2
@@ -78,6 +79,8 @@ class LoadedModel:
 
     model: PreTrainedModel
     lock: threading.RLock = field(default_factory=make_lock)
+    # Of those who write with it; each takes its turn before the lock.
+    turns: Turns = field(default_factory=Turns)
     # How each stack is read, found on first use.
     trials: dict[str | None, Any] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()

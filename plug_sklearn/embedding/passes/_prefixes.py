@@ -31,6 +31,8 @@ LENGTHS = (128, 32, 8, 1)
 #: The least saving that makes a shared prefix worth a pass of its own, as a fraction of
 #: a batch's tokens.
 LEAST_SAVED = 1 / 16
+#: What caches keep of each row along another axis than the first.
+_ROW_AXES = {"indexer_position_ids": 1}
 
 
 def sort_prompts(prompts: TokenizedPrompts) -> tuple[Numbers, Numbers]:
@@ -201,8 +203,12 @@ float32, or None
 def _repeat_attributes(owner: Any, n_rows: int) -> Any:  # noqa: ANN401 - of many classes
     repeated = copy.copy(owner)
     for name, value in vars(owner).items():
-        # Keys and values are joined with later ones, and states are written to.
-        setattr(repeated, name, _repeat(value, n_rows, name in ("keys", "values")))
+        if name in _ROW_AXES and isinstance(value, Tensor):
+            copied = value.repeat_interleave(n_rows, dim=_ROW_AXES[name])
+        else:
+            # Keys and values are joined with later ones, and states are written to.
+            copied = _repeat(value, n_rows, name in ("keys", "values"))
+        setattr(repeated, name, copied)
     return repeated
 
 

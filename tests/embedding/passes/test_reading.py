@@ -121,6 +121,16 @@ def test_rows_after_a_shared_prefix_give_what_padded_batches_give(name: str) -> 
     assert relative_error(found, expected) < 5e-6
 
 
+def test_cache_whose_rows_are_on_another_axis_serves_several_texts() -> None:
+    model, stack = build_model("qwen4_exp")
+    request = Request((0, 2), ("rs",), ("last",), stack)
+    forward = ForwardPass(LoadedModel(model), request)
+    prompts, everything = join(WITH_PREFIX), np.arange(len(WITH_PREFIX))
+    found = in_order(read_after_prefixes(forward, prompts, everything, 4096))
+    expected = in_order(read_padded(forward, prompts, everything, 1))
+    assert relative_error(found, expected) < 5e-6
+
+
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3_next"])
 @pytest.mark.parametrize("pooling", ["last", "first", "max"])
 def test_rows_after_a_shared_prefix_are_pooled_with_it(name: str, pooling: str) -> None:
