@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
+from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from plug_sklearn._activations import name_axes
 from plug_sklearn._sklearn import is_search
 
 OWNER = "check_pipeline"
@@ -78,7 +80,7 @@ one-column frame
             raise ValueError(
                 f"The 'pipeline' parameter of {OWNER} must be a Pipeline that begins "
                 "with an HFEmbeddingTransformer, or a search over one. "
-                f"Got {candidate!r} instead."
+                f"Got {_describe(candidate)} instead."
             )
         described = repr(candidate[0].get_params())
         if described not in checked:
@@ -87,6 +89,10 @@ one-column frame
             checked[described] = embedder
         if len(candidate.steps) > 1:
             _try_steps(candidate[1:], checked[described], labels)
+
+
+def _describe(value: object) -> str:
+    return repr(value) if isinstance(value, BaseEstimator) else shorten(value)
 
 
 def _list_candidates(pipeline: BaseEstimator) -> Iterator[BaseEstimator]:
@@ -136,9 +142,11 @@ def _make_up(embedder: Any, n_samples: int) -> NDArray[Any]:  # noqa: ANN401 - a
     """Make random activations of the shape that a fitted embedder will give."""
     shape = (len(embedder.layers_), len(embedder.parts_), embedder.hidden_size_)
     rng = np.random.default_rng(0)
-    if embedder.pooling is not None:
-        return rng.standard_normal((n_samples, *shape), dtype=np.float32)
-    tokens = np.empty(n_samples, dtype=object)
-    for row in range(n_samples):
-        tokens[row] = rng.standard_normal((_N_TOKENS, *shape), dtype=np.float32)
-    return tokens
+    if embedder.pooling is None:
+        made_up = np.empty(n_samples, dtype=object)
+        for row in range(n_samples):
+            made_up[row] = rng.standard_normal((_N_TOKENS, *shape), dtype=np.float32)
+    else:
+        made_up = rng.standard_normal((n_samples, *shape), dtype=np.float32)
+    # Later steps choose layers and parts by their names in the model.
+    return name_axes(made_up, embedder.layers_, embedder.parts_)
