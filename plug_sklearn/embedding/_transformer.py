@@ -304,6 +304,7 @@ one-column frame
         """
         check_is_fitted(self)
         self._check_parameters()
+        self._check_unchanged()
         texts = read_texts(X, OWNER)
         first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
@@ -358,6 +359,7 @@ one-column frame
         """
         check_is_fitted(self)
         self._check_parameters()
+        self._check_unchanged()
         texts = read_texts(X, OWNER)
         model = self._describe_model()
         reader = model.prompt_reader
@@ -399,6 +401,7 @@ one-column frame
         """Find where the tokens that are kept stand in their texts, (n_tokens, 2)."""
         check_is_fitted(self)
         self._check_parameters()
+        self._check_unchanged()
         texts = read_texts(X, OWNER)
         reader = self._describe_model().prompt_reader
         if not reader.tokenizer.is_fast:
