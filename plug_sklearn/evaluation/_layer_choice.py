@@ -1,6 +1,7 @@
 """Choose a layer by cross-validation: as a table, and within a pipeline."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags
@@ -124,7 +126,8 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Whether to choose the first layer within one standard error of the best, as
         :func:`summarize_layers` does, or the best.
     cv : int, splitter or iterable, default=None
-        The inner folds.
+        The inner folds. None or an int: that many stratified folds, 5 for None. If
+        ``fit`` is given groups, each group is then in one fold.
     scoring : str or callable, default=None
         The score to choose by; None: the estimator's own.
     n_jobs : int, default=None
@@ -207,14 +210,16 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             If a parameter or ``X`` is invalid.
         """
         self._validate_params()
-        estimator = _choose_probe(self.estimator)
+        estimator, cv = _choose_probe(self.estimator), self.cv
+        if groups is not None and (cv is None or isinstance(cv, Integral)):
+            cv = StratifiedGroupKFold(5 if cv is None else int(cv))
         sweep = layer_sweep(
             estimator,
             X,
             y,
             layers=self.layers,
             parts=self.parts,
-            cv=self.cv,
+            cv=cv,
             scoring=self.scoring,
             groups=groups,
             n_jobs=self.n_jobs,

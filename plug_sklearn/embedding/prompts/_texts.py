@@ -72,7 +72,8 @@ def _read_row(row: object, position: int, owner: str) -> Text:
         )
     raise TypeError(
         f"X given to {owner} must hold strings or conversations only. "
-        f"Got {shorten(row)} ({type(row).__name__}) at position {position} instead.{hint}"
+        f"Got {shorten(row)} ({type(row).__name__}) at position {position} "
+        f"instead.{hint}"
     )
 
 
