@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from plug_sklearn._sklearn import check_sample_weight, explaining_texts
-from plug_sklearn.classifiers._geometry import refuse_tokens
+from plug_sklearn.classifiers._sample_shape import refuse_tokens
 from plug_sklearn.classifiers._splitting import choose_validation_rows
 
 ClassWeight = dict[Any, float] | str | None

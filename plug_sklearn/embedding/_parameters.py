@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from transformers import PreTrainedModel
 
-from plug_sklearn._devices import resolve_device
+from plug_sklearn._devices import check_device, resolve_device
+from plug_sklearn._positions import resolve_positions
 from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding.anatomy import Stack
@@ -75,6 +76,8 @@ class EmbeddingParameters(BaseEstimator):
     }
 
     # What ``fit`` sets.
+    layers_: tuple[int, ...]
+    parts_: tuple[str, ...]
     n_model_layers_: int
     hidden_size_: int
     _origin: str | None
@@ -144,15 +147,7 @@ class EmbeddingParameters(BaseEstimator):
     def _check_parameters(self) -> None:
         """Check what is used as it stands: it may have been set since ``fit``."""
         self._validate_params()
-        poolings = self._read_poolings()
-        # Pickles of earlier releases do not have it.
-        fitted = getattr(self, "_poolings", poolings)
-        if fitted != poolings:
-            raise ValueError(
-                f"The 'pooling' parameter of {OWNER} must not change after fit, where "
-                f"it was {fitted!r}. Got {self.pooling!r} instead. Fit again to use it."
-            )
-        self._read_parts()
+        check_device(self.device, OWNER)
         self._read_roles()
         store = self.store
         if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
@@ -172,6 +167,25 @@ class EmbeddingParameters(BaseEstimator):
                 f"The 'prompt_template' parameter of {OWNER} must be a string that "
                 f"contains {{text}}. Got {self.prompt_template!r} instead."
             )
+
+    def _check_unchanged(self) -> None:
+        """Refuse what was set since ``fit``, where later steps rely on what it was."""
+        layers = resolve_positions(
+            self.layers, self.n_model_layers_, parameter="layers", owner=OWNER
+        )
+        poolings = self._read_poolings()
+        for name, fitted, found in (
+            ("layers", self.layers_, layers),
+            # Pickles of earlier releases do not have it.
+            ("pooling", getattr(self, "_poolings", poolings), poolings),
+            ("parts", self.parts_, self._name_parts()),
+        ):
+            if fitted != found:
+                raise ValueError(
+                    f"The {name!r} parameter of {OWNER} must not change after fit, "
+                    f"where it gave {fitted!r}. Got {getattr(self, name)!r} instead. "
+                    "Fit again to use it."
+                )
 
     def _read_parts(self) -> tuple[str, ...]:
         """Check ``parts``, and give it as a tuple."""

@@ -303,6 +303,7 @@ one-column frame
         """
         check_is_fitted(self)
         self._check_parameters()
+        self._check_unchanged()
         texts = read_texts(X, OWNER)
         first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
@@ -357,6 +358,7 @@ one-column frame
         """
         check_is_fitted(self)
         self._check_parameters()
+        self._check_unchanged()
         texts = read_texts(X, OWNER)
         model = self._describe_model()
         reader = model.prompt_reader
@@ -398,6 +400,7 @@ one-column frame
         """Find the positions of the kept tokens in their texts, (n_tokens, 2)."""
         check_is_fitted(self)
         self._check_parameters()
+        self._check_unchanged()
         texts = read_texts(X, OWNER)
         reader = self._describe_model().prompt_reader
         if not reader.tokenizer.is_fast:

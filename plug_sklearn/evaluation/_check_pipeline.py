@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
+from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ one-column frame
             raise ValueError(
                 f"The 'pipeline' parameter of {OWNER} must be a Pipeline that begins "
                 "with an HFEmbeddingTransformer, or a search over one. "
-                f"Got {candidate!r} instead."
+                f"Got {_describe(candidate)} instead."
             )
         described = repr(candidate[0].get_params())
         if described not in checked:
@@ -126,6 +127,10 @@ def _check_lengths(labels: NDArray[Any], tokens: list[list[str]]) -> None:
                 f"Got {len(own)} labels for {len(those)} tokens at position "
                 f"{position} instead."
             )
+
+
+def _describe(value: object) -> str:
+    return repr(value) if isinstance(value, BaseEstimator) else shorten(value)
 
 
 def _list_candidates(pipeline: BaseEstimator) -> Iterator[BaseEstimator]:

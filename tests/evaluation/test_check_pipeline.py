@@ -148,6 +148,28 @@ def test_each_value_of_a_grid_is_tried(llama: str) -> None:
         check_pipeline(GridSearchCV(pipeline, [grid]), TEXTS, LABELS)
 
 
+@pytest.mark.parametrize("pooling", [("last", "mean"), None])
+def test_layers_and_parts_are_those_of_the_model(llama: str, pooling: Any) -> None:  # noqa: ANN401
+    own = {"layers": [1], "parts": ["mlp"], "pooling": pooling}
+    part = "mlp" if pooling is None else "mlp_mean"
+    for layer, accepted in ((1, True), (0, False)):
+        step = LayerAggregator(layers=[layer], parts=[part])
+        probe = PlugTokenClassifier(max_epochs=2)
+        pipeline = build(llama, step, probe, **own)
+        if accepted:
+            check_pipeline(pipeline, TEXTS, LABELS)
+        else:
+            with pytest.raises(ValueError, match=r"'layers'.* \(1,\).* Got \[0\]"):
+                check_pipeline(pipeline, TEXTS, LABELS)
+
+
+def test_a_refusal_shows_only_the_beginning_of_long_texts(llama: str) -> None:
+    pipeline = build(llama, LogisticRegression())
+    with pytest.raises(ValueError, match="'pipeline' parameter") as caught:
+        check_pipeline(TEXTS * 8, pipeline, LABELS * 8)
+    assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("pipeline", [LogisticRegression(), LayerAggregator()])
 def test_what_begins_with_no_embedder_is_refused(pipeline: BaseEstimator) -> None:
     with pytest.raises(ValueError, match="'pipeline' parameter of check_pipeline"):

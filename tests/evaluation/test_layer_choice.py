@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
+from sklearn.model_selection import (
+    GroupKFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -108,6 +113,17 @@ def test_the_layer_is_chosen_on_the_training_rows_alone() -> None:
     # The best of thirty layers of noise seems to hold the labels.
     assert best > 0.58
     assert scores.mean() < 0.57
+
+
+@pytest.mark.parametrize(("cv", "n_folds"), [(None, 5), (3, 3)])
+def test_folds_that_are_not_named_keep_groups_together(
+    cv: int | None, n_folds: int
+) -> None:
+    groups = np.arange(120) // 4
+    found = BestLayerClassifier(LogisticRegression(), cv=cv).fit(X, Y, groups=groups)
+    folds = StratifiedGroupKFold(n_folds)
+    sweep = layer_sweep(LogisticRegression(), X, Y, cv=folds, groups=groups)
+    pd.testing.assert_frame_equal(found.summary_, summarize_layers(sweep))
 
 
 def test_groups_reach_the_inner_folds() -> None:

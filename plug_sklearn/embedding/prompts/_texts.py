@@ -1,6 +1,7 @@
 """Check the texts in X: strings or conversations, in any container."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,8 @@ def _read_row(row: object, position: int, owner: str) -> Text:
         )
     raise TypeError(
         f"X given to {owner} must hold strings or conversations only. "
-        f"Got {row!r} ({type(row).__name__}) at position {position} instead.{hint}"
+        f"Got {shorten(row)} ({type(row).__name__}) at position {position} "
+        f"instead.{hint}"
     )
 
 
@@ -148,8 +150,10 @@ def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as 
     has_rows = hasattr(X, "__iter__") and hasattr(X, "__len__")
     if is_text or isinstance(X, (dict, set)) or not has_rows:
         hint = " Write [[{...}]] for one message." if _is_message(X) else ""
+        if isinstance(X, str):
+            hint = " Write [text] for one text."
         raise TypeError(
-            f"X given to {owner} must be {EXPECTED}. Got {X!r} instead.{hint}"
+            f"X given to {owner} must be {EXPECTED}. Got {shorten(X)} instead.{hint}"
         )
     return _list_rows(X)
 

@@ -27,6 +27,19 @@ def test_what_is_no_collection_of_rows_is_refused(X: object) -> None:
         read_texts(X, "Estimator")
 
 
+def test_a_refusal_shows_only_the_beginning_of_what_it_got() -> None:
+    many = [f"text {n}" for n in range(1000)]
+    for X in ({"text": many}, [{"text": many}]):
+        with pytest.raises(TypeError, match="'text 0'") as caught:
+            read_texts(X, "Estimator")
+        assert len(str(caught.value)) < 400
+
+
+def test_a_single_text_is_refused_with_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"Got 'Gold' instead\. Write \[text\]"):
+        read_texts("Gold", "Estimator")
+
+
 class Scalar(SimpleNamespace):
     """An item of a column that is no string, as pyarrow's scalars are."""
 
