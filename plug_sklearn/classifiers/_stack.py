@@ -348,8 +348,8 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         is_valid = given.ndim == 1 and len(given) and given.dtype.kind in "fiu"
         if not is_valid or not (np.isfinite(given) & (given > 0)).all():
             raise ValueError(
-                "The 'Cs' parameter of PlugStackClassifier must be None or finite "
-                f"numbers above 0, at least one. Got {self.Cs!r} instead."
+                "The 'Cs' parameter of PlugStackClassifier must be None or one or more "
+                f"finite numbers above 0. Got {self.Cs!r} instead."
             )
         return sorted({float(C) for C in given})
 

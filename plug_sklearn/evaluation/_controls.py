@@ -244,7 +244,7 @@ def _choose_controls(controls: Any, *, has_texts: bool) -> list[str]:  # noqa: A
     if impossible:
         raise ValueError(
             f"The 'controls' parameter of {OWNER} must be among {possible} for "
-            "activations: others need texts, and a pipeline that begins with a "
+            "activations: others need texts, and a pipeline that begins with an "
             f"HFEmbeddingTransformer. Got {impossible} instead."
         )
     return [name for name in possible if name in controls]

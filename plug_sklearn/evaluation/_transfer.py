@@ -136,7 +136,11 @@ def check_datasets(datasets: Any, groups: Any) -> None:  # noqa: ANN401 - anythi
         isinstance(pair, tuple | list) and len(pair) == 2 for pair in datasets.values()
     )
     if not are_pairs or len(datasets) < 2:
-        found = f"{len(datasets)} items" if is_mapping else type(datasets).__name__
+        found = (
+            f"a dict of length {len(datasets)}"
+            if is_mapping
+            else type(datasets).__name__
+        )
         raise ValueError(
             f"The 'datasets' parameter of {OWNER} must be a dict of two or more pairs "
             f"(X, y), by their names. Got {found} instead."

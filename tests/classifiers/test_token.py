@@ -258,6 +258,7 @@ def test_texts_without_labelled_tokens_are_dropped() -> None:
         ([*X[:3], "text"], "Got str at position 3"),
         ([*X[:3], np.zeros(N_FEATURES)], r"shape \(8,\) at position 3"),
         (np.zeros((4, 2, 2, 2)), "pooling=None in HFEmbeddingTransformer"),
+        ([], r"at least one text. Got \[\] instead"),
     ],
 )
 def test_wrong_features_are_refused_with_their_position(
