@@ -357,8 +357,8 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         )
         if not given or not is_numbers or not all(0 < C < np.inf for C in given):
             raise ValueError(
-                "The 'Cs' parameter of PlugStackClassifier must be None or finite "
-                f"numbers above 0, at least one. Got {self.Cs!r} instead."
+                "The 'Cs' parameter of PlugStackClassifier must be None or one or more "
+                f"finite numbers above 0. Got {self.Cs!r} instead."
             )
         return sorted({float(C) for C in given})
 

@@ -25,7 +25,7 @@ from plug_sklearn.classifiers._data import (
 
 #: Description of X in messages.
 EXPECTED = (
-    "must hold one array of numbers a text, of shape (n_tokens, n_features) or "
+    "must hold an array of numbers for each text, (n_tokens, n_features) or "
     "(n_tokens, n_layers, n_parts, hidden_size)"
 )
 #: Dtypes of plain arrays that are not converted.
@@ -208,6 +208,10 @@ def read_texts(
     ``fit``.
     """
     owner = type(estimator).__name__
+    if isinstance(X, list | tuple) and not X:
+        raise ValueError(
+            f"X given to {owner} must hold at least one text. Got {X!r} instead."
+        )
     if _is_ragged(X):
         texts = _read_items(X, owner)
     else:
@@ -219,7 +223,7 @@ def read_texts(
     elif n_features != estimator.n_features_in_:
         raise ValueError(
             f"X has {n_features} features, but {owner} is expecting "
-            f"{estimator.n_features_in_} features as input. They are numbers a token."
+            f"{estimator.n_features_in_} features as input, for each token."
         )
     return texts
 
@@ -247,9 +251,9 @@ def _read_items(X: Any, owner: str) -> NDArray[np.object_]:  # noqa: ANN401 - a 
         n_features, found = texts[0].shape[1], texts[position].shape[1]
         if found != n_features:
             raise ValueError(
-                f"X given to {owner} must hold arrays that differ in their number of "
-                f"tokens only: those before have {n_features} features a token. Got "
-                f"{found} at position {position} instead."
+                f"X given to {owner} must hold arrays that differ only in their number "
+                f"of tokens: earlier ones have {n_features} features for each token. "
+                f"Got {found} at position {position} instead."
             )
     return texts
 

@@ -39,7 +39,7 @@ def read_inputs(
     if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
         raise ValueError(
             f"The 'X' parameter of {owner} must be activations of 3 or 4 axes, none of "
-            "them empty, or texts, with a pipeline that begins with a "
+            "them empty, or texts, with a pipeline that begins with an "
             f"HFEmbeddingTransformer. Got {activations.dtype} of shape "
             f"{activations.shape} instead."
         )

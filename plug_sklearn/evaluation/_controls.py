@@ -134,11 +134,11 @@ def probe_controls(
     ``"bag_of_words"``, ``"tf_idf"``
         Logistic regression on the counts of words, or on their TF-IDF weights.
     ``"shuffled_labels"``
-        The probe, trained on shuffled labels, which are as easy to memorise as the true
-        ones. Equal texts with the same label still have one label in common. Labels are
-        shuffled within groups; if all rows of a group have the same label, the group
-        exchanges it with other such groups. The score of the probe minus this score is
-        the selectivity of the probe [1]_.
+        The probe, trained and tested on shuffled labels, which are as easy to memorise
+        as the true ones. Equal texts with the same label still have one label in
+        common. Labels are shuffled within groups; if all rows of a group have the same
+        label, the group exchanges it with other such groups. The score of the probe
+        minus this score is the selectivity of the probe [1]_.
     ``"first_layer"``
         The probe, with every layer replaced by the first layer of the model.
     ``"random_weights"``
@@ -255,7 +255,7 @@ def _choose_controls(controls: Any, *, has_texts: bool) -> list[str]:  # noqa: A
     if impossible:
         raise ValueError(
             f"The 'controls' parameter of {OWNER} must be among {possible} for "
-            "activations: others need texts, and a pipeline that begins with a "
+            "activations: others need texts, and a pipeline that begins with an "
             f"HFEmbeddingTransformer. Got {impossible} instead."
         )
     return [name for name in possible if name in controls]

@@ -149,7 +149,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     part_ : str or int
         The chosen part, or its position along axis 2.
     summary_ : DataFrame
-        What :func:`summarize_layers` returned.
+        Table of the layers' scores, from :func:`summarize_layers`.
     estimator_ : Pipeline
         A :class:`LayerAggregator` of the layer and part, and the fitted estimator.
     classes_ : ndarray of shape (n_classes,)

@@ -51,7 +51,7 @@ one-column frame
     Raises
     ------
     ValueError
-        If ``pipeline`` is not such a pipeline, or ``X`` holds no such texts.
+        If ``pipeline`` is not such a pipeline, or ``X`` is invalid.
     MemoryError
         If the activations of all tokens would not fit into free memory.
     sklearn.exceptions.NotFittedError

@@ -142,7 +142,9 @@ def check_datasets(datasets: Any, groups: Any) -> None:  # noqa: ANN401 - anythi
     """Raise an error unless data sets are pairs, and groups are of some of them."""
     is_mapping = isinstance(datasets, Mapping)
     if not is_mapping or len(datasets) < 2:
-        found = f"{len(datasets)} items" if is_mapping else type(datasets).__name__
+        found = type(datasets).__name__
+        if is_mapping:
+            found = f"a dict of length {len(datasets)}"
         raise ValueError(
             f"The 'datasets' parameter of {OWNER} must be a dict of two or more pairs "
             f"(X, y), by their names. Got {found} instead."

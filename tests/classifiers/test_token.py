@@ -261,6 +261,7 @@ def test_texts_without_labelled_tokens_are_dropped() -> None:
         (["text"] * 4, "must hold numbers. Got texts"),
         ([], "at least one text"),
         (np.zeros((4, 2, 2, 2)), "pooling=None in HFEmbeddingTransformer"),
+        ([], r"at least one text. Got \[\] instead"),
     ],
 )
 def test_wrong_features_are_refused_with_their_position(

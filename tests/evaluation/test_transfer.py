@@ -101,7 +101,7 @@ def test_regressors_and_workers_are_taken() -> None:
     ("arguments", "message"),
     [
         ({"datasets": [(X, Y)]}, "'datasets' parameter of transfer_matrix .* Got list"),
-        ({"datasets": {"a": (X, Y)}}, "Got 1 items"),
+        ({"datasets": {"a": (X, Y)}}, "Got a dict of length 1"),
         ({"datasets": {"a": (X, Y), "b": X}}, "Got ndarray for 'b' instead"),
         ({"datasets": {"a": (X, Y), "b": (X, Y, Y)}}, "Got 3 items for 'b' instead"),
         ({"datasets": {"a": (X, Y), "b": (X, Y + 1)}}, r"\[0, 1\] in 'a' and \[1, 2\]"),
