@@ -93,6 +93,11 @@ class TokenScoresDisplay:
         check_table(scores, COLUMNS, "scores", owner, "score_tokens")
         names = [name for name in map(str, scores.columns) if name.startswith(PREFIX)]
         labels = [name.removeprefix(PREFIX) for name in names]
+        if not labels:
+            raise ValueError(
+                f"The 'scores' parameter of {owner} must have a column of each class, "
+                f"such as '{PREFIX}1'. Got the columns {list(scores.columns)} instead."
+            )
         if label is None and len(labels) == 2:
             label = labels[1]
         if str(label) not in labels:
@@ -100,6 +105,7 @@ class TokenScoresDisplay:
                 f"The 'label' parameter of {owner} must be one of {labels}. "
                 f"Got {label!r} instead."
             )
+        _check_values(scores, PREFIX + str(label), owner)
         self.scores = scores
         self.label = str(label)
         self._chance = 1 / max(2, len(labels))
@@ -251,6 +257,24 @@ one-column frame
             yield list(
                 zip(own["token"], own[PREFIX + self.label].astype(float), strict=True)
             )
+
+
+def _check_values(scores: pd.DataFrame, column: str, owner: str) -> None:
+    """Check that a table holds tokens, and probabilities of the class to show."""
+    expected = f"The 'scores' parameter of {owner} must hold"
+    if not len(scores):
+        raise ValueError(f"{expected} at least one token. Got none.")
+    other = [token for token in scores["token"] if not isinstance(token, str)]
+    if other:
+        raise ValueError(f"{expected} tokens that are strings. Got {other[0]!r}.")
+    probabilities = pd.to_numeric(scores[column], errors="coerce")
+    # Means of probabilities may exceed 1 by a rounding error.
+    wrong = scores[column][~probabilities.between(-1e-6, 1 + 1e-6)]
+    if len(wrong):
+        raise ValueError(
+            f"{expected} probabilities in [0, 1]. Got {wrong.iloc[0]!r} in the column "
+            f"{column!r}."
+        )
 
 
 def _mark_token(token: str, probability: float, chance: float) -> str:

@@ -185,6 +185,24 @@ def test_what_is_no_table_of_scores_is_refused() -> None:
         TokenScoresDisplay(pd.DataFrame({"text": [0]}))
 
 
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (tabulate(), "at least one token"),
+        (
+            tabulate({"a": np.nan}),
+            r"in \[0, 1\]\. Got .*nan.* in the column 'proba_yes'",
+        ),
+        (tabulate({"a": 0.5, "b": 1.5}), r"in \[0, 1\]\. Got .*1\.5"),
+        (tabulate({"a": 0.5}).assign(token=[None]), r"are strings\. Got"),
+        (tabulate({"a": 0.5})[["text", "position", "token"]], "a column of each class"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(scores: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=f"'scores' parameter .* {message}"):
+        TokenScoresDisplay(scores)
+
+
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_the_extra_is_named() -> None:
     with pytest.raises(ImportError, match="plots"):
