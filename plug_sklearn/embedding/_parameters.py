@@ -148,6 +148,7 @@ class EmbeddingParameters(BaseEstimator):
         """Check what is used as it stands: it may have been set since ``fit``."""
         self._validate_params()
         check_device(self.device, OWNER)
+        self._read_parts()
         self._read_roles()
         store = self.store
         if store is not None and (not str(store) or Path(expanduser(store)).is_file()):

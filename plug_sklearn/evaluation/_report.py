@@ -210,6 +210,16 @@ def cross_validation_report(
     check_probabilistic(estimator, OWNER, is_fitted=False)
     if controls is not None:
         check_table(controls, CONTROL_COLUMNS, "controls", OWNER, "probe_controls")
+    if out_dir is not None and not isinstance(out_dir, str | Path):
+        raise TypeError(
+            f"The 'out_dir' parameter of {OWNER} must be None, a str or a Path. Got "
+            f"{out_dir!r} instead."
+        )
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError(
+            f"The 'params' parameter of {OWNER} must be None or a dict of arguments of "
+            f"fit. Got {params!r} instead."
+        )
     truth, classes = _read_labels(X, y, groups)
     scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
     folds = split_folds(estimator, X, truth, cv, groups)

@@ -10,7 +10,12 @@ from sklearn.base import BaseEstimator
 from plug_sklearn._devices import check_device
 from plug_sklearn._provenance import list_versions
 from plug_sklearn.evaluation import CrossValidationReport
-from plug_sklearn.persistence._card import CARD, check_card, write_card
+from plug_sklearn.persistence._card import (
+    CARD,
+    check_card,
+    require_own_card,
+    write_card,
+)
 from plug_sklearn.persistence._files import (
     name_file,
     naming,
@@ -72,6 +77,8 @@ def save_artifacts(
         If the class of the estimator or of a step is not listed above; or if a
         hyperparameter is not a plain value, or could make the loaded estimator run
         code.
+    FileExistsError
+        If ``card`` is given, and a ``README.md`` beside the files is not a model card.
 
     See Also
     --------
@@ -101,6 +108,8 @@ def save_artifacts(
     tensors_path, description = (
         name_file(path, suffix) for suffix in (".safetensors", ".json")
     )
+    if card is not None:
+        require_own_card(description.with_name(CARD))
     values, arrays = describe_estimator(estimator)
     tensors = write_tensors(arrays)
     artifact = {

@@ -14,6 +14,8 @@ from plug_sklearn.embedding.models import find_registered
 from plug_sklearn.evaluation import CrossValidationReport
 
 CARD = "README.md"
+#: What model cards have and other pages lack.
+_LIBRARY = "library_name: plug_sklearn"
 #: Pattern of the name of a repository on the hub.
 REPOSITORY = r"[\w.-]+/[\w.-]+"
 
@@ -24,6 +26,15 @@ def check_card(card: Any, owner: str) -> None:  # noqa: ANN401 - anything else i
         raise TypeError(
             f"The 'card' parameter of {owner} must be None or what "
             f"cross_validation_report returns. Got {type(card).__name__} instead."
+        )
+
+
+def require_own_card(path: Path) -> None:
+    """Raise a FileExistsError if a page that is no card of this package is there."""
+    if path.exists() and _LIBRARY not in path.read_text("utf-8", errors="replace"):
+        raise FileExistsError(
+            f"The 'card' of save_artifacts is written to {path}, which is another page "
+            "already. Save into a folder of its own."
         )
 
 
@@ -96,9 +107,24 @@ def _describe_reading(estimator: Any, embedder: Any) -> str:  # noqa: ANN401 - a
         ]
     classes = getattr(estimator, "classes_", None)
     if classes is not None:
-        labels = ", ".join(f"`{label}`" for label in classes.tolist())
+        labels = ", ".join(_quote(str(label)) for label in classes.tolist())
         lines.append(f"- Classes: {labels}")
-    return "\n".join([*lines, "", "```", repr(estimator), "```"])
+    shown = repr(estimator)
+    fence = _fence(shown, 3)
+    return "\n".join([*lines, "", fence, shown, fence])
+
+
+def _quote(text: str) -> str:
+    """Show a text on a line of code, whatever it holds."""
+    line = " ".join(text.split())
+    fence = _fence(line, 1)
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    """Give backticks that end no code in a text: more than it holds in a row."""
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])
 
 
 def _describe_report(report: CrossValidationReport) -> list[str]:

@@ -271,3 +271,11 @@ def test_a_report_prints_its_scores_and_not_its_rows() -> None:
     assert "roc_auc" in printed
     assert "brier_score" in printed
     assert len(printed) < 600
+
+
+@pytest.mark.parametrize(("parameter", "value"), [("out_dir", 3), ("params", "x")])
+def test_folders_and_arguments_of_another_type_are_refused_by_name(
+    parameter: str, value: object
+) -> None:
+    with pytest.raises(TypeError, match=f"The '{parameter}' parameter of cross_val"):
+        cross_validation_report(PROBE, FEATURES, Y, **{parameter: value})  # type: ignore[arg-type]  # what is tested

@@ -31,6 +31,7 @@ from transformers import (
 
 from plug_sklearn import generate_with_probes, stream_with_probes
 from plug_sklearn.embedding import describe_model, register_model, unregister_model
+from plug_sklearn.embedding.models import PATIENCE, Turns
 from plug_sklearn.embedding.prompts import read_texts
 from plug_sklearn.generation import ProbedText
 
@@ -401,6 +402,26 @@ def test_streams_of_one_model_do_not_disturb_each_other(writer: str) -> None:
         assert [token.token_id for token in found] == answer.token_ids
         seen = [token.probabilities["probe"] for token in found]
         assert_allclose(seen, answer.probabilities["probe"], atol=1e-6)
+
+
+def test_passes_up_to_the_first_token_go_first(
+    writer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass draws the token, the next one reads its states."""
+    probe = fit_probe(writer)
+    generate_with_probes(PROMPTS[:1], probe, max_new_tokens=1)
+    turns = describe_model(probe[0]).load().turns
+    keys, take = [], Turns.take
+
+    def spy(self: Turns, key: int) -> Any:  # noqa: ANN401 - a context manager
+        keys.append(key)
+        return take(self, key)
+
+    monkeypatch.setattr(Turns, "take", spy)
+    now = turns.arrive()
+    generate_with_probes(PROMPTS[:1], probe, max_new_tokens=3)
+    assert keys[0] == keys[1] == now + 1
+    assert min(keys[2:]) > now + PATIENCE
 
 
 def test_an_error_while_writing_is_raised_and_leaves_nothing(writer: str) -> None:

@@ -99,3 +99,34 @@ def test_other_cards_are_refused_before_anything_is_written(
     with pytest.raises(TypeError, match="'card' parameter of save_artifacts must be N"):
         save_artifacts(probe, tmp_path / "probe", card=card)  # type: ignore[arg-type]  # what is tested
     assert not list(tmp_path.iterdir())
+
+
+def judge_labels(labels: object) -> tuple[LogisticRegression, object]:
+    features = X.reshape(60, -1)
+    report = cross_validation_report(LogisticRegression(), features, labels, cv=2)
+    return LogisticRegression().fit(features, labels), report
+
+
+def test_a_page_that_is_no_card_is_kept(tmp_path: Path) -> None:
+    probe, report = judge_labels(Y)
+    (tmp_path / "README.md").write_text("# My project\n")
+    with pytest.raises(FileExistsError, match="Save into a folder of its own"):
+        save_artifacts(probe, tmp_path / "probe", card=report)
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+
+
+def test_a_card_is_replaced_by_the_next(tmp_path: Path) -> None:
+    probe, report = judge_labels(Y)
+    for name in ("first", "second"):
+        save_artifacts(probe, tmp_path / name, card=report)
+    assert 'load_artifacts("second")' in (tmp_path / "README.md").read_text()
+
+
+def test_labels_cannot_leave_their_code(tmp_path: Path) -> None:
+    names = np.array(["a`<b>", "c\n## Judged by me"])
+    probe, report = judge_labels(names[(Y == Y[0]).astype(int)])
+    save_artifacts(probe, tmp_path / "probe", card=report)
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert "- Classes: `` a`<b> ``, `c ## Judged by me`" in lines
+    assert "## Judged by me" not in lines

@@ -67,7 +67,7 @@ class StoreExchange(StoreFolder):
         UserWarning
             If records are damaged. They are left out.
         """
-        folder = Path(path).expanduser()
+        folder = _read_path(path, "export")
         if (folder / INDEX).exists():
             raise FileExistsError(
                 "The 'path' parameter of ActivationStore.export must be a folder "
@@ -121,9 +121,15 @@ class StoreExchange(StoreFolder):
             If a file is not part of an export, or was changed.
         """
         self._check_writable()
-        index_path = Path(path).expanduser()
+        index_path = _read_path(path, "import_")
         if index_path.name != INDEX:
             index_path = index_path / INDEX
+        if not index_path.is_file():
+            raise FileNotFoundError(
+                "The 'path' parameter of ActivationStore.import_ must be a folder that "
+                f"ActivationStore.export wrote. There is no {INDEX} in "
+                f"{str(index_path.parent)!r}."
+            )
         index = read_index(index_path)
         read: set[tuple[int, bytes]] = set()
         for shard in index.shards:
@@ -176,3 +182,12 @@ class StoreExchange(StoreFolder):
                     states = decode(layout.unpack(data), layout.dtype)
                     data = memoryview(encode(states, dtype).tobytes())
                 records.add(digest, own, data)
+
+
+def _read_path(path: object, owner: str) -> Path:
+    if not isinstance(path, str | Path):
+        raise TypeError(
+            f"The 'path' parameter of ActivationStore.{owner} must be a str or a Path. "
+            f"Got {path!r} instead."
+        )
+    return Path(path).expanduser()

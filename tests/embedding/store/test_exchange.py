@@ -221,10 +221,19 @@ def test_missing_files_and_changed_bytes_are_refused(
         shard.unlink()
         with pytest.raises(FileNotFoundError):
             other.import_(exported)
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError, match=r"no index\.json in '.*nowhere'"):
             other.import_(tmp_path / "nowhere")
     with (
         ActivationStore(tmp_path / "other", readonly=True) as readonly,
         pytest.raises(StoreError, match="readonly"),
     ):
         readonly.import_(exported)
+
+
+@pytest.mark.parametrize("name", ["export", "import_"])
+def test_paths_that_are_none_are_refused_by_name(exported: Path, name: str) -> None:
+    with (
+        ActivationStore(exported.parent / "store") as store,
+        pytest.raises(TypeError, match=f"'path' parameter of ActivationStore.{name}"),
+    ):
+        getattr(store, name)(None)
