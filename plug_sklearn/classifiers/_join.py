@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp, rel_entr
 
 from plug_sklearn.classifiers._ridge import compute_losses, predict
 
 Array = NDArray[Any]
 
 #: Standard deviations of the logarithms of the scale of one probe, and of all together.
-PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.25
-#: How fast the prior weight of a probe falls with the sum of its losses.
-PRIOR_RATE = 0.6
+PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.1
+#: How fast the prior weight of a probe falls with the sum of its losses, among the
+#: probes of its part. That of a group falls as fast as its likelihood.
+PRIOR_RATE = 0.4
 #: Strength of the prior, in rows.
 PRIOR_STRENGTH = 6.0
 #: Share of the prior of a candidate that predicts the same for every sample.
@@ -85,24 +86,18 @@ class Join:
     temperature: float
 
 
-def join_probes(logits: Array, scales: Array, held_out: HeldOut) -> Join:
+def join_probes(logits: Array, scales: Array, parts: Array, held_out: HeldOut) -> Join:
     """Join probes by their held-out logits (n_probes, m, n_logits).
 
-    ``scales`` (n_probes,) have multiplied these logits. The prior weights fall
-    exponentially with the probes' losses. The weights minimise the held-out loss of the
-    join plus the Kullback-Leibler divergence from the prior: they leave the prior only
-    for probes that correct others on several rows. One more candidate predicts the same
-    for every sample. Its share of the prior, before losses count, is one half: the
-    luckiest of many probes that know nothing must not win.
+    ``scales`` (n_probes,) have multiplied these logits; ``parts`` (n_probes,) tell
+    which part each probe reads. The weights minimise the held-out loss of the join plus
+    the Kullback-Leibler divergence from prior weights: they leave these only for probes
+    that correct others on several rows.
     """
     constant = held_out.compute_prior_logits()
     same = np.broadcast_to(constant, logits.shape[1:])
+    log_prior = _compute_log_prior(logits, same, parts, held_out)
     logits = np.concatenate([logits, same[None]])
-    losses = held_out.compute_loss(logits)
-    shares = np.full(len(logits), (1 - CONSTANT_SHARE) / len(scales))
-    shares[-1] = CONSTANT_SHARE
-    excess = held_out.weight.sum() * (losses - losses.min())
-    log_prior = log_softmax(np.log(shares) - PRIOR_RATE * excess)
     best = log_prior[:-1].max()
     chosen = np.flatnonzero(log_prior >= best + np.log(LEAST_WEIGHT) - 3)
     found = np.zeros(len(logits))
@@ -114,6 +109,44 @@ def join_probes(logits: Array, scales: Array, held_out: HeldOut) -> Join:
     return Join(
         weights, scale * weights * scales, scale * found[-1] * constant, 1 / scale
     )
+
+
+def _compute_log_prior(
+    logits: Array, same: Array, parts: Array, held_out: HeldOut
+) -> Array:
+    """Compute logarithms of prior weights of the probes, then of the constant.
+
+    Within a part, weights fall exponentially with the probes' losses. The probes of
+    each part are a group, and those of all parts together are one more. The prior is
+    the mean of the groups' weights by the likelihood of the held-out rows under each,
+    less what it took to choose these weights, their divergence from equal ones. A part
+    that knows little is left out as a whole, unless others are better with it. One more
+    group is a candidate that predicts the same logits (m, n_logits) for every sample.
+    Its share, before losses count, is one half: the luckiest of many probes that know
+    nothing must not win.
+    """
+    n_rows = held_out.weight.sum()
+    losses = held_out.compute_loss(logits)
+    members = np.unique(parts)[:, None] == parts
+    falls = np.where(members, -PRIOR_RATE * n_rows * losses, -np.inf)
+    groups = log_softmax(falls, axis=1)
+    if len(groups) > 1:
+        together = logsumexp(groups, axis=0) - np.log(len(groups))
+        groups = np.vstack([groups, together])
+    likelihoods = []
+    for log_weights in groups:
+        weights = np.exp(log_weights)
+        joined = np.tensordot(weights, logits, axes=1)
+        joined = held_out.find_scale(joined, JOIN_DEVIATION) * joined
+        n_probes = np.count_nonzero(np.isfinite(log_weights))
+        divergence = rel_entr(weights, 1 / n_probes).sum()
+        likelihoods.append(-n_rows * held_out.compute_loss(joined) - divergence)
+    shares = np.full(len(groups) + 1, (1 - CONSTANT_SHARE) / len(groups))
+    shares[-1] = CONSTANT_SHARE
+    likelihoods.append(-n_rows * held_out.compute_loss(same))
+    of_groups = log_softmax(np.log(shares) + likelihoods)
+    of_probes = logsumexp(of_groups[:-1, None] + groups, axis=0)
+    return np.append(of_probes, of_groups[-1])
 
 
 def _improve_weights(logits: Array, log_prior: Array, held_out: HeldOut) -> Array:

@@ -41,16 +41,17 @@ ROWS_AT_ONCE = 512
 
 
 class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
-    """Weighted mean of linear probes of all layers, parts and poolings.
+    r"""Weighted mean of linear probes of all layers, parts and poolings.
 
     A ridge logistic regression is fitted to each layer and each part or pooling of the
     activations. Its ``C`` is the one with the lowest log loss on held-out rows. The
     probes then get weights from their held-out predictions: a probe with a higher loss
-    has an exponentially lower weight, unless it corrects the errors of others. Probes
-    of a low weight are dropped. The logits are the weighted mean of the logits of the
-    others, divided by a temperature, which has a prior around 1 so that few rows cannot
-    make the classifier overconfident. At the end, these probes are fitted again to all
-    rows. Their join is itself a linear classifier.
+    has an exponentially lower weight, unless it corrects the errors of others. A part
+    or pooling that knows little, and does not help the others, is left out as a whole.
+    Probes of a low weight are dropped. The logits are the weighted mean of the logits
+    of the others, divided by a temperature, which has a prior around 1 so that few rows
+    cannot make the classifier overconfident. At the end, these probes are fitted again
+    to all rows. Their join is itself a linear classifier.
 
     There are no epochs and no step sizes: each fit is a convex problem. This is the
     recommended classifier on activations of all layers under the poolings
@@ -120,6 +121,15 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
+    The weights :math:`w` minimise :math:`n L(w) + 6 KL(w, p)`, where :math:`L` is the
+    log loss of the join on the :math:`n` held-out rows. The prior :math:`p` is the mean
+    of the weights of several groups: one for each part, one of all probes, and one that
+    only holds the frequencies of the classes. In a part, probes have weights
+    :math:`q_i \propto \exp(-0.4 n L_i)`; the group of all probes takes the mean of
+    these over the parts. A group counts by :math:`\exp(-n L(q) - KL(q, u))`, where
+    :math:`u` are equal weights of the same probes. The frequencies count as much as all
+    other groups together before losses do.
+
     Several classes share a multinomial loss. Units are standardised by the weighted
     mean and standard deviation of the rows of ``fit``. In each regression, sample
     weights are scaled to a mean of 1, so that only their ratios count. No rows are held
@@ -372,7 +382,8 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
                 choices.append(choice)
                 logits.append(own)
             scales = np.array([choice.scale for choice in choices])
-            join = join_probes(np.stack(logits), scales, training.held_out)
+            parts = np.tile(np.arange(shape[1]), shape[0])
+            join = join_probes(np.stack(logits), scales, parts, training.held_out)
         self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
         losses = np.array([choice.loss for choice in choices])
         self.held_out_log_loss_ = losses.reshape(shape)
