@@ -63,7 +63,7 @@ class RidgeRegressions:
         coefficients = np.zeros(shape, self.features.dtype)
         logits = self.compute_logits(coefficients)
         first = self._compute_gradient(coefficients, logits, penalties)
-        first_size = self._measure(first, factor)
+        first_size = _measure(first, _solve(factor, first))
         if start is not None:
             coefficients += start
             logits = self.compute_logits(coefficients)
@@ -71,7 +71,8 @@ class RidgeRegressions:
         for _ in range(MOST_NEWTON_STEPS):
             own, own_logits = coefficients[:, active], logits[:, active]
             gradient = self._compute_gradient(own, own_logits, penalties, active)
-            size = self._measure(gradient, factor) / first_size[active]
+            solved = _solve(factor, gradient)
+            size = _measure(gradient, solved) / first_size[active]
             is_open = size > tolerance**2
             if not is_open.any():
                 break
@@ -79,8 +80,9 @@ class RidgeRegressions:
             # Far from the solution, approximate steps are enough.
             goals = np.maximum(np.minimum(0.01, size), 0.1 * tolerance**2 / size)
             own, own_logits = own[:, is_open], own_logits[:, is_open]
+            opposite = -gradient[:, is_open], -solved[:, is_open]
             step = self._find_step(
-                own_logits, gradient[:, is_open], penalties, factor, active, goals
+                own_logits, *opposite, penalties, factor, active, goals
             )
             found = self._move(own, own_logits, step, penalties, active)
             coefficients[:, active], logits[:, active] = found
@@ -108,27 +110,25 @@ class RidgeRegressions:
         gradient: Array = _multiply(self.features.T, errors) + penalties * coefficients
         return gradient
 
-    def _measure(self, gradient: Array, factor: Any) -> Array:  # noqa: ANN401 - as above
-        """Compute squared norms of gradients, by the inverse of the Hessian's bound."""
-        squared = (gradient * _solve(factor, gradient)).sum(axis=(0, 2))
-        return np.asarray(np.maximum(squared, np.finfo(squared.dtype).tiny))
-
     def _find_step(
         self,
         logits: Array,
-        gradient: Array,
+        residual: Array,
+        direction: Array,
         penalties: Array,
         factor: Any,  # noqa: ANN401 - as above
         active: Array,
         goals: Array,
     ) -> Array:
-        """Solve for Newton's step by preconditioned conjugate gradients."""
-        tiny = np.finfo(gradient.dtype).tiny
+        """Solve for Newton's step by preconditioned conjugate gradients.
+
+        Starts at the negative gradient, and at the same solved by ``factor``. Both are
+        overwritten.
+        """
+        tiny = np.finfo(residual.dtype).tiny
         probabilities = predict(logits)
         row_weights = self.row_weights[:, active]
-        step = np.zeros_like(gradient)
-        residual = -gradient
-        direction = _solve(factor, residual)
+        step = np.zeros_like(residual)
         size = (residual * direction).sum(axis=(0, 2))
         goals = goals * size
         live = np.arange(len(active))
@@ -227,6 +227,12 @@ def _weigh_by_hessian(probabilities: Array, change: Array) -> Array:
 def _multiply(matrix: Array, stacked: Array) -> Array:
     flat = matrix @ stacked.reshape(len(stacked), -1)
     return np.asarray(flat).reshape(len(matrix), *stacked.shape[1:])
+
+
+def _measure(gradient: Array, solved: Array) -> Array:
+    """Compute squared norms of gradients by the inverse of the Hessian's bound."""
+    squared = (gradient * solved).sum(axis=(0, 2))
+    return np.asarray(np.maximum(squared, np.finfo(squared.dtype).tiny))
 
 
 def _solve(factor: Any, stacked: Array) -> Array:  # noqa: ANN401 - scipy's pair

@@ -41,16 +41,17 @@ ROWS_AT_ONCE = 512
 
 
 class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
-    """Weighted mean of linear probes of all layers, parts and poolings.
+    r"""Weighted mean of linear probes of all layers, parts and poolings.
 
     A logistic regression with a ridge penalty is fitted to each layer and each part or
     pooling of the activations. Its ``C`` is the one with the lowest log loss on
     held-out rows. Each probe then gets a weight from its held-out predictions. The
     weight falls exponentially with the loss, unless the probe corrects errors of other
-    probes. Probes with a low weight are dropped, and the others are fitted again to all
-    rows. The logits are the weighted mean of their logits, divided by a temperature.
-    The temperature has a prior around 1, so that a fit on few rows is not
-    overconfident. The result is itself a linear classifier.
+    probes. A part or pooling whose probes do not help is left out as a whole. Probes
+    with a low weight are dropped, and the others are fitted again to all rows. The
+    logits are the weighted mean of their logits, divided by a temperature. The
+    temperature has a prior around 1, so that a fit on few rows is not overconfident.
+    The result is itself a linear classifier.
 
     Each fit is a convex problem, so that there are no epochs and no learning rates to
     choose. This is the recommended classifier on activations of all layers under the
@@ -125,6 +126,15 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
+    The weights :math:`w` minimise :math:`n L(w) + 6 KL(w, p)`, where :math:`L` is the
+    log loss of the combination on the :math:`n` held-out rows. The prior :math:`p` is a
+    mean over groups of probes: one group for each part, one of all probes, and one with
+    a single predictor, which gives the frequencies of the classes. Within a part, the
+    weights are :math:`q_i \propto \exp(-0.4 n L_i)`. The group of all probes has the
+    mean of these weights over the parts. Before normalisation, a group counts by
+    :math:`\exp(-n L(q) - KL(q, u))`, where :math:`u` are equal weights of its probes.
+    The frequencies of the classes count half before the losses do.
+
     With more than two classes, the loss is multinomial. Units are standardised by the
     weighted mean and standard deviation of the rows of ``fit``. In each regression,
     sample weights are scaled to a mean of 1, so that only their ratios count. No rows
@@ -384,7 +394,10 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
                 choices.append(choice)
                 logits.append(own)
             scales = np.array([choice.scale for choice in choices])
-            combination = choose_weights(np.stack(logits), scales, training.held_out)
+            parts = np.tile(np.arange(shape[1]), shape[0])
+            combination = choose_weights(
+                np.stack(logits), scales, parts, training.held_out
+            )
         self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
         losses = np.array([choice.loss for choice in choices])
         self.held_out_log_loss_ = losses.reshape(shape)

@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp, rel_entr
 
 from plug_sklearn.classifiers._ridge import compute_losses, predict
 
 Array = NDArray[Any]
 
 #: Standard deviations of the priors of log scales: of one probe, and of the whole.
-PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.25
-#: Rate at which the prior weight of a probe falls with the sum of its losses.
-PRIOR_RATE = 0.6
+PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.1
+#: Rate at which the prior weight of a probe falls with the sum of its losses, among the
+#: probes of its part.
+PRIOR_RATE = 0.4
 #: Strength of the prior, in rows.
 PRIOR_STRENGTH = 6.0
 #: Prior weight of the constant predictor.
@@ -85,25 +86,21 @@ class StackWeights:
     temperature: float
 
 
-def choose_weights(logits: Array, scales: Array, held_out: HeldOut) -> StackWeights:
+def choose_weights(
+    logits: Array, scales: Array, parts: Array, held_out: HeldOut
+) -> StackWeights:
     """Choose the weights of probes by their held-out logits (n_probes, m, n_logits).
 
-    ``scales`` (n_probes,) are the factors that these logits were multiplied by. The
-    prior weights fall exponentially with the losses of the probes. The weights minimise
-    the held-out loss of the combination plus the Kullback-Leibler divergence from the
-    prior, so that they leave the prior only for probes that correct others on several
-    rows. A constant predictor is one more candidate. Half of the prior is its share
-    before losses count, so that of many probes that are no better than chance, the
-    luckiest does not win.
+    ``scales`` (n_probes,) are the factors that these logits were multiplied by, and
+    ``parts`` (n_probes,) the numbers of the parts that the probes read. The weights
+    minimise the held-out loss of the combination plus the Kullback-Leibler divergence
+    from prior weights, so that they leave the prior only for probes that correct others
+    on several rows.
     """
     constant = held_out.compute_prior_logits()
     same = np.broadcast_to(constant, logits.shape[1:])
+    log_prior = _compute_log_prior(logits, same, parts, held_out)
     logits = np.concatenate([logits, same[None]])
-    losses = held_out.compute_loss(logits)
-    shares = np.full(len(logits), (1 - CONSTANT_SHARE) / len(scales))
-    shares[-1] = CONSTANT_SHARE
-    excess = held_out.weight.sum() * (losses - losses.min())
-    log_prior = log_softmax(np.log(shares) - PRIOR_RATE * excess)
     best = log_prior[:-1].max()
     chosen = np.flatnonzero(log_prior >= best + np.log(LEAST_WEIGHT) - 3)
     found = np.zeros(len(logits))
@@ -115,6 +112,43 @@ def choose_weights(logits: Array, scales: Array, held_out: HeldOut) -> StackWeig
     return StackWeights(
         weights, scale * weights * scales, scale * found[-1] * constant, 1 / scale
     )
+
+
+def _compute_log_prior(
+    logits: Array, same: Array, parts: Array, held_out: HeldOut
+) -> Array:
+    """Compute the logarithms of the prior weights: of the probes, then the constant.
+
+    The prior is a mean over groups of probes: those of each part, all of them, and a
+    constant predictor, which gives the logits ``same`` (m, n_logits) for every sample.
+    Within a part, weights fall exponentially with the losses. A group counts by the
+    likelihood of the held-out rows under its weights, less the divergence of these
+    weights from equal ones. A part whose probes do not help is thus left out as a
+    whole. Before the losses count, half of the prior is that of the constant predictor,
+    so that of many probes that are no better than chance, the luckiest does not win.
+    """
+    n_rows = held_out.weight.sum()
+    losses = held_out.compute_loss(logits)
+    members = np.unique(parts)[:, None] == parts
+    falls = np.where(members, -PRIOR_RATE * n_rows * losses, -np.inf)
+    groups = log_softmax(falls, axis=1)
+    if len(groups) > 1:
+        together = logsumexp(groups, axis=0) - np.log(len(groups))
+        groups = np.vstack([groups, together])
+    likelihoods = []
+    for log_weights in groups:
+        weights = np.exp(log_weights)
+        joined = np.tensordot(weights, logits, axes=1)
+        joined = held_out.find_scale(joined, JOIN_DEVIATION) * joined
+        n_probes = np.count_nonzero(np.isfinite(log_weights))
+        divergence = rel_entr(weights, 1 / n_probes).sum()
+        likelihoods.append(-n_rows * held_out.compute_loss(joined) - divergence)
+    shares = np.full(len(groups) + 1, (1 - CONSTANT_SHARE) / len(groups))
+    shares[-1] = CONSTANT_SHARE
+    likelihoods.append(-n_rows * held_out.compute_loss(same))
+    of_groups = log_softmax(np.log(shares) + likelihoods)
+    of_probes = logsumexp(of_groups[:-1, None] + groups, axis=0)
+    return np.append(of_probes, of_groups[-1])
 
 
 def _improve_weights(logits: Array, log_prior: Array, held_out: HeldOut) -> Array:

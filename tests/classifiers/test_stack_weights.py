@@ -4,7 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plug_sklearn.classifiers._ridge import make_targets, predict
-from plug_sklearn.classifiers._stack_weights import HeldOut, choose_weights
+from plug_sklearn.classifiers._stack_weights import (
+    HeldOut,
+    StackWeights,
+    choose_weights,
+)
 
 
 def draw_probes(
@@ -16,6 +20,14 @@ def draw_probes(
     noise = rng.normal(size=(len(strengths), *targets.shape))
     signal = np.multiply.outer(strengths, 2 * targets - 1)
     return signal + noise, HeldOut(targets, np.ones(200))
+
+
+def join(
+    logits: np.ndarray, held_out: HeldOut, parts: list[int] | None = None
+) -> StackWeights:
+    """Join probes of a scale of 1, of one part unless told otherwise."""
+    ones = np.ones(len(logits))
+    return choose_weights(logits, ones, np.array(parts or 0 * ones), held_out)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -43,45 +55,79 @@ def test_weights_are_shares_and_none_is_tiny(
     strengths: list[float], n_classes: int, seed: int
 ) -> None:
     logits, held_out = draw_probes(n_classes, strengths, seed)
-    weights = choose_weights(logits, np.ones(len(strengths)), held_out).weights
+    weights = join(logits, held_out).weights
     assert 0 < weights.sum() <= 1 + 1e-9
     assert (weights[weights > 0] >= 0.0099 * weights.max()).all()
 
 
 def test_the_order_of_probes_does_not_matter() -> None:
     logits, held_out = draw_probes(2, [0.8, 1.0, 0.9, 0.0])
-    there = choose_weights(logits, np.ones(4), held_out)
-    back = choose_weights(logits[::-1], np.ones(4), held_out)
+    there = join(logits, held_out)
+    back = join(logits[::-1], held_out)
     np.testing.assert_allclose(there.weights, back.weights[::-1], atol=1e-4)
     assert there.temperature == pytest.approx(back.temperature, rel=1e-4)
 
 
 def test_probes_that_know_nothing_are_dropped() -> None:
     logits, held_out = draw_probes(2, [1.0, 0.0, 1.0, 0.0])
-    weights = choose_weights(logits, np.ones(4), held_out).weights
+    weights = join(logits, held_out).weights
     assert list(np.flatnonzero(weights)) == [0, 2]
 
 
 def test_two_probes_that_err_elsewhere_are_better_together() -> None:
     logits, held_out = draw_probes(2, [1.0, 1.0])
-    combination = choose_weights(logits, np.ones(2), held_out)
-    combined = np.tensordot(combination.factors, logits, axes=1) + combination.constant
-    assert held_out.compute_loss(combined) < held_out.compute_loss(logits).min()
+    found = join(logits, held_out)
+    joined = np.tensordot(found.factors, logits, axes=1) + found.constant
+    assert held_out.compute_loss(joined) < held_out.compute_loss(logits).min()
 
 
 def test_a_row_held_out_twice_counts_once() -> None:
     logits, held_out = draw_probes(2, [0.9, 1.0])
     twice = HeldOut(np.tile(held_out.targets, (2, 1)), np.full(400, 0.5))
-    once = choose_weights(logits, np.ones(2), held_out)
-    again = choose_weights(np.tile(logits, (1, 2, 1)), np.ones(2), twice)
+    once = join(logits, held_out)
+    again = join(np.tile(logits, (1, 2, 1)), twice)
     np.testing.assert_allclose(once.weights, again.weights, atol=1e-5)
     assert once.temperature == pytest.approx(again.temperature)
 
 
 def test_the_luckiest_of_many_probes_that_know_nothing_does_not_win() -> None:
     logits, held_out = draw_probes(2, [0.0] * 60)
-    combination = choose_weights(0.3 * logits, np.ones(60), held_out)
-    assert combination.weights.sum() < 0.7
+    others, fresh = draw_probes(2, [0.0] * 60, seed=1)
+    found = join(0.3 * logits, held_out)
+    joined = np.tensordot(found.factors, 0.3 * others, axes=1) + found.constant
+    luckiest = held_out.compute_loss(0.3 * logits).argmin()
+    harm = fresh.compute_loss(joined) - np.log(2)
+    of_luckiest = fresh.compute_loss(0.3 * others[luckiest]) - np.log(2)
+    assert harm < 0.5 * of_luckiest
+
+
+def test_a_part_that_knows_nothing_is_left_out() -> None:
+    logits, held_out = draw_probes(2, [0.3, 0.0] * 20)
+    together = join(logits, held_out, [0, 1] * 20).weights
+    alone = join(logits[::2], held_out).weights
+    assert together[1::2].sum() < 0.02
+    np.testing.assert_allclose(together[::2], alone, atol=0.02)
+
+
+def test_a_weaker_part_counts_where_it_corrects_the_other() -> None:
+    rng = np.random.default_rng(0)
+    targets = make_targets(rng.integers(2, size=200), 2)
+    signs, shape = 2 * targets - 1, (10, 200, 1)
+    # The errors of probes of the same part are nearly the same.
+    noise = rng.normal(size=(2, 200, 1))
+    first = 0.8 * signs + noise[0] + 0.1 * rng.normal(size=shape)
+    second = 0.6 * signs + noise[1] + 0.1 * rng.normal(size=shape)
+    held_out = HeldOut(targets, np.ones(200))
+    logits = np.concatenate([first, second])
+    weights = join(logits, held_out, [0] * 10 + [1] * 10).weights
+    assert 0.25 < weights[10:].sum() < 0.5
+
+
+def test_numbers_of_parts_are_only_names() -> None:
+    logits, held_out = draw_probes(2, [0.8, 0.6, 0.9, 0.7])
+    there = join(logits, held_out, [0, 1, 0, 1]).weights
+    renamed = join(logits, held_out, [7, 3, 7, 3]).weights
+    np.testing.assert_allclose(there, renamed, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
