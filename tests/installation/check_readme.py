@@ -14,7 +14,7 @@ from fresh import ROOT, clone, make_environment, open_folder, say
 
 #: What tells a command of the README from the others.
 MARKS = {"quickstart": "examples/quickstart.py", "tests": "-m pytest"}
-CLASSIFIERS = ("LogisticRegression", "PlugCNNClassifier", "PlugMLPClassifier")
+CLASSIFIERS = ("LogisticRegression", "PlugStackClassifier", "PlugMLPClassifier")
 PICTURES = ("layer_curve.png", "training_curves.png", "controls.png")
 
 
