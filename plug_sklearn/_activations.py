@@ -1,7 +1,7 @@
 """Activations that know which layers and parts of the model they hold."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,8 +84,9 @@ class Activations(np.ndarray):
         # The array goes by itself, so that joblib can share its memory with workers.
         return name_axes, (np.asarray(self), self.layers, self.parts)
 
-    def __deepcopy__(self, memo: object) -> Self:
-        return self.copy()
+    def __deepcopy__(self, memo: dict[int, Any] | None, /) -> "Activations":
+        copied = np.asarray(self).__deepcopy__(memo)
+        return name_axes(copied, self.layers, self.parts)
 
 
 def name_axes(

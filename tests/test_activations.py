@@ -208,3 +208,12 @@ def test_artifacts_keep_the_names(activations: NDArray[Any], tmp_path: Path) -> 
         loaded.get_feature_names_out(), aggregator.get_feature_names_out()
     )
     assert_array_equal(loaded.transform(activations), aggregator.transform(activations))
+
+
+def test_a_deep_copy_of_token_activations_shares_no_array(llama: str) -> None:
+    X = HFEmbeddingTransformer(llama, pooling=None).fit_transform(TEXTS[:2])
+    copied = deepcopy(X)
+    assert copied.layers == X.layers
+    before = X[0].copy()
+    copied[0][:] = 0
+    assert_array_equal(X[0], before)

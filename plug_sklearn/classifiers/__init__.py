@@ -11,7 +11,9 @@
 ``_token_network``, ``_token_aggregation``, ``_token_running``, ``_token_stream``
     Its network: how scores of tokens become those of texts, at once or token by token.
 ``_base``
-    Their base class: parameters, ``fit``, predictions and pickles.
+    The base class of those that train networks: parameters, ``fit`` and pickles.
+``_labels``
+    Labels, from the probabilities of any of them.
 ``_data``, ``_sample_shape``, ``_splitting``
     Check what users pass to ``fit`` and ``predict``, and hold out validation rows.
 ``_sizing``

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
@@ -33,6 +33,7 @@ from plug_sklearn.classifiers._data import (
     read_samples,
     read_validation_rows,
 )
+from plug_sklearn.classifiers._labels import PredictsLabels
 from plug_sklearn.classifiers._monitoring import (
     KeepBestEpoch,
     check_monitor,
@@ -58,7 +59,7 @@ class Training:
     keeper: KeepBestEpoch | None
 
 
-class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
+class BasePlugClassifier(PredictsLabels, RecordsVersions, BaseEstimator, ABC):
     """A classifier whose network is sized by the data and trained by skorch.
 
     A subclass names its network, how it is sized, and its parameters. Its pickle holds
@@ -238,46 +239,6 @@ class BasePlugClassifier(ClassifierMixin, RecordsVersions, BaseEstimator, ABC):
             self._read_samples(X)
         )
         return probabilities
-
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Predict the natural logarithm of the probability of each class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples of the shape seen in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), float64
-            Logarithms of ``predict_proba(X)``; ``-inf`` where a probability is 0.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If ``fit`` has not been called.
-        ValueError
-            If ``X`` is not finite, or its shape differs from that in ``fit``.
-        """
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Predict labels: the most probable class of each sample.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples of the shape seen in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Labels, from ``classes_``.
-        """
-        winners = self.predict_proba(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[winners]
-        return labels
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()

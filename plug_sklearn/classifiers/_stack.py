@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -22,6 +22,7 @@ from plug_sklearn.classifiers._data import (
     read_rows,
     read_samples,
 )
+from plug_sklearn.classifiers._labels import PredictsLabels
 from plug_sklearn.classifiers._probe_fits import (
     ProbeChoice,
     Training,
@@ -40,7 +41,7 @@ UNTUNED_C = 1.6
 ROWS_AT_ONCE = 512
 
 
-class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
+class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     r"""Weighted mean of linear probes of all layers, parts and poolings.
 
     A logistic regression with a ridge penalty is fitted to each layer and each part or
@@ -302,46 +303,6 @@ class PlugStackClassifier(RecordsVersions, ClassifierMixin, BaseEstimator):
         if logits.shape[1] == 1:
             return np.asarray(expit(np.hstack([-logits, logits])))
         return np.asarray(softmax(logits, axis=1))
-
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Predict the natural logarithm of the probability of each class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples of the shape seen in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), float64
-            Logarithms of ``predict_proba(X)``; ``-inf`` where a probability is 0.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If ``fit`` has not been called.
-        ValueError
-            If ``X`` is not finite, or its shape differs from that in ``fit``.
-        """
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Predict labels: the most probable class of each sample.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples of the shape seen in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Labels, from ``classes_``.
-        """
-        winners = self.predict_proba(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[winners]
-        return labels
 
     @property
     def coef_(self) -> NDArray[np.float64]:
