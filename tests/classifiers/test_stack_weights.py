@@ -101,6 +101,12 @@ def test_the_luckiest_of_many_probes_that_know_nothing_does_not_win() -> None:
     assert harm < 0.5 * of_luckiest
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_constant_outweighs_a_probe_that_knows_nothing(seed: int) -> None:
+    logits, held_out = draw_probes(2, [0.0], seed)
+    assert join(0.3 * logits, held_out).weights.sum() < 0.5
+
+
 def test_a_part_that_knows_nothing_is_left_out() -> None:
     logits, held_out = draw_probes(2, [0.3, 0.0] * 20)
     together = join(logits, held_out, [0, 1] * 20).weights
