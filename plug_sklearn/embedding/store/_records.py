@@ -10,9 +10,7 @@ import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,24 +22,11 @@ from plug_sklearn.embedding.store._layouts import (
     parse_layout,
     plan_reading,
 )
+from plug_sklearn.embedding.store._runs import BLOCK_SIZE, Record, cut_runs, read_run
 from plug_sklearn.embedding.store._vectors import VectorFile, decode
 
-#: Start, size, number of the layout and checksum of a record.
-_Row = list[Any]
 #: Prompts that one query finds.
-_LOOKED_UP = 500
-#: Bytes in a block of memory that the tokens of several texts share, and in one read.
-_BLOCK_SIZE = 2**23
-
-
-class _Found(NamedTuple):
-    """A record that is wanted: where it stands, and the number of its prompt."""
-
-    start: int
-    size: int
-    number: int
-    layout: Layout
-    checksum: int
+_LOOKED_UP = 2000
 
 
 class Records:
@@ -107,19 +92,19 @@ class Records:
             What is not held, or damaged.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
-        for number, layout, vectors, plan in self._read_each(digests, slots):
-            places, positions, is_whole = plan
+        for layout, plan, right in self._read_runs(digests, slots):
             if layout.hidden_size != out.shape[2]:
                 continue
-            if is_whole:
-                # One copy, without a list of where each goes.
-                states = layout.unpack(vectors)[: len(slots)]
-                out[rows[number]] = decode(states, layout.dtype)
-                missing[number] = False
-            else:
-                states = layout.unpack(vectors)[places]
-                out[rows[number], positions] = decode(states, layout.dtype)
-                missing[number, positions] = False
+            for number, vectors in right:
+                states = layout.unpack(vectors)
+                if plan.is_whole:
+                    # One copy, without a list of where each goes.
+                    states = decode(states[: len(slots)], layout.dtype)
+                    out[rows[number]] = states
+                else:
+                    states = decode(states[plan.places], layout.dtype)
+                    out[rows[number], plan.positions] = states
+            missing[np.ix_([number for number, _ in right], plan.positions)] = False
         return missing
 
     def read_tokens(
@@ -141,103 +126,77 @@ class Records:
         a pickle or a copy of it holds nothing else.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
-        # On disk, each slot's tokens stand together. A single slot stands there as it
-        # is to be given.
-        as_stored = dtype if len(slots) == 1 else None
         block = np.empty(0, dtype=dtype)
-        for number, layout, vectors, plan in self._read_each(digests, slots, as_stored):
-            stored = layout.unpack(vectors)
-            n_slots, n_tokens, hidden_size = stored.shape
-            item_shape = (n_tokens, *shape, hidden_size)
-            held = out[rows[number]]
-            is_same = plan.is_whole and n_slots == 1 and as_stored is not None
-            if held is None and is_same and layout.is_stored_as(dtype):
-                out[rows[number]] = stored.reshape(item_shape)
-                missing[number] = False
-                continue
-            if held is None:
-                size = math.prod(item_shape)
-                if size > len(block):
-                    most = _BLOCK_SIZE // dtype.itemsize
-                    block = np.empty(max(size, most), dtype=dtype)
-                held = out[rows[number]] = block[:size].reshape(item_shape)
-                block = block[size:]
-            if held.shape != item_shape:
-                continue
+        for layout, plan, right in self._read_runs(digests, slots, dtype):
             layers, parts = np.divmod(plan.positions, shape[1])
-            states = decode(stored[plan.places], layout.dtype)
-            held[:, layers, parts] = states.transpose(1, 0, 2)
-            missing[number, plan.positions] = False
+            read = []
+            for number, vectors in right:
+                row = rows[number]
+                held = out[row]
+                if held is None and plan.is_result:
+                    tokens = np.frombuffer(vectors, dtype)
+                    out[row] = tokens.reshape(-1, 1, 1, layout.hidden_size)
+                    read.append(number)
+                    continue
+                stored = layout.unpack(vectors)
+                item_shape = (stored.shape[1], *shape, layout.hidden_size)
+                if held is None:
+                    size = math.prod(item_shape)
+                    if size > len(block):
+                        most = BLOCK_SIZE // dtype.itemsize
+                        block = np.empty(max(size, most), dtype=dtype)
+                    held = out[row] = block[:size].reshape(item_shape)
+                    block = block[size:]
+                if held.shape == item_shape:
+                    states = decode(stored[plan.places], layout.dtype)
+                    held[:, layers, parts] = states.transpose(1, 0, 2)
+                    read.append(number)
+            missing[np.ix_(read, plan.positions)] = False
         return missing
 
-    def _read_each(
+    def _read_runs(
         self,
         digests: Sequence[bytes],
         slots: Sequence[Slot],
-        as_stored: np.dtype[np.floating] | None = None,
-    ) -> Iterator[tuple[int, Layout, memoryview, Plan]]:
+        tokens_dtype: np.dtype[np.floating] | None = None,
+    ) -> Iterator[tuple[Layout, Plan, list[tuple[int, memoryview]]]]:
         """Read the records of prompts that hold any of some slots.
 
-        Gives each prompt's number, the record's layout and bytes, and which vectors of
-        it are wanted. Bytes that are of the dtype ``as_stored`` may be kept; others are
-        overwritten when the next record is asked for.
+        Gives the layout of some records, what is wanted of them, and the number of the
+        prompt and the bytes of each. Bytes that are the result may be kept, and others
+        are overwritten when the next records are asked for.
         """
         # The records of one model have few layouts.
         plans = {
-            layout.description: plan_reading(layout, slots)
+            layout: plan_reading(layout, slots, tokens_dtype)
             for layout in self._layouts.values()
             if layout is not None
         }
         for start in range(0, len(digests), _LOOKED_UP):
             some = digests[start : start + _LOOKED_UP]
-            rows = self._look_up(some)
-            found = [
-                record
-                for number, digest in enumerate(some, start)
-                for record in self._list_right(number, rows[digest])
-                if plans[record.layout.description].places
-            ]
-            for run in _cut_runs(sorted(found, key=attrgetter("start"))):
-                size = run[-1].start + run[-1].size - run[0].start
-                is_kept = as_stored is not None and run[0].layout.is_stored_as(
-                    as_stored
+            numbers: dict[bytes, list[int]] = {digest: [] for digest in some}
+            for number, digest in enumerate(some, start):
+                numbers[digest].append(number)
+            found = self._look_up([*numbers])
+            for run in cut_runs([one for one in found if plans[one.layout].places]):
+                plan = plans[run[0].layout]
+                right = read_run(
+                    self._vectors, run, self._settings, is_kept=plan.is_result
                 )
-                vectors = self._vectors.read(run[0].start, size, is_kept=is_kept)
-                for record in run:
-                    begin = record.start - run[0].start
-                    own = vectors[begin : begin + record.size]
-                    if self._is_right(record, digests[record.number], own):
-                        plan = plans[record.layout.description]
-                        yield record.number, record.layout, own, plan
-
-    def _list_right(self, number: int, rows: list[_Row]) -> Iterator[_Found]:
-        """List the records of a prompt that can stand where they are said to."""
-        for start, size, layout_number, checksum in rows:
-            layout = self._layouts.get(layout_number)
-            if (
-                layout is None
-                or not layout.is_size(size)
-                or not self._vectors.holds(start, size)
-            ):
-                self.n_damaged += 1
-            else:
-                yield _Found(start, size, number, layout, checksum)
-
-    def _is_right(self, record: _Found, digest: bytes, vectors: memoryview) -> bool:
-        """Tell whether a record's bytes are what was written, and count it if not."""
-        is_right = (
-            len(vectors) == record.size
-            and record.layout.sum_up(self._settings + digest, vectors)
-            == record.checksum
-        )
-        self.n_damaged += not is_right
-        return is_right
+                self.n_damaged += len(run) - len(right)
+                of_prompts = [
+                    # Equal prompts do not share memory.
+                    (number, memoryview(bytearray(vectors)) if place else vectors)
+                    for digest, vectors in right
+                    for place, number in enumerate(numbers[digest])
+                ]
+                yield run[0].layout, plan, of_prompts
 
     def hold(self, digest: bytes, slots: Sequence[Slot]) -> bool:
         """Tell whether all of some slots of a prompt are held, and not damaged."""
         wanted = set(slots)
-        for _, layout, _ in self._find(digest):
-            wanted.difference_update(layout.slots if layout else ())
+        for layout, _ in self._find(digest):
+            wanted.difference_update(layout.slots)
         return not wanted
 
     def add(self, digest: bytes, layout: Layout, vectors: memoryview) -> None:
@@ -258,7 +217,7 @@ class Records:
             If the prompt is held with another hidden size.
         """
         held: set[Slot] = set()
-        for _, found in self._keep_right(digest):
+        for found in self._keep_right(digest):
             if found.hidden_size != layout.hidden_size:
                 raise ValueError(
                     "The 'states' parameter of ActivationStore.write must have the "
@@ -292,7 +251,8 @@ class Records:
         )
         for (digest,) in rows.fetchall():
             self._keep_right(digest)
-            for number, _, vectors in self._find(digest):
+            for layout, vectors in self._find(digest):
+                number = self._number_layout(layout)
                 self._connection.execute(
                     "UPDATE records SET start = ? "
                     "WHERE settings = ? AND digest = ? AND layout = ?",
@@ -306,50 +266,48 @@ class Records:
             (self._number,),
         )
         for (digest,) in rows.fetchall():
-            for _, layout, vectors in self._find(digest):
-                if layout is not None:
-                    yield digest, layout, bytes(vectors)
+            for layout, vectors in self._find(digest):
+                yield digest, layout, bytes(vectors)
 
-    def _keep_right(self, digest: bytes) -> list[tuple[int, Layout]]:
+    def _keep_right(self, digest: bytes) -> list[Layout]:
         """Delete the damaged records of a prompt, and list the others' layouts."""
-        found = [(number, layout) for number, layout, _ in self._find(digest)]
-        right = [(number, layout) for number, layout in found if layout is not None]
-        if len(right) < len(found):
+        n_damaged = self.n_damaged
+        right = [layout for layout, _ in self._find(digest)]
+        if self.n_damaged > n_damaged:
+            numbers = [str(self._number_layout(layout)) for layout in right]
             self._connection.execute(
                 "DELETE FROM records WHERE settings = ? AND digest = ? AND layout "
-                f"NOT IN ({', '.join(str(number) for number, _ in right)})",
+                f"NOT IN ({', '.join(numbers)})",
                 (self._number, digest),
             )
         return right
 
-    def _find(self, digest: bytes) -> Iterator[tuple[int, Layout | None, memoryview]]:
-        """Give each record's layout, numbered, and bytes; None where it is damaged.
+    def _find(self, digest: bytes) -> Iterator[tuple[Layout, memoryview]]:
+        """Give the layout and bytes of each record of a prompt that is not damaged.
 
         The bytes are good until the next record is read.
         """
-        yield from self._read(digest, self._look_up([digest])[digest])
+        for record in self._look_up([digest]):
+            right = read_run(self._vectors, [record], self._settings, is_kept=False)
+            self.n_damaged += not right
+            for _, vectors in right:
+                yield record.layout, vectors
 
-    def _look_up(self, digests: Sequence[bytes]) -> dict[bytes, list[_Row]]:
-        """Find the rows of some prompts with one query."""
-        rows: dict[bytes, list[_Row]] = {digest: [] for digest in digests}
-        for digest, *row in self._connection.execute(
-            "SELECT digest, start, size, layout, checksum FROM records WHERE "
-            f"settings = ? AND digest IN ({', '.join('?' * len(rows))})",
-            (self._number, *rows),
-        ):
-            rows[digest].append(row)
-        return rows
-
-    def _read(
-        self, digest: bytes, rows: list[_Row]
-    ) -> Iterator[tuple[int, Layout | None, memoryview]]:
-        for row in rows:
-            vectors, layout = memoryview(b""), None
-            for record in self._list_right(0, [row]):
-                vectors = self._vectors.read(record.start, record.size)
-                if self._is_right(record, digest, vectors):
-                    layout = record.layout
-            yield row[2], layout, vectors
+    def _look_up(self, digests: Sequence[bytes]) -> list[Record]:
+        """Find the records of some prompts that can stand where they are said to."""
+        rows = self._connection.execute(
+            "SELECT start, size, layout, checksum, digest FROM records WHERE "
+            f"settings = ? AND digest IN ({', '.join('?' * len(digests))})",
+            (self._number, *digests),
+        ).fetchall()
+        found = []
+        for start, size, number, checksum, digest in rows:
+            layout = self._layouts.get(number)
+            is_sized = layout is not None and layout.is_size(size)
+            if layout and is_sized and self._vectors.holds(start, size):
+                found.append(Record(start, size, layout, checksum, digest))
+        self.n_damaged += len(rows) - len(found)
+        return found
 
     def _number_layout(self, layout: Layout) -> int:
         for number, known in self._layouts.items():
@@ -362,23 +320,6 @@ class Records:
         new = int(inserted.lastrowid or 0)
         self._layouts[new] = layout
         return new
-
-
-def _cut_runs(records: Sequence[_Found]) -> Iterator[list[_Found]]:
-    """Cut records, sorted by start, into runs of one layout without gaps."""
-    run: list[_Found] = []
-    for record in records:
-        last = run[-1] if run else record
-        if run and (
-            record.start != last.start + last.size
-            or record.layout is not last.layout
-            or record.start + record.size - run[0].start > _BLOCK_SIZE
-        ):
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
 
 
 @contextmanager
