@@ -234,34 +234,38 @@ def measure_memory(tokenizer_folder: str, parent: str) -> Iterator[Row]:
     yield Row(work, "growth without", growth["yes"] - growth["no"], 8, unit=" MiB")
 
 
+def make_bare_app(calls: Calls) -> Any:  # noqa: ANN401 - FastAPI's
+    """Make a service that streams each answer from a thread, without probes."""
+    from fastapi import FastAPI
+    from fastapi.responses import StreamingResponse
+
+    app = FastAPI()
+
+    @app.post("/generate")
+    def generate(asked: dict[str, Any]) -> StreamingResponse:
+        encoded = calls.tokenizer(asked["prompt"], return_tensors="pt")
+        streamer = transformers.TextIteratorStreamer(calls.tokenizer, skip_prompt=True)
+        options = {"max_new_tokens": asked["max_new_tokens"], "do_sample": False}
+        threading.Thread(
+            target=calls.causal.generate,
+            kwargs={**encoded, **options, "use_cache": True, "streamer": streamer},
+        ).start()
+        events = (f"data: {json.dumps({'token': piece})}\n\n" for piece in streamer)
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    return app
+
+
 def measure_service(calls: Calls, repeats: int) -> Iterator[Row]:
-    """Compare the first token's delay over HTTP with that of a bare streamer."""
+    """Compare the first token's delay over HTTP with that of bare streamers."""
     sys.path.insert(0, str(HERE.parent / "examples"))
     import serve
 
-    def stream_bare(
-        prompt: str, max_new_tokens: int, *_: object
-    ) -> Iterator[dict[str, Any]]:
-        encoded = calls.tokenizer(prompt, return_tensors="pt")
-        streamer = transformers.TextIteratorStreamer(calls.tokenizer, skip_prompt=True)
-        options = {"max_new_tokens": max_new_tokens, "use_cache": True}
-        thread = threading.Thread(
-            target=calls.causal.generate,
-            kwargs={**encoded, **options, "streamer": streamer, "do_sample": False},
-        )
-        thread.start()
-        for piece in streamer:
-            yield {"token": piece, "probabilities": [], "stopped_by": None}
-        thread.join()
-
-    compute = serve.make_compute(calls.probe)
+    compute, write = serve.make_compute(calls.probe), serve.make_write(calls.probe)
     delays: dict[str, list[float]] = {"ours": [], "bare": []}
     for _ in range(repeats):
-        for name, write in (
-            ("ours", serve.make_write(calls.probe)),
-            ("bare", stream_bare),
-        ):
-            app = serve.make_app(compute, [0, 1], serve.Limits(), write)
+        ours = serve.make_app(compute, [0, 1], serve.Limits(), write)
+        for name, app in (("ours", ours), ("bare", make_bare_app(calls))):
             delays[name] += asyncio.run(time_first_tokens(app))
     ratio = median(delays["ours"]) / median(delays["bare"])
     yield Row(
