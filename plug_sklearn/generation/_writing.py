@@ -256,9 +256,9 @@ class _ProbedDecoding:
         return [answer.is_over for answer in self.answers]
 
     def _arrive(self) -> int:
-        """Give the key of the next pass's turn: until the first token is known, ours.
+        """Return the key of the next pass.
 
-        That takes two passes, one that draws it and one that reads it.
+        The first two passes, which draw the first token and read it, go first.
         """
         if self.n_passes < 2:
             return self.arrival
