@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from sklearn.pipeline import Pipeline, make_pipeline
 from test_serve import LABELS, SECONDS, TEXTS, Client, served
@@ -49,7 +50,9 @@ def pipe(
         pad_token_id=0,
         eos_token_id=None,
     )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return make_pipeline(
         HFEmbeddingTransformer(str(folder), layers=[1], device="cpu"),
