@@ -184,7 +184,7 @@ class AnswerStreams:
             options = self._waiting[0].options
             batch = [each for each in self._waiting if each.options == options]
             # A seed gives the same answer only to a prompt alone.
-            batch = batch[: 1 if "seed" in options else self.together]
+            batch = batch[: 1 if "seed" in options else max(1, self.together)]
             for answer in batch:
                 self._waiting.remove(answer)
             batch = [answer for answer in batch if not answer.has_ended]
