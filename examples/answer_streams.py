@@ -47,6 +47,7 @@ class Answer:
         This is the ``stop`` of ``stream_with_probes``, for a probe named "probe".
         """
         seen = probabilities["probe"]
+        self.reason = None
         if self.has_ended or self.items.qsize() > MOST_UNREAD:
             self.reason = "reader"
         elif self.stop is not None and seen[-1, -1] >= self.stop:
