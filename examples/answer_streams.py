@@ -91,7 +91,7 @@ class AnswerStreams:
 
     New answers are collected until the first tokens of the previous batch are there,
     and are then written as one batch. If a batch fails before its first token, its
-    answers are written one by one, so that only a bad prompt fails. Each batch has a
+    answers are written separately, so that only a bad prompt fails. Each batch has a
     thread of its own.
 
     Parameters
@@ -217,7 +217,7 @@ class AnswerStreams:
                 answer.add(last)
             return
         for answer in batch:
-            await self._write([answer])
+            self._begin(self._write([answer]))
 
 
 def write_event(data: Item, name: str = "") -> bytes:
