@@ -12,6 +12,9 @@ probabilities after it. The answer ends when the probability of the last class r
     curl -N localhost:8000/generate -H 'Content-Type: application/json' \
         -d '{"prompt": "Gold is", "max_new_tokens": 20, "stop": 0.9}'
 
+The last event says why the answer ends: "probe", "length", "eos", "time" for the time
+limit, or "reader" if the client reads too slowly.
+
 A joblib file is a pickle, which runs code when it is loaded: load only files you trust.
 The files of ``save_artifacts`` cannot run code; give the path or address that
 ``load_artifacts`` takes. This example needs the extra ``[serve]``.
