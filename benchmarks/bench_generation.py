@@ -1,15 +1,15 @@
-"""What probes cost while a model writes, against ``generate`` and against pingkit.
+"""Compare generation with probes to ``generate`` and to pingkit.
 
 Run it from a clone::
 
     python benchmarks/bench_generation.py --peers PYTHON
 
-``PYTHON`` is the interpreter of an environment that holds pingkit, which
-``benchmarks/README.md`` says how to make; without it, that row is left out. Both sides
-of a ratio run by turns, on one thread, after a check that they write the same tokens;
-the ratio is the median of those of the turns, in processor time. The table goes to
-``benchmarks/README.md``, the figures to ``benchmarks/bench_generation.json``; the exit
-code is 1 where a goal is missed.
+``PYTHON`` is the interpreter of an environment with pingkit, which
+``benchmarks/README.md`` describes. ``--parts`` measures some parts only, and keeps the
+other figures. Both sides of a ratio alternate on one thread, after a check that they
+write the same tokens; a ratio is the median over the repetitions, in processor time.
+The table goes to ``benchmarks/README.md``, and the figures go to
+``benchmarks/bench_generation.json``. The exit code is 1 if a goal is missed.
 """
 
 import argparse
@@ -18,17 +18,18 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import torch
 import transformers
+from generation_delay import make_bare_app, time_first_tokens
 from packaged_models import save_smollm2
 from sklearn.pipeline import Pipeline, make_pipeline
 
@@ -41,6 +42,7 @@ from plug_sklearn import (
 from plug_sklearn.embedding import describe_model
 
 HERE = Path(__file__).parent
+FIGURES = HERE / "bench_generation.json"
 PROMPTS = [
     "The city of Lima is in",
     "Water is",
@@ -52,8 +54,10 @@ PROMPTS = [
     "Berlin is the capital of",
 ]
 LAYER = 15
+LONG_PROMPT = 24 * "The old harbour lies below the town, and many ships anchor there. "
 #: Tokens of the answers whose peak memory is compared.
 FEW, MANY = 200, 2000
+PARTS = ("cost", "pingkit", "pingkit, long prompt", "memory", "service")
 
 
 @dataclass
@@ -66,9 +70,7 @@ class Row:
     goal: float
     at_most: bool = True
     unit: str = ""
-
-    def __post_init__(self) -> None:
-        print(f"{self.work} | {self.against} | {self.ratio:.3f}, {self.verdict}")
+    part: str = ""
 
     @property
     def verdict(self) -> str:
@@ -126,7 +128,9 @@ class Calls:
         self.tokenizer: Any = model.prompt_reader.tokenizer
         generate_with_probes(PROMPTS[:2], self.probe, max_new_tokens=2)
 
-    def ride(self, prompts: Sequence[str], probes: object, **more: object) -> list[Any]:
+    def write_probed(
+        self, prompts: Sequence[str], probes: object, **more: object
+    ) -> list[Any]:
         """Write with probes."""
         return generate_with_probes(
             prompts,
@@ -146,20 +150,30 @@ class Calls:
         )
         return written[:, encoded["input_ids"].shape[1] :].tolist()
 
-    def ride_one_by_one(self, prompts: Sequence[str]) -> None:
-        """Write with a probe that is asked after each token."""
+    def probe_one_by_one(self, prompts: Sequence[str]) -> None:
+        """Write with a probe."""
         for prompt in prompts:
-            self.ride([prompt], self.probe, stop={"probe": 1.0})
+            self.write_probed([prompt], self.probe)
 
     def write_one_by_one(self, prompts: Sequence[str]) -> None:
         """Write without."""
         for prompt in prompts:
             self.write([prompt])
 
+    def run_passes(self, prompts: Sequence[str]) -> None:
+        """Run the forward passes of the answers, and nothing else."""
+        for prompt in prompts:
+            ids, cache = self.tokenizer(prompt, return_tensors="pt")["input_ids"], None
+            with torch.no_grad():
+                for _ in range(self.n_tokens):
+                    found = self.causal(ids, cache=cache, use_cache=True)
+                    cache = found.cache
+                    ids = found.logits[:, -1:].argmax(dim=-1)
+
 
 def measure_cost(calls: Calls, repeats: int) -> Iterator[Row]:
     """Compare answers with probes to answers without."""
-    ours = [answer.token_ids for answer in calls.ride(PROMPTS, calls.probe)]
+    ours = [answer.token_ids for answer in calls.write_probed(PROMPTS, calls.probe)]
     if ours != calls.write(PROMPTS):
         sys.exit("The two sides write different tokens.")
     n = calls.n_tokens
@@ -168,38 +182,46 @@ def measure_cost(calls: Calls, repeats: int) -> Iterator[Row]:
     def write() -> object:
         return calls.write(PROMPTS)
 
-    def ride() -> object:
-        return calls.ride(PROMPTS, calls.probe)
+    def probe() -> object:
+        return calls.write_probed(PROMPTS, calls.probe)
 
-    yield Row(work, "`generate` alone", compare(ride, write, repeats), 1.05)
+    yield Row(work, "`generate` alone", compare(probe, write, repeats), 1.05)
     stop = {"probe": 1.0}
     yield Row(
         f"{work}, asked after each token (`stop`)",
         "`generate` alone",
-        compare(lambda: calls.ride(PROMPTS, calls.probe, stop=stop), write, repeats),
+        compare(
+            lambda: calls.write_probed(PROMPTS, calls.probe, stop=stop),
+            write,
+            repeats,
+        ),
         1.1,
     )
-    three = compare(lambda: calls.ride(PROMPTS, calls.three), ride, repeats)
+    three = compare(lambda: calls.write_probed(PROMPTS, calls.three), probe, repeats)
     yield Row("same, three probes on three layers", "one probe", three, 1.05)
 
 
 def measure_ancestor(
-    calls: Calls, folder: str, python: str, repeats: int
+    calls: Calls, prompts: Sequence[str], what: str, python: str, repeats: int
 ) -> Iterator[Row]:
-    """Compare the times of one prompt after another, each over its ``generate``."""
-    prompts = PROMPTS[:2]
-    ours = compare(
-        lambda: calls.ride_one_by_one(prompts),
-        lambda: calls.write_one_by_one(prompts),
-        repeats,
-    )
+    """Compare the times of one prompt after another, relative to ``generate``."""
+
+    def write() -> None:
+        calls.write_one_by_one(prompts)
+
+    ours = compare(lambda: calls.probe_one_by_one(prompts), write, repeats)
+    passes = compare(lambda: calls.run_passes(prompts), write, repeats)
     script = str(HERE / "peers_generation.py")
+    folder = calls.probe[0].model_name
     command = [python, script, folder, str(LAYER), str(calls.n_tokens), str(repeats)]
     run = subprocess.run(
         [*command, *prompts], capture_output=True, text=True, check=True
     )
     theirs = median(map(float, run.stdout.split()))
-    work = f"one prompt at a time x {calls.n_tokens} tokens ({ours:.2f} x `generate`)"
+    work = (
+        f"{what} x {calls.n_tokens} tokens ({ours:.2f} x `generate`; the forward "
+        f"passes alone {passes:.2f} x)"
+    )
     against = f"pingkit ({theirs:.2f} x `generate`), times faster"
     yield Row(work, against, theirs / ours, 1.2, at_most=False)
 
@@ -235,69 +257,21 @@ def measure_memory(tokenizer_folder: str, parent: str) -> Iterator[Row]:
 
 
 def measure_service(calls: Calls, repeats: int) -> Iterator[Row]:
-    """Compare the first token's delay over HTTP with that of a bare streamer."""
+    """Compare the first token's delay over HTTP with that of bare streamers."""
     sys.path.insert(0, str(HERE.parent / "examples"))
     import serve
 
-    def stream_bare(
-        prompt: str, max_new_tokens: int, *_: object
-    ) -> Iterator[dict[str, Any]]:
-        encoded = calls.tokenizer(prompt, return_tensors="pt")
-        streamer = transformers.TextIteratorStreamer(calls.tokenizer, skip_prompt=True)
-        options = {"max_new_tokens": max_new_tokens, "use_cache": True}
-        thread = threading.Thread(
-            target=calls.causal.generate,
-            kwargs={**encoded, **options, "streamer": streamer, "do_sample": False},
-        )
-        thread.start()
-        for piece in streamer:
-            yield {"token": piece, "probabilities": [], "stopped_by": None}
-        thread.join()
-
-    compute = serve.make_compute(calls.probe)
+    compute, write = serve.make_compute(calls.probe), serve.make_write(calls.probe)
     delays: dict[str, list[float]] = {"ours": [], "bare": []}
     for _ in range(repeats):
-        for name, write in (
-            ("ours", serve.make_write(calls.probe)),
-            ("bare", stream_bare),
-        ):
-            app = serve.make_app(compute, [0, 1], serve.Limits(), write)
-            delays[name] += asyncio.run(time_first_tokens(app))
+        ours = serve.make_app(compute, [0, 1], serve.Limits(), write)
+        bare = make_bare_app(calls.causal, calls.tokenizer)
+        for name, app in (("ours", ours), ("bare", bare)):
+            delays[name] += asyncio.run(time_first_tokens(app, PROMPTS))
     ratio = median(delays["ours"]) / median(delays["bare"])
     yield Row(
         "`/generate`, 8 clients: first token's delay", "a bare streamer's", ratio, 1.3
     )
-
-
-async def time_first_tokens(app: Any) -> list[float]:  # noqa: ANN401 - FastAPI's
-    """Ask 8 times at once over loopback; gives the seconds to each first token."""
-    import uvicorn
-
-    config = uvicorn.Config(app, port=0, log_level="error")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-
-    async def ask(prompt: str) -> float:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        body = json.dumps({"prompt": prompt, "max_new_tokens": 16}).encode()
-        head = "POST /generate HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        start = perf_counter()
-        writer.write(head.encode() + body)
-        while not (await reader.readline()).startswith(b"data:"):
-            pass
-        delay = perf_counter() - start
-        await reader.read()
-        writer.close()
-        return delay
-
-    delays = await asyncio.gather(*map(ask, PROMPTS))
-    server.should_exit = True
-    await task
-    return list(delays)
 
 
 def write_table(rows: Sequence[Row], n_tokens: int) -> None:
@@ -317,23 +291,55 @@ def write_table(rows: Sequence[Row], n_tokens: int) -> None:
     readme.write_text(
         f"{before}<!-- generation -->\n{table}\n<!-- /generation -->{after}"
     )
-    figures = [{**asdict(row), "verdict": row.verdict} for row in rows]
-    path = HERE / "bench_generation.json"
-    path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    figures = [asdict(row) | {"verdict": row.verdict} for row in rows]
+    FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
 
 
-def main(peers: str | None, model: str | None, n_tokens: int, repeats: int) -> int:
-    """Measure, write the table, and say whether the goals are met."""
+def read_rows(parts: Sequence[str]) -> list[Row]:
+    """Read the stored rows of some parts."""
+    stored = json.loads(FIGURES.read_text())
+    names = [field.name for field in fields(Row)]
+    return [
+        Row(**{name: row[name] for name in names})
+        for row in stored
+        if row.get("part") in parts
+    ]
+
+
+def main(
+    peers: str | None,
+    model: str | None,
+    n_tokens: int,
+    repeats: int,
+    parts: Sequence[str],
+) -> int:
+    """Measure, write the table, and return 1 if a goal is missed."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    rows = read_rows([part for part in PARTS if part not in parts])
     with tempfile.TemporaryDirectory() as parent:
         folder = model or save_smollm2(Path(parent) / "smollm2")
         calls = Calls(folder, n_tokens)
-        rows = [*measure_cost(calls, repeats)]
+        measures: dict[str, Callable[[], Iterator[Row]]] = {
+            "cost": lambda: measure_cost(calls, repeats),
+            "memory": lambda: measure_memory(folder, parent),
+            "service": lambda: measure_service(calls, repeats),
+        }
+        length = len(calls.tokenizer(LONG_PROMPT)["input_ids"])
         if peers is not None:
-            rows += measure_ancestor(calls, folder, peers, repeats)
-        rows += measure_memory(folder, parent)
-        rows += measure_service(calls, repeats)
+            for part, prompts, what in (
+                ("pingkit", PROMPTS[:2], "one prompt at a time"),
+                ("pingkit, long prompt", [LONG_PROMPT], f"a prompt of {length} tokens"),
+            ):
+                measures[part] = partial(
+                    measure_ancestor, calls, prompts, what, peers, repeats
+                )
+        for part in parts:
+            if part in measures:
+                for row in measures[part]():
+                    rows.append(replace(row, part=part))
+                    print(row.line(), flush=True)
+    rows.sort(key=lambda row: PARTS.index(row.part))
     write_table(rows, n_tokens)
     return int(any(row.verdict == "MISSED" for row in rows))
 
@@ -344,5 +350,6 @@ if __name__ == "__main__":
     parser.add_argument("--model", help="folder of SmolLM2, if there is one")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    sys.exit(main(options.peers, options.model, options.tokens, options.repeats))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    given = parser.parse_args()
+    sys.exit(main(given.peers, given.model, given.tokens, given.repeats, given.parts))

@@ -10,19 +10,20 @@ from time import process_time
 import torch
 import transformers
 from pingkit.generate import ProbeSpec, generate_with_probes
+from pingkit.model import pingClassifier
 
 
 def main(folder: str, layer: str, n_tokens: str, n_repeats: str, *prompts: str) -> None:
-    """Time both by turns, one prompt after another."""
+    """Time both alternately, one prompt after another."""
     torch.set_num_threads(1)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(0)
-    probe = torch.nn.Linear(model.config.hidden_size, 2)
+    probe = pingClassifier(model.config.hidden_size, n_examples=64).eval()
     meta = {"parts": ("rs",), "layers": (int(layer),)}
     options = {"max_new_tokens": int(n_tokens), "do_sample": False}
 
-    def ride() -> None:
+    def probe_prompts() -> None:
         for prompt in prompts:
             generate_with_probes(
                 prompt,
@@ -41,7 +42,7 @@ def main(folder: str, layer: str, n_tokens: str, n_repeats: str, *prompts: str) 
 
     for _ in range(int(n_repeats)):
         times = []
-        for run in (ride, write):
+        for run in (probe_prompts, write):
             start = process_time()
             run()
             times.append(process_time() - start)

@@ -7,10 +7,13 @@ Run ``python examples/serve.py probe.joblib --port 8000``, and send it requests:
 
 The language model of the pipeline can also write. Each token is sent with the
 probabilities after it. The answer ends when the probability of the last class reaches
-``stop``::
+``stop``. Prompts that arrive together are answered in one batch::
 
     curl -N localhost:8000/generate -H 'Content-Type: application/json' \
         -d '{"prompt": "Gold is", "max_new_tokens": 20, "stop": 0.9}'
+
+The last event says why the answer ends: "probe", "length", "eos", "time" for the time
+limit, or "reader" if the client reads too slowly.
 
 A joblib file is a pickle, which runs code when it is loaded: load only files you trust.
 The files of ``save_artifacts`` cannot run code; give the path or address that
@@ -20,13 +23,13 @@ The files of ``save_artifacts`` cannot run code; give the path or address that
 import argparse
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import joblib
-from answer_streams import AnswerStream, AnswerStreams
+from answer_streams import Answer, AnswerStreams, Write
 from micro_batching import Closed, Full, MicroBatcher
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.pipeline import Pipeline
@@ -61,6 +64,7 @@ class Limits:
     wait_ms: float = 2.0
     waiting_texts: int = 1024
     answers: int = 8
+    batch_answers: int = 8
     answer_tokens: int = 512
     answer_seconds: float = 120.0
 
@@ -172,27 +176,28 @@ def make_compute(probe: Pipeline) -> Callable[[list[str]], list[tuple[Any, Any]]
     return compute
 
 
-def make_write(probe: Pipeline) -> Callable[..., Iterator[dict[str, Any]]]:
-    """Make a function that yields the tokens of the answer to a prompt."""
+def make_write(probe: Pipeline) -> Write:
+    """Make a function that yields the tokens of answers that are written together."""
 
-    def write(
-        prompt: str, max_new_tokens: int, stop: float | None, options: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
+    def write(answers: Sequence[Answer]) -> Iterator[tuple[int, dict[str, Any]]]:
+        options = dict(answers[0].options)
         seed = options.pop("seed", None)
         tokens = stream_with_probes(
-            [prompt],
+            [answer.prompt for answer in answers],
             probe,
-            max_new_tokens=max_new_tokens,
-            stop=None if stop is None else {"probe": stop},
+            max_new_tokens=max(answer.max_new_tokens for answer in answers),
+            stop=[answer.should_end for answer in answers],
             generation_kwargs={"do_sample": bool(options), **options},
             random_state=seed,
+            batch_size=len(answers),
         )
         for token in tokens:
-            yield {
+            item = {
                 "token": token.token,
                 "probabilities": token.probabilities["probe"].tolist(),
                 "stopped_by": token.stopped_by,
             }
+            yield token.prompt, item
 
     return write
 
@@ -223,10 +228,19 @@ def is_json(content_type: str | None) -> bool:
     )
 
 
-def refuse(error: Exception, what: str) -> HTTPException:
-    """Answer that the server is overloaded or shutting down."""
-    said = f"Too many {what}" if isinstance(error, Full) else "Shutting down"
-    return HTTPException(503, f"{said}; ask again.", {"Retry-After": "1"})
+@contextmanager
+def explain_errors(what: str) -> Iterator[None]:
+    """Answer that the server is overloaded or shutting down, or what is refused."""
+    try:
+        yield
+    except (Full, Closed) as error:
+        said = f"Too many {what}" if isinstance(error, Full) else "Shutting down"
+        detail, headers = f"{said}; ask again.", {"Retry-After": "1"}
+        raise HTTPException(503, detail, headers) from error
+    except (TypeError, ValueError, FloatingPointError) as error:
+        # Texts that the embedder cannot read, such as a text without tokens, or for
+        # which the states of the model overflow.
+        raise HTTPException(422, show(error)) from error
 
 
 class EventStream(StreamingResponse):
@@ -236,27 +250,29 @@ class EventStream(StreamingResponse):
     take.
     """
 
-    def __init__(self, answer: AnswerStream) -> None:
+    def __init__(self, streams: AnswerStreams, answer: Answer) -> None:
         headers = {"Cache-Control": "no-store"}
-        super().__init__(answer.events(), 200, headers, "text/event-stream")
+        events = answer.events(streams.seconds)
+        super().__init__(events, 200, headers, "text/event-stream")
+        self.streams = streams
         self.answer = answer
 
     async def __call__(self, *given: Any) -> None:  # noqa: ANN401 - scope, receive, send
-        """Send the events, and end the stream whatever happens."""
+        """Send the events, and end the answer whatever happens."""
         try:
-            async with asyncio.timeout(self.answer.streams.seconds + 1):
+            async with asyncio.timeout(self.streams.seconds + 1):
                 await super().__call__(*given)
         except TimeoutError:
             pass
         finally:
-            self.answer.end()
+            self.streams.end(self.answer)
 
 
 def make_app(
     compute: Callable[[list[str]], Sequence[tuple[Any, Any]]],
     classes: list[Any],
     limits: Limits,
-    write: Callable[..., Iterator[dict[str, Any]]] | None = None,
+    write: Write | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -269,10 +285,17 @@ def make_app(
     limits : Limits
         Limits of requests.
     write : callable, default=None
-        Takes a prompt, the largest number of tokens, a threshold and sampling options,
-        and yields the tokens of an answer. None: ``/generate`` is not served.
+        Takes answers with equal sampling options, and yields pairs of the position of
+        an answer and its next token. None: ``/generate`` is not served.
     """
-    streams = AnswerStreams(limits.answers, limits.answer_seconds)
+    wait = limits.wait_ms / 1000
+    streams = AnswerStreams(
+        write,
+        most=limits.answers,
+        together=limits.batch_answers,
+        wait=wait,
+        seconds=limits.answer_seconds,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -281,7 +304,7 @@ def make_app(
         async with MicroBatcher(
             compute,
             most_texts=limits.batch_texts,
-            wait=limits.wait_ms / 1000,
+            wait=wait,
             most_waiting=limits.waiting_texts,
         ) as batcher:
             app.state.batcher, app.state.streams = batcher, streams
@@ -317,14 +340,8 @@ def make_app(
 
     @app.post("/predict")
     async def predict(question: Question) -> dict[str, Any]:
-        try:
+        with explain_errors("texts wait"):
             answers = await app.state.batcher.submit(question.texts)
-        except (Full, Closed) as error:
-            raise refuse(error, "texts wait") from error
-        except (TypeError, ValueError, FloatingPointError) as error:
-            # Texts that the embedder cannot read, such as a text without tokens, or for
-            # which the states of the model overflow.
-            raise HTTPException(422, show(error)) from error
         predictions, probabilities = zip(*answers, strict=True)
         return {
             "classes": classes,
@@ -337,15 +354,11 @@ def make_app(
         if write is None:
             raise HTTPException(404, "This server does not generate text.")
         options = asked.model_dump(exclude_none=True)
-        given = [options.pop(name, None) for name in ("prompt", "max_new_tokens")]
-        stop = options.pop("stop", None)
-        try:
-            answer = await streams.open(lambda: write(*given, stop, options))
-        except (Full, Closed) as error:
-            raise refuse(error, "answers are written") from error
-        except (TypeError, ValueError, FloatingPointError) as error:
-            raise HTTPException(422, show(error)) from error
-        return EventStream(answer)
+        names = ("prompt", "max_new_tokens", "stop")
+        given = [options.pop(name, None) for name in names]
+        with explain_errors("answers are written"):
+            answer = await streams.open(*given, options)
+        return EventStream(streams, answer)
 
     return app
 

@@ -1,12 +1,14 @@
 """Let a language model write while probes read every new token."""
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from queue import Queue
 from typing import Any
 
+import sklearn
 from numpy.random import RandomState
 from sklearn.pipeline import Pipeline
 
-from plug_sklearn.generation._background import iterate
 from plug_sklearn.generation._job import Job
 from plug_sklearn.generation._results import ProbedText, ProbedToken
 from plug_sklearn.generation._stopping import Stop
@@ -17,7 +19,7 @@ def generate_with_probes(
     probes: Pipeline | Mapping[str, Pipeline],
     *,
     max_new_tokens: int,
-    stop: Stop | None = None,
+    stop: Stop | Sequence[Stop | None] | None = None,
     generation_kwargs: Mapping[str, Any] | None = None,
     random_state: int | RandomState | None = None,
     batch_size: int = 32,
@@ -41,13 +43,14 @@ one-column frame
         and poolings may differ. A single pipeline is named ``"probe"``.
     max_new_tokens : int
         Largest number of tokens in an answer.
-    stop : dict of str to float or callable, default=None
+    stop : dict of str to float, callable or list of these, default=None
         When to stop an answer early. A dict maps the name of a probe with two classes
         to a threshold: the answer ends with the first token after which the probability
         of the second class is at least the threshold. A callable takes a dict with, for
         each probe, the probabilities after each token so far, an array of shape
         (n_new_tokens, n_classes); it returns True to end the answer. It is called for
-        each answer separately, so that the other answers continue.
+        each answer separately, so that the other answers continue. A list holds a rule
+        or None for each prompt.
     generation_kwargs : dict, default=None
         Options of ``generate``, such as ``{"do_sample": True, "temperature": 0.7}``.
         Options that run the model on tokens that are not in the answer, such as beam
@@ -120,7 +123,7 @@ def stream_with_probes(
     probes: Pipeline | Mapping[str, Pipeline],
     *,
     max_new_tokens: int,
-    stop: Stop | None = None,
+    stop: Stop | Sequence[Stop | None] | None = None,
     generation_kwargs: Mapping[str, Any] | None = None,
     random_state: int | RandomState | None = None,
     batch_size: int = 32,
@@ -139,7 +142,7 @@ one-column frame
         One or more fitted pipelines that read the same model.
     max_new_tokens : int
         Largest number of tokens in an answer.
-    stop : dict of str to float or callable, default=None
+    stop : dict of str to float, callable or list of these, default=None
         When to stop an answer early.
     generation_kwargs : dict, default=None
         Options of ``generate``.
@@ -182,9 +185,49 @@ one-column frame
         random_state,
         batch_size,
     )
+    return _write_in_thread(job)
 
-    def produce(hand_out: Callable[[ProbedToken], None]) -> None:
-        for _ in job.write(hand_out):
+
+class _Cancelled(BaseException):
+    """Ends the writing. No ``except Exception`` catches it."""
+
+
+def _write_in_thread(job: Job) -> Iterator[ProbedToken]:
+    """Write in a separate thread, which waits until each token is taken."""
+    # The last item is the error that ended the writing, or None.
+    items: Queue[ProbedToken | BaseException | None] = Queue(maxsize=1)
+    is_cancelled = threading.Event()
+    # Each thread has its own scikit-learn settings.
+    settings = sklearn.get_config()
+
+    def hand_out(token: ProbedToken) -> None:
+        items.put(token)
+        if is_cancelled.is_set():
+            raise _Cancelled
+
+    def write() -> None:
+        error: BaseException | None = None
+        try:
+            with sklearn.config_context(**settings):
+                for _ in job.write(hand_out):
+                    pass
+        except _Cancelled:
             pass
+        except BaseException as raised:
+            error = raised
+        items.put(error)
 
-    return iterate(produce)
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    has_ended = False
+    try:
+        while isinstance(item := items.get(), ProbedToken):
+            yield item
+        has_ended = True
+        if item is not None:
+            raise item
+    finally:
+        is_cancelled.set()
+        while not has_ended:
+            has_ended = not isinstance(items.get(), ProbedToken)
+        thread.join()

@@ -21,19 +21,18 @@ from plug_sklearn.embedding.prompts import (
     RefusedTextError,
     read_texts,
 )
-from plug_sklearn.generation._counted_tokens import CountedTokens
 from plug_sklearn.generation._options import check_options, join_options
-from plug_sklearn.generation._pieces import split_answer
-from plug_sklearn.generation._predictions import BatchPredictions
+from plug_sklearn.generation._predictions import (
+    BatchPredictions,
+    TokenStream,
+    read_prompt_tokens,
+)
 from plug_sklearn.generation._probes import make_request, read_probes
-from plug_sklearn.generation._randomness import Randomness
-from plug_sklearn.generation._reporting import Reporter
 from plug_sklearn.generation._results import ProbedText, ProbedToken
-from plug_sklearn.generation._running_pools import STATISTICS
-from plug_sklearn.generation._stopping import REASONS, StopRule
-from plug_sklearn.generation._token_probes import TokenStream, read_prompt_tokens
+from plug_sklearn.generation._running_pools import STATISTICS, CountedTokens
+from plug_sklearn.generation._stopping import REASONS, read_stops
 from plug_sklearn.generation._trial import explain_writing
-from plug_sklearn.generation._writing import Answer, Writer
+from plug_sklearn.generation._writing import Answer, Randomness, Writer
 
 _TEXT_OWNER = "HFEmbeddingTransformer"
 
@@ -61,11 +60,11 @@ class Job:
         self.batch_size = self._read_count("batch_size", batch_size)
         self.options = check_options(generation_kwargs, owner)
         self.probes = read_probes(probes, owner, REASONS)
-        self.stop = StopRule(stop, self.probes, owner)
         self.seed = self._read_seed(random_state)
         self.model = next(iter(self.probes.values())).model
         with self._naming_prompts():
             texts = read_texts(prompts, _TEXT_OWNER)
+            self.stops = read_stops(stop, len(texts), self.probes, owner)
             self.reader: OpenPromptReader = self.model.make_open_reader()
             try:
                 self.prompts = self.reader.open(texts)
@@ -126,23 +125,22 @@ class Job:
             statistics,
             writer.forward.loaded.input_device,
         )
-        reporter = None
-        if report is not None:
-            reporter = Reporter(report, rows, self.reader.tokenizer)
         predictions = BatchPredictions(
             self.probes,
             request,
-            self.stop,
+            [self.stops[row] for row in rows],
             answers,
             self.max_new_tokens,
             self._start_streams(writer, prompts),
-            reporter.report_token if reporter is not None else None,
+            self.reader.tokenizer,
+            rows,
+            report,
         )
         writer.write(
             prompts, counted, answers, predictions, randomness, settings, options
         )
         predictions.flush()
-        return [self._finish(predictions, place) for place in range(len(rows))]
+        return [predictions.finish(place) for place in range(len(rows))]
 
     def _start_streams(
         self, writer: Writer, prompts: Sequence[OpenPrompt]
@@ -158,23 +156,6 @@ class Job:
                 tokens = [states.astype(dtype, copy=False) for states in read]
                 streams[name] = TokenStream(probe.rest, tokens, owns_answer)
         return streams
-
-    def _finish(self, predictions: BatchPredictions, place: int) -> ProbedText:
-        answer = predictions.answers[place]
-        pieces = split_answer(self.reader.tokenizer, answer.ids)
-        found = predictions.show(place, len(answer.ids))
-        return ProbedText(
-            text="".join(pieces),
-            token_ids=answer.ids,
-            tokens=pieces,
-            probabilities={name: each.copy() for name, each in found.items()},
-            prompt_probabilities={
-                name: each.copy()
-                for name, each in predictions.show_prompt(place).items()
-            },
-            stopped_by=str(answer.reason),
-            classes={name: probe.classes for name, probe in self.probes.items()},
-        )
 
     def _make_writer(self) -> Writer:
         """Load the model with its head, and check that hooks read exact states."""

@@ -91,7 +91,8 @@ class Probe:
                 raise ValueError(
                     f"The {parameter!r} parameter of the HFEmbeddingTransformer in "
                     f"{self.name!r} must be None for {owner} with pooling=None. Got "
-                    f"{value!r} instead."
+                    f"{value!r} instead. Fit the pipeline again with "
+                    f"{parameter}=None, or with a pooling such as 'mean'."
                 )
         return True
 

@@ -1,19 +1,36 @@
-"""Decide by the probabilities of probes when an answer ends."""
+"""Decide when an answer ends: by probabilities, or by the criteria of ``generate``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    EosTokenCriteria,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    StoppingCriteria,
+    StopStringCriteria,
+)
 
 from plug_sklearn.generation._probes import Probe
 
 Probabilities = dict[str, NDArray[np.floating]]
 Stop = Mapping[str, float] | Callable[[Probabilities], bool]
 
+#: The reason that each stopping criterion means. If several apply, the first counts.
+_CRITERIA: tuple[tuple[type[StoppingCriteria], str], ...] = (
+    (EosTokenCriteria, "eos"),
+    (StopStringCriteria, "stop_strings"),
+    (StoppingCriteria, "stopping_criteria"),
+    (MaxTimeCriteria, "max_time"),
+    (MaxLengthCriteria, "length"),
+)
 #: Values of ``stopped_by`` that are not names of probes.
-REASONS = ("eos", "length", "stop", "stop_strings", "max_time", "stopping_criteria")
+REASONS = ("stop", *(reason for _, reason in _CRITERIA))
 
 
 class StopRule:
@@ -36,7 +53,8 @@ class StopRule:
         elif stop is not None:
             raise TypeError(
                 f"The 'stop' parameter of {owner} must be None, a dict of thresholds "
-                f"by the names of probes, or a callable. Got {stop!r} instead."
+                "by the names of probes, a callable, or a list with one of these for "
+                f"each prompt. Got {stop!r} instead."
             )
 
     def __bool__(self) -> bool:
@@ -82,3 +100,65 @@ class StopRule:
                 f"{name!r}, which has {n_classes} classes: a threshold is for the "
                 f"second of two. Got {threshold!r} instead."
             )
+
+
+def read_stops(
+    stop: object, n_prompts: int, probes: Mapping[str, Probe], owner: str
+) -> list[StopRule]:
+    """Make the rule of each prompt, from one rule for all or a list of rules."""
+    if not isinstance(stop, list | tuple):
+        return [StopRule(stop, probes, owner)] * n_prompts
+    if len(stop) != n_prompts:
+        raise ValueError(
+            f"The 'stop' parameter of {owner} must hold one rule for each of the "
+            f"{n_prompts} prompts if it is a list. Got {len(stop)} rules instead."
+        )
+    return [StopRule(rule, probes, owner) for rule in stop]
+
+
+class DelayedCriteria(StoppingCriteria):
+    """Stopping criteria that run each row for one more pass, to read its last token.
+
+    ``advance`` takes the last token of each row and the reason for which ``criteria``
+    end the row with it, or None. It returns which rows are over.
+    """
+
+    #: If a criterion has this attribute, ``generate`` pads the rows that are over.
+    eos_token_id: Tensor | None = None
+
+    def __init__(
+        self,
+        criteria: Sequence[StoppingCriteria],
+        advance: Callable[[list[int], list[str | None]], list[bool]],
+    ) -> None:
+        self.criteria = criteria
+        self.advance = advance
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        scores: Any,  # noqa: ANN401 - what generate has of them
+        **kwargs: Any,  # noqa: ANN401 - what generate adds
+    ) -> Tensor:
+        """Return which rows are over."""
+        n_rows = len(input_ids)
+        found: dict[str, Tensor] = {}
+        for criterion in self.criteria:
+            done = torch.as_tensor(criterion(input_ids, scores, **kwargs))
+            reason = _name_reason(criterion)
+            done = done.expand(n_rows).cpu()
+            found[reason] = found[reason] | done if reason in found else done
+        reasons: list[str | None] = [None] * n_rows
+        for _, reason in reversed(_CRITERIA):
+            if reason in found:
+                for row in found[reason].nonzero().flatten().tolist():
+                    reasons[row] = reason
+        over = self.advance(input_ids[:, -1].tolist(), reasons)
+        return torch.tensor(over, device=input_ids.device)
+
+
+def _name_reason(criterion: object) -> str:
+    for kind, reason in _CRITERIA:
+        if kind is not StoppingCriteria and isinstance(criterion, kind):
+            return reason
+    return "stopping_criteria"

@@ -16,10 +16,8 @@ from plug_sklearn.embedding.passes import (
     pad_prompts,
 )
 from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts, TokenSelector
-from plug_sklearn.generation._counted_tokens import CountedTokens
-from plug_sklearn.generation._randomness import Randomness
-from plug_sklearn.generation._running_pools import PooledTokens
-from plug_sklearn.generation._writing import Answer, Writer
+from plug_sklearn.generation._running_pools import CountedTokens, PooledTokens
+from plug_sklearn.generation._writing import Answer, Randomness, Writer
 
 #: Numbers of tokens in the prompts of the test, and in their answers.
 _LENGTHS, _N_NEW = (3, 9), 4

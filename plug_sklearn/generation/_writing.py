@@ -11,36 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import (
-    EosTokenCriteria,
-    GenerationConfig,
-    MaxLengthCriteria,
-    MaxTimeCriteria,
-    PreTrainedModel,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    StopStringCriteria,
-)
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 
 from plug_sklearn.embedding.passes import ForwardPass
 from plug_sklearn.embedding.prompts import OpenPrompt
-from plug_sklearn.generation._counted_tokens import CountedTokens
-from plug_sklearn.generation._randomness import Randomness
 from plug_sklearn.generation._running_pools import (
+    CountedTokens,
     MaskedPooler,
     PassCapture,
     PooledTokens,
     TokenPooler,
 )
-
-#: The reason that each stopping criterion means. If several apply, the first counts.
-_REASONS: tuple[tuple[type[StoppingCriteria], str], ...] = (
-    (EosTokenCriteria, "eos"),
-    (StopStringCriteria, "stop_strings"),
-    (StoppingCriteria, "stopping_criteria"),
-    (MaxTimeCriteria, "max_time"),
-    (MaxLengthCriteria, "length"),
-)
+from plug_sklearn.generation._stopping import DelayedCriteria
 
 
 @dataclass
@@ -55,6 +37,59 @@ class Answer:
     ids: list[int] = field(default_factory=list)
     reason: str | None = None
     is_over: bool = False
+
+
+class Randomness:
+    """Random numbers for sampling, drawn from a seed.
+
+    ``generate`` draws from torch's global generators. Their states are replaced while a
+    token is drawn, and restored after it. If ``seed`` is None, nothing is replaced.
+    ``device`` is where tokens are drawn.
+    """
+
+    def __init__(self, seed: int | None, device: torch.device) -> None:
+        self.seed = seed
+        self.device = device
+        self._own: list[Tensor] | None = None
+        self._before: list[Tensor] | None = None
+
+    def enter(self) -> None:
+        """Replace the states of torch's generators by those of the seed."""
+        if self.seed is None or self._before is not None:
+            return
+        self._before = self._get()
+        if self._own is not None:
+            self._set(self._own)
+            return
+        torch.default_generator.manual_seed(self.seed)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(self.seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(self.seed)
+
+    def leave(self) -> None:
+        """Restore the states of torch's generators."""
+        if self._before is None:
+            return
+        self._own = self._get()
+        self._set(self._before)
+        self._before = None
+
+    def _get(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        elif self.device.type == "mps":
+            states.append(torch.mps.get_rng_state())
+        return states
+
+    def _set(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], self.device)
+        elif self.device.type == "mps":
+            torch.mps.set_rng_state(states[1])
 
 
 class Observer(Protocol):
@@ -98,13 +133,13 @@ class Writer:
         modules, but has its own ``forward``, which adds hooks to the blocks only while
         it runs. The model itself is not changed.
         """
-        ride = _Ride(self.forward, counted, answers, observer, randomness)
+        decoding = _ProbedDecoding(self.forward, counted, answers, observer, randomness)
         shell = copy(self.causal)
         run = self.causal.forward
 
         @wraps(run)
         def forward(*args: object, **kwargs: Any) -> object:  # noqa: ANN401 - the model's
-            return ride.run(run, args, kwargs)
+            return decoding.run(run, args, kwargs)
 
         shell.forward = forward
         ids, mask = self._pad(prompts)
@@ -113,7 +148,7 @@ class Writer:
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=settings,
-                custom_generate=ride.decode,
+                custom_generate=decoding.decode,
                 **options,
             )
         finally:
@@ -130,8 +165,8 @@ class Writer:
         return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
-class _Ride:
-    """Follows ``generate`` from one forward pass to the next.
+class _ProbedDecoding:
+    """Reads states in each forward pass of ``generate``, and decides when rows end.
 
     The states of a token are known one step after it was drawn, when it has gone
     through the model. Each answer therefore runs for one more token, which is dropped.
@@ -192,7 +227,7 @@ class _Ride:
         **others: Any,  # noqa: ANN401 - the model's own
     ) -> object:
         """Decode as ``generate`` does, but let this object decide when rows end."""
-        delayed = _DelayedCriteria(self, list(stopping_criteria))
+        delayed = DelayedCriteria(list(stopping_criteria), self.advance)
         return type(model)._sample(  # type: ignore[attr-defined]  # a mixin's
             model,
             input_ids,
@@ -221,9 +256,9 @@ class _Ride:
         return [answer.is_over for answer in self.answers]
 
     def _arrive(self) -> int:
-        """Give the key of the next pass's turn: until the first token is known, ours.
+        """Return the key of the next pass.
 
-        That takes two passes, one that draws it and one that reads it.
+        The first two passes, which draw the first token and read it, go first.
         """
         if self.n_passes < 2:
             return self.arrival
@@ -231,43 +266,3 @@ class _Ride:
 
     def _going(self) -> NDArray[np.bool_]:
         return np.array([not answer.is_over for answer in self.answers])
-
-
-class _DelayedCriteria(StoppingCriteria):
-    """Stopping criteria that run each row for one more pass, to read its last token."""
-
-    #: If a criterion has this attribute, ``generate`` pads the rows that are over.
-    eos_token_id: Tensor | None = None
-
-    def __init__(self, ride: _Ride, criteria: list[StoppingCriteria]) -> None:
-        self.ride = ride
-        self.criteria = criteria
-
-    def __call__(
-        self,
-        input_ids: Tensor,
-        scores: Any,  # noqa: ANN401 - what generate has of them
-        **kwargs: Any,  # noqa: ANN401 - what generate adds
-    ) -> Tensor:
-        """Return which rows are over."""
-        n_rows = len(input_ids)
-        reasons: list[str | None] = [None] * n_rows
-        found: dict[str, list[bool]] = {}
-        for criterion in self.criteria:
-            done = torch.as_tensor(criterion(input_ids, scores, **kwargs))
-            flags = done.expand(n_rows).tolist()
-            reason = _name_reason(criterion)
-            before = found.get(reason, [False] * n_rows)
-            found[reason] = [a or b for a, b in zip(before, flags, strict=True)]
-        for _, reason in reversed(_REASONS):
-            for row, flag in enumerate(found.get(reason, [])):
-                reasons[row] = reason if flag else reasons[row]
-        over = self.ride.advance(input_ids[:, -1].tolist(), reasons)
-        return torch.tensor(over, device=input_ids.device)
-
-
-def _name_reason(criterion: object) -> str:
-    for kind, reason in _REASONS:
-        if kind is not StoppingCriteria and isinstance(criterion, kind):
-            return reason
-    return "stopping_criteria"

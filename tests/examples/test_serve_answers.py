@@ -4,7 +4,7 @@ import importlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from sklearn.pipeline import Pipeline, make_pipeline
 from test_serve import LABELS, SECONDS, TEXTS, Client, served
@@ -49,7 +50,9 @@ def pipe(
         pad_token_id=0,
         eos_token_id=None,
     )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return make_pipeline(
         HFEmbeddingTransformer(str(folder), layers=[1], device="cpu"),
@@ -108,6 +111,11 @@ def read(client: Client, **question: object) -> list[tuple[str, dict[str, Any]]]
         return list(answer.events())
     finally:
         answer.close()
+
+
+def compute_nothing(texts: list[str]) -> list[tuple[int, list[float]]]:
+    """Stand for a probe that only reads."""
+    return [(0, [1.0])] * len(texts)
 
 
 def wait_until_free(client: Client, app: Any) -> None:  # noqa: ANN401 - as above
@@ -209,36 +217,63 @@ def test_a_bad_question_disturbs_no_answer(client: Client, pipe: Pipeline) -> No
     assert "".join(event["token"] for _, event in events) == expected.text
 
 
+def test_answers_that_are_written_together_are_those_of_each_alone(
+    client: Client, pipe: Pipeline
+) -> None:
+    questions = [
+        {"prompt": "Gold is", "max_new_tokens": 9},
+        {"prompt": "Iron, and much more", "max_new_tokens": 4},
+        {"prompt": "Tin", "max_new_tokens": 6, "stop": 0.0},
+    ]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda each: read(client, **each), questions))
+    for question, (*events, (_, end)) in zip(questions, found, strict=True):
+        stop = {"probe": question["stop"]} if "stop" in question else None
+        (expected,) = generate_with_probes(
+            [question["prompt"]],
+            pipe,
+            max_new_tokens=question["max_new_tokens"],
+            stop=stop,
+        )
+        assert "".join(event["token"] for _, event in events) == expected.text
+        seen = [event["probabilities"] for _, event in events]
+        np.testing.assert_allclose(seen, expected.probabilities["probe"], atol=1e-5)
+        assert end == {"stopped_by": expected.stopped_by}
+
+
 def test_who_stops_reading_stops_the_writing(serve: ModuleType) -> None:
     taken: list[int] = []
+    ended = threading.Event()
 
-    def write(*_: object) -> Iterator[dict[str, Any]]:
-        for number in range(10**6):
-            taken.append(number)
-            yield {"token": "x" * 10_000, "probabilities": [], "stopped_by": None}
+    def write(answers: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+        # One token, after which neither a threshold nor a limit ends the answer.
+        seen = {"probe": np.zeros((1, 2))}
+        while not answers[0].should_end(seen):
+            taken.append(1)
+            yield 0, {"token": "x" * 10_000, "probabilities": [], "stopped_by": None}
+        ended.set()
 
-    limits = serve.Limits(answer_seconds=0.5)
-    app = serve.make_app(lambda texts: [(0, [1.0])] * len(texts), [0], limits, write)
+    app = serve.make_app(compute_nothing, [0], serve.Limits(), write)
     with served(app) as (client, _):
         answer = Answer(client, prompt="Gold", max_new_tokens=400)
-        wait_until_free(client, app)
-        # What the sockets hold, and not all that could be written.
-        assert 0 < len(taken) < 10**5
+        assert ended.wait(SECONDS)
+        *events, end = answer.events()
         answer.close()
+    # What the sockets hold, and a few more.
+    assert 0 < len(events) == len(taken) < 10**4
+    assert end == ("end", {"stopped_by": "reader"})
 
 
 def test_shutdown_waits_for_answers_that_are_written(serve: ModuleType) -> None:
     passes, entered = threading.Event(), threading.Event()
 
-    def write(*_: object) -> Iterator[dict[str, Any]]:
-        yield {"token": "a", "probabilities": [1.0], "stopped_by": None}
+    def write(_: object) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield 0, {"token": "a", "probabilities": [1.0], "stopped_by": None}
         entered.set()
         assert passes.wait(SECONDS)
-        yield {"token": "b", "probabilities": [1.0], "stopped_by": "length"}
+        yield 0, {"token": "b", "probabilities": [1.0], "stopped_by": "length"}
 
-    app = serve.make_app(
-        lambda texts: [(0, [1.0])] * len(texts), [0], serve.Limits(), write
-    )
+    app = serve.make_app(compute_nothing, [0], serve.Limits(), write)
     with ThreadPoolExecutor(1) as threads:
         with served(app) as (client, server):
             asked = threads.submit(read, client, prompt="x")

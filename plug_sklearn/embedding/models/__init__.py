@@ -5,7 +5,7 @@
 ``_loading``
     Load, keep and share models, their tokenizers and configurations.
 ``_turns``
-    Whose pass runs next, where several threads write with one model.
+    Order the forward passes of several threads that write with one model.
 ``_causal``
     A model with its language-model head, around the backbone that is read.
 ``_registered``

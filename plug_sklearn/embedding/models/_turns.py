@@ -1,4 +1,4 @@
-"""Whose pass runs next, where several threads run one model."""
+"""Order the forward passes of several threads that write with one model."""
 
 import os
 from collections.abc import Iterator
@@ -7,15 +7,16 @@ from threading import Condition
 
 from plug_sklearn._forks import make_lock
 
-#: So many turns may be asked for later than one that can wait, and be taken first.
+#: Largest number of later requests that may overtake a patient one.
 PATIENCE = 64
 
 
 class Turns:
-    """Gives threads the model by turns, in the order of their keys.
+    """A lock that threads get in the order of their keys, the smallest first.
 
-    A lock alone may go back to the thread that has just released it. Someone who waits
-    for a first token should not wait for the whole answers of others.
+    With an ordinary lock, the thread that has just released it may get it again. Passes
+    up to the first token of an answer should not wait for the whole answers of others,
+    so these ask for their turns patiently.
 
     Examples
     --------
@@ -33,14 +34,14 @@ class Turns:
         self._is_taken = False
 
     def arrive(self, *, patient: bool = False) -> int:
-        """Give the key of one who arrives now; the smallest key goes first."""
+        """Return a key for a thread that arrives now, larger if it is patient."""
         with self._changed:
             self._n_arrived += 1
             return self._n_arrived + PATIENCE * patient
 
     @contextmanager
     def take(self, key: int) -> Iterator[None]:
-        """Wait for one's turn, and have it."""
+        """Wait for the turn of a key, and hold the lock."""
         with self._changed:
             self._forget_parent()
             self._waiting.append(key)
@@ -51,7 +52,7 @@ class Turns:
                 self._is_taken = True
             finally:
                 self._waiting.remove(key)
-                # Who comes next may be another now, also after an interrupt.
+                # Another thread may be next now, also after an interrupt.
                 self._changed.notify_all()
         try:
             yield
