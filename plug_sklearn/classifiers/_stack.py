@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._blas_threads import use_one_blas_thread
 from plug_sklearn.classifiers._data import (
     ClassWeight,
@@ -225,7 +226,8 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
             with the sum of their weights.
         groups : array-like of shape (n_samples,), default=None
             Groups of samples. The rows of a group are all held out together or not at
-            all. If None, equal samples form a group.
+            all. If None, equal samples form a group. A warning is issued if no groups
+            can be held out.
 
         Returns
         -------
@@ -249,6 +251,13 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         places = slice(None) if rows.places is None else rows.places
         n_repeats = None if self.n_repeats == "auto" else int(self.n_repeats)
         folds = hold_out_repeatedly(rows, int(self.n_folds), n_repeats, seed)
+        if folds is None and groups is not None:
+            warn_user(
+                "PlugStackClassifier can hold out no groups: there are fewer than 20 "
+                "distinct samples, or every choice of groups would leave a class "
+                "without training rows. All probes get the same weight, and a C of "
+                f"{UNTUNED_C}."
+            )
         training = Training.make(rows, factors, folds)
         with use_one_blas_thread():
             combination = self._choose_weights(samples, places, training, grid)
