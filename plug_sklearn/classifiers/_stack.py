@@ -79,7 +79,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         Equal samples are in the same fold, and with ``groups`` whole groups are.
     n_repeats : int or "auto", default="auto"
         Number of times that the cross-validation is repeated with other folds.
-        ``"auto"``: as often as needed for about 1,000 held-out predictions in total,
+        ``"auto"``: as often as needed for about 2,000 held-out predictions in total,
         between one and ten times.
     class_weight : dict or str, default=None
         Factors by which the weights of the rows of each label are multiplied; 1 for
@@ -128,14 +128,20 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
 
     Notes
     -----
-    The weights :math:`w` minimise :math:`n L(w) + 6 KL(w, p)`, where :math:`L` is the
-    log loss of the combination on the :math:`n` held-out rows. The prior :math:`p` is a
-    mean over groups of probes: one group for each part, one of all probes, and one with
-    a single predictor, which gives the frequencies of the classes. Within a part, the
-    weights are :math:`q_i \propto \exp(-0.4 n L_i)`. The group of all probes has the
-    mean of these weights over the parts. Before normalisation, a group counts by
-    :math:`\exp(-n L(q) - KL(q, u))`, where :math:`u` are equal weights of its probes.
-    The frequencies of the classes count half before the losses do.
+    The held-out logits of each probe are multiplied by the factor that gives the lowest
+    log loss, under a log-normal prior around 1 with a standard deviation of 0.5. Then
+    the weights :math:`w` and the temperature :math:`t` minimise
+    :math:`n L(w, t) + 6 KL(w, p) + 50 \log^2 t`, where :math:`L` is the log loss of the
+    combination on the :math:`n` held-out rows. The prior :math:`p` is a mean over
+    groups of probes: one group for each part, one of all probes if there are several
+    parts, and one with a single predictor, which gives the frequencies of the classes.
+    Within a part, the weights are :math:`q_i \propto \exp(-0.4 n L_i)`. The group of
+    all probes has the mean of these weights over the parts. Before normalisation, a
+    group counts by :math:`\exp(-n L(q) - KL(q, u))`, where :math:`L(q)` is the loss at
+    the group's own temperature, and :math:`u` are equal weights of its probes. The
+    frequencies of the classes count half before the losses do. In the end, weights
+    below a hundredth of the largest are set to 0, and the temperature is computed
+    again.
 
     With more than two classes, the loss is multinomial. Units are standardised by the
     weighted mean and standard deviation of the rows of ``fit``. In each regression,
