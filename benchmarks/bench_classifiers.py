@@ -5,7 +5,8 @@ PYTHON``. It reads labelled statements with SmolLM2, scores classifiers on its l
 times them, draws ``benchmarks/classifiers.png``, writes its tables to
 ``benchmarks/README.md``, and exits with 1 where a goal is missed. What it has computed
 stays in the folder of pieces: with ``--seconds`` it stops after about that long, exits
-with 3, and goes on where it was when run again. ``--parts`` chooses what it reports.
+with 3, and goes on where it was when run again. ``--parts`` chooses what it reports;
+the part ``stack`` has a section of its own.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from classifier_report import (
     report_speed,
     report_sweep,
 )
+from stack_quality import report_stack
 
 from plug_sklearn import HFEmbeddingTransformer
 
@@ -78,7 +80,7 @@ CNN_VARIANTS = {
 #: Takes six times as long as the others: of fewer seeds.
 SLOW_VARIANT = "CNN, conv_over='units'"
 ABLATION_ROWS, CNN_ROWS = 400, 600
-PARTS = ("quality", "ablations", "cnn", "speed", "sweep")
+PARTS = ("quality", "ablations", "cnn", "speed", "sweep", "stack")
 
 Job = tuple[str, Setting, Callable[[], list[list[float]] | None]]
 
@@ -166,6 +168,50 @@ def score_part(
     return pd.DataFrame(rows)
 
 
+def report_part_of_stack(given: argparse.Namespace, deadline: float) -> bool | None:
+    """Report the stack: whether its goals are met, or None if time was too short."""
+    reported = report_stack(given.data, given.pieces, deadline)
+    if reported is None:
+        return None
+    text, is_met = reported
+    write_block("stack", text)
+    return is_met
+
+
+def report_parts(
+    parts: list[str], given: argparse.Namespace, deadline: float
+) -> bool | None:
+    """Report the other parts in one section, likewise."""
+    embed_data(given.data, given.pieces)
+    sections, goals = [], []
+    for part in parts:
+        if part == "speed":
+            found = measure(given.pieces, part, given.peers)
+            sections += report_speed(found, goals)
+            continue
+        if part == "sweep":
+            found = measure(given.pieces, part, str(given.pieces))
+            sections += report_sweep(found, goals)
+            continue
+        scores = score_part(part, given, deadline)
+        if scores is None:
+            return None
+        sections += REPORTS[part](scores, goals)
+        if part == "quality":
+            draw_learning_curves(scores, HERE / "classifiers.png")
+    write_block("classifiers", "\n\n".join([*sections, *report_goals(goals)]))
+    return all(met for _, _, met in goals)
+
+
+def write_block(name: str, text: str) -> None:
+    """Print a report, and write it between its marks in the README."""
+    print(text)
+    readme = HERE / "README.md"
+    before, rest = readme.read_text().split(f"<!-- {name} -->\n")
+    _, after = rest.split(f"<!-- /{name} -->")
+    readme.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")
+
+
 def main() -> int:
     """Score and time all, and report it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -178,32 +224,11 @@ def main() -> int:
     deadline = perf_counter() + given.seconds
     torch.set_num_threads(1)
     given.pieces.mkdir(parents=True, exist_ok=True)
-    embed_data(given.data, given.pieces)
-    sections, goals = [], []
-    for part in given.parts:
-        if part == "speed":
-            found = measure(given.pieces, part, given.peers)
-            sections += report_speed(found, goals)
-            continue
-        if part == "sweep":
-            found = measure(given.pieces, part, str(given.pieces))
-            sections += report_sweep(found, goals)
-            continue
-        scores = score_part(part, given, deadline)
-        if scores is None:
-            return 3
-        sections += REPORTS[part](scores, goals)
-        if part == "quality":
-            draw_learning_curves(scores, HERE / "classifiers.png")
-    text = "\n\n".join([*sections, *report_goals(goals)])
-    print(text)
-    readme = HERE / "README.md"
-    before, rest = readme.read_text().split("<!-- classifiers -->\n")
-    _, after = rest.split("<!-- /classifiers -->")
-    readme.write_text(
-        f"{before}<!-- classifiers -->\n{text}\n<!-- /classifiers -->{after}"
-    )
-    return int(not all(met for _, _, met in goals))
+    parts = [part for part in given.parts if part != "stack"]
+    is_met = [report_part_of_stack(given, deadline)] if "stack" in given.parts else []
+    if parts:
+        is_met.append(report_parts(parts, given, deadline))
+    return 3 if None in is_met else int(not all(is_met))
 
 
 if __name__ == "__main__":

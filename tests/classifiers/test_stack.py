@@ -145,6 +145,14 @@ def test_groups_tell_a_signal_from_an_echo_of_the_group() -> None:
     assert grouped.weights_.argmax() == 1
 
 
+def test_groups_that_cannot_be_held_out_give_equal_weights_and_a_warning() -> None:
+    # Each class is one group: whichever is held out, training lacks a class.
+    with pytest.warns(UserWarning, match=r"can hold out no groups: .* C of 1\.6\."):
+        probe = PlugStackClassifier(random_state=0).fit(X, Y, groups=Y)
+    assert np.array_equal(probe.weights_, np.full((4, 2), 1 / 8))
+    assert np.isnan(probe.held_out_log_loss_).all()
+
+
 def test_routed_groups_reach_the_fits_of_a_search() -> None:
     groups = np.arange(len(Y)) // 4
     heard = []
