@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from plug_sklearn._activations import name_axes
 from plug_sklearn._sklearn import is_search
+from plug_sklearn.evaluation._inputs import describe
 
 OWNER = "check_pipeline"
 #: Number of rows of the first trial fit. All rows are tried only if this fit fails.
@@ -83,7 +83,7 @@ one-column frame
             raise ValueError(
                 f"The 'pipeline' parameter of {OWNER} must be a Pipeline that begins "
                 "with an HFEmbeddingTransformer, or a search over one. "
-                f"Got {_describe(candidate)} instead."
+                f"Got {describe(candidate)} instead."
             )
         described = repr(candidate[0].get_params())
         if described not in checked:
@@ -127,10 +127,6 @@ def _check_lengths(labels: NDArray[Any], tokens: list[list[str]]) -> None:
                 f"Got {len(own)} labels for {len(those)} tokens at position "
                 f"{position} instead."
             )
-
-
-def _describe(value: object) -> str:
-    return repr(value) if isinstance(value, BaseEstimator) else shorten(value)
 
 
 def _list_candidates(pipeline: BaseEstimator) -> Iterator[BaseEstimator]:
