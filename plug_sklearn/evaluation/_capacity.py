@@ -66,6 +66,8 @@ def capacity_curve(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
         for all budgets.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the estimator's own.

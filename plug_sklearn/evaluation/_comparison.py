@@ -205,6 +205,8 @@ def compare_probes(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. Repeated folds
         make the comparison more certain.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the probes' own.

@@ -83,6 +83,8 @@ def probe_controls(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
         for all controls.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     groups : array-like of shape (n_samples,), default=None
         Groups for ``cv``. They are also passed to the ``fit`` of a probe that takes
         them, such as :class:`PlugMLPClassifier`.

@@ -84,7 +84,7 @@ def _make_group_splitter(splitter: Any, groups: ArrayLike, owner: str) -> Any:  
 
 def _needs_groups(splitter: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
     """Tell whether a splitter asks for groups; one without a request may do without."""
-    return hasattr(splitter, "get_metadata_routing") and _uses_groups(splitter)
+    return hasattr(splitter, "get_metadata_routing") and uses_groups(splitter)
 
 
 def collect_fit_params(
@@ -123,7 +123,7 @@ def _name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estima
         return names
     searches = is_search(estimator)
     if searches or _is_rfecv(estimator):
-        own = ["groups"] if _uses_groups(estimator.cv) else []
+        own = ["groups"] if uses_groups(estimator.cv) else []
         if not searches:
             return own
         # A search passes "groups" to its splitter, and other names to its estimator.
@@ -139,7 +139,7 @@ def _is_rfecv(estimator: Any) -> bool:  # noqa: ANN401 - as above
     return module is not None and isinstance(estimator, module.RFECV)
 
 
-def _uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
+def uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
     """Tell whether a splitter uses groups; scikit-learn's others warn of them."""
     if hasattr(cv, "get_metadata_routing"):
         return cv.get_metadata_routing().split.requests.get("groups") is True

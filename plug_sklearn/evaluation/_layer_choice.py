@@ -134,8 +134,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Whether to choose the first layer within one standard error of the best, as
         :func:`summarize_layers` does, or the best.
     cv : int, splitter or iterable, default=None
-        The inner folds, as in scikit-learn's functions. If it is None or an int, and
-        ``groups`` are given, ``StratifiedGroupKFold`` makes the folds.
+        The inner folds, as in :func:`layer_sweep`.
     scoring : str or callable, default=None
         The score that selects the layer; None: the estimator's own.
     n_jobs : int, default=None

@@ -80,6 +80,8 @@ def layer_sweep(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
         for all layers and parts.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the estimator's own.

@@ -15,7 +15,7 @@ from sklearn.utils import column_or_1d
 from plug_sklearn.evaluation._controls_display import COLUMNS as CONTROL_COLUMNS
 from plug_sklearn.evaluation._drawing import check_table
 from plug_sklearn.evaluation._folds import Scoring, collect_fit_params, split_folds
-from plug_sklearn.evaluation._inputs import check_rows, refuse_missing
+from plug_sklearn.evaluation._inputs import check_estimator, check_rows, refuse_missing
 from plug_sklearn.evaluation._probabilities import check_probabilistic
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_fits import (
@@ -124,6 +124,8 @@ def cross_validation_report(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`, such as
         :class:`~sklearn.model_selection.LeaveOneGroupOut`.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     groups : array-like of shape (n_samples,), default=None
         Groups for ``cv``. They also reach the ``fit`` of an estimator that takes them,
         such as :class:`PlugMLPClassifier`, and the splitter of a search that uses them,
@@ -208,6 +210,7 @@ def cross_validation_report(
     roc_auc  0.87  0.12    0.88
     """
     start = perf_counter()
+    check_estimator(estimator, OWNER)
     check_probabilistic(estimator, OWNER, is_fitted=False)
     if controls is not None:
         check_table(controls, CONTROL_COLUMNS, "controls", OWNER, "probe_controls")

@@ -63,6 +63,8 @@ def transfer_matrix(
     cv : int, splitter or iterable, default=None
         Folds for training and testing on the same data set, as in
         :func:`~sklearn.model_selection.cross_validate`.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     groups : dict, default=None
         For the names of data sets that have groups, the group of each row, for ``cv``.
         They are also passed to the ``fit`` of an estimator that takes them.
