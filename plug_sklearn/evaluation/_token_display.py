@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 from unicodedata import category, east_asian_width
 
 import numpy as np
 import pandas as pd
 
+from plug_sklearn._fonts import list_token_fonts, replace_missing_letters
 from plug_sklearn.evaluation._drawing import (
     BLUE,
     VERMILION,
@@ -32,7 +32,6 @@ PREFIX = "proba_"
 STRONGEST = 0.6
 #: Font size of a picture, in points.
 FONT_SIZE = 9.0
-FONT = "DejaVu Sans Mono"
 #: Height of a line in a picture, and width of a letter, relative to the font size.
 LINE_HEIGHT, LETTER_WIDTH = 1.7, 0.602
 #: Signs for characters without an image. A line still breaks after the sign of a break.
@@ -242,9 +241,9 @@ one-column frame
         axes.text(
             column,
             line + 0.5,
-            _replace_missing(token),
+            replace_missing_letters(token),
             fontsize=FONT_SIZE,
-            family=FONT,
+            family=list_token_fonts(),
             color="black",
             verticalalignment="center_baseline",
             parse_math=False,
@@ -350,22 +349,6 @@ def _count_columns(token: str) -> int:
         0 if category(letter) == "Mn" else 1 + (east_asian_width(letter) in "WF")
         for letter in token
     )
-
-
-def _replace_missing(token: str) -> str:
-    """Replace letters that the font of the picture lacks."""
-    known = _list_letters()
-    return "".join(
-        letter if ord(letter) in known else "\N{REPLACEMENT CHARACTER}"
-        for letter in token
-    )
-
-
-@lru_cache(maxsize=1)
-def _list_letters() -> frozenset[int]:
-    from matplotlib.font_manager import findfont, get_font
-
-    return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
 def _measure_width(axes: Axes) -> float:

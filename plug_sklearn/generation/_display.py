@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from plug_sklearn._extras import require_extra
+from plug_sklearn._fonts import list_token_fonts, replace_missing_letters
 from plug_sklearn.generation._generate import generate_with_probes
 from plug_sklearn.generation._results import ProbedText
 
@@ -231,7 +232,7 @@ class GenerationDisplay:
         self.ax_.set_xticks([-1, *places], ["prompt", *shown])
         labels = self.ax_.get_xticklabels()
         for label in labels:
-            label.set(rotation=90, fontsize=8, family="monospace")
+            label.set(rotation=90, fontsize=8, family=list_token_fonts())
         for label, place in zip(labels[1:], places, strict=True):
             box = {"facecolor": ground(float(first[place])), "edgecolor": "none"}
             label.set_bbox({**box, "pad": 1.5})
@@ -263,8 +264,9 @@ class GenerationDisplay:
 def _show(token: str) -> str:
     """Make white space visible, and shorten a long token."""
     shown = token.replace("\n", "↵").replace("\t", "⇥")
-    # No font has control characters.
+    # Some fonts have control characters, without an image.
     shown = "".join(one if one.isprintable() else "\ufffd" for one in shown)
+    shown = replace_missing_letters(shown)
     # matplotlib reads a dollar sign as the beginning of a formula.
     shown = shown.replace("$", r"\$")
     if len(shown) > _MOST_CHARACTERS:

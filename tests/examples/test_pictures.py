@@ -8,6 +8,7 @@ import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 import transformers
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -38,7 +39,9 @@ def model(save_model: Callable[..., str], byte_tokenizer: Callable[..., object])
     )
     folder = save_model(config, byte_tokenizer())
     # One example lets the model write.
-    causal = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        causal = transformers.AutoModelForCausalLM.from_config(config)
     causal.base_model.load_state_dict(
         transformers.AutoModel.from_pretrained(folder).state_dict()
     )
