@@ -167,6 +167,13 @@ def number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.i
     """Give each sample the number of its group, counted from 0."""
     given = np.asarray(groups)
     if given.shape in ((n_samples,), (n_samples, 1)):
+        missing = np.flatnonzero([one is None or one != one for one in given.flat])
+        if len(missing):
+            raise ValueError(
+                f"The 'groups' given to {owner} must not be missing. Got "
+                f"{len(missing)} of {n_samples} that are, the first at position "
+                f"{missing[0]}."
+            )
         # Objects that cannot be sorted are refused below.
         with suppress(TypeError):
             _, codes = np.unique(given.ravel(), return_inverse=True)

@@ -5,9 +5,14 @@
 ``_token_labels``
     Labels of tokens from spans of characters.
 ``_parameters``
-    Its parameters: checked, and turned into a description of the model.
+    Its parameters, checked.
+``_fitted``
+    What ``fit`` has found, compared with parameters that have been set since, and
+    turned into a description of the model.
 ``_output``
     Its feature names, output containers and tags.
+``_row_errors``
+    Errors about rows of X and y, with their positions.
 ``_rows``
     Texts from any container, as plain values.
 ``_random_weights``
@@ -32,8 +37,8 @@
 """
 
 # For the other rooms.
+from plug_sklearn.embedding._fitted import describe_model as describe_model
 from plug_sklearn.embedding._language_model import LanguageModel as LanguageModel
-from plug_sklearn.embedding._parameters import describe_model as describe_model
 from plug_sklearn.embedding._random_weights import with_random_weights
 from plug_sklearn.embedding._rows import list_texts
 from plug_sklearn.embedding._token_labels import token_labels

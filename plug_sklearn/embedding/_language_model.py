@@ -222,8 +222,6 @@ class LanguageModel:
         ValueError
             If its activations would be of another shape.
         """
-        if self.origin is not None:
-            warn_of_change(self.source, self.origin)
         found = self.geometry.n_layers, self.geometry.hidden_size
         if self.fitted_sizes not in (None, found):
             raise ValueError(
@@ -232,6 +230,8 @@ class LanguageModel:
                 f"were {self.fitted_sizes}. Got {self.source.name!r} instead, with "
                 f"{found}. Fit again to use it."
             )
+        if self.origin is not None:
+            warn_of_change(self.source, self.origin)
 
     def compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
         """Run texts through the model, each once.

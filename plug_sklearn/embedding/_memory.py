@@ -25,11 +25,26 @@ def find_free_memory() -> int:
     return min(free, limit - used)
 
 
-def refuse_too_large(n_bytes: int, n_samples: int) -> None:
-    """Raise a MemoryError if activations do not fit into free memory.
+def make_room(
+    n_samples: int,
+    shape: Sequence[int],
+    dtype: np.dtype[np.floating],
+    n_tokens: int | None,
+) -> NDArray[Any]:
+    """Allocate an array of activations, whose items have the given shape.
 
-    The message says how much memory they need, and what needs less.
+    If every token is kept, ``n_tokens`` counts them, and the array holds objects.
+    Raises a MemoryError if the activations do not fit into free memory.
     """
+    if n_tokens is None:
+        _refuse_too_large(_count_bytes(n_samples, shape, dtype), n_samples)
+        return np.empty((n_samples, *shape), dtype=dtype)
+    _refuse_too_large(_count_bytes(n_tokens, shape, dtype), n_samples)
+    return np.empty(n_samples, dtype=object)
+
+
+def _refuse_too_large(n_bytes: int, n_samples: int) -> None:
+    """Say how much memory is needed, and what needs less."""
     free = find_free_memory()
     if n_bytes > free:
         raise MemoryError(
@@ -41,7 +56,9 @@ def refuse_too_large(n_bytes: int, n_samples: int) -> None:
         )
 
 
-def count_bytes(n_rows: int, shape: Sequence[int], dtype: np.dtype[np.floating]) -> int:
+def _count_bytes(
+    n_rows: int, shape: Sequence[int], dtype: np.dtype[np.floating]
+) -> int:
     """Count the bytes of an array of ``n_rows`` items of a shape."""
     return n_rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 

@@ -1,4 +1,4 @@
-"""Check the parameters of HFEmbeddingTransformer, and describe its model."""
+"""Check the parameters of HFEmbeddingTransformer."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -7,28 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
-from transformers import PreTrainedModel
 
-from plug_sklearn._devices import check_device, resolve_device
-from plug_sklearn._positions import resolve_positions
+from plug_sklearn._devices import check_device
 from plug_sklearn._sklearn import Interval, StrOptions
-from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
-from plug_sklearn.embedding.anatomy import Stack
-from plug_sklearn.embedding.models import (
-    REGISTERED,
-    ModelSource,
-    WeightOptions,
-    find_registered,
-)
-from plug_sklearn.embedding.prompts import (
-    SLOT,
-    ChatTemplate,
-    ChatTurn,
-    PromptOptions,
-)
+from plug_sklearn.embedding.models import ModelSource
+from plug_sklearn.embedding.prompts import SLOT
 
 PARTS = ("rs", "attn", "mlp")
 POOLINGS = ("last", "first", "mean", "max")
@@ -74,14 +58,6 @@ class EmbeddingParameters(BaseEstimator):
         ],
         "verbose": ["verbose"],
     }
-
-    # What ``fit`` sets.
-    layers_: tuple[int, ...]
-    parts_: tuple[str, ...]
-    n_model_layers_: int
-    hidden_size_: int
-    _origin: str | None
-    _stack: Stack | None
 
     def __init__(
         self,
@@ -149,6 +125,7 @@ class EmbeddingParameters(BaseEstimator):
         self._validate_params()
         check_device(self.device, OWNER)
         self._read_parts()
+        self._read_poolings()
         self._read_roles()
         store = self.store
         if store is not None and (not str(store) or Path(expanduser(store)).is_file()):
@@ -168,25 +145,6 @@ class EmbeddingParameters(BaseEstimator):
                 f"The 'prompt_template' parameter of {OWNER} must be a string that "
                 f"contains {{text}}. Got {self.prompt_template!r} instead."
             )
-
-    def _check_unchanged(self) -> None:
-        """Refuse what was set since ``fit``, where later steps rely on what it was."""
-        layers = resolve_positions(
-            self.layers, self.n_model_layers_, parameter="layers", owner=OWNER
-        )
-        poolings = self._read_poolings()
-        for name, fitted, found in (
-            ("layers", self.layers_, layers),
-            # Pickles of earlier releases do not have it.
-            ("pooling", getattr(self, "_poolings", poolings), poolings),
-            ("parts", self.parts_, self._name_parts()),
-        ):
-            if fitted != found:
-                raise ValueError(
-                    f"The {name!r} parameter of {OWNER} must not change after fit, "
-                    f"where it gave {fitted!r}. Got {getattr(self, name)!r} instead. "
-                    "Fit again to use it."
-                )
 
     def _read_parts(self) -> tuple[str, ...]:
         """Check ``parts``, and give it as a tuple."""
@@ -265,112 +223,12 @@ class EmbeddingParameters(BaseEstimator):
                 model_kwargs[name] = expanduser(model_kwargs[name])
         return model_kwargs
 
-    def _describe_model(self) -> LanguageModel:
-        """Describe the language model, and how it reads texts."""
-        weights = self._describe_weights()
-        prompts = PromptOptions(
-            prompt_template=self.prompt_template,
-            chat_template=bool(self.chat_template),
-            generation_prompt=bool(self.generation_prompt),
-            special_tokens=self.special_tokens,
-            pool_over=self.pool_over,
-            roles=self._read_roles(),
-            token_filter=self.token_filter,
-            eos_token=self.eos_token,
-            max_length=self.max_length,
-            truncation_side=self.truncation_side,
-        )
-        return LanguageModel(
-            source=self._source,
-            weights=weights,
-            prompts=prompts,
-            stack=self.stack,
-            batch_tokens=choose_budget(self.batch_tokens, weights.device),
-            verbose=bool(self.verbose),
-            origin=self._origin,
-            fitted_stack=self._stack,
-            fitted_sizes=(self.n_model_layers_, self.hidden_size_),
-            fitted_turn=self._find_turn(),
-            fitted_chat=self._find_chat(),
-        )
-
-    def _describe_weights(self) -> WeightOptions:
-        """Describe how the weights are loaded, or are there already."""
-        registered = find_registered(self._source.name)
-        if registered is not None:
-            return self._describe_registered(registered.model)
-        if str(self._origin).startswith(REGISTERED):
-            raise ValueError(
-                f"The 'model_name' parameter of {OWNER} must name a model that is "
-                "registered in this process, as it was in fit. Got "
-                f"{self.model_name!r} instead: call register_model first."
-            )
-        device = resolve_device(self.device, OWNER)
-        dtype = self.dtype
-        if dtype == "auto":
-            # Half precision is slow on most CPUs, and a probe reads small differences.
-            dtype = "float32" if device.type == "cpu" else "bfloat16"
-        return WeightOptions(
-            device=device,
-            dtype=getattr(torch, dtype),
-            attn_implementation=self.attn_implementation,
-            quantization=self.quantization,
-            adapter=None if self.adapter is None else expanduser(self.adapter),
-            model_kwargs=self._read_model_kwargs(),
-        )
-
-    def _describe_registered(self, model: PreTrainedModel) -> WeightOptions:
-        """Describe the weights of a registered model, which stay as they are."""
-        for name in ("attn_implementation", "quantization", "adapter", "model_kwargs"):
-            value = getattr(self, name)
-            if value is not None:
-                raise ValueError(
-                    f"The {name!r} parameter of {OWNER} must be None for a registered "
-                    f"model, which is used as it is. Got {value!r} instead."
-                )
-        dtype = str(model.dtype).removeprefix("torch.")
-        if self.dtype not in ("auto", dtype):
-            raise ValueError(
-                f"The 'dtype' parameter of {OWNER} must be 'auto' or {dtype!r}, the "
-                f"dtype of the registered model. Got {self.dtype!r} instead."
-            )
-        return WeightOptions(device=model.device, dtype=model.dtype)
-
-    def _find_turn(self) -> ChatTurn | None:
-        """Return what the chat template wrote in ``fit``, if it was used then."""
-        # Pickles of earlier releases do not have it.
-        turn: dict[str, str] | None = getattr(self, "_turn", None)
-        is_open = getattr(self, "_turn_is_open", self.generation_prompt)
-        if not turn or not self.chat_template or is_open != self.generation_prompt:
-            return None
-        return ChatTurn(**turn)
-
-    def _find_chat(self) -> ChatTemplate | None:
-        """Return the chat template of conversations in ``fit``, if X held any."""
-        chat: dict[str, str] | None = getattr(self, "_chat", None)
-        return ChatTemplate(**chat) if chat else None
-
     def _find_store(self) -> str | None:
         """Return the folder of the store as a path in which ``~`` is expanded."""
         return None if self.store is None else expanduser(self.store)
 
     def _workers_choose_devices(self) -> bool:
         return self.device == "auto" and "device_map" not in (self.model_kwargs or {})
-
-
-def describe_model(embedder: EmbeddingParameters) -> LanguageModel:
-    """Describe the language model that a fitted embedder reads, and how it does.
-
-    Raises
-    ------
-    NotFittedError
-        If it is not fitted.
-    ValueError
-        If a parameter is not as it must be.
-    """
-    check_is_fitted(embedder)
-    embedder._check_parameters()
-    return embedder._describe_model()
 
 
 def _is_listed(names: object) -> bool:

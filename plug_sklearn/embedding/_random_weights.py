@@ -84,7 +84,8 @@ def with_random_weights(
         )
     seed = int(check_random_state(random_state).randint(2**31))
     # This only reads the configuration.
-    fitted = clone(embedder).fit(["text"])
+    plain = clone(embedder).set_params(generation_prompt=False)
+    fitted = plain.fit(["text"])
     name = f"random weights {uuid4().hex}"
     register_model(name, _draw_model(fitted, seed), load_tokenizer(fitted._source))
     try:

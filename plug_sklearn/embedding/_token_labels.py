@@ -81,6 +81,12 @@ def token_labels(
             f"{len(texts)} lists. Got {found} instead."
         )
     texts = list(texts)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                "The 'texts' given to token_labels must be strings. Got a "
+                f"{type(text).__name__} at position {position} instead."
+            )
     places = embedder._locate_tokens(texts)
     checked = [
         _check_spans(own, text, position)

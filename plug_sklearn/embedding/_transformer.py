@@ -1,9 +1,10 @@
 """A scikit-learn transformer that computes activations of texts."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import asdict
+from os.path import expanduser
 from typing import Any, Self
 
 import numpy as np
@@ -15,23 +16,21 @@ from plug_sklearn._positions import resolve_positions
 from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.embedding._embed import EmbeddingJob
-from plug_sklearn.embedding._language_model import LanguageModel
-from plug_sklearn.embedding._memory import count_bytes, refuse_too_large
+from plug_sklearn.embedding._fitted import FittedEmbedding
+from plug_sklearn.embedding._memory import make_room
 from plug_sklearn.embedding._output import ActivationOutput
-from plug_sklearn.embedding._parameters import OWNER, EmbeddingParameters
+from plug_sklearn.embedding._parameters import OWNER
+from plug_sklearn.embedding._row_errors import naming_positions, refuse_missing_labels
 from plug_sklearn.embedding.models import (
+    check_adapter,
     find_commit,
-    find_origin,
     find_registered,
     load_config,
     load_tokenizer,
     read_geometry,
 )
-from plug_sklearn.embedding.passes import NonFiniteStatesError
 from plug_sklearn.embedding.prompts import (
-    MOST_LISTED,
     Conversation,
-    RefusedTextError,
     Text,
     describe_chat_template,
     read_texts,
@@ -44,7 +43,7 @@ _QUICK = 1.0
 
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
-    ActivationOutput, RecordsVersions, EmbeddingParameters, auto_wrap_output_keys=None
+    ActivationOutput, RecordsVersions, FittedEmbedding, auto_wrap_output_keys=None
 ):
     """Compute the activations of a Hugging Face language model for texts.
 
@@ -226,7 +225,8 @@ one-column frame
             string, or a list of ``{"type": "text", "text": ...}``, whose texts are
             joined.
         y : array-like of shape (n_samples,), default=None
-            Ignored, except that its length must be that of ``X``.
+            Ignored, except that its length must be that of ``X``, and that no label may
+            be missing, so that a pipeline does not read all texts in vain.
 
         Returns
         -------
@@ -236,14 +236,18 @@ one-column frame
         Raises
         ------
         TypeError, ValueError
-            If a parameter or ``X`` is invalid, or ``y`` has another length.
+            If a parameter or ``X`` is invalid, or ``y`` has another length or a missing
+            label.
         """
-        self._poolings = self._read_poolings()
         self._check_parameters()
         texts = read_texts(X, OWNER)
+        self._check_prompts(texts)
         if y is not None:
             # A pipeline passes labels, which a later step would only refuse afterwards.
             check_consistent_length(texts, y)
+            refuse_missing_labels(y)
+        if self.adapter is not None:
+            check_adapter(self._source, expanduser(self.adapter))
         geometry = read_geometry(load_config(self._source), self.stack)
         self.layers_ = resolve_positions(
             self.layers, geometry.n_layers, parameter="layers", owner=OWNER
@@ -257,17 +261,29 @@ one-column frame
         self._origin = None if registered is None else registered.origin
         self._stack = geometry.stack
         self._turn: dict[str, str] | None = None
-        self._turn_is_open = bool(self.generation_prompt)
         if self.chat_template:
             # Once for all texts: a template may write today's date.
             tokenizer = load_tokenizer(self._source)
-            turn = render_turn(tokenizer, generation_prompt=self._turn_is_open)
+            turn = render_turn(
+                tokenizer, generation_prompt=bool(self.generation_prompt)
+            )
             self._turn = asdict(turn)
         self._chat: dict[str, str | None] | None = None
         if any(isinstance(text, Conversation) for text in texts):
             chat = describe_chat_template(load_tokenizer(self._source))
             self._chat = asdict(chat)
+        self._remember_reading()
         return self
+
+    def _check_prompts(self, texts: Sequence[Text]) -> None:
+        if not self.generation_prompt or self.chat_template:
+            return
+        if not any(isinstance(text, Conversation) for text in texts):
+            raise ValueError(
+                f"The 'generation_prompt' parameter of {OWNER} must be False for texts "
+                "that are not in a chat template. Got True instead: set chat_template="
+                "True, or give conversations."
+            )
 
     def transform(self, X: Any) -> NDArray[Any]:  # noqa: ANN401 - as for fit
         """Compute the activations of texts.
@@ -301,17 +317,19 @@ one-column frame
             If the activations would not fit into free memory. This is checked before
             anything is computed.
         """
-        check_is_fitted(self)
-        self._check_parameters()
-        self._check_unchanged()
+        model = self._describe_fitted()
         texts = read_texts(X, OWNER)
         first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
-        model = self._describe_model()
-        with _naming_positions(texts, first_rows), ExitStack() as shown:
+        with naming_positions(texts, first_rows), ExitStack() as shown:
             refuse_empty_texts(texts, model.list_empty(distinct), model.prompts.roles)
-            activations = self._make_room(model, len(texts), distinct)
+            activations = make_room(
+                len(texts),
+                (len(self.layers_), len(self.parts_), self.hidden_size_),
+                np.dtype(self.activation_dtype),
+                None if self.pooling is not None else model.count_tokens(distinct),
+            )
             report: Callable[[int], object] = int
             if self.verbose:
                 # tqdm starts a thread and takes a lock of all processes, even if it
@@ -356,14 +374,11 @@ one-column frame
             ``token_filter`` keeps. With ``pooling=None``, these are the tokens along
             axis 0 of the text's activations.
         """
-        check_is_fitted(self)
-        self._check_parameters()
-        self._check_unchanged()
+        model = self._describe_fitted()
         texts = read_texts(X, OWNER)
-        model = self._describe_model()
         reader = model.prompt_reader
         first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
-        with _naming_positions(texts, first_rows):
+        with naming_positions(texts, first_rows):
             empty = model.list_empty(list(first_rows))
             refuse_empty_texts(texts, empty, model.prompts.roles)
             prompts = reader.read(texts)
@@ -392,83 +407,27 @@ one-column frame
         """
         check_is_fitted(self)
         copied = copy(self)
-        copied.pooling, copied.store, copied._poolings = None, None, None
+        copied.pooling, copied.store = None, None
         copied.parts_ = copied._name_parts()
+        reading = getattr(self, "_reading", None) or self._describe_reading()
+        copied._reading = {**reading, "pooling": None, "parts": copied.parts_}
         return copied
 
     def _locate_tokens(self, X: Any) -> list[NDArray[np.int64]]:  # noqa: ANN401 - as for fit
         """Find the positions of the kept tokens in their texts, (n_tokens, 2)."""
-        check_is_fitted(self)
-        self._check_parameters()
-        self._check_unchanged()
+        model = self._describe_fitted()
         texts = read_texts(X, OWNER)
-        reader = self._describe_model().prompt_reader
+        reader = model.prompt_reader
         if not reader.tokenizer.is_fast:
             raise ValueError(
                 "The 'embedder' given to token_labels must have a tokenizer that tells "
                 "where its tokens stand in a text. Got a "
                 f"{type(reader.tokenizer).__name__} instead."
             )
-        for position, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(
-                    "The 'texts' given to token_labels must be strings. Got a "
-                    f"conversation at position {position} instead."
-                )
         first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
-        with _naming_positions(texts, first_rows):
+        with naming_positions(texts, first_rows):
             prompts = reader.read(texts)
         return [
             reader.locate(str(text))[prompts.kept_of(number)]
             for number, text in enumerate(texts)
         ]
-
-    def _make_room(
-        self, model: LanguageModel, n_samples: int, distinct: Sequence[Text]
-    ) -> NDArray[Any]:
-        """Allocate the array of activations, if they fit into free memory."""
-        dtype = np.dtype(self.activation_dtype)
-        shape = (len(self.layers_), len(self.parts_), self.hidden_size_)
-        if self.pooling is not None:
-            refuse_too_large(count_bytes(n_samples, shape, dtype), n_samples)
-            return np.empty((n_samples, *shape), dtype=dtype)
-        n_tokens = model.count_tokens(distinct)
-        refuse_too_large(count_bytes(n_tokens, shape, dtype), n_samples)
-        return np.empty(n_samples, dtype=object)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        if "layers_" in state:
-            state["_origin"] = self._find_origin()
-            # A loaded estimator reads new texts, and must not store them unasked.
-            state["store"], state["verbose"] = None, False
-        return state
-
-    def _find_origin(self) -> str | None:
-        """Return the identity of the model in ``fit``, as far as it is known."""
-        known = self._origin or self.model_revision_
-        if known is None and self._source.path.exists():
-            known = find_origin(self._source)
-        return known
-
-
-@contextmanager
-def _naming_positions(
-    texts: Sequence[Text], first_rows: Mapping[Any, int]
-) -> Iterator[None]:
-    """Add the positions in X to errors about texts."""
-    try:
-        yield
-    except RefusedTextError as error:
-        raise error.at(first_rows[error.text]) from None
-    except NonFiniteStatesError as error:
-        found = set(error.texts)
-        positions = [row for row, text in enumerate(texts) if text in found]
-        listed = ", ".join(map(str, positions[:MOST_LISTED]))
-        more = ", ..." if len(positions) > MOST_LISTED else ""
-        raise FloatingPointError(
-            f"The states of {error.states} contain infinity or NaN for at least "
-            f"{len(positions)} of {len(texts)} texts, at positions [{listed}{more}]. "
-            f"The first of them is {texts[positions[0]]!r}. Use dtype='bfloat16' or "
-            f"'float32' in {OWNER}."
-        ) from None

@@ -32,8 +32,8 @@
     Bootstrap intervals.
 ``_embedder_step``
     The embedder of a pipeline, which runs once for all fits.
-``_folds``, ``_probabilities``, ``_drawing``
-    What these share: cross-validation on fixed folds; checks of labels and
+``_folds``, ``_inputs``, ``_probabilities``, ``_drawing``
+    What these share: cross-validation on fixed folds; checks of rows, labels and
     probabilities; axes, legends and styles.
 """
 

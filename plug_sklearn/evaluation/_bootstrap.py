@@ -11,6 +11,7 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.parallel import Parallel, delayed
 
 from plug_sklearn._sklearn import Interval, validate_parameter_constraints
+from plug_sklearn.evaluation._inputs import check_groups
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 
@@ -125,7 +126,8 @@ def bootstrap_interval(
     _check_parameters(owner, metric, stratify, level, n_resamples)
     truth = column_or_1d(y_true)
     models = [np.asarray(y) for y in (y_pred, other) if y is not None]
-    check_consistent_length(truth, *models, groups)
+    check_consistent_length(truth, *models)
+    check_groups(groups, len(truth), owner)
     sample = _stratify(truth, groups, stratify, owner)
     estimate = _measure(metric, truth, models)
     sizes = np.diff([*range(0, n_resamples, CHUNK), n_resamples])

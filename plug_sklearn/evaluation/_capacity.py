@@ -20,6 +20,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
+from plug_sklearn.evaluation._inputs import check_estimator
 from plug_sklearn.evaluation._training_curves import find_trained
 
 OWNER = "capacity_curve"
@@ -65,6 +66,8 @@ def capacity_curve(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
         for all budgets.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the estimator's own.
@@ -117,8 +120,9 @@ def capacity_curve(
     5          10.0       50         89155        none     1
     """
     ratios = _read_ratios(target_ratios)
+    check_estimator(estimator, OWNER)
     _find_parameter(clone(estimator), param_name)
-    folds = split_folds(estimator, X, y, cv, groups)
+    folds = split_folds(estimator, X, y, cv, groups, OWNER)
     fit_params = collect_fit_params(estimator, params, groups)
     jobs = (
         delayed(_score_ratio)(

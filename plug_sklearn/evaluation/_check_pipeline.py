@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,9 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from plug_sklearn._activations import name_axes
 from plug_sklearn._sklearn import is_search
+from plug_sklearn._warnings import warn_user
+from plug_sklearn.evaluation._folds import collect_fit_params, split_folds, uses_groups
+from plug_sklearn.evaluation._inputs import check_groups, describe
 
 OWNER = "check_pipeline"
 #: Number of rows of the first trial fit. All rows are tried only if this fit fails.
@@ -27,6 +29,9 @@ def check_pipeline(
     pipeline: BaseEstimator,
     X: Any,  # noqa: ANN401 - texts in any container
     y: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> None:
     """Check a pipeline with texts and labels, before the language model reads any text.
 
@@ -49,12 +54,23 @@ one-column frame
     y : array-like of shape (n_samples,)
         Labels, or, for a :class:`PlugTokenClassifier`, a sequence of labels for each
         text.
+    groups : array-like of shape (n_samples,), default=None
+        Groups of the texts, such as those that a search gets for its folds.
+    params : dict, default=None
+        Further arguments of ``fit``, such as ``{"plugmlpclassifier__groups": groups}``.
 
     Raises
     ------
     TypeError, ValueError
         The errors that ``fit`` would raise later. Also if ``pipeline`` does not begin
         with an embedder.
+
+    Warns
+    -----
+    UserWarning
+        If the folds of a search do not use ``groups``, or only they do: the probe needs
+        them too, since its validation rows should not share groups with its training
+        rows.
 
     See Also
     --------
@@ -75,6 +91,9 @@ one-column frame
 ('last', 'first', 'mean', 'max'), a sequence of these, or None. Got 'median' instead.
     """
     labels = _read_labels(y)
+    check_groups(groups, len(labels), OWNER)
+    if groups is not None and is_search(pipeline):
+        _check_groups(pipeline, y, groups, params or {})
     checked: dict[str, Any] = {}
     for candidate in _list_candidates(pipeline):
         if not isinstance(candidate, Pipeline) or not hasattr(
@@ -83,7 +102,7 @@ one-column frame
             raise ValueError(
                 f"The 'pipeline' parameter of {OWNER} must be a Pipeline that begins "
                 "with an HFEmbeddingTransformer, or a search over one. "
-                f"Got {_describe(candidate)} instead."
+                f"Got {describe(candidate)} instead."
             )
         described = repr(candidate[0].get_params())
         if described not in checked:
@@ -129,10 +148,6 @@ def _check_lengths(labels: NDArray[Any], tokens: list[list[str]]) -> None:
             )
 
 
-def _describe(value: object) -> str:
-    return repr(value) if isinstance(value, BaseEstimator) else shorten(value)
-
-
 def _list_candidates(pipeline: BaseEstimator) -> Iterator[BaseEstimator]:
     """List an estimator itself, or a search's estimators, one for each grid value."""
     if not is_search(pipeline):
@@ -144,6 +159,35 @@ def _list_candidates(pipeline: BaseEstimator) -> Iterator[BaseEstimator]:
         for name, values in own.items():
             for value in values:
                 yield clone(pipeline.estimator).set_params(**{name: value})
+
+
+def _check_groups(
+    search: Any,  # noqa: ANN401 - a search
+    y: ArrayLike,
+    groups: ArrayLike,
+    params: Mapping[str, Any],
+) -> None:
+    """Check the folds of a search, and warn if its groups do not reach all of it."""
+    if uses_groups(search.cv):
+        split_folds(search, np.zeros((np.shape(y)[0], 1)), y, search.cv, groups, OWNER)
+    else:
+        warn_user(
+            f"The folds of {type(search).__name__} do not keep groups together with "
+            f"cv={search.cv!r}. Use a splitter that does, such as "
+            "StratifiedGroupKFold(5)."
+        )
+    wanted = [
+        name
+        for name in collect_fit_params(search.estimator, None, groups)
+        if name not in params
+    ]
+    if wanted:
+        given = ", ".join(f"{name}=groups" for name in wanted)
+        warn_user(
+            f"The groups given to fit of {type(search).__name__} reach only its folds. "
+            f"Give them to the probe too, as in fit(X, y, groups=groups, {given}), or "
+            "call sklearn.set_config(enable_metadata_routing=True)."
+        )
 
 
 def _try_steps(

@@ -21,6 +21,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
+from plug_sklearn.evaluation._inputs import check_estimator
 
 OWNER = "compare_probes"
 #: What the level of an interval may be.
@@ -204,6 +205,8 @@ def compare_probes(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. Repeated folds
         make the comparison more certain.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the probes' own.
@@ -256,7 +259,9 @@ def compare_probes(
              first  second  difference  pvalue
     roc_auc  0.901   0.481        0.42   0.004
     """
-    folds = split_folds(first, X, y, cv, groups)
+    check_estimator(first, OWNER, "first")
+    check_estimator(second, OWNER, "second")
+    folds = split_folds(first, X, y, cv, groups, OWNER)
     _check_comparable(first, second, scoring, len(folds), level)
     tables = [
         score_folds(

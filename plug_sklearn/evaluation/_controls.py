@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.dummy import DummyClassifier
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
 from plug_sklearn._progress import count_steps
@@ -22,6 +22,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
+from plug_sklearn.evaluation._inputs import check_rows
 from plug_sklearn.evaluation._shuffling import shuffle_labels
 from plug_sklearn.evaluation._text_baselines import make_text_baselines
 
@@ -82,6 +83,8 @@ def probe_controls(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
         for all controls.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     groups : array-like of shape (n_samples,), default=None
         Groups for ``cv``. They are also passed to the ``fit`` of a probe that takes
         them, such as :class:`PlugMLPClassifier`.
@@ -176,9 +179,9 @@ def probe_controls(
             f"The 'pipeline' parameter of {OWNER} must be or end in a classifier. Got "
             f"{type(pipeline).__name__} instead."
         )
+    check_rows(X, y, groups, OWNER)
     labels = _read_labels(y)
-    check_consistent_length(X, labels, groups)
-    folds = split_folds(probe, np.zeros(len(labels)), labels, cv, groups)
+    folds = split_folds(probe, np.zeros((len(labels), 1)), labels, cv, groups, OWNER)
     # A misspelt score is refused before the model reads any text.
     score_chance(probe, labels, folds, scoring)
     seeds = check_random_state(random_state).randint(2**31, size=2)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn.evaluation._affine import OWNER, Affine, Numbers, carry_back
 from plug_sklearn.evaluation._embedder_step import is_embedder
+from plug_sklearn.evaluation._inputs import check_estimator
 from plug_sklearn.evaluation._layer_choice import BestLayerClassifier
 from plug_sklearn.features import LayerAggregator
 
@@ -121,6 +122,7 @@ def probe_direction(
     output layer part
     1      2     0      1.0 -0.1  0.0
     """
+    check_estimator(estimator, OWNER)
     steps, probe = _unwrap(estimator)
     check_is_fitted(probe)
     embedder = None

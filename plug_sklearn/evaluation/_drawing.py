@@ -10,6 +10,7 @@ import pandas as pd
 
 from plug_sklearn._extras import require_extra
 from plug_sklearn.evaluation._folds import check_score, list_scores
+from plug_sklearn.evaluation._inputs import describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def check_table(
     """
     is_table = isinstance(table, pd.DataFrame)
     if not is_table or not set(columns) <= set(table.columns):
-        found = f"the columns {list(table.columns)}" if is_table else repr(table)
+        found = f"the columns {list(table.columns)}" if is_table else describe(table)
         raise ValueError(
             f"The {name!r} parameter of {owner} must be a DataFrame with the columns "
             f"{list(columns)}, as {maker} returns it. Got {found} instead."
@@ -99,7 +100,8 @@ def check_axes(
         return given
     several = "" if n_rows == 1 else f" of a grid, to be divided, or {n_rows} Axes"
     raise ValueError(
-        f"The 'ax' parameter of {owner} must be one Axes{several}. Got {ax!r} instead."
+        f"The 'ax' parameter of {owner} must be one Axes{several}. Got {describe(ax)} "
+        "instead."
     )
 
 

@@ -5,6 +5,8 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from plug_sklearn.evaluation._inputs import check_estimator
+
 
 def split_pipeline(
     pipeline: Any,  # noqa: ANN401 - anything else is refused
@@ -12,11 +14,7 @@ def split_pipeline(
     parameter: str = "pipeline",
 ) -> tuple[Any, BaseEstimator]:
     """Split a pipeline into its embedder, or None, and the steps after it."""
-    if not isinstance(pipeline, BaseEstimator):
-        raise TypeError(
-            f"The {parameter!r} parameter of {owner} must be an estimator. Got "
-            f"{pipeline!r} instead."
-        )
+    check_estimator(pipeline, owner, parameter)
     if not isinstance(pipeline, Pipeline) or not is_embedder(pipeline.steps[0][1]):
         return None, pipeline
     if len(pipeline.steps) < 2:

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,18 @@ import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.model_selection import check_cv, cross_validate
+from sklearn.model_selection import (
+    GroupKFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+    cross_validate,
+)
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
 from plug_sklearn._sklearn import is_search
+from plug_sklearn.evaluation._inputs import check_rows
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 Folds = list[Fold]
@@ -36,18 +44,47 @@ def split_folds(
     y: ArrayLike,
     cv: Any,  # noqa: ANN401 - as scikit-learn's functions take it
     groups: ArrayLike | None,
+    owner: str,
 ) -> Folds:
     """Split rows into positions of training and test rows, once for all fits.
 
-    Folds of a classifier are stratified, as scikit-learn's functions make them.
+    Folds of a classifier are stratified, as scikit-learn's functions make them. If
+    there are groups, None or a number of folds keeps them together. Raises a TypeError
+    or ValueError, which names the parameter of ``owner``, for unsuitable rows or folds.
     """
+    check_rows(X, y, groups, owner)
     splitter = check_cv(cv, y, classifier=is_classifier(estimator))
+    if groups is not None and (cv is None or isinstance(cv, Integral)):
+        splitter = _make_group_splitter(splitter, groups, owner)
+    elif groups is None and _needs_groups(splitter):
+        raise ValueError(
+            f"The 'groups' parameter of {owner} must have a group for each row if 'cv' "
+            f"is {splitter!r}. Got None instead."
+        )
     folds = list(splitter.split(X, y, groups))
     if not folds:
         raise ValueError(
             f"The 'cv' parameter must give at least one fold. Got {cv!r} instead."
         )
     return folds
+
+
+def _make_group_splitter(splitter: Any, groups: ArrayLike, owner: str) -> Any:  # noqa: ANN401 - of scikit-learn
+    """Make a splitter that keeps groups together, in place of one that does not."""
+    n_splits, n_groups = splitter.get_n_splits(), len(set(np.asarray(groups).tolist()))
+    if n_groups < n_splits:
+        raise ValueError(
+            f"The 'groups' parameter of {owner} must have {n_splits} groups or more "
+            f"for {n_splits} folds. Got {n_groups}: give fewer folds as 'cv'."
+        )
+    if isinstance(splitter, StratifiedKFold):
+        return StratifiedGroupKFold(n_splits)
+    return GroupKFold(n_splits)
+
+
+def _needs_groups(splitter: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
+    """Tell whether a splitter asks for groups; one without a request may do without."""
+    return hasattr(splitter, "get_metadata_routing") and uses_groups(splitter)
 
 
 def collect_fit_params(
@@ -86,7 +123,7 @@ def _name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estima
         return names
     searches = is_search(estimator)
     if searches or _is_rfecv(estimator):
-        own = ["groups"] if _uses_groups(estimator.cv) else []
+        own = ["groups"] if uses_groups(estimator.cv) else []
         if not searches:
             return own
         # A search passes "groups" to its splitter, and other names to its estimator.
@@ -102,7 +139,7 @@ def _is_rfecv(estimator: Any) -> bool:  # noqa: ANN401 - as above
     return module is not None and isinstance(estimator, module.RFECV)
 
 
-def _uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
+def uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
     """Tell whether a splitter uses groups; scikit-learn's others warn of them."""
     if hasattr(cv, "get_metadata_routing"):
         return cv.get_metadata_routing().split.requests.get("groups") is True

@@ -1,7 +1,6 @@
 """Choose a layer by cross-validation: as a table, and within a pipeline."""
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -9,7 +8,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags, column_or_1d
@@ -19,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from plug_sklearn._sklearn import HasMethods, StrOptions
 from plug_sklearn.evaluation._drawing import check_table, find_score
 from plug_sklearn.evaluation._folds import Scoring, collect_fit_params
-from plug_sklearn.evaluation._layer_sweep import layer_sweep
+from plug_sklearn.evaluation._inputs import check_rows
+from plug_sklearn.evaluation._layer_sweep import sweep_layers
 from plug_sklearn.features import LayerAggregator
 
 COLUMNS = ("layer", "part", "fold", "fit_time")
@@ -135,8 +134,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Whether to choose the first layer within one standard error of the best, as
         :func:`summarize_layers` does, or the best.
     cv : int, splitter or iterable, default=None
-        The inner folds, as in scikit-learn's functions. If it is None or an int, and
-        ``groups`` are given, ``StratifiedGroupKFold`` makes the folds.
+        The inner folds, as in :func:`layer_sweep`.
     scoring : str or callable, default=None
         The score that selects the layer; None: the estimator's own.
     n_jobs : int, default=None
@@ -223,18 +221,20 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             If a parameter or ``X`` is invalid, or if there is only one class.
         """
         self._validate_params()
+        check_rows(X, y, groups, type(self).__name__)
         _refuse_one_class(y)
         estimator = _choose_probe(self.estimator)
-        sweep = layer_sweep(
+        sweep = sweep_layers(
             estimator,
             X,
             y,
             layers=self.layers,
             parts=self.parts,
-            cv=self._choose_folds(groups),
+            cv=self.cv,
             scoring=self.scoring,
             groups=groups,
             n_jobs=self.n_jobs,
+            owner=type(self).__name__,
         )
         self.summary_ = summarize_layers(sweep)
         column = "is_best" if self.rule == "best" else "is_chosen"
@@ -248,13 +248,6 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.classes_ = self.estimator_.classes_
         self.n_features_in_ = self.estimator_.n_features_in_
         return self
-
-    def _choose_folds(self, groups: ArrayLike | None) -> Any:  # noqa: ANN401 - as cv
-        """Choose folds that keep groups together, unless a splitter is given."""
-        is_number = self.cv is None or isinstance(self.cv, Integral)
-        if groups is None or not is_number:
-            return self.cv
-        return StratifiedGroupKFold(5 if self.cv is None else self.cv)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict labels.

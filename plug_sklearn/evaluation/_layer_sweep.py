@@ -9,7 +9,7 @@ import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_consistent_length, gen_even_slices
+from sklearn.utils import gen_even_slices
 from sklearn.utils.parallel import delayed
 
 from plug_sklearn._progress import run_jobs
@@ -23,6 +23,7 @@ from plug_sklearn.evaluation._folds import (
     score_chance,
     split_folds,
 )
+from plug_sklearn.evaluation._inputs import check_estimator
 from plug_sklearn.evaluation._layer_scores import count_joint_fits, score_layers
 from plug_sklearn.features import LayerAggregator
 
@@ -79,6 +80,8 @@ def layer_sweep(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
         for all layers and parts.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: the estimator's own.
@@ -136,17 +139,51 @@ def layer_sweep(
     >>> sweep.groupby("layer")["roc_auc"].mean().round(2).tolist()
     [0.51, 0.98, 0.5]
     """
+    return sweep_layers(
+        estimator,
+        X,
+        y,
+        embedder=embedder,
+        layers=layers,
+        parts=parts,
+        cv=cv,
+        scoring=scoring,
+        groups=groups,
+        params=params,
+        n_jobs=n_jobs,
+        verbose=verbose,
+        owner="layer_sweep",
+    )
+
+
+def sweep_layers(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - activations, or texts in any container
+    y: ArrayLike,
+    *,
+    embedder: BaseEstimator | None = None,
+    layers: str | int | Sequence[int],
+    parts: str | int | Sequence[int | str],
+    cv: Any,  # noqa: ANN401 - as scikit-learn's functions take it
+    scoring: Scoring | None,
+    groups: ArrayLike | None,
+    params: Mapping[str, Any] | None = None,
+    n_jobs: int | None,
+    verbose: bool = False,
+    owner: str,
+) -> pd.DataFrame:
+    """Do what :func:`layer_sweep` does, with errors that name the ``owner``."""
+    check_estimator(estimator, owner)
     if embedder is None:
-        X = _read_activations(X)
+        X = _read_activations(X, owner)
     elif getattr(embedder, "pooling", "last") is None:
-        raise _refuse_tokens()
+        raise _refuse_tokens(owner)
     # Errors in these are raised before texts are read, which takes long.
-    check_consistent_length(X, y)
-    folds = split_folds(estimator, X, y, cv, groups)
+    folds = split_folds(estimator, X, y, cv, groups, owner)
     chance = score_chance(estimator, y, folds, scoring)
     if embedder is not None:
         embedder = clone(embedder)
-        X = _read_activations(embedder.fit_transform(X))
+        X = _read_activations(embedder.fit_transform(X), owner)
     selector = LayerAggregator(layers=layers, parts=parts).fit(X)
     activations = np.asarray(X).reshape(len(X), *selector.input_shape_)
     cells = list(product(selector.layers_, selector.parts_))
@@ -219,23 +256,24 @@ def _add_chance(frame: pd.DataFrame, chance: pd.DataFrame) -> None:
         frame.insert(place, score + CHANCE, chance.get(score, np.nan))
 
 
-def _read_activations(X: Any) -> NDArray[Any]:  # noqa: ANN401 - anything else is refused
+def _read_activations(X: Any, owner: str) -> NDArray[Any]:  # noqa: ANN401 - anything else is refused
     activations: NDArray[Any] = np.asanyarray(X)
     if activations.dtype == object and any(map(np.ndim, activations.ravel()[:1])):
-        raise _refuse_tokens()
+        raise _refuse_tokens(owner)
     is_numeric = activations.dtype.kind not in "OSU"
     if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
+        other = ", or texts with an 'embedder'" if owner == "layer_sweep" else ""
         raise ValueError(
-            "The 'X' parameter of layer_sweep must be activations of 3 or 4 axes, none "
-            f"of them empty, or texts with an 'embedder'. Got {activations.dtype} of "
-            f"shape {activations.shape} instead."
+            f"The 'X' parameter of {owner} must be activations of 3 or 4 axes, none "
+            f"of them empty{other}. Got {activations.dtype} of shape "
+            f"{activations.shape} instead."
         )
     return activations
 
 
-def _refuse_tokens() -> ValueError:
+def _refuse_tokens(owner: str) -> ValueError:
     return ValueError(
-        "The 'X' parameter of layer_sweep must be pooled activations, one vector of "
+        f"The 'X' parameter of {owner} must be pooled activations, one vector of "
         "each layer for a text. Got those of every token, which pooling=None keeps, "
         "instead. Give the 'embedder' a 'pooling', such as 'mean', or aggregate the "
         "tokens first."

@@ -13,10 +13,11 @@ from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import make_scorer, roc_curve
 from sklearn.model_selection import FixedThresholdClassifier
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._warnings import warn_user
+from plug_sklearn.evaluation._inputs import check_estimator, check_rows, describe
 
 
 def recall_at_fpr(fpr: float, *, pos_label: object = None) -> Callable[..., float]:
@@ -174,13 +175,9 @@ def threshold_at_fpr(
     owner = "threshold_at_fpr"
     for name, value in (("fpr", fpr), ("confidence", confidence)):
         _check_share(name, value, owner)
+    check_estimator(estimator, owner)
+    check_rows(X, y, groups, owner)
     labels = column_or_1d(y)
-    check_consistent_length(X, labels, groups)
-    if groups is not None and pd.isna(np.asarray(groups)).any():
-        raise ValueError(
-            f"The 'groups' parameter of {owner} must have a value for each row. Some "
-            "are missing."
-        )
     positive = _find_positive(estimator, labels, pos_label)
     scores, method = _score_rows(estimator, X, positive)
     is_negative = labels != positive
@@ -227,7 +224,7 @@ def _check_share(name: str, value: Any, owner: str) -> None:  # noqa: ANN401 - a
     if not is_number or not 0 < value < 1:
         raise ValueError(
             f"The {name!r} parameter of {owner} must be a number between 0 and 1. Got "
-            f"{value!r} instead."
+            f"{describe(value)} instead."
         )
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import column_or_1d
 
 from plug_sklearn.evaluation._controls_display import COLUMNS as CONTROL_COLUMNS
 from plug_sklearn.evaluation._drawing import check_table
 from plug_sklearn.evaluation._folds import Scoring, collect_fit_params, split_folds
+from plug_sklearn.evaluation._inputs import check_estimator, check_rows, refuse_missing
 from plug_sklearn.evaluation._probabilities import check_probabilistic
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_fits import (
@@ -123,6 +124,8 @@ def cross_validation_report(
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`, such as
         :class:`~sklearn.model_selection.LeaveOneGroupOut`.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     groups : array-like of shape (n_samples,), default=None
         Groups for ``cv``. They also reach the ``fit`` of an estimator that takes them,
         such as :class:`PlugMLPClassifier`, and the splitter of a search that uses them,
@@ -207,6 +210,7 @@ def cross_validation_report(
     roc_auc  0.87  0.12    0.88
     """
     start = perf_counter()
+    check_estimator(estimator, OWNER)
     check_probabilistic(estimator, OWNER, is_fitted=False)
     if controls is not None:
         check_table(controls, CONTROL_COLUMNS, "controls", OWNER, "probe_controls")
@@ -222,7 +226,7 @@ def cross_validation_report(
         )
     truth, classes = _read_labels(X, y, groups)
     scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
-    folds = split_folds(estimator, X, truth, cv, groups)
+    folds = split_folds(estimator, X, truth, cv, groups, OWNER)
     fit_params = collect_fit_params(estimator, params, groups)
     # The last of all checks, since it may make a folder.
     folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
@@ -264,10 +268,9 @@ def _read_labels(
     Raises a ValueError if a label or a group is missing, or if the labels are not those
     of two classes or more.
     """
+    check_rows(X, y, groups, OWNER)
     labels = column_or_1d(y)
-    check_consistent_length(X, labels, groups)
-    for name, given in (("y", labels), ("groups", groups)):
-        _refuse_missing(name, given)
+    refuse_missing("y", labels, OWNER)
     try:
         classes = np.unique(labels)
     except TypeError:
@@ -284,15 +287,3 @@ def _read_labels(
             f"classes or more. Got {what} instead: {classes[:5].tolist()}."
         )
     return labels, classes
-
-
-def _refuse_missing(name: str, given: ArrayLike | None) -> None:
-    missing: list[int] = []
-    if given is not None:
-        missing = np.flatnonzero(pd.isna(np.asarray(given))).tolist()
-    if missing:
-        found = f"{len(missing)} missing, at rows {missing[:5]}"
-        raise ValueError(
-            f"The {name!r} parameter of cross_validation_report must have a value for "
-            f"each row. Got {found}{'' if len(missing) <= 5 else ' and others'}."
-        )

@@ -9,6 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._sklearn import is_search
+from plug_sklearn.evaluation._inputs import describe
 from plug_sklearn.evaluation._probabilities import check_probabilistic
 
 OWNER = "score_tokens"
@@ -104,7 +105,7 @@ def read_pipeline(
     if not isinstance(pipeline, Pipeline) or not hasattr(pipeline[0], "keep_tokens"):
         raise ValueError(
             f"The 'pipeline' parameter of {owner} must be a fitted Pipeline that "
-            f"begins with an HFEmbeddingTransformer. Got {pipeline!r} instead."
+            f"begins with an HFEmbeddingTransformer. Got {describe(pipeline)} instead."
         )
     check_is_fitted(pipeline[0])
     check_is_fitted(pipeline[-1])

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import check_scoring
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.parallel import delayed
 
 from plug_sklearn._progress import run_jobs
@@ -21,6 +21,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
+from plug_sklearn.evaluation._inputs import check_rows, describe
 
 OWNER = "transfer_matrix"
 
@@ -62,6 +63,8 @@ def transfer_matrix(
     cv : int, splitter or iterable, default=None
         Folds for training and testing on the same data set, as in
         :func:`~sklearn.model_selection.cross_validate`.
+        With ``groups``, None or a number of folds keeps groups together, by
+        ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     groups : dict, default=None
         For the names of data sets that have groups, the group of each row, for ``cv``.
         They are also passed to the ``fit`` of an estimator that takes them.
@@ -113,7 +116,9 @@ def transfer_matrix(
     if is_classifier(probe):
         _check_labels(labels)
     folds = {
-        name: split_folds(probe, np.zeros(len(y)), y, cv, (groups or {}).get(name))
+        name: split_folds(
+            probe, np.zeros((len(y), 1)), y, cv, (groups or {}).get(name), OWNER
+        )
         for name, y in labels.items()
     }
     rows = {name: X for name, (X, _) in datasets.items()}
@@ -142,7 +147,7 @@ def check_datasets(datasets: Any, groups: Any) -> None:  # noqa: ANN401 - anythi
     """Raise an error unless data sets are pairs, and groups are of some of them."""
     is_mapping = isinstance(datasets, Mapping)
     if not is_mapping or len(datasets) < 2:
-        found = type(datasets).__name__
+        found = describe(datasets)
         if is_mapping:
             found = f"a dict of length {len(datasets)}"
         raise ValueError(
@@ -152,7 +157,7 @@ def check_datasets(datasets: Any, groups: Any) -> None:  # noqa: ANN401 - anythi
     for name, pair in datasets.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             is_sequence = isinstance(pair, tuple | list)
-            found = f"{len(pair)} items" if is_sequence else type(pair).__name__
+            found = f"{len(pair)} items" if is_sequence else describe(pair)
             raise ValueError(
                 f"The 'datasets' parameter of {OWNER} must give a pair (X, y) for each "
                 f"name. Got {found} for {name!r} instead."
@@ -170,8 +175,8 @@ def check_datasets(datasets: Any, groups: Any) -> None:  # noqa: ANN401 - anythi
         )
     for name, (X, y) in datasets.items():
         try:
-            check_consistent_length(X, y, (groups or {}).get(name))
-        except ValueError as error:
+            check_rows(X, y, (groups or {}).get(name), OWNER)
+        except (TypeError, ValueError) as error:
             error.add_note(f"That was the data set {name!r} of {OWNER}.")
             raise
 

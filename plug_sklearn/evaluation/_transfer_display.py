@@ -133,8 +133,9 @@ class TransferDisplay:
         groups = options.get("groups") or {}
         levels = []
         for name, (_, y) in datasets.items():
-            rows = np.zeros(np.shape(y)[0])
-            folds = split_folds(estimator, rows, y, options.get("cv"), groups.get(name))
+            rows = np.zeros((np.shape(y)[0], 1))
+            cv, own = options.get("cv"), groups.get(name)
+            folds = split_folds(estimator, rows, y, cv, own, cls.__name__)
             levels.append(score_chance(estimator, y, folds, scoring).to_numpy().mean())
         chance = float(np.mean(levels))
         display = cls(

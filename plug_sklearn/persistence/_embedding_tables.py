@@ -173,7 +173,6 @@ class EmbedderTable(Table):
         embedder._origin = self.origin
         embedder._stack = self.stack
         embedder._turn = None if self.turn is None else self.turn.model_dump()
-        embedder._turn_is_open = embedder.generation_prompt
         embedder._chat = None if self.chat is None else self.chat.model_dump()
-        embedder._poolings = embedder._read_poolings()
+        embedder._reading = embedder._describe_reading() | {"layers": embedder.layers_}
         return embedder

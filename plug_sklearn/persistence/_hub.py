@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 )
 from sklearn.base import BaseEstimator
 
+from plug_sklearn._hub_access import is_hub_reachable
 from plug_sklearn._provenance import list_versions
 from plug_sklearn.evaluation import CrossValidationReport
 from plug_sklearn.persistence._card import CARD, REPOSITORY, check_card, write_card
@@ -117,6 +118,7 @@ def _fetch(address: str, repository: str, file: str, revision: str | None) -> Pa
                 revision=revision,
                 library_name="plug_sklearn",
                 library_version=list_versions().get("plug_sklearn"),
+                local_files_only=not is_hub_reachable(),
             )
         )
     except RemoteEntryNotFoundError as error:

@@ -187,19 +187,6 @@ def test_stored_texts_need_no_tokenizer(
     assert_array_equal(embedder.transform(TEXTS), expected)
 
 
-def test_chat_template_asked_for_after_fit_is_rendered_anew(
-    dated: str, clock: Clock
-) -> None:
-    embedder = HFEmbeddingTransformer(dated, layers=1, pool_over="prompt", device="cpu")
-    embedder.fit(TEXTS)
-    embedder.set_params(chat_template=True)
-    for day in (26, 27):
-        clock.day = day
-        expected = read_alone(dated, write_prompts(day))
-        found = embedder.transform(TEXTS)[:, 0, 0]
-        assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
 def test_pickle_of_an_earlier_release_renders_the_template_anew(
     dated: str, clock: Clock
 ) -> None:

@@ -289,20 +289,6 @@ def test_poolings_are_refused_by_name(
         embedder.fit(TEXTS)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("pooling", "mean"), ("layers", [1]), ("parts", ["mlp"])]
-)
-def test_what_later_steps_rely_on_cannot_be_set_after_fit(
-    llama: str, name: str, value: object
-) -> None:
-    embedder = HFEmbeddingTransformer(llama, device="cpu", layers=[0]).fit(TEXTS)
-    embedder.set_params(**{name: value})
-    for method in (embedder.transform, embedder.selected_tokens):
-        with pytest.raises(ValueError, match=rf"'{name}'.*not change after fit.*again"):
-            method(TEXTS)
-    assert embedder.fit(TEXTS).transform(TEXTS).shape[1:3] == (1, 1)
-
-
 def test_selected_tokens_are_those_of_all_poolings(llama: str) -> None:
     embedder = HFEmbeddingTransformer(llama, device="cpu", pooling=("first", "last"))
     everything = HFEmbeddingTransformer(llama, pooling=None).fit(TEXTS)

@@ -107,5 +107,5 @@ def test_conversations_and_other_estimators_are_refused(llama: str) -> None:
     embedder = embedder_of(llama)
     with pytest.raises(ValueError, match="'embedder' given to token_labels"):
         token_labels("llama", ["Rome"], [[]])
-    with pytest.raises(ValueError, match=r"must be strings\. Got a conversation"):
+    with pytest.raises(ValueError, match=r"must be strings\. Got a list at position 0"):
         token_labels(embedder, [conversation], [[]])

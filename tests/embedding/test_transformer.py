@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 import transformers
-from _in_process import list_models
+from _in_process import list_models, record_computed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -423,7 +423,7 @@ def test_paths_may_begin_with_the_home_folder(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_absent_cuda_warns_and_falls_back(llama: str) -> None:
-    with pytest.warns(UserWarning, match="device='cuda'.*not available"):
+    with pytest.warns(UserWarning, match=r"device='cuda'.*not available"):
         activations = embed(llama, device="cuda")
     np.testing.assert_array_equal(activations, embed(llama))
 
@@ -543,3 +543,45 @@ def test_what_is_loaded_writes_no_store_unless_it_is_told_to(
 def test_labels_of_another_number_are_refused_in_fit(llama: str) -> None:
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         HFEmbeddingTransformer(llama).fit_transform(TEXTS, [0])
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [0, None, 1, 0],
+        [0.0, 1.0, float("nan"), 1.0],
+        np.array([0, 1, np.nan, 1], dtype=np.float32),
+        pd.Series(["a", "b", None, "a"]),
+        pd.Series([1, 0, None, 1], dtype="Int64"),
+    ],
+)
+def test_missing_labels_are_refused_before_a_text_is_read(
+    llama: str, monkeypatch: pytest.MonkeyPatch, y: object
+) -> None:
+    seen = record_computed(monkeypatch)
+    with pytest.raises(ValueError, match=r"'y'.*each text\. Got 1 missing.*\[[12]\]"):
+        HFEmbeddingTransformer(llama, device="cpu").fit_transform(TEXTS, y)
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    "y", [[1, 1, 1, 1], [0.5, 1, 2, 3], np.ones((4, 2)), [[0, 1], [1], [0], [1, 1]]]
+)
+def test_labels_that_some_step_may_take_are_no_matter(llama: str, y: object) -> None:
+    HFEmbeddingTransformer(llama, device="cpu").fit(TEXTS, y)
+
+
+def test_open_prompts_need_a_chat_template(llama: str) -> None:
+    embedder = HFEmbeddingTransformer(llama, device="cpu", generation_prompt=True)
+    with pytest.raises(ValueError, match=r"'generation_prompt'.*chat_template=True"):
+        embedder.fit(TEXTS)
+    said = [{"role": "user", "content": "Gold"}]
+    embedder.fit([said]).transform([said])
+    embedder.set_params(chat_template=True).fit(TEXTS)
+
+
+@pytest.mark.parametrize("adapter", ["/no/adapter", __file__])
+def test_path_of_no_adapter_is_refused_in_fit(llama: str, adapter: str) -> None:
+    embedder = HFEmbeddingTransformer(llama, device="cpu", adapter=adapter)
+    with pytest.raises(FileNotFoundError, match=r"'adapter'.*existing folder"):
+        embedder.fit(TEXTS)

@@ -111,7 +111,7 @@ def test_of_conversations_the_tokens_are_pooled_that_the_embedder_pools(
     closed = describe_model(embedder).read_prompts(
         read_texts(CONVERSATIONS[1:], "a test")
     )
-    embedder.set_params(token_filter=token_filter)
+    embedder.set_params(token_filter=token_filter).fit(CONVERSATIONS[1:])
     (answer,) = generate_with_probes(
         CONVERSATIONS[1:],
         probe,

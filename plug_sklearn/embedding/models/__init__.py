@@ -24,6 +24,7 @@
 """
 
 from plug_sklearn.embedding.models._adapter_files import (
+    check_adapter,
     find_adapter,
     require_safetensors,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "NoHeadError",
     "Turns",
     "WeightOptions",
+    "check_adapter",
     "file_state",
     "find_adapter",
     "find_attention_window",

@@ -44,6 +44,19 @@ def find_adapter(source: ModelSource, adapter: str | None) -> ModelSource | None
     return source.as_adapter(source.name) if own else None
 
 
+def check_adapter(source: ModelSource, adapter: str) -> None:
+    """Refuse a path that holds no adapter; an id on the hub is not looked up.
+
+    Raises a FileNotFoundError if it is no folder, and a ValueError if the folder holds
+    no adapter.
+    """
+    found = source.as_adapter(adapter)
+    found.loading_arguments()
+    with explain_missing_files(found):
+        if found.path.is_dir() and not (found.path / ADAPTER_CONFIG_NAME).is_file():
+            raise FileNotFoundError(ADAPTER_CONFIG_NAME)
+
+
 def _holds_adapter(source: ModelSource) -> bool:
     found = cached_file(
         source.name,

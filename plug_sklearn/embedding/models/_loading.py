@@ -37,6 +37,8 @@ MODELS_KEPT = 2
 _NO_CHANGES = LOCATING | frozenset(
     {"config", "dtype", "output_loading_info", "quantization_config", "torch_dtype"}
 )
+#: What the files of tokenizers are called.
+_TOKENIZER_FILES = ("*token*", "vocab*", "*.model", "spiece*", "tekken.json")
 # Mistral's tokenizer files have no names for the special tokens.
 _TEKKEN_TOKENS = {
     "bos_token": "<s>",
@@ -159,7 +161,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         name, arguments = source.loading_arguments()
         # The package mistral-common, where it is installed, would tokenize otherwise.
         arguments["mistral_format"] = False
-        with explain_missing_files(source):
+        with explain_missing_files(source), _explain_missing_tokenizer(source):
             tokenizer: PreTrainedTokenizerBase = (
                 transformers.AutoTokenizer.from_pretrained(name, **arguments)
             )
@@ -167,6 +169,22 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         return tokenizer
 
     return _TOKENIZERS.get(file_state(source), load)
+
+
+@contextmanager
+def _explain_missing_tokenizer(source: ModelSource) -> Iterator[None]:
+    """Say that a folder holds no tokenizer, if none of its files can be one's."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        held = any(any(source.path.glob(name)) for name in _TOKENIZER_FILES)
+        if held or not source.path.is_dir() or "gguf_file" in source.model_kwargs:
+            raise
+        raise ValueError(
+            "The 'model_name' parameter of HFEmbeddingTransformer must name a folder "
+            f"that holds a tokenizer too. Got {str(source.path)!r} instead, which has "
+            "none: save it there with tokenizer.save_pretrained."
+        ) from error
 
 
 def load_model(source: ModelSource, options: WeightOptions) -> LoadedModel:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from transformers.utils.hub import cached_file
 
 from plug_sklearn._forks import make_lock
+from plug_sklearn._hub_access import is_hub_reachable
 from plug_sklearn.embedding.models._gguf import convert_gguf
 from plug_sklearn.embedding.models._registered import find_registered
 
@@ -83,28 +84,37 @@ class ModelSource:
             arguments["revision"] = self.revision
         arguments |= {k: v for k, v in self.model_kwargs.items() if k in LOCATING}
         path = Path(self.name)
-        if path.suffix.lower() == ".gguf":
-            if not path.is_file():
-                raise FileNotFoundError(
-                    "The 'model_name' parameter of HFEmbeddingTransformer must name an "
-                    f"existing GGUF file. Got {self.name!r} instead."
-                )
+        if path.suffix.lower() == ".gguf" and path.is_file():
             folder = convert_gguf(path)
             if folder is not None:
                 return str(folder), arguments
             return str(path.parent), {**arguments, "gguf_file": path.name}
-        if not _HUB_ID.fullmatch(self.name) and not path.exists():
-            kinds = "a hub id or an existing folder"
-            if self.parameter == "model_name":
-                kinds = (
-                    "a hub id, an existing folder or GGUF file, or the name of a model "
-                    "in memory"
-                )
-            raise FileNotFoundError(
-                f"The {self.parameter!r} parameter of HFEmbeddingTransformer must be "
-                f"{kinds}. Got {self.name!r} instead, which does not exist."
-            )
+        self._refuse_other_paths(path)
+        is_local = path.exists() or arguments.get("local_files_only")
+        if not is_local and not is_hub_reachable():
+            arguments["local_files_only"] = True
         return self.name, arguments
+
+    def _refuse_other_paths(self, path: Path) -> None:
+        """Raise a FileNotFoundError for what is neither a folder nor a hub id."""
+        is_hub_id = _HUB_ID.fullmatch(self.name) is not None and path.suffix != ".gguf"
+        if self.name and (path.is_dir() or (is_hub_id and not path.exists())):
+            return
+        kinds = "a hub id or an existing folder"
+        if self.parameter == "model_name":
+            kinds = (
+                "a hub id, an existing folder or GGUF file, or the name of a model in "
+                "memory"
+            )
+        what = ", which does not exist"
+        if path.is_file():
+            what = ", which is a file of another kind"
+            if path.suffix.lower() == ".safetensors":
+                what = ", which is a file of weights: give its folder, with config.json"
+        raise FileNotFoundError(
+            f"The {self.parameter!r} parameter of HFEmbeddingTransformer must be "
+            f"{kinds}. Got {self.name!r} instead{what if self.name else ''}."
+        )
 
     def as_adapter(self, name: str) -> "ModelSource":
         """Give the source of an adapter, which is fetched as this model is."""
@@ -180,7 +190,7 @@ def explain_missing_files(source: ModelSource) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         if source.path.is_dir():
-            _explain_adapter(source, error)
+            _explain_folder(source, error)
         # A path that does not exist has been explained.
         is_hub_id = _HUB_ID.fullmatch(source.name) is not None
         if Path(source.name).exists() or isinstance(error, ValueError) or not is_hub_id:
@@ -199,8 +209,8 @@ def explain_missing_files(source: ModelSource) -> Iterator[None]:
         ) from error
 
 
-def _explain_adapter(source: ModelSource, error: Exception) -> None:
-    """Say what is wrong where the folders of a model and of an adapter are mixed up."""
+def _explain_folder(source: ModelSource, error: Exception) -> None:
+    """Say what is wrong with a folder that holds no model, or no adapter."""
     if source.parameter == "adapter":
         raise ValueError(
             "The 'adapter' parameter of HFEmbeddingTransformer must name a folder with "
@@ -217,6 +227,17 @@ def _explain_adapter(source: ModelSource, error: Exception) -> None:
             f"it as 'adapter', and the model that it was trained on, {base!r}, as "
             "'model_name'."
         ) from error
+    if (
+        not (source.path / source.config_name).exists()
+        and source.model_kwargs.get("config") is None
+    ):
+        ggufs = sorted(path.name for path in source.path.glob("*.gguf"))
+        hint = f": give the path of a file in it, such as {ggufs[0]!r}" if ggufs else ""
+        raise ValueError(
+            "The 'model_name' parameter of HFEmbeddingTransformer must name a folder "
+            f"with a config.json. Got {str(source.path)!r} instead, which has none"
+            f"{hint}."
+        ) from None
 
 
 class LRUCache:

@@ -298,12 +298,12 @@ def test_adapter_without_peft_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"'adapter'.*its extra \[adapters\]"):
-        embed(llama, adapter="no/such/adapter")
+        embed(llama, adapter="nobody/adapter")
 
 
 def test_folder_without_an_adapter_is_refused(llama: str) -> None:
     with pytest.raises(ValueError, match=r"'adapter'.*with an adapter_config\.json"):
-        embed(llama, adapter=llama)
+        HFEmbeddingTransformer(llama, adapter=llama).fit(TEXTS)
 
 
 def test_folder_with_a_configuration_only_is_refused(

@@ -238,7 +238,9 @@ def test_gguf_file_is_named_to_the_loader(
     assert arguments["gguf_file"] == "model.GGUF"
 
 
-def test_revision_reaches_the_loader() -> None:
+def test_revision_reaches_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    reachable = "plug_sklearn.embedding.models._sources.is_hub_reachable"
+    monkeypatch.setattr(reachable, lambda: True)
     _, arguments = ModelSource("a/b", revision="v2").loading_arguments()
     assert arguments == {"revision": "v2", "trust_remote_code": False}
 

@@ -1,10 +1,11 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import transformers
 
-from plug_sklearn.embedding.models import ModelSource, load_config
+from plug_sklearn.embedding.models import ModelSource, load_config, load_tokenizer
 from plug_sklearn.embedding.models._sources import explain_missing_files
 
 Fail = Callable[[str], None]
@@ -55,6 +56,7 @@ def test_path_of_nothing_is_one_error_without_a_cause(
 
 def test_errors_of_a_model_that_is_there_stay(fail: Fail, tmp_path: Path) -> None:
     fail("no memory")
+    (tmp_path / "config.json").touch()
     with pytest.raises(OSError, match=r"^no memory$"):
         load_config(ModelSource(str(tmp_path)))
 
@@ -64,3 +66,54 @@ def test_an_adapter_that_is_missing_is_called_one(fail: Fail) -> None:
     message = "adapter 'nobody/adapter'.*the 'adapter' parameter"
     with pytest.raises(OSError, match=message):
         load_config(ModelSource("nobody/adapter", parameter="adapter"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("table.csv", "is a file of another kind"),
+        ("model.safetensors", r"is a file of weights: give its folder"),
+        ("none.gguf", "does not exist"),
+    ],
+)
+def test_files_that_are_no_models_are_refused(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if "exist" not in message:
+        path.write_text("a,b")
+    with pytest.raises(FileNotFoundError, match=rf"'model_name'.*{name}.*{message}"):
+        load_config(ModelSource(str(path)))
+
+
+def test_missing_gguf_file_is_no_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"'none\.gguf'.*does not exist"):
+        load_config(ModelSource("none.gguf"))
+
+
+def test_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
+    source = ModelSource(str(tmp_path))
+    with pytest.raises(ValueError, match=r"folder with a config\.json.* has none\."):
+        load_config(source)
+    (tmp_path / "small.gguf").touch()
+    with pytest.raises(ValueError, match=r"has none: give .* such as 'small\.gguf'"):
+        load_config(source)
+
+
+def test_folder_without_a_tokenizer_is_refused(llama: str, tmp_path: Path) -> None:
+    shutil.copy(Path(llama, "config.json"), tmp_path)
+    with pytest.raises(ValueError, match=r"holds a tokenizer too.*save_pretrained"):
+        load_tokenizer(ModelSource(str(tmp_path)))
+
+
+def test_hub_that_cannot_be_reached_is_not_asked_for_each_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "plug_sklearn.embedding.models._sources.is_hub_reachable", lambda: False
+    )
+    _, arguments = ModelSource("nobody/model").loading_arguments()
+    assert arguments["local_files_only"] is True

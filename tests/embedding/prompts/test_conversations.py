@@ -328,7 +328,8 @@ def test_contents_that_spell_special_tokens_are_letters_where_these_are_literal(
         "<|im_start|>",
         "<|im_end|>",
     ] * 2
-    user = list_selected(embedder.set_params(roles=["user"]), conversation)
+    of_user = embedders("ChatML", special_tokens="literal", roles=["user"])
+    user = list_selected(of_user, conversation)
     assert "".join(user) == content
     assert "<|im_end|>" not in user
 
@@ -343,7 +344,7 @@ def test_generation_prompt_opens_the_answer(
     said = converse(["Gold?"], system=False)
     for tokens in embedder.selected_tokens(["Gold?", said]):
         assert "".join(tokens) == prompt
-    embedder.set_params(generation_prompt=False)
+    embedder = embedders("ChatML", **parameters)
     closed = prompt.removesuffix("<|im_start|>assistant\n")
     for tokens in embedder.selected_tokens(["Gold?", said]):
         assert "".join(tokens) == closed
@@ -380,8 +381,8 @@ def test_template_that_writes_a_message_twice_serves_prompts_but_no_roles(
     )
     assert "".join(list_selected(embedder.fit([said]), said)) == "GoldGold"
     with pytest.raises(ValueError, match=r"writes exactly once.*at position 0"):
-        embedder.set_params(roles=["user"]).selected_tokens([said])
-    embedder.set_params(roles=None, max_length=1)
+        embedder.set_params(roles=["user"]).fit([said]).selected_tokens([said])
+    embedder.set_params(roles=None, max_length=1).fit([said])
     with pytest.raises(ValueError, match=r"fit into 1 tokens where.*at position 0"):
         embedder.selected_tokens([said])
 
@@ -443,7 +444,7 @@ def test_long_conversation_is_cut_on_one_side_and_keeps_its_template(
     embedder = embedders("ChatML", max_length=n_tokens - 10, truncation_side=side)
     with pytest.warns(UserWarning, match=f"cut on the {side} side"):
         assert len(list_selected(embedder, conversation)) == n_tokens - 10
-    embedder.set_params(pool_over="text")
+    embedder.set_params(pool_over="text").fit([conversation])
     with pytest.warns(UserWarning, match=f"cut on the {side} side"):
         assert list_selected(embedder, conversation) == said[kept]
 

@@ -1,0 +1,247 @@
+"""What ``fit`` has found, and what has been set since."""
+
+from os.path import expanduser
+from typing import Any
+
+import joblib
+import torch
+from sklearn.utils.validation import check_is_fitted
+from transformers import PreTrainedModel
+
+from plug_sklearn._devices import resolve_device
+from plug_sklearn._positions import resolve_positions
+from plug_sklearn._provenance import ProvenanceWarning
+from plug_sklearn._warnings import warn_user
+from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
+from plug_sklearn.embedding._parameters import OWNER, EmbeddingParameters
+from plug_sklearn.embedding.anatomy import Stack
+from plug_sklearn.embedding.models import (
+    FETCHING,
+    REGISTERED,
+    ModelSource,
+    WeightOptions,
+    find_origin,
+    find_registered,
+)
+from plug_sklearn.embedding.prompts import ChatTemplate, ChatTurn, PromptOptions
+
+#: Parameters that must keep the value that they had in ``fit``, besides those that are
+#: compared in another form. The rest changes speed, place or rounding only.
+_KEPT = (
+    "pool_over",
+    "token_filter",
+    "eos_token",
+    "prompt_template",
+    "chat_template",
+    "generation_prompt",
+    "special_tokens",
+    "stack",
+    "max_length",
+    "truncation_side",
+    "quantization",
+)
+#: Keys of ``model_kwargs`` that say where weights are put, and in which precision.
+_PLACING = {
+    "attn_implementation",
+    "device_map",
+    "dtype",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "offload_buffers",
+    "offload_folder",
+    "offload_state_dict",
+    "torch_dtype",
+}
+
+
+class FittedEmbedding(EmbeddingParameters):
+    """Base class that keeps what ``fit`` has found, and describes the model by it."""
+
+    layers_: tuple[int, ...]
+    parts_: tuple[str, ...]
+    n_model_layers_: int
+    hidden_size_: int
+    model_revision_: str | None
+    # What the model was in fit, as far as it is known.
+    _origin: str | None
+    _stack: Stack | None
+
+    def _remember_reading(self) -> None:
+        """Remember what is read of a text, and by which model, at the end of fit."""
+        self._reading = self._describe_reading()
+        self._fitted_source = self._source
+
+    def _describe_fitted(self) -> LanguageModel:
+        """Describe the language model, after checking that nothing else is asked for.
+
+        Parameters may have been set since ``fit``.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        self._check_unchanged()
+        return self._describe_model()
+
+    def _describe_reading(self) -> dict[str, Any]:
+        """Describe what is read of a text, by the names of parameters."""
+        layers = resolve_positions(
+            self.layers, self.n_model_layers_, parameter="layers", owner=OWNER
+        )
+        model_kwargs = {
+            name: value
+            for name, value in (self.model_kwargs or {}).items()
+            if name not in FETCHING | _PLACING
+        }
+        return {
+            "layers": layers,
+            "pooling": self._read_poolings(),
+            "parts": self._name_parts(),
+            "roles": self._read_roles(),
+            **{name: getattr(self, name) for name in _KEPT},
+            "model_kwargs": joblib.hash(model_kwargs) if model_kwargs else None,
+            "adapter": None if self.adapter is None else expanduser(self.adapter),
+        }
+
+    def _check_unchanged(self) -> None:
+        """Raise a ValueError if what is read of a text differs from what fit was given.
+
+        An adapter may have been moved, so that only a warning is issued of another one.
+        """
+        found = self._describe_reading()
+        # Pickles of earlier releases do not have it.
+        fitted = getattr(self, "_reading", found)
+        for name in (name for name in found if found[name] != fitted[name]):
+            given = getattr(self, name)
+            if name == "adapter":
+                warn_user(
+                    f"The 'adapter' parameter of {OWNER} was {fitted[name]!r} in fit, "
+                    f"and is {str(given)!r} here. If their files differ, predictions "
+                    "do too. Fit again to use it.",
+                    ProvenanceWarning,
+                )
+                continue
+            was = f", where it gave {fitted[name]!r}" if name != "model_kwargs" else ""
+            raise ValueError(
+                f"The {name!r} parameter of {OWNER} must not change after fit{was}. "
+                f"Got {given!r} instead. Fit again to use it."
+            )
+
+    def _describe_model(self) -> LanguageModel:
+        """Describe the language model, and how it reads texts."""
+        weights = self._describe_weights()
+        prompts = PromptOptions(
+            prompt_template=self.prompt_template,
+            chat_template=bool(self.chat_template),
+            generation_prompt=bool(self.generation_prompt),
+            special_tokens=self.special_tokens,
+            pool_over=self.pool_over,
+            roles=self._read_roles(),
+            token_filter=self.token_filter,
+            eos_token=self.eos_token,
+            max_length=self.max_length,
+            truncation_side=self.truncation_side,
+        )
+        return LanguageModel(
+            source=self._source,
+            weights=weights,
+            prompts=prompts,
+            stack=self.stack,
+            batch_tokens=choose_budget(self.batch_tokens, weights.device),
+            verbose=bool(self.verbose),
+            origin=self._recall_origin(),
+            fitted_stack=self._stack,
+            fitted_sizes=(self.n_model_layers_, self.hidden_size_),
+            fitted_turn=self._find_turn(),
+            fitted_chat=self._find_chat(),
+        )
+
+    def _describe_weights(self) -> WeightOptions:
+        """Describe how the weights are loaded, or are there already."""
+        registered = find_registered(self._source.name)
+        if registered is not None:
+            return self._describe_registered(registered.model)
+        if str(self._origin).startswith(REGISTERED):
+            raise ValueError(
+                f"The 'model_name' parameter of {OWNER} must name a model that is "
+                "registered in this process, as it was in fit. Got "
+                f"{self.model_name!r} instead: call register_model first."
+            )
+        device = resolve_device(self.device, OWNER)
+        dtype = self.dtype
+        if dtype == "auto":
+            # Half precision is slow on most CPUs, and a probe reads small differences.
+            dtype = "float32" if device.type == "cpu" else "bfloat16"
+        return WeightOptions(
+            device=device,
+            dtype=getattr(torch, dtype),
+            attn_implementation=self.attn_implementation,
+            quantization=self.quantization,
+            adapter=None if self.adapter is None else expanduser(self.adapter),
+            model_kwargs=self._read_model_kwargs(),
+        )
+
+    def _describe_registered(self, model: PreTrainedModel) -> WeightOptions:
+        """Describe the weights of a registered model, which stay as they are."""
+        for name in ("attn_implementation", "quantization", "adapter", "model_kwargs"):
+            value = getattr(self, name)
+            if value is not None:
+                raise ValueError(
+                    f"The {name!r} parameter of {OWNER} must be None for a registered "
+                    f"model, which is used as it is. Got {value!r} instead."
+                )
+        dtype = str(model.dtype).removeprefix("torch.")
+        if self.dtype not in ("auto", dtype):
+            raise ValueError(
+                f"The 'dtype' parameter of {OWNER} must be 'auto' or {dtype!r}, the "
+                f"dtype of the registered model. Got {self.dtype!r} instead."
+            )
+        return WeightOptions(device=model.device, dtype=model.dtype)
+
+    def _find_turn(self) -> ChatTurn | None:
+        """Return what the chat template wrote in ``fit``, if it was used then."""
+        # Pickles of earlier releases do not have it.
+        turn: dict[str, str] | None = getattr(self, "_turn", None)
+        return ChatTurn(**turn) if turn else None
+
+    def _find_chat(self) -> ChatTemplate | None:
+        """Return the chat template of conversations in ``fit``, if X held any."""
+        chat: dict[str, str] | None = getattr(self, "_chat", None)
+        return ChatTemplate(**chat) if chat else None
+
+    def _recall_origin(self) -> str | None:
+        """Return what the model was in fit, if it may be another one now.
+
+        In one process, it is the same as long as it has the same name.
+        """
+        fitted: ModelSource = getattr(self, "_fitted_source", self._source)
+        names = {(one.name, one.revision) for one in (fitted, self._source)}
+        return self._origin if len(names) == 1 else self._find_origin()
+
+    def _find_origin(self) -> str | None:
+        """Return the identity of the model in ``fit``, as far as it is known."""
+        known = self._origin or self.model_revision_
+        fitted: ModelSource = getattr(self, "_fitted_source", self._source)
+        if known is None and fitted.path.exists():
+            known = find_origin(fitted)
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "layers_" in state:
+            state["_origin"] = self._find_origin()
+            state.pop("_fitted_source", None)
+            # A loaded estimator reads new texts, and must not store them unasked.
+            state["store"], state["verbose"] = None, False
+        return state
+
+
+def describe_model(embedder: FittedEmbedding) -> LanguageModel:
+    """Describe the language model that a fitted embedder reads, and how it does.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    ValueError
+        If a parameter is not as it must be, or has been changed since ``fit``.
+    """
+    return embedder._describe_fitted()

@@ -1,0 +1,100 @@
+"""Check estimators, rows, labels and groups, whose order is easily mistaken."""
+
+from reprlib import repr as shorten
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+
+def describe(value: object) -> str:
+    """Describe a value in a few words, for an error message."""
+    if isinstance(value, str | bytes | int | float | type(None)):
+        return shorten(value)
+    name = type(value).__name__
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"{name} of shape {shape}"
+    if isinstance(value, list | tuple | dict):
+        return f"{name} of length {len(value)}"
+    return name
+
+
+def check_estimator(value: object, owner: str, parameter: str = "estimator") -> None:
+    """Raise a TypeError unless a value is an estimator."""
+    if isinstance(value, type) or not hasattr(value, "fit"):
+        found = f"the class {value.__name__}" if isinstance(value, type) else None
+        raise TypeError(
+            f"The {parameter!r} parameter of {owner} must be an estimator. Got "
+            f"{found or describe(value)} instead."
+        )
+
+
+def check_rows(
+    X: Any,  # noqa: ANN401 - whatever an estimator takes
+    y: Any,  # noqa: ANN401 - anything else is refused
+    groups: Any,  # noqa: ANN401 - anything else is refused
+    owner: str,
+) -> None:
+    """Raise an error unless X, y and groups are of the same rows.
+
+    Labels may have two axes, for regressors of several targets, and groups must have
+    one, without missing values.
+    """
+    for name, value in (("X", X), ("y", y)):
+        if _count_rows(value) is None:
+            raise TypeError(
+                f"The {name!r} parameter of {owner} must be array-like, with an item "
+                f"for each row. Got {describe(value)} instead."
+            )
+    if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "biuf":
+        raise ValueError(
+            f"The 'X' parameter of {owner} must be texts, or an array of two axes or "
+            f"more. Got {describe(X)} instead."
+        )
+    if len(getattr(y, "shape", (0,))) > 2:
+        raise ValueError(
+            f"The 'y' parameter of {owner} must have a label for each row. Got "
+            f"{describe(y)} instead."
+        )
+    n_rows = _count_rows(X)
+    if _count_rows(y) != n_rows:
+        raise ValueError(
+            f"The 'y' parameter of {owner} must have a label for each of the {n_rows} "
+            f"rows of X. Got {_count_rows(y)} instead."
+        )
+    check_groups(groups, n_rows, owner)
+
+
+def check_groups(groups: ArrayLike | None, n_rows: int | None, owner: str) -> None:
+    """Raise a ValueError unless groups, if any, have a value for each row."""
+    if groups is None:
+        return
+    expected = f"The 'groups' parameter of {owner} must have a group for each row"
+    n_found = _count_rows(groups)
+    if n_found is None or len(getattr(groups, "shape", (0,))) > 1:
+        raise ValueError(f"{expected}. Got {describe(groups)} instead.")
+    if n_found != n_rows:
+        raise ValueError(f"{expected} of X. Got {n_found} for {n_rows} rows instead.")
+    refuse_missing("groups", groups, owner)
+
+
+def refuse_missing(name: str, given: ArrayLike, owner: str) -> None:
+    """Raise a ValueError if labels or groups are None or NaN."""
+    missing = np.flatnonzero(pd.isna(np.asarray(given, dtype=object))).tolist()
+    if missing:
+        found = f"{len(missing)} missing, at rows {missing[:5]}"
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must have a value for each row. Got "
+            f"{found}{'' if len(missing) <= 5 else ' and others'}."
+        )
+
+
+def _count_rows(value: Any) -> int | None:  # noqa: ANN401 - values of any kind
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return int(shape[0]) if shape else None
+    # A pipeline has a length, the number of its steps.
+    is_other = isinstance(value, str | bytes) or hasattr(value, "fit")
+    return None if is_other or not hasattr(value, "__len__") else len(value)
