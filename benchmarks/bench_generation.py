@@ -1,4 +1,4 @@
-"""What probes cost while a model writes, against ``generate`` and against pingkit.
+"""Measure what probes cost while a model writes, and compare with pingkit.
 
 Run it from a clone::
 

@@ -1,4 +1,4 @@
-"""Whether the join of linear probes beats the best single layer and the CNN.
+"""Compare the stack of linear probes with the best single layer and the CNN.
 
 Run ``python benchmarks/stack_quality.py --data FOLDER --pieces FOLDER``. It reads
 labelled statements with SmolLM2, last token and mean of each layer, and scores
