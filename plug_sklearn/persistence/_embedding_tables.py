@@ -16,6 +16,7 @@ from plug_sklearn.persistence._files import Arrays
 from plug_sklearn.persistence._tables import (
     EstimatorTable,
     FeatureNames,
+    Fitted,
     Output,
     Position,
     Size,
@@ -48,7 +49,7 @@ class AggregatorTable(EstimatorTable):
         "part_names": "part_names_",
     }
 
-    def restore_more(self, aggregator: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, aggregator: Fitted, tensors: Arrays) -> None:
         n_layers, n_parts, hidden_size = self.input_shape
         check_positions("layers", self.layers, n_layers)
         check_positions("parts", self.parts, n_parts)
@@ -111,14 +112,14 @@ class EmbedderTable(EstimatorTable):
     }
 
     @classmethod
-    def describe_more(cls, embedder: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, embedder: Fitted, tensors: Arrays) -> dict[str, Any]:
         written = {"turn": embedder._find_turn(), "chat": embedder._find_chat()}
         return {
             "origin": embedder._find_origin(),
             **{name: asdict(own) for name, own in written.items() if own is not None},
         }
 
-    def restore_more(self, embedder: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, embedder: Fitted, tensors: Arrays) -> None:
         if embedder.adapter is not None:
             # An adapter on the hub is checked once its files have been downloaded.
             folder = Path(embedder.adapter).expanduser()

@@ -17,6 +17,7 @@ from plug_sklearn.persistence._files import Arrays, Expected
 from plug_sklearn.persistence._tables import (
     ArraysTable,
     Described,
+    Fitted,
     Labels,
     Position,
     Shapes,
@@ -37,7 +38,7 @@ class LinearTable(ArraysTable):
     learnt: ClassVar[tuple[str, ...]] = ("coef", "intercept")
 
     @classmethod
-    def read_array(cls, estimator: Any, name: str) -> NDArray[Any] | None:  # noqa: ANN401 - of the class of
+    def read_array(cls, estimator: Fitted, name: str) -> NDArray[Any] | None:
         coef: NDArray[Any] = estimator.coef_
         if np.ndim(coef) == 1:
             # With one output, it may have one axis less.
@@ -68,11 +69,11 @@ class LogisticTable(LinearTable):
     of: ClassVar[type[BaseEstimator]] = LogisticRegression
 
     @classmethod
-    def describe_more(cls, estimator: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         n_iter = np.ravel(estimator.n_iter_).tolist()
         return {**super().describe_more(estimator, tensors), "n_iter": n_iter}
 
-    def restore_more(self, estimator: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         super().restore_more(estimator, tensors)
         estimator.n_iter_ = np.array(self.n_iter, dtype=np.int32)
 
@@ -87,7 +88,7 @@ class RidgeTable(LinearTable):
     of: ClassVar[type[BaseEstimator]] = RidgeClassifier
 
     @classmethod
-    def describe(cls, estimator: Any) -> Described:  # noqa: ANN401 - of the class of
+    def describe(cls, estimator: Fitted) -> Described:
         if np.ndim(estimator.classes_) != 1 or isinstance(estimator.classes_, list):
             raise ValueError(
                 "The RidgeClassifier to save must have been fitted to one label a row."
@@ -95,14 +96,14 @@ class RidgeTable(LinearTable):
         return super().describe(estimator)
 
     @classmethod
-    def describe_more(cls, estimator: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         return {
             **super().describe_more(estimator, tensors),
             "solver": getattr(estimator, "solver_", None),
             "is_flat": np.ndim(estimator.coef_) == 1,
         }
 
-    def restore_more(self, estimator: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         super().restore_more(estimator, tensors)
         estimator._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1)
         estimator._label_binarizer.fit(self.classes.read())
@@ -138,7 +139,7 @@ class DiscriminantTable(LinearTable):
     )
 
     @classmethod
-    def describe_more(cls, estimator: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         scalings = tensors.get("scalings")
         return {
             **super().describe_more(estimator, tensors),
@@ -157,7 +158,7 @@ class DiscriminantTable(LinearTable):
             "explained_variance_ratio": (self.n_ratios,),
         }
 
-    def restore_more(self, estimator: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         super().restore_more(estimator, tensors)
         for name in self.optional - set(self.dtypes):
             delattr(estimator, f"{name}_")
@@ -181,7 +182,7 @@ class CalibratorTable(Table):
     }
 
     @classmethod
-    def describe(cls, calibrator: Any, kind: str) -> Described:  # noqa: ANN401 - scikit-learn's own
+    def describe(cls, calibrator: Fitted, kind: str) -> Described:
         """Return what to save of a calibrator."""
         tensors = {
             name: np.atleast_1d(getattr(calibrator, f"{name}_"))
@@ -202,13 +203,13 @@ class CalibratorTable(Table):
             self.learnt[self.kind], Expected((self.length,), self.dtype)
         )
 
-    def restore(self, tensors: Arrays, device: str) -> Any:  # noqa: ANN401 - scikit-learn's own
+    def restore(self, tensors: Arrays, device: str) -> Fitted:
         """Make the fitted calibrator."""
         if self.kind == "isotonic":
             X, y = tensors["X_thresholds"], tensors["y_thresholds"]
             if (np.diff(X) <= 0).any() or not ((y >= 0) & (y <= 1)).all():
                 raise ValueError("its thresholds must increase, to values in [0, 1]")
-            isotonic: Any = IsotonicRegression(out_of_bounds="clip")
+            isotonic: Fitted = IsotonicRegression(out_of_bounds="clip")
             isotonic.X_thresholds_, isotonic.y_thresholds_ = X, y
             isotonic.X_min_, isotonic.X_max_ = X[0], X[-1]
             isotonic.increasing_ = self.increasing

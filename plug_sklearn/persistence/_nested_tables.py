@@ -38,6 +38,7 @@ from plug_sklearn.persistence._scaler_tables import (
 )
 from plug_sklearn.persistence._tables import (
     Described,
+    Fitted,
     Labels,
     Parameters,
     Table,
@@ -134,7 +135,7 @@ class CalibratedMember(Table):
         inner: BaseEstimator,
         calibrators: Sequence[Any],
         classes: NDArray[Any],
-    ) -> Any:  # noqa: ANN401 - scikit-learn's own
+    ) -> Fitted:
         """Combine a fitted classifier and its calibrators."""
         kinds = {calibrator.kind for calibrator in self.calibrators}
         if len(kinds) > 1:
@@ -162,7 +163,7 @@ class CalibratedTable(HolderTable):
     of: ClassVar[type] = CalibratedClassifierCV
 
     @staticmethod
-    def describe(calibrated: Any) -> Described:  # noqa: ANN401 - of the class of
+    def describe(calibrated: Fitted) -> Described:
         """Return what to save of a fitted estimator."""
         members: list[dict[str, Any]] = []
         tensors: Arrays = {}
@@ -212,7 +213,7 @@ class CalibratedTable(HolderTable):
             members.append(member.join(inner, calibrators, classes))
         first = members[0].estimator
         held = first if self.members[0].is_frozen else clone(first)
-        calibrated: Any = read_parameters(self.of, self.parameters, estimator=held)
+        calibrated: Fitted = read_parameters(self.of, self.parameters, estimator=held)
         calibrated.calibrated_classifiers_ = members
         calibrated.classes_ = classes
         copy_features(first, calibrated)
@@ -230,7 +231,7 @@ class ThresholdTable(HolderTable):
     of: ClassVar[type] = FixedThresholdClassifier
 
     @staticmethod
-    def describe(threshold: Any) -> Described:  # noqa: ANN401 - of the class of
+    def describe(threshold: Fitted) -> Described:
         """Return what to save of a fitted estimator."""
         inner, is_frozen = thaw(threshold.estimator_)
         values, tensors = describe_estimator(inner)
@@ -252,7 +253,7 @@ class ThresholdTable(HolderTable):
         check_count("classes", len(classes), 2)
         fitted = FrozenEstimator(inner) if self.is_frozen else inner
         held = fitted if self.is_frozen else clone(inner)
-        threshold: Any = read_parameters(self.of, self.parameters, estimator=held)
+        threshold: Fitted = read_parameters(self.of, self.parameters, estimator=held)
         if threshold.pos_label is not None and threshold.pos_label not in classes:
             raise ValueError(f"its pos_label must be among {classes}")
         threshold.estimator_ = fitted
@@ -321,7 +322,7 @@ def describe_estimator(estimator: BaseEstimator) -> Described:
     return described
 
 
-def thaw(estimator: Any) -> tuple[Any, bool]:  # noqa: ANN401 - of any kind
+def thaw(estimator: Fitted) -> tuple[Any, bool]:
     """Return the estimator in a frozen estimator, and whether it was frozen."""
     is_frozen = isinstance(estimator, FrozenEstimator)
     return (estimator.estimator if is_frozen else estimator), is_frozen
@@ -332,13 +333,13 @@ def add_prefix(place: str, tensors: Arrays) -> Arrays:
     return {f"{place}.{name}": value for name, value in tensors.items()}
 
 
-def list_classes(estimator: Any) -> list[Any]:  # noqa: ANN401 - of any kind
+def list_classes(estimator: Fitted) -> list[Any]:
     """List the classes of an estimator; none if it is no classifier."""
     found: list[Any] = np.asarray(getattr(estimator, "classes_", [])).tolist()
     return found
 
 
-def copy_features(inner: Any, outer: Any) -> None:  # noqa: ANN401 - of any kind
+def copy_features(inner: Fitted, outer: Fitted) -> None:
     """Copy the number and names of features from one estimator to another."""
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(inner, name):

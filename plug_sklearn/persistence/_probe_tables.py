@@ -20,6 +20,7 @@ from plug_sklearn.persistence._files import Arrays, Expected
 from plug_sklearn.persistence._tables import (
     EstimatorTable,
     FeatureNames,
+    Fitted,
     Labels,
     Output,
     Position,
@@ -101,12 +102,12 @@ class NetworkTable(EstimatorTable):
     }
 
     @classmethod
-    def read_tensors(cls, classifier: Any) -> Arrays:  # noqa: ANN401 - of the class of
+    def read_tensors(cls, classifier: Fitted) -> Arrays:
         weights: Arrays = classifier._describe_net()[1]
         return weights
 
     @classmethod
-    def describe_more(cls, classifier: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, classifier: Fitted, tensors: Arrays) -> dict[str, Any]:
         monitor = classifier.monitor_
         return {
             "monitor": monitor if isinstance(monitor, str) else None,
@@ -116,7 +117,7 @@ class NetworkTable(EstimatorTable):
     def expect_tensors(self) -> dict[str, Expected]:
         return expect_weights(self.of._network, self.network.model_dump())
 
-    def restore_more(self, classifier: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, classifier: Fitted, tensors: Arrays) -> None:
         check_count("input_shape", prod(self.input_shape), self.network.n_features)
         check_count("classes", len(classifier.classes_), self.network.n_classes)
         classifier.n_features_in_ = self.input_shape[0]
@@ -150,7 +151,7 @@ class TokenTable(NetworkTable):
 
     of: ClassVar[type[BaseEstimator]] = PlugTokenClassifier
 
-    def restore_more(self, classifier: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, classifier: Fitted, tensors: Arrays) -> None:
         super().restore_more(classifier, tensors)
         classifier.labels_tokens_ = self.network.strongest
 
@@ -202,14 +203,14 @@ class StackTable(EstimatorTable):
     }
 
     @classmethod
-    def read_tensors(cls, classifier: Any) -> Arrays:  # noqa: ANN401 - of the class of
+    def read_tensors(cls, classifier: Fitted) -> Arrays:
         tensors = {name: getattr(classifier, own) for name, own in cls.learnt.items()}
         if not np.isfinite(tensors["held_out_log_loss"]).all():
             del tensors["held_out_log_loss"]
         return tensors
 
     @classmethod
-    def describe_more(cls, classifier: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, classifier: Fitted, tensors: Arrays) -> dict[str, Any]:
         n_layers, n_parts = tensors["weights"].shape
         n_chosen, _, hidden_size = tensors["coefficients"].shape
         return {
@@ -232,7 +233,7 @@ class StackTable(EstimatorTable):
         }
         return {name: Expected(shape, "float64") for name, shape in shapes.items()}
 
-    def restore_more(self, classifier: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, classifier: Fitted, tensors: Arrays) -> None:
         n_units = self.n_layers * self.n_parts * self.hidden_size
         check_count("input_shape", prod(self.input_shape), n_units)
         if (tensors["weights"] < 0).any():

@@ -20,6 +20,7 @@ from plug_sklearn.persistence._tables import (
     ArraysTable,
     EstimatorTable,
     FeatureNames,
+    Fitted,
     Output,
     Shapes,
     Size,
@@ -41,7 +42,7 @@ class ScalerTable(EstimatorTable):
     learnt: ClassVar[tuple[str, ...]] = ("mean", "var", "scale")
 
     @classmethod
-    def read_tensors(cls, scaler: Any) -> Arrays:  # noqa: ANN401 - of the class of
+    def read_tensors(cls, scaler: Fitted) -> Arrays:
         learnt = {name: getattr(scaler, f"{name}_") for name in cls.learnt}
         return {
             name: np.asarray(value, dtype=np.float64)
@@ -50,7 +51,7 @@ class ScalerTable(EstimatorTable):
         }
 
     @classmethod
-    def describe_more(cls, scaler: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, scaler: Fitted, tensors: Arrays) -> dict[str, Any]:
         if np.ndim(scaler.n_samples_seen_):
             raise ValueError(
                 "The StandardScaler to save must have been fitted on data without "
@@ -66,7 +67,7 @@ class ScalerTable(EstimatorTable):
             names = ("mean",)
         return {name: Expected((self.n_features,), "float64") for name in names}
 
-    def restore_more(self, scaler: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, scaler: Fitted, tensors: Arrays) -> None:
         for name in self.learnt:
             setattr(scaler, f"{name}_", tensors.get(name))
         if scaler.scale_ is not None and not (scaler.scale_ > 0).all():
@@ -123,7 +124,7 @@ class RobustTable(_VectorsTable):
     optional: ClassVar[frozenset[str]] = frozenset({"center", "scale"})
     above_zero: ClassVar[frozenset[str]] = frozenset({"scale"})
 
-    def restore_more(self, estimator: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         super().restore_more(estimator, tensors)
         for name, wanted in (
             ("center", estimator.with_centering),
@@ -156,7 +157,7 @@ class PCATable(ArraysTable):
     )
 
     @classmethod
-    def describe_more(cls, estimator: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         noise = float(estimator.noise_variance_)
         return {
             **super().describe_more(estimator, tensors),
@@ -170,7 +171,7 @@ class PCATable(ArraysTable):
         shapes["mean"] = (self.n_features,)
         return shapes
 
-    def restore_more(self, estimator: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         super().restore_more(estimator, tensors)
         if (estimator.explained_variance_ < 0).any():
             raise ValueError("its tensor 'explained_variance' must be 0 or more")

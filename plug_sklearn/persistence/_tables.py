@@ -31,6 +31,8 @@ Parameters = dict[str, Any]
 FeatureNames = list[str] | None
 #: The container that ``set_output`` asks for.
 Output = Literal["default", "pandas", "polars"] | None
+#: A fitted estimator of the class of a table. Most are untyped.
+Fitted = Any
 #: A table's values and its tensors, by name.
 Described = tuple[dict[str, Any], Arrays]
 Shapes = dict[str, tuple[int, ...]]
@@ -71,7 +73,7 @@ class EstimatorTable(Table):
     attributes: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
-    def describe(cls, estimator: Any) -> Described:  # noqa: ANN401 - of the class of
+    def describe(cls, estimator: Fitted) -> Described:
         """Return what to save of a fitted estimator."""
         tensors = cls.read_tensors(estimator)
         values = {
@@ -91,12 +93,12 @@ class EstimatorTable(Table):
         return to_plain(values | cls.describe_more(estimator, tensors)), tensors
 
     @classmethod
-    def read_tensors(cls, estimator: Any) -> Arrays:  # noqa: ANN401 - of the class of
+    def read_tensors(cls, estimator: Fitted) -> Arrays:
         """Return the tensors of a fitted estimator."""
         return {}
 
     @classmethod
-    def describe_more(cls, estimator: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         """Return the values of the other fields."""
         return {}
 
@@ -108,7 +110,7 @@ class EstimatorTable(Table):
         """Make the fitted estimator."""
         has_device = "device" in self.of._get_param_names()
         others = {"device": device} if has_device else {}
-        estimator: Any = read_parameters(self.of, self.parameters, **others)
+        estimator: Fitted = read_parameters(self.of, self.parameters, **others)
         for name, own in self.attributes.items():
             value = getattr(self, name)
             setattr(estimator, own, tuple(value) if isinstance(value, list) else value)
@@ -126,7 +128,7 @@ class EstimatorTable(Table):
             estimator.set_output(transform=found["output"])
         return estimator
 
-    def restore_more(self, estimator: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         """Check the values and tensors, and set the other attributes."""
 
 
@@ -153,13 +155,13 @@ class ArraysTable(EstimatorTable):
     above_zero: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def read_array(cls, estimator: Any, name: str) -> NDArray[Any] | None:  # noqa: ANN401 - of the class of
+    def read_array(cls, estimator: Fitted, name: str) -> NDArray[Any] | None:
         """Read an attribute, or None if the estimator does not have it."""
         value: NDArray[Any] | None = getattr(estimator, f"{name}_", None)
         return value
 
     @classmethod
-    def read_tensors(cls, estimator: Any) -> Arrays:  # noqa: ANN401 - of the class of
+    def read_tensors(cls, estimator: Fitted) -> Arrays:
         tensors = {}
         for name in cls.learnt:
             value = cls.read_array(estimator, name)
@@ -175,7 +177,7 @@ class ArraysTable(EstimatorTable):
         return tensors
 
     @classmethod
-    def describe_more(cls, estimator: Any, tensors: Arrays) -> dict[str, Any]:  # noqa: ANN401 - of the class of
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         by_column = [
             name
             for name, value in tensors.items()
@@ -202,7 +204,7 @@ class ArraysTable(EstimatorTable):
             name: Expected(shapes[name], kind) for name, kind in self.dtypes.items()
         }
 
-    def restore_more(self, estimator: Any, tensors: Arrays) -> None:  # noqa: ANN401 - of the class of
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         for name in self.learnt:
             value = tensors.get(name)
             if name in self.above_zero and value is not None and not (value > 0).all():
