@@ -1,4 +1,4 @@
-"""How fast texts become activations on a graphics card.
+"""Measure how fast texts become activations on a graphics card.
 
 Called by ``bench_embedding.py --device cuda``: a random Llama of a billion parameters
 in bfloat16, all 16 layers and 3 parts.

@@ -1,4 +1,4 @@
-"""Whether the classifiers beat a linear probe, and are as fast as torch.
+"""Compare the classifiers with a linear probe, and their speed with torch's.
 
 Run ``python benchmarks/bench_classifiers.py --data FOLDER --pieces FOLDER --peers
 PYTHON``. It reads labelled statements with SmolLM2, scores classifiers on its layers,

@@ -1,4 +1,4 @@
-"""How fast texts become activations, against peers and against a padded pass.
+"""Compare how fast texts become activations with peers and with a padded pass.
 
 Run it from a clone, on a machine that does nothing else::
 

@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of texts, on a tiny random model.
+"""Measure how time and memory grow with the number of texts, on a tiny model.
 
 Run ``python benchmarks/bench_scaling.py``: 100 to 100,000 short texts, each number in a
 process of its own. It draws ``benchmarks/scaling.png``, writes its table to

@@ -1,4 +1,4 @@
-"""Load on ``examples/serve.py``: requests a second and latency, as batches form.
+"""Measure requests a second and latency of ``examples/serve.py`` under load.
 
 Clients on this machine ask two services at a time of the same probe: one that computes
 each request by itself, and one that merges those that wait. Each client sends its next

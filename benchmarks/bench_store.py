@@ -1,4 +1,4 @@
-"""What the activation store saves, and what it costs.
+"""Measure what the activation store saves, and what it costs.
 
 Run it from a clone, on a machine that does nothing else::
 

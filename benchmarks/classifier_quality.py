@@ -1,4 +1,4 @@
-"""How well classifiers tell true statements from false ones: pieces of the table.
+"""Measure how well classifiers tell true statements from false ones.
 
 A piece is one classifier in one setting: a data set, a layer, a number of rows and a
 seed. Its scores on three folds are kept in a file, so that what is cut off goes on

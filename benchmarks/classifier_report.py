@@ -1,4 +1,4 @@
-"""Scores and timings of the classifiers → tables, verdicts and a picture."""
+"""Write tables, verdicts and a picture of scores and timings of the classifiers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How fast the classifiers are, against torch, skorch and pingkit; prints JSON.
+"""Compare the speed of the classifiers with torch, skorch and pingkit, as JSON.
 
 ``python classifier_speed.py PEERS`` is run by ``bench_classifiers.py``. PEERS is the
 Python of an environment that holds pingkit, or nothing.

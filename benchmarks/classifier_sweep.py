@@ -1,4 +1,4 @@
-"""How fast a layer sweep is at once, against layer after layer; prints JSON.
+"""Compare a layer sweep at once with one layer after another, as JSON.
 
 ``python classifier_sweep.py PIECES`` is run by ``bench_classifiers.py``, which has put
 the activations into the folder of pieces.

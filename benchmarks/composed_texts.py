@@ -1,4 +1,4 @@
-"""Texts of several sentences, of which one tells the class."""
+"""Compose texts of several sentences, of which one tells the class."""
 
 from collections.abc import Sequence
 from itertools import product

@@ -1,4 +1,4 @@
-"""How each text model type of transformers is read, tried on tiny random models.
+"""Try each text model type of transformers on tiny random models.
 
 Run it from a clone::
 
@@ -35,7 +35,7 @@ from plug_sklearn.embedding.passes import (
     read_activations,
     read_padded,
 )
-from plug_sklearn.embedding.prompts._tokenized import TokenizedPrompts
+from plug_sklearn.embedding.prompts._tokens import TokenizedPrompts
 
 HERE = Path(__file__).parent
 LARGEST_ERROR = 1e-5

@@ -1,4 +1,4 @@
-"""Few-shot prompts of tiny random models: a hybrid, and one with a window."""
+"""Build few-shot prompts, and tiny random models: a hybrid, and one with a window."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The language models that come as Python packages."""
+"""Find the language models that come as Python packages."""
 
 import sys
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""What the peers do, run by ``bench_embedding.py`` in their own environment.
+"""Run the peers of ``bench_embedding.py``, in an environment of their own.
 
 ``python peers.py TASK`` reads JSON and prints JSON: the seconds that the task took
 without loading its model, and the file of its results.

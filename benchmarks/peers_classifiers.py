@@ -1,4 +1,4 @@
-"""What pingkit does, run by ``bench_classifiers.py`` in its own environment.
+"""Run pingkit for ``bench_classifiers.py``, in an environment of its own.
 
 ``python peers_classifiers.py speed SETTINGS`` prints seconds of training;
 ``python peers_classifiers.py quality FOLDER SECONDS`` reads folds from npz files and

@@ -1,4 +1,4 @@
-"""Models of random weights and a tokenizer of a word a token: nothing to fetch."""
+"""Build models of random weights, and a tokenizer with a token for each word."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whether the join of linear probes beats the best single layer and the CNN.
+"""Compare the stack of linear probes with the best single layer and the CNN.
 
 ``bench_classifiers.py --parts stack`` runs this. It reads labelled statements with
 SmolLM2, last token and mean of each layer, and scores classifiers on held-out folds:

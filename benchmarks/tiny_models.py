@@ -1,4 +1,4 @@
-"""A tiny random model of any text model type of transformers."""
+"""Build a tiny random model of any text model type of transformers."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""How well probes of tokens find one telling sentence among others; writes a table.
+"""Measure how well probes of tokens find one telling sentence; writes a table.
 
 ``python token_probes.py DATA MODEL CACHE`` reads statements that are true or false from
 CSV files in DATA, composes texts of 1, 3, 9 and 27 sentences of which one is such a

@@ -1,4 +1,4 @@
-"""What a fit to token features costs in time and memory; prints the goals and verdicts.
+"""Measure time and memory of a fit to token features; prints goals and verdicts.
 
 ``python token_speed.py`` needs no data: the features are random.
 """

@@ -1,4 +1,4 @@
-"""What several poolings, token activations and conversations cost."""
+"""Measure what several poolings, token activations and conversations cost."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

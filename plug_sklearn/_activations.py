@@ -47,7 +47,7 @@ class Activations(np.ndarray):
         context: Any = None,  # noqa: ANN401 - as numpy's
         return_scalar: bool = False,
     ) -> Any:  # noqa: ANN401 - as numpy's
-        """Give a plain number where numpy's own arrays do, such as from ``mean``."""
+        """Return a plain number where numpy's own arrays do, such as from ``mean``."""
         if return_scalar or array.ndim == 0:
             return np.asarray(array)[()]
         return super().__array_wrap__(array, context, return_scalar)
@@ -59,7 +59,7 @@ class Activations(np.ndarray):
         args: Any,  # noqa: ANN401 - as numpy's
         kwargs: Any,  # noqa: ANN401 - as numpy's
     ) -> Any:  # noqa: ANN401 - as numpy's
-        """Give a plain array where layers may have moved."""
+        """Return a plain array where layers may have moved."""
         found = super().__array_function__(func, types, args, kwargs)
         return np.asarray(found) if func in _MOVING else found
 
@@ -102,7 +102,7 @@ def name_axes(
 
 
 def _takes_rows(key: object) -> bool:
-    """Tell whether an index takes rows, and leaves all other axes as they are."""
+    """Return whether an index takes rows, and leaves all other axes as they are."""
     if not isinstance(key, tuple):
         return key is not None
     return len(key) > 0 and all(

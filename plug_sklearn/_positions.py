@@ -1,13 +1,17 @@
-"""Layers and parts that users select, as positions along an axis."""
+"""Names of parts and poolings, and positions that users select along an axis."""
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 #: The parts of a layer, in the order in which activations hold all three.
-PART_NAMES = ("rs", "attn", "mlp")
+Part = Literal["rs", "attn", "mlp"]
+PART_NAMES: tuple[Part, ...] = get_args(Part)
+#: How the states of a text's tokens become one vector.
+Pooling = Literal["last", "first", "mean", "max"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 def resolve_positions(

@@ -56,7 +56,7 @@ def run_jobs(
 def count_steps(
     steps: Iterable[Step], *, total: int, description: str, unit: str, shown: bool
 ) -> Iterator[Step]:
-    """Go through steps, with a progress bar if it is to be shown."""
+    """Iterate over steps, with a progress bar if ``shown``."""
     if not shown:
         yield from steps
         return

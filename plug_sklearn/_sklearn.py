@@ -50,7 +50,7 @@ __all__ = [
 
 @contextmanager
 def explaining_texts(owner: str) -> Iterator[None]:
-    """Say what to do with texts, where scikit-learn's check expects numbers."""
+    """Explain what to do with texts, where scikit-learn's check expects numbers."""
     try:
         yield
     except ValueError as error:
@@ -63,7 +63,7 @@ def explaining_texts(owner: str) -> Iterator[None]:
 
 
 def is_search(estimator: object) -> bool:
-    """Tell whether an estimator is a search over parameters, such as GridSearchCV."""
+    """Return whether an estimator is a search over parameters, such as GridSearchCV."""
     # Importing it takes a tenth of a second, and few modules need it.
     from sklearn.model_selection._search import BaseSearchCV
 

@@ -3,10 +3,10 @@ import sys
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.parallel import delayed
 
 from plug_sklearn import (
     HFEmbeddingTransformer,
@@ -16,7 +16,6 @@ from plug_sklearn import (
     probe_controls,
     transfer_matrix,
 )
-from plug_sklearn._progress import run_jobs, show_progress
 
 
 class Terminal(io.StringIO):
@@ -46,26 +45,27 @@ def test_a_bar_is_shown_on_a_terminal_alone(
 def test_jobs_give_their_results_in_order_with_and_without_a_bar(
     backend: str, verbose: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    y = np.arange(40) % 2
+    datasets = {name: (X + shift, y) for shift, name in enumerate("abcd")}
+    expected = transfer_matrix(LogisticRegression(), datasets, cv=2)
     monkeypatch.setattr(sys, "stderr", Terminal())
     with joblib.parallel_config(backend=backend):
-        found = run_jobs(
-            (delayed(abs)(-number) for number in range(5)),
-            n_jobs=2,
-            total=5,
-            description="Fitting",
-            unit="fold",
-            verbose=verbose,
+        found = transfer_matrix(
+            LogisticRegression(), datasets, cv=2, n_jobs=2, verbose=verbose
         )
-    assert found == [0, 1, 2, 3, 4]
+    pd.testing.assert_frame_equal(found, expected)
     assert ("Fitting: 100%" in sys.stderr.getvalue()) is verbose
 
 
-def test_a_bar_with_a_delay_is_not_shown_for_what_is_quick(
-    monkeypatch: pytest.MonkeyPatch,
+def test_quick_transforms_show_no_bar(
+    llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    embedder = HFEmbeddingTransformer(llama, device="cpu", verbose=True)
+    embedder.fit(["Lima"])
+    monkeypatch.setattr("plug_sklearn.embedding._transformer._QUICK", 60.0)
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with show_progress(2, "Embedding", "text", delay=60) as bar:
-        bar.update(2)
+    embedder.transform(["Lima", "Paris"])
     assert sys.stderr.getvalue() == ""
 
 

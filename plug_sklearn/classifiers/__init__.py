@@ -10,10 +10,9 @@
     The classifier on the features of tokens: texts of different lengths.
 ``_token_network``, ``_token_aggregation``, ``_token_running``, ``_token_stream``
     Its network: how scores of tokens become those of texts, at once or token by token.
-``_base``
-    The base class of those that train networks: parameters, ``fit`` and pickles.
-``_labels``
-    Labels, from the probabilities of any of them.
+``_base``, ``_fitting``
+    The base class of those that train networks: ``fit`` and predictions; preparing,
+    keeping and pickling the network.
 ``_data``, ``_sample_shape``, ``_splitting``
     Check what users pass to ``fit`` and ``predict``, and hold out validation rows.
 ``_sizing``
@@ -21,13 +20,15 @@
 ``_networks``, ``_layers``
     The networks, and their layers: plain torch modules.
 ``_training``, ``_batches``, ``_losses``
-    Train a network with skorch's loop: batches of rows and losses.
+    Train a network with skorch's loop: batches of rows, losses, and
+    temperature scaling.
 ``_monitoring``
-    Score each epoch, stop early, keep the best epoch, and find its temperature.
+    Score each epoch, stop early, and keep the best epoch.
 ``_joint``
     Train the MLPs of several layers and folds together.
 ``_prediction``, ``_gradients``
-    Apply a trained network to samples; its gradients, and its linear path.
+    Apply a trained network to samples, and predict labels; its gradients, and its
+    linear path.
 """
 
 from plug_sklearn.classifiers._cnn import PlugCNNClassifier

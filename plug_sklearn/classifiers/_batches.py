@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from plug_sklearn.classifiers._data import Rows, arrange_members
+from plug_sklearn.classifiers._data import Rows
 from plug_sklearn.classifiers._layers import Standardise
+from plug_sklearn.classifiers._splitting import arrange_members
 
 #: Class code of rows that are ignored, the default of torch's cross-entropy.
 NO_CLASS = -100
@@ -71,7 +72,7 @@ class MemberRows(Dataset[Batch]):
         return taken.view(*positions.shape, *self.X.shape[1:]), targets
 
     def are_equal(self) -> bool:
-        """Tell whether all samples are equal."""
+        """Return whether all samples are equal."""
         places = range(len(self.X)) if self.places is None else self.places.tolist()
         first = self.X[places[0]]
         return all(torch.equal(self.X[place], first) for place in places)
@@ -84,18 +85,18 @@ class MemberRows(Dataset[Batch]):
         self,
         module: Any,  # noqa: ANN401 - either network
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Give standardised inputs, and their weights, to find components of."""
+        """Return standardised inputs, and their weights, to find components of."""
         inputs = module.read_features(self.put_in_order()).flatten(end_dim=-2).cpu()
         weight = self.all_weight.cpu()
         shared = weight.repeat_interleave(len(inputs) // len(weight))
         return inputs.numpy(), shared.numpy()
 
     def put_in_order(self) -> Tensor:
-        """Give the samples, row by row; a copy if there are ``places``."""
+        """Return the samples, row by row; a copy if there are ``places``."""
         return self.X if self.places is None else self.X[self.places]
 
     def choose(self, chosen: NDArray[np.bool_]) -> "MemberRows":
-        """Give each member its own rows, those that (n_members, n) ``chosen`` marks."""
+        """Assign to each member the rows that ``chosen`` (n_members, n) marks."""
         positions, fills = arrange_members(chosen)
         device = self.X.device
         taken = copy(self)

@@ -1,4 +1,4 @@
-"""Give numpy's and scipy's BLAS one thread each while small systems are solved."""
+"""Limit numpy's and scipy's BLAS to one thread each while small systems are solved."""
 
 import threading
 from contextlib import AbstractContextManager, nullcontext

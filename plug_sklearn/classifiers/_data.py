@@ -15,7 +15,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from plug_sklearn._sklearn import check_sample_weight, explaining_texts
 from plug_sklearn.classifiers._sample_shape import refuse_tokens
-from plug_sklearn.classifiers._splitting import choose_validation_rows
+from plug_sklearn.classifiers._splitting import arrange_members, choose_validation_rows
 
 ClassWeight = dict[Any, float] | str | None
 
@@ -74,20 +74,6 @@ class Rows:
     def _take(self, chosen: NDArray[np.bool_]) -> "Rows":
         places = chosen if self.places is None else self.places[chosen]
         return Rows(self.X[places], self.codes[chosen], self.weight[chosen])
-
-
-def arrange_members(
-    chosen: NDArray[np.bool_],
-) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Arrange the rows of several members in columns.
-
-    Member k has the rows ``chosen[k]``, at least one. The result is their positions, of
-    shape (n_most, n_members), and whether they only fill a column: a member with fewer
-    rows than another starts again from its first.
-    """
-    n_rows = chosen.sum(axis=1)
-    columns = [np.resize(np.flatnonzero(own), n_rows.max()) for own in chosen]
-    return np.stack(columns, axis=1), np.arange(n_rows.max())[:, None] >= n_rows
 
 
 def draw_seeds(random_state: object) -> list[int]:
@@ -164,7 +150,7 @@ def refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
 
 
 def number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
-    """Give each sample the number of its group, counted from 0."""
+    """Return the number of each sample's group, counted from 0."""
     given = np.asarray(groups)
     if given.shape in ((n_samples,), (n_samples, 1)):
         missing = np.flatnonzero([one is None or one != one for one in given.flat])
@@ -228,10 +214,7 @@ def read_validation_rows(
 def hold_out_rows(
     rows: Rows, fraction: float, seed: int, n_members: int = 1
 ) -> Rows | None:
-    """Mark the rows that each member is validated on, and does not train on.
-
-    None where there are too few rows.
-    """
+    """Mark the rows that each member is validated on; None if there are too few."""
     held_out = choose_validation_rows(
         rows.codes,
         fraction,

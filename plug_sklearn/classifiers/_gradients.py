@@ -1,4 +1,4 @@
-"""What a fitted network does to its inputs: its linear path, and its mean gradient."""
+"""The linear path of a fitted network, and its mean gradient."""
 
 from typing import Any
 

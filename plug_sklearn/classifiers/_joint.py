@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from plug_sklearn._devices import resolve_device
-from plug_sklearn.classifiers._base import Training
 from plug_sklearn.classifiers._batches import Batch, Batches, MemberRows, join_probes
 from plug_sklearn.classifiers._data import draw_seeds
+from plug_sklearn.classifiers._fitting import Training
 from plug_sklearn.classifiers._layers import Dropout, MemberNorm
 from plug_sklearn.classifiers._losses import weigh_losses
 from plug_sklearn.classifiers._mlp import PlugMLPClassifier
@@ -61,7 +61,7 @@ def fit_jointly(
 
 
 def can_fit_jointly(probe: PlugMLPClassifier) -> bool:
-    """Tell whether probes with these parameters can be trained jointly.
+    """Return whether probes with these parameters can be trained jointly.
 
     They cannot if callbacks or printed lines are about each network, on an accelerator,
     which rounds differently, or with principal components, which take most of the time.
@@ -196,7 +196,7 @@ class JointTraining:
                 layer.generator = own.generator
 
     def keep(self, runs: Sequence[bool]) -> "JointTraining":
-        """Go on with some of the networks, with the state of their optimizers."""
+        """Continue with some of the networks, with the state of their optimizers."""
         kept_training = JointTraining(
             list(compress(self.trainings, runs)),
             self.leader,
@@ -255,7 +255,7 @@ class JointTraining:
                 net.notify("on_batch_end", batch=(None, own), y_pred=y_pred)
 
     def release(self, trainings: Sequence[Training]) -> None:
-        """Give networks weights of their own, those of their best epochs."""
+        """Copy the best weights of networks out of the joint tensors."""
         for training in trainings:
             module = training.net.module_
             for value in module.state_dict(keep_vars=True).values():

@@ -264,7 +264,7 @@ class Mixture(nn.Module):
         self.register_buffer("weight", torch.empty(n_classifiers))
 
     def reset_parameters(self) -> None:
-        """Give all classifiers the same weight."""
+        """Set the same weight for all classifiers."""
         self.weight.fill_(1 / len(self.weight))
 
     def learn(self, logits: Tensor, codes: Tensor, weights: Tensor) -> None:

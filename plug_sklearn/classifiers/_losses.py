@@ -1,10 +1,18 @@
-"""The training losses: weighted cross-entropy and supervised contrastive loss."""
+"""Cross-entropy, supervised contrastive loss, and temperature scaling."""
+
+from math import exp, log
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plug_sklearn.classifiers._batches import NO_CLASS
+
+#: Bounds of the inverse temperature.
+LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
+#: Standard deviation of the prior of the logarithm of the temperature.
+PRIOR_DEVIATION = 0.7
 
 
 class ProbeLoss(nn.Module):
@@ -91,3 +99,34 @@ def contrast_by_class(
     if weights is None:
         return terms.mean()
     return (terms * weights.view(len(weights), -1).T).mean()
+
+
+def find_inverse_temperature(
+    logits: Tensor, codes: Tensor, weights: Tensor, *, is_prior_two_sided: bool = True
+) -> float:
+    """Find the most probable inverse temperature of logits, within [0.1, 10].
+
+    It minimises the summed loss of held-out rows plus the penalty of a log-normal prior
+    around 1: the loss of a few rows alone may be lowest at an extreme temperature. With
+    many rows the prior has no effect. A one-sided prior only penalises factors above 1.
+
+    ``logits`` has the shape (n, n_classes), ``codes`` and ``weights`` (n,). Rows
+    without a class are ignored; weights average 1.
+
+    References
+    ----------
+    Guo et al., "On calibration of modern neural networks", 2017, section 4.2.
+    """
+    logits, codes, weights = logits.cpu().double(), codes.cpu(), weights.cpu()
+
+    def measure_loss(log_factor: float) -> float:
+        losses = F.cross_entropy(logits * exp(log_factor), codes, reduction="none")
+        loss = float((losses * weights).sum())
+        if log_factor < 0 and not is_prior_two_sided:
+            return loss
+        return loss + (log_factor / PRIOR_DEVIATION) ** 2 / 2
+
+    bounds = log(LEAST_FACTOR), log(MOST_FACTOR)
+    with torch.inference_mode():
+        found = minimize_scalar(measure_loss, bounds=bounds, method="bounded")
+    return exp(found.x)

@@ -3,20 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from inspect import signature
-from math import exp, log
 from numbers import Real
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from plug_sklearn.classifiers._batches import NO_CLASS, Batch, MemberRows
 from plug_sklearn.classifiers._data import Rows
@@ -27,10 +24,6 @@ Scorer = Callable[..., float]
 OWN_CALLBACKS = frozenset(
     ["train_loss", "valid_loss", "print_log", "valid_score", "keep_best_epoch"]
 )
-#: Bounds of the inverse temperature.
-LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
-#: Standard deviation of the prior of the logarithm of the temperature.
-PRIOR_DEVIATION = 0.7
 
 
 class StopTraining(Exception):
@@ -61,7 +54,7 @@ def check_monitor(monitor: str | Scorer, owner: str) -> None:
 
 
 def takes_sample_weight(scorer: Scorer) -> bool:
-    """Tell whether a scorer, or the metric it calls, takes ``sample_weight``."""
+    """Return whether a scorer, or the metric it calls, takes ``sample_weight``."""
     metric = getattr(scorer, "_score_func", scorer)
     try:
         return "sample_weight" in signature(metric).parameters
@@ -296,37 +289,6 @@ class KeepBestEpoch(Callback):
         acceptable = self.highest_score_ - self.min_delta
         improves = loss < self.best_loss_ - self.min_delta
         return score >= acceptable and (improves or self.best_score_ < acceptable)
-
-
-def find_inverse_temperature(
-    logits: Tensor, codes: Tensor, weights: Tensor, *, is_prior_two_sided: bool = True
-) -> float:
-    """Find the most probable inverse temperature of logits, within [0.1, 10].
-
-    It minimises the summed loss of held-out rows plus the penalty of a log-normal prior
-    around 1: the loss of a few rows alone may be lowest at an extreme temperature. With
-    many rows the prior has no effect. A one-sided prior only penalises factors above 1.
-
-    ``logits`` has the shape (n, n_classes), ``codes`` and ``weights`` (n,). Rows
-    without a class are ignored; weights average 1.
-
-    References
-    ----------
-    Guo et al., "On calibration of modern neural networks", 2017, section 4.2.
-    """
-    logits, codes, weights = logits.cpu().double(), codes.cpu(), weights.cpu()
-
-    def measure_loss(log_factor: float) -> float:
-        losses = cross_entropy(logits * exp(log_factor), codes, reduction="none")
-        loss = float((losses * weights).sum())
-        if log_factor < 0 and not is_prior_two_sided:
-            return loss
-        return loss + (log_factor / PRIOR_DEVIATION) ** 2 / 2
-
-    bounds = log(LEAST_FACTOR), log(MOST_FACTOR)
-    with torch.inference_mode():
-        found = minimize_scalar(measure_loss, bounds=bounds, method="bounded")
-    return exp(found.x)
 
 
 def read_callbacks(callbacks: Sequence[Any] | None, owner: str) -> list[Any]:

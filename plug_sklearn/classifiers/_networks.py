@@ -81,7 +81,7 @@ class MLPNetwork(nn.Module):
             self.linear = LinearPath(n_members, n_inputs, n_classes)
 
     def start_from(self, log_shares: Tensor) -> None:
-        """Let the logits start from the probability of each class."""
+        """Set the biases so that the first logits are the shares of the classes."""
         self.output.bias.copy_(log_shares)
 
     def read_features(self, x: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class CNNNetwork(nn.Module):
             self.mixture = Mixture(n_depth + 1)
 
     def start_from(self, log_shares: Tensor) -> None:
-        """Let the logits start from the probability of each class."""
+        """Set the biases so that the first logits are the shares of the classes."""
         self.output.bias.copy_(log_shares)
         if self.linear is not None:
             self.linear.bias.copy_(log_shares)

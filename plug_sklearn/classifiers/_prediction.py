@@ -1,6 +1,7 @@
-"""Apply a trained network to samples, batch by batch."""
+"""Apply a trained network to samples, and predict labels from probabilities."""
 
 import threading
+from abc import abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import chain
@@ -9,7 +10,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
 from torch import Tensor, nn
 
 from plug_sklearn.classifiers._batches import share_tensor
@@ -83,3 +85,53 @@ def copy_in_double(module: nn.Module) -> nn.Module:
 
 def _list_tensors(module: nn.Module) -> "chain[torch.Tensor]":
     return chain(module.parameters(), module.buffers())
+
+
+class PredictsLabels(ClassifierMixin):
+    """A classifier that predicts by the probabilities of ``classes_``."""
+
+    classes_: NDArray[Any]
+
+    @abstractmethod
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Predict the probability of each class, (n_samples, n_classes)."""
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Predict the natural logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Logarithms of ``predict_proba(X)``; ``-inf`` where a probability is 0.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If ``X`` is not finite, or its shape differs from that in ``fit``.
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict labels: the most probable class of each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels, from ``classes_``.
+        """
+        winners = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[winners]
+        return labels

@@ -320,7 +320,7 @@ def _search(
 def find_width_limit(
     probe: Any,  # noqa: ANN401 - estimators of any kind
 ) -> str:
-    """Tell which limit keeps a fitted network from following ``target_ratio``.
+    """Find the limit that keeps a fitted network from following ``target_ratio``.
 
     ``"least"`` or ``"most"``, if ``sizing="heuristic"`` has given its first layer the
     fewest possible units or channels, or ``width_cap``; ``"none"`` otherwise.

@@ -190,3 +190,17 @@ def _choose_groups(
             least_deviation = deviation[n_groups]
             best = order[: n_groups + 1]
     return best
+
+
+def arrange_members(
+    chosen: NDArray[np.bool_],
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Arrange the rows of several members in columns.
+
+    Member k has the rows ``chosen[k]``, at least one. The result is their positions, of
+    shape (n_most, n_members), and whether they only fill a column: a member with fewer
+    rows than another starts again from its first.
+    """
+    n_rows = chosen.sum(axis=1)
+    columns = [np.resize(np.flatnonzero(own), n_rows.max()) for own in chosen]
+    return np.stack(columns, axis=1), np.arange(n_rows.max())[:, None] >= n_rows

@@ -23,7 +23,7 @@ from plug_sklearn.classifiers._data import (
     read_rows,
     read_samples,
 )
-from plug_sklearn.classifiers._labels import PredictsLabels
+from plug_sklearn.classifiers._prediction import PredictsLabels
 from plug_sklearn.classifiers._probe_fits import (
     ProbeChoice,
     Training,

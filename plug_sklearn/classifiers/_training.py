@@ -20,11 +20,10 @@ from torch import Generator, Tensor, nn
 import plug_sklearn._forks  # noqa: F401 - forked children compute with one thread
 from plug_sklearn.classifiers._batches import Batches, MemberRows, wrap_samples
 from plug_sklearn.classifiers._layers import Dropout, weigh_mixture
-from plug_sklearn.classifiers._losses import ProbeLoss
+from plug_sklearn.classifiers._losses import ProbeLoss, find_inverse_temperature
 from plug_sklearn.classifiers._monitoring import (
     OWN_CALLBACKS,
     StopTraining,
-    find_inverse_temperature,
     hide_members,
 )
 from plug_sklearn.classifiers._networks import initialise_parameters
@@ -230,7 +229,7 @@ class ProbeNet(NeuralNetClassifier):
         """Do nothing: the estimator has checked the data."""
 
     def get_iterator(self, dataset: MemberRows, training: bool = False) -> Batches:
-        """Give the batches of rows, shuffled in training."""
+        """Return the batches of rows, shuffled in training."""
         if training:
             return Batches(dataset, self.batch_size, self.order_generator_)
         return Batches(dataset, max(2, self.evaluation_rows // dataset.n_members))

@@ -13,8 +13,6 @@
     Its feature names, output containers and tags.
 ``_row_errors``
     Errors about rows of X and y, with their positions.
-``_rows``
-    Texts from any container, as plain values.
 ``_random_weights``
     The same model with random weights, as a control.
 ``_embed``
@@ -40,7 +38,6 @@
 from plug_sklearn.embedding._fitted import describe_model as describe_model
 from plug_sklearn.embedding._language_model import LanguageModel as LanguageModel
 from plug_sklearn.embedding._random_weights import with_random_weights
-from plug_sklearn.embedding._rows import list_texts
 from plug_sklearn.embedding._token_labels import token_labels
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
 from plug_sklearn.embedding.anatomy import Anatomy, register_anatomy
@@ -49,6 +46,7 @@ from plug_sklearn.embedding.models import (
     release_models,
     unregister_model,
 )
+from plug_sklearn.embedding.prompts import list_texts
 from plug_sklearn.embedding.store import ActivationStore, StoredModel, StoreError
 
 __all__ = [

@@ -10,12 +10,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from plug_sklearn._devices import check_device
+from plug_sklearn._positions import PART_NAMES, POOLINGS
 from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.embedding.models import ModelSource
 from plug_sklearn.embedding.prompts import SLOT
 
-PARTS = ("rs", "attn", "mlp")
-POOLINGS = ("last", "first", "mean", "max")
 OWNER = "HFEmbeddingTransformer"
 
 
@@ -150,16 +149,16 @@ class EmbeddingParameters(BaseEstimator):
         """Check ``parts``, and give it as a tuple."""
         parts = self.parts
         known = _is_listed(parts) and len(parts) > 0
-        known = known and all(part in PARTS for part in parts)
+        known = known and all(part in PART_NAMES for part in parts)
         if not known or len(set(parts)) < len(parts):
             raise ValueError(
                 f"The 'parts' parameter of {OWNER} must be a sequence of distinct "
-                f"parts among {PARTS}. Got {self.parts!r} instead."
+                f"parts among {PART_NAMES}. Got {self.parts!r} instead."
             )
-        if len(parts) == len(PARTS) and tuple(parts) != PARTS:
+        if len(parts) == len(PART_NAMES) and tuple(parts) != PART_NAMES:
             raise ValueError(
-                f"The 'parts' parameter of {OWNER} must have the order {PARTS} if all "
-                "three are given, because LayerAggregator relies on it. Got "
+                f"The 'parts' parameter of {OWNER} must have the order {PART_NAMES} "
+                "if all three are given, because LayerAggregator relies on it. Got "
                 f"{self.parts!r} instead."
             )
         return tuple(str(part) for part in parts)

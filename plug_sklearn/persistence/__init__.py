@@ -1,16 +1,17 @@
-r"""Fitted estimators in files that are safe to load.
+"""Fitted estimators in files that are safe to load.
 
 ``_artifacts``
     :func:`save_artifacts`, :func:`load_artifacts` and :func:`push_to_hub`.
 ``_hub``, ``_card``
     Artifacts on the Hugging Face hub, and model cards.
-``_schema``
-    The schema of the whole JSON file.
-``_tables``, ``_stack_table``, ``_embedding_tables``, ``_linear_tables``, \
-``_scaler_tables``
-    For each class of estimator: the keys of its JSON, and how to save and restore it.
-``_nested_tables``, ``_calibrators``, ``_holding``
-    The same for pipelines and other estimators that contain estimators.
+``_tables``
+    The base classes of tables. The table of a class of estimators holds the keys of
+    its JSON, and says how to save and restore it.
+``_embedding_tables``, ``_probe_tables``, ``_linear_tables``, ``_scaler_tables``
+    Tables of the embedder and the aggregator, of the package's classifiers, and of
+    scikit-learn's linear classifiers, calibrators, scalers and PCA.
+``_nested_tables``
+    Tables of pipelines and other estimators that contain estimators.
 ``_values``
     Hyperparameters and labels as plain values of JSON.
 ``_files``

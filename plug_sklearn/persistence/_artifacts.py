@@ -4,7 +4,9 @@ import json
 import os
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, ValidationError
 from sklearn.base import BaseEstimator
 
 from plug_sklearn._devices import check_device
@@ -25,11 +27,25 @@ from plug_sklearn.persistence._files import (
     write_tensors,
 )
 from plug_sklearn.persistence._hub import SCHEME, download, upload
-from plug_sklearn.persistence._nested_tables import describe_estimator
+from plug_sklearn.persistence._nested_tables import (
+    AnyTable,
+    describe_estimator,
+)
 from plug_sklearn.persistence._pingkit import load_pingkit
-from plug_sklearn.persistence._schema import FORMAT, validate_artifact
+from plug_sklearn.persistence._tables import Table, explain_validation
 
+#: Changes with every release that writes anything differently.
+FORMAT = 1
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+class Artifact(Table):
+    """The whole JSON."""
+
+    format: Literal[1]
+    versions: dict[str, str]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    estimator: AnyTable
 
 
 def save_artifacts(
@@ -120,7 +136,7 @@ def save_artifacts(
     }
     try:
         # Files that could not be loaded are not written.
-        table = validate_artifact(artifact).estimator
+        table = _validate(artifact).estimator
         table.restore(read_tensors(tensors, table.expect_tensors()), "cpu")
     except ValueError as error:
         raise ValueError(f"The 'estimator' given to save_artifacts: {error}.") from None
@@ -266,7 +282,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
         found = read_json(description)
         if weights.suffix != ".safetensors":
             return load_pingkit(found, weights, device)
-        artifact = validate_artifact(found)
+        artifact = _validate(found)
         expected = artifact.estimator.expect_tensors()
     with naming(weights):
         data = weights.read_bytes()
@@ -279,6 +295,25 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
                 f"it or {weights.name} is not what was saved: their checksum differs"
             )
     return estimator
+
+
+def _validate(found: dict[str, Any]) -> Artifact:
+    """Check the whole JSON.
+
+    Raises a ValueError if it is of another format, or does not match the tables.
+    """
+    number = found.get("format")
+    if type(number) is not int or number != FORMAT:
+        raise ValueError(
+            f"it has format {number!r}, and this release of plug_sklearn reads format "
+            f"{FORMAT}"
+        )
+    try:
+        return Artifact.model_validate(found)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValidationError as error:
+        raise ValueError(explain_validation(error)) from None
 
 
 def _digest(tensors: bytes, values: object) -> str:

@@ -1,5 +1,6 @@
-"""Tables of scikit-learn's linear classifiers."""
+"""Tables of scikit-learn's linear classifiers, and of functions that calibrate them."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -7,15 +8,29 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import LabelBinarizer
 
-from plug_sklearn.persistence._numbers_tables import NumbersTable, Shapes
-from plug_sklearn.persistence._tables import Labels, Position, Size
-from plug_sklearn.persistence._values import describe_labels, read_labels
+from plug_sklearn._sklearn import CALIBRATORS
+from plug_sklearn.persistence._files import Arrays, Expected
+from plug_sklearn.persistence._tables import (
+    ArraysTable,
+    Described,
+    Fitted,
+    Labels,
+    Position,
+    Shapes,
+    Size,
+    Table,
+    check_count,
+)
+
+#: A number of directions or ratios, which may be none.
+Count = Annotated[int, Field(ge=0, le=2**20)]
 
 
-class LinearTable(NumbersTable):
+class LinearTable(ArraysTable):
     """A fitted linear classifier: weights and intercepts, with one or more outputs."""
 
     classes: Labels
@@ -23,7 +38,7 @@ class LinearTable(NumbersTable):
     learnt: ClassVar[tuple[str, ...]] = ("coef", "intercept")
 
     @classmethod
-    def read_tensor(cls, estimator: Any, name: str) -> NDArray[Any] | None:  # noqa: ANN401 - of the class of
+    def read_array(cls, estimator: Fitted, name: str) -> NDArray[Any] | None:
         coef: NDArray[Any] = estimator.coef_
         if np.ndim(coef) == 1:
             # With one output, it may have one axis less.
@@ -37,19 +52,12 @@ class LinearTable(NumbersTable):
             return np.array(
                 np.broadcast_to(np.ravel(number), coef.shape[0]), dtype=kind
             )
-        return super().read_tensor(estimator, name)
-
-    @classmethod
-    def describe_more(cls, estimator: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
-        return {"classes": describe_labels(estimator.classes_)}
+        return super().read_array(estimator, name)
 
     def list_shapes(self) -> Shapes:
         n_classes = len(self.classes.values)
         n_outputs = 1 if n_classes == 2 else n_classes
         return {"coef": (n_outputs, self.n_features), "intercept": (n_outputs,)}
-
-    def restore_more(self, estimator: Any) -> None:  # noqa: ANN401 - as above
-        estimator.classes_ = read_labels(self.classes.dtype, self.classes.values)
 
 
 class LogisticTable(LinearTable):
@@ -61,12 +69,12 @@ class LogisticTable(LinearTable):
     of: ClassVar[type[BaseEstimator]] = LogisticRegression
 
     @classmethod
-    def describe_more(cls, estimator: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         n_iter = np.ravel(estimator.n_iter_).tolist()
-        return {**super().describe_more(estimator), "n_iter": n_iter}
+        return {**super().describe_more(estimator, tensors), "n_iter": n_iter}
 
-    def restore_more(self, estimator: Any) -> None:  # noqa: ANN401 - as above
-        super().restore_more(estimator)
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
+        super().restore_more(estimator, tensors)
         estimator.n_iter_ = np.array(self.n_iter, dtype=np.int32)
 
 
@@ -80,25 +88,25 @@ class RidgeTable(LinearTable):
     of: ClassVar[type[BaseEstimator]] = RidgeClassifier
 
     @classmethod
-    def describe_more(cls, estimator: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+    def describe(cls, estimator: Fitted) -> Described:
         if np.ndim(estimator.classes_) != 1 or isinstance(estimator.classes_, list):
             raise ValueError(
                 "The RidgeClassifier to save must have been fitted to one label a row."
             )
-        solver = getattr(estimator, "solver_", None)
+        return super().describe(estimator)
+
+    @classmethod
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         return {
-            **super().describe_more(estimator),
-            "solver": solver,
+            **super().describe_more(estimator, tensors),
+            "solver": getattr(estimator, "solver_", None),
             "is_flat": np.ndim(estimator.coef_) == 1,
         }
 
-    def restore_more(self, estimator: Any) -> None:  # noqa: ANN401 - as above
-        classes = read_labels(self.classes.dtype, self.classes.values)
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
+        super().restore_more(estimator, tensors)
         estimator._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1)
-        estimator._label_binarizer.fit(classes)
-        # In some versions, it is a property that reads the binarizer.
-        if not isinstance(getattr(type(estimator), "classes_", None), property):
-            estimator.classes_ = classes
+        estimator._label_binarizer.fit(self.classes.read())
         if self.is_flat:
             estimator.coef_ = estimator.coef_[0]
             estimator.intercept_ = estimator.intercept_[0]
@@ -113,33 +121,30 @@ class DiscriminantTable(LinearTable):
     """
 
     kind: Literal["LinearDiscriminantAnalysis"]
-    n_directions: Annotated[int, Field(ge=0, le=2**20)]
-    n_ratios: Annotated[int, Field(ge=0, le=2**20)]
+    n_directions: Count
+    n_ratios: Count
     n_out: Size
 
     of: ClassVar[type[BaseEstimator]] = LinearDiscriminantAnalysis
-    learnt: ClassVar[tuple[str, ...]] = (
-        "coef",
-        "intercept",
-        "means",
-        "priors",
-        "xbar",
-        "scalings",
-        "explained_variance_ratio",
-    )
+    attributes: ClassVar[Mapping[str, str]] = {
+        **LinearTable.attributes,
+        "n_out": "_max_components",
+    }
     optional: ClassVar[frozenset[str]] = frozenset(
         {"xbar", "scalings", "explained_variance_ratio"}
     )
+    learnt: ClassVar[tuple[str, ...]] = (
+        *("coef", "intercept", "means", "priors"),
+        *("xbar", "scalings", "explained_variance_ratio"),
+    )
 
     @classmethod
-    def describe_more(cls, estimator: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
-        scalings = getattr(estimator, "scalings_", None)
-        ratios = getattr(estimator, "explained_variance_ratio_", ())
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
+        scalings = tensors.get("scalings")
         return {
-            **super().describe_more(estimator),
+            **super().describe_more(estimator, tensors),
             "n_directions": 0 if scalings is None else scalings.shape[1],
-            "n_ratios": len(ratios),
-            "n_out": int(estimator._max_components),
+            "n_ratios": len(tensors.get("explained_variance_ratio", ())),
         }
 
     def list_shapes(self) -> Shapes:
@@ -153,9 +158,69 @@ class DiscriminantTable(LinearTable):
             "explained_variance_ratio": (self.n_ratios,),
         }
 
-    def restore_more(self, estimator: Any) -> None:  # noqa: ANN401 - as above
-        super().restore_more(estimator)
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
+        super().restore_more(estimator, tensors)
         for name in self.optional - set(self.dtypes):
             delattr(estimator, f"{name}_")
-        estimator._max_components = self.n_out
         estimator._n_features_out = self.n_out
+
+
+class CalibratorTable(Table):
+    """The function that maps a decision value of one class to its probability."""
+
+    kind: Literal["isotonic", "sigmoid", "temperature"]
+    dtype: Literal["float32", "float64"]
+    #: Length of each tensor: the thresholds of an isotonic function, or 1.
+    length: Size
+    increasing: bool
+
+    #: The tensors of each kind, without the underscore at the end of the attributes.
+    learnt: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "isotonic": ("X_thresholds", "y_thresholds"),
+        "sigmoid": ("a", "b"),
+        "temperature": ("beta",),
+    }
+
+    @classmethod
+    def describe(cls, calibrator: Fitted, kind: str) -> Described:
+        """Return what to save of a calibrator."""
+        tensors = {
+            name: np.atleast_1d(getattr(calibrator, f"{name}_"))
+            for name in cls.learnt[kind]
+        }
+        first = next(iter(tensors.values()))
+        values = {
+            "kind": kind,
+            "increasing": bool(getattr(calibrator, "increasing_", True)),
+            "dtype": first.dtype.name,
+            "length": len(first),
+        }
+        return values, tensors
+
+    def expect_tensors(self) -> dict[str, Expected]:
+        """List the tensors of the calibrator."""
+        return dict.fromkeys(
+            self.learnt[self.kind], Expected((self.length,), self.dtype)
+        )
+
+    def restore(self, tensors: Arrays, device: str) -> Fitted:
+        """Make the fitted calibrator."""
+        if self.kind == "isotonic":
+            X, y = tensors["X_thresholds"], tensors["y_thresholds"]
+            if (np.diff(X) <= 0).any() or not ((y >= 0) & (y <= 1)).all():
+                raise ValueError("its thresholds must increase, to values in [0, 1]")
+            isotonic: Fitted = IsotonicRegression(out_of_bounds="clip")
+            isotonic.X_thresholds_, isotonic.y_thresholds_ = X, y
+            isotonic.X_min_, isotonic.X_max_ = X[0], X[-1]
+            isotonic.increasing_ = self.increasing
+            isotonic._build_f(X, y)
+            return isotonic
+        check_count("calibrator's values", self.length, 1)
+        if self.kind not in CALIBRATORS:
+            raise ValueError(
+                f"its calibration by {self.kind} needs a newer scikit-learn"
+            )
+        calibrator = CALIBRATORS[self.kind]()
+        for name, value in tensors.items():
+            setattr(calibrator, f"{name}_", value[0])
+        return calibrator

@@ -1,7 +1,8 @@
-"""Tables of estimators that contain others: pipelines, calibration and thresholds."""
+"""Tables of estimators that contain others: pipelines, calibration, thresholds."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,26 +12,22 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-import plug_sklearn
 from plug_sklearn._sklearn import CalibratedClassifier
-from plug_sklearn.persistence._calibrators import CalibratorTable
 from plug_sklearn.persistence._embedding_tables import AggregatorTable, EmbedderTable
 from plug_sklearn.persistence._files import Arrays, Expected
-from plug_sklearn.persistence._holding import (
-    add_prefix,
-    copy_features,
-    expect_all,
-    require_classes,
-    restore_one,
-    thaw,
-)
 from plug_sklearn.persistence._linear_tables import (
+    CalibratorTable,
     DiscriminantTable,
     LogisticTable,
     RidgeTable,
+)
+from plug_sklearn.persistence._probe_tables import (
+    CNNTable,
+    MLPTable,
+    StackTable,
+    TokenTable,
 )
 from plug_sklearn.persistence._scaler_tables import (
     MaxAbsTable,
@@ -39,34 +36,59 @@ from plug_sklearn.persistence._scaler_tables import (
     RobustTable,
     ScalerTable,
 )
-from plug_sklearn.persistence._stack_table import StackTable
 from plug_sklearn.persistence._tables import (
-    CNNTable,
     Described,
+    Fitted,
     Labels,
-    MLPTable,
     Parameters,
     Table,
-    TokenTable,
     check_count,
 )
 from plug_sklearn.persistence._values import (
     describe_labels,
     describe_parameters,
-    read_labels,
     read_parameters,
     to_plain,
 )
 
 
-class PipelineTable(Table):
-    """A fitted :class:`sklearn.pipeline.Pipeline`.
+class HolderTable(Table):
+    """A fitted estimator that contains others.
 
-    The names of its tensors begin with the name of the step and a dot.
+    The names of its tensors begin with the place of their estimator and a dot.
     """
+
+    @abstractmethod
+    def list_held(self) -> dict[str, Any]:
+        """List the tables of what it contains, by place."""
+
+    def expect_tensors(self) -> dict[str, Expected]:
+        """List the tensors of all that it contains."""
+        expected = [
+            (f"{place}.{name}", tensor)
+            for place, table in self.list_held().items()
+            for name, tensor in table.expect_tensors().items()
+        ]
+        if len(dict(expected)) < len(expected):
+            raise ValueError("its steps have tensors of the same names")
+        return dict(expected)
+
+    def restore_held(self, tensors: Arrays, device: str) -> dict[str, Any]:
+        """Make all that it contains, by place."""
+        held = {}
+        for place, table in self.list_held().items():
+            own = {name: tensors[f"{place}.{name}"] for name in table.expect_tensors()}
+            held[place] = table.restore(own, device)
+        return held
+
+
+class PipelineTable(HolderTable):
+    """A fitted :class:`sklearn.pipeline.Pipeline`."""
 
     kind: Literal["Pipeline"]
     steps: "list[Step]" = Field(min_length=1)
+
+    of: ClassVar[type] = Pipeline
 
     @staticmethod
     def describe(pipeline: Pipeline) -> Described:
@@ -84,19 +106,15 @@ class PipelineTable(Table):
             tensors |= add_prefix(name, own)
         return {"kind": "Pipeline", "steps": steps}, tensors
 
-    def expect_tensors(self) -> dict[str, Expected]:
-        """List the tensors of all steps."""
-        return expect_all({step.name: step.estimator for step in self.steps})
+    def list_held(self) -> dict[str, Any]:
+        return {step.name: step.estimator for step in self.steps}
 
     def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
         """Make the fitted pipeline."""
         names = [step.name for step in self.steps]
         if len(set(names)) < len(names) or any("__" in name for name in names):
             raise ValueError(f"its steps' names must differ and have no '__': {names}")
-        steps = [
-            (step.name, restore_one(step.name, step.estimator, tensors, device))
-            for step in self.steps
-        ]
+        steps = list(self.restore_held(tensors, device).items())
         for name, estimator in steps[:-1]:
             if not hasattr(estimator, "transform"):
                 raise ValueError(
@@ -117,21 +135,24 @@ class CalibratedMember(Table):
         inner: BaseEstimator,
         calibrators: Sequence[Any],
         classes: NDArray[Any],
-    ) -> Any:  # noqa: ANN401 - scikit-learn's own
+    ) -> Fitted:
         """Combine a fitted classifier and its calibrators."""
         kinds = {calibrator.kind for calibrator in self.calibrators}
         if len(kinds) > 1:
             raise ValueError(f"its calibrators differ in kind: {sorted(kinds)}")
         (kind,) = kinds
         is_single = len(classes) == 2 or kind == "temperature"
-        n_expected = 1 if is_single else len(classes)
-        check_count("calibrators", len(calibrators), n_expected)
-        require_classes(inner, classes.tolist(), may_be_numbered=kind == "temperature")
+        check_count("calibrators", len(calibrators), 1 if is_single else len(classes))
+        found, expected = list_classes(inner), classes.tolist()
+        # Temperature scaling fits its classifiers to the numbers of the classes.
+        is_numbered = kind == "temperature" and found == list(range(len(classes)))
+        if found != expected and not is_numbered:
+            raise ValueError(f"its classifiers must have classes {expected}: {found}")
         held = FrozenEstimator(inner) if self.is_frozen else inner
         return CalibratedClassifier(held, calibrators, classes=classes, method=kind)
 
 
-class CalibratedTable(Table):
+class CalibratedTable(HolderTable):
     """A fitted :class:`sklearn.calibration.CalibratedClassifierCV`."""
 
     kind: Literal["CalibratedClassifierCV"]
@@ -139,8 +160,10 @@ class CalibratedTable(Table):
     classes: Labels
     members: list[CalibratedMember] = Field(min_length=1)
 
+    of: ClassVar[type] = CalibratedClassifierCV
+
     @staticmethod
-    def describe(calibrated: Any) -> Described:  # noqa: ANN401 - of the class named by kind
+    def describe(calibrated: Fitted) -> Described:
         """Return what to save of a fitted estimator."""
         members: list[dict[str, Any]] = []
         tensors: Arrays = {}
@@ -168,26 +191,18 @@ class CalibratedTable(Table):
         }
         return to_plain(values), tensors
 
-    def _list_parts(self) -> dict[str, Any]:
-        """List the tables that hold tensors, by the prefix of their names."""
-        parts: dict[str, Any] = {}
+    def list_held(self) -> dict[str, Any]:
+        held: dict[str, Any] = {}
         for number, member in enumerate(self.members):
-            parts[f"members.{number}.estimator"] = member.estimator
+            held[f"members.{number}.estimator"] = member.estimator
             for place, calibrator in enumerate(member.calibrators):
-                parts[f"members.{number}.calibrators.{place}"] = calibrator
-        return parts
-
-    def expect_tensors(self) -> dict[str, Expected]:
-        """List the tensors of all members."""
-        return expect_all(self._list_parts())
+                held[f"members.{number}.calibrators.{place}"] = calibrator
+        return held
 
     def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
         """Make the fitted estimator."""
-        classes = read_labels(self.classes.dtype, self.classes.values)
-        made = {
-            name: restore_one(name, table, tensors, device)
-            for name, table in self._list_parts().items()
-        }
+        classes = self.classes.read()
+        made = self.restore_held(tensors, device)
         members = []
         for number, member in enumerate(self.members):
             calibrators = [
@@ -198,16 +213,14 @@ class CalibratedTable(Table):
             members.append(member.join(inner, calibrators, classes))
         first = members[0].estimator
         held = first if self.members[0].is_frozen else clone(first)
-        calibrated: Any = read_parameters(
-            CalibratedClassifierCV, self.parameters, estimator=held
-        )
+        calibrated: Fitted = read_parameters(self.of, self.parameters, estimator=held)
         calibrated.calibrated_classifiers_ = members
         calibrated.classes_ = classes
         copy_features(first, calibrated)
         return calibrated
 
 
-class ThresholdTable(Table):
+class ThresholdTable(HolderTable):
     """A fitted :class:`sklearn.model_selection.FixedThresholdClassifier`."""
 
     kind: Literal["FixedThresholdClassifier"]
@@ -215,8 +228,10 @@ class ThresholdTable(Table):
     estimator: "AnyTable"
     is_frozen: bool
 
+    of: ClassVar[type] = FixedThresholdClassifier
+
     @staticmethod
-    def describe(threshold: Any) -> Described:  # noqa: ANN401 - of the class named by kind
+    def describe(threshold: Fitted) -> Described:
         """Return what to save of a fitted estimator."""
         inner, is_frozen = thaw(threshold.estimator_)
         values, tensors = describe_estimator(inner)
@@ -228,20 +243,17 @@ class ThresholdTable(Table):
         }
         return to_plain(described), add_prefix("estimator", tensors)
 
-    def expect_tensors(self) -> dict[str, Expected]:
-        """List the tensors of the estimator inside."""
-        return expect_all({"estimator": self.estimator})
+    def list_held(self) -> dict[str, Any]:
+        return {"estimator": self.estimator}
 
     def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
         """Make the fitted estimator."""
-        inner = restore_one("estimator", self.estimator, tensors, device)
-        classes = np.asarray(getattr(inner, "classes_", [])).tolist()
+        inner = self.restore_held(tensors, device)["estimator"]
+        classes = list_classes(inner)
         check_count("classes", len(classes), 2)
         fitted = FrozenEstimator(inner) if self.is_frozen else inner
         held = fitted if self.is_frozen else clone(inner)
-        threshold: Any = read_parameters(
-            FixedThresholdClassifier, self.parameters, estimator=held
-        )
+        threshold: Fitted = read_parameters(self.of, self.parameters, estimator=held)
         if threshold.pos_label is not None and threshold.pos_label not in classes:
             raise ValueError(f"its pos_label must be among {classes}")
         threshold.estimator_ = fitted
@@ -282,33 +294,7 @@ for _table in (PipelineTable, CalibratedMember, CalibratedTable, ThresholdTable)
     _table.model_rebuild()
 
 #: The table of each class.
-TABLES: dict[type, Any] = {
-    plug_sklearn.HFEmbeddingTransformer: EmbedderTable,
-    plug_sklearn.LayerAggregator: AggregatorTable,
-    plug_sklearn.PlugCNNClassifier: CNNTable,
-    plug_sklearn.PlugMLPClassifier: MLPTable,
-    plug_sklearn.PlugStackClassifier: StackTable,
-    plug_sklearn.PlugTokenClassifier: TokenTable,
-    StandardScaler: ScalerTable,
-    **{
-        table.of: table
-        for table in (
-            DiscriminantTable,
-            LogisticTable,
-            MaxAbsTable,
-            MinMaxTable,
-            PCATable,
-            RidgeTable,
-            RobustTable,
-        )
-    },
-}
-#: Tables of estimators that contain others.
-NESTED: dict[type, Any] = {
-    CalibratedClassifierCV: CalibratedTable,
-    FixedThresholdClassifier: ThresholdTable,
-    Pipeline: PipelineTable,
-}
+TABLES: dict[type, Any] = {table.of: table for table in get_args(get_args(AnyTable)[0])}
 
 
 def describe_estimator(estimator: BaseEstimator) -> Described:
@@ -318,8 +304,8 @@ def describe_estimator(estimator: BaseEstimator) -> Described:
     estimator inside it; or if a value is not plain.
     """
     kind = type(estimator)
-    if kind not in TABLES and kind not in NESTED:
-        names = sorted(known.__name__ for known in (*TABLES, *NESTED))
+    if kind not in TABLES:
+        names = sorted(known.__name__ for known in TABLES)
         hint = "To save it as a pickle, use joblib.dump"
         if hasattr(estimator, "best_estimator_"):
             hint = "Save its best_estimator_"
@@ -329,14 +315,32 @@ def describe_estimator(estimator: BaseEstimator) -> Described:
             f"The 'estimator' given to save_artifacts must be one of {names}, or hold "
             f"only these. Got {estimator!r} instead. {hint}."
         )
-    if kind in NESTED:
-        if kind is not Pipeline:
-            check_is_fitted(estimator)
-        described: Described = NESTED[kind].describe(estimator)
-        return described
-    check_is_fitted(estimator)
-    values, tensors = TABLES[kind].describe(estimator)
-    parameters = describe_parameters(estimator)
-    # Fitted attributes may be numpy scalars, like the parameters they come from.
-    plain = {"kind": kind.__name__, "parameters": parameters, **to_plain(values)}
-    return plain, tensors
+    if kind is not Pipeline:
+        # The steps of a pipeline are checked one by one.
+        check_is_fitted(estimator)
+    described: Described = TABLES[kind].describe(estimator)
+    return described
+
+
+def thaw(estimator: Fitted) -> tuple[Any, bool]:
+    """Return the estimator in a frozen estimator, and whether it was frozen."""
+    is_frozen = isinstance(estimator, FrozenEstimator)
+    return (estimator.estimator if is_frozen else estimator), is_frozen
+
+
+def add_prefix(place: str, tensors: Arrays) -> Arrays:
+    """Put a place and a dot before the names of tensors."""
+    return {f"{place}.{name}": value for name, value in tensors.items()}
+
+
+def list_classes(estimator: Fitted) -> list[Any]:
+    """List the classes of an estimator; none if it is no classifier."""
+    found: list[Any] = np.asarray(getattr(estimator, "classes_", [])).tolist()
+    return found
+
+
+def copy_features(inner: Fitted, outer: Fitted) -> None:
+    """Copy the number and names of features from one estimator to another."""
+    for name in ("n_features_in_", "feature_names_in_"):
+        if hasattr(inner, name):
+            setattr(outer, name, getattr(inner, name))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import plug_sklearn
 from plug_sklearn.persistence._files import Arrays, Expected, check_values, naming
-from plug_sklearn.persistence._schema import explain_validation
-from plug_sklearn.persistence._tables import Probability, Size, expect_weights
+from plug_sklearn.persistence._probe_tables import expect_weights
+from plug_sklearn.persistence._tables import Probability, Size, explain_validation
 
 Ratio = Annotated[float, Field(gt=0, le=1e6)]
 

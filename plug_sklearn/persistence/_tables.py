@@ -1,38 +1,41 @@
-"""The base class of all tables, and the tables of the networks.
-
-There is one table for each class of estimator: its schema, and how to save and restore
-it.
+"""The base classes of tables: what an artifact holds of each class of estimators.
 
 A table is a pydantic model that accepts no unknown key and converts no value. No table
 holds the path of a class or source code, so that a file cannot run code.
 """
 
-from collections.abc import Iterable, Mapping
-from math import prod
-from typing import Annotated, Any, Literal
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from torch import nn
 
-import plug_sklearn
 from plug_sklearn.persistence._files import Arrays, Expected
 from plug_sklearn.persistence._values import (
     describe_labels,
+    describe_parameters,
     read_labels,
     read_parameters,
+    to_plain,
 )
 
 Size = Annotated[int, Field(ge=1, le=2**40)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Position = Annotated[int, Field(ge=0)]
-Output = Literal["default", "pandas", "polars"]
 #: Plain values of any kind, which the estimator's own constraints check.
 Parameters = dict[str, Any]
+FeatureNames = list[str] | None
+#: The container that ``set_output`` asks for.
+Output = Literal["default", "pandas", "polars"] | None
+#: A fitted estimator of the class of a table. Most are untyped.
+Fitted = Any
 #: A table's values and its tensors, by name.
 Described = tuple[dict[str, Any], Arrays]
+Shapes = dict[str, tuple[int, ...]]
 
 
 class Table(BaseModel):
@@ -49,180 +52,167 @@ class Labels(Table):
     dtype: str
     values: list[bool | int | float | str] = Field(min_length=2)
 
-
-class MLPSizes(Table):
-    """The parameters of an ``MLPNetwork``."""
-
-    n_features: Size
-    n_classes: Size
-    first: Size
-    second: Size
-    last: Size
-    dropout: Probability
-    n_members: Size
-    linear_path: bool
-    input_dropout: Probability
-    n_kept: Size | None
+    def read(self) -> NDArray[Any]:
+        """Return the array of classes."""
+        return read_labels(self.dtype, self.values)
 
 
-class CNNSizes(Table):
-    """The parameters of a ``CNNNetwork``."""
+class EstimatorTable(Table):
+    """A fitted estimator: its parameters, fitted attributes and tensors.
 
-    n_layers: Size
-    n_parts: Size
-    hidden_size: Size
-    n_classes: Size
-    first: Size
-    second: Size
-    projection: Size
-    head: Size
-    dropout: Probability
-    conv_over: Literal["layers", "units"]
-    normalise: bool
-    affine: bool
-    n_members: Size
-    linear_path: bool
-    input_dropout: Probability
-    n_kept: Size | None
+    A subclass declares a field for each value that it saves. Fields named in
+    ``attributes`` are read from and set to attributes. So are ``classes``,
+    ``feature_names`` and ``output``, if it has them. The methods do the rest.
+    """
 
-
-class TokenSizes(Table):
-    """The parameters of a ``TokenNetwork``."""
-
-    n_features: Size
-    n_classes: Size
-    n_heads: Size
-    aggregation: Literal["attention", "max", "mean", "rolling", "softmax"]
-    window: Size
-    n_members: Size
-    linear_path: bool
-    input_dropout: Probability
-    n_kept: Size | None
-    strongest: bool
-
-
-class MLPTable(Table):
-    """A fitted :class:`PlugMLPClassifier`."""
-
-    kind: Literal["PlugMLPClassifier"]
     parameters: Parameters
-    classes: Labels
-    input_shape: list[Size] = Field(min_length=1, max_length=16)
-    feature_names: list[str] | None
-    n_epochs: Position
-    best_epoch: Position
-    monitor: str | None
-    network: MLPSizes
 
-    @staticmethod
-    def describe(classifier: Any) -> Described:  # noqa: ANN401 - of the class named by kind
-        """Return what to save of a fitted estimator, besides its parameters."""
-        sizes, weights = classifier._describe_net()
-        monitor = classifier.monitor_
+    #: The class of the estimators.
+    of: ClassVar[type[BaseEstimator]]
+    #: The attribute of each field that is one.
+    attributes: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def describe(cls, estimator: Fitted) -> Described:
+        """Return what to save of a fitted estimator."""
+        tensors = cls.read_tensors(estimator)
         values = {
-            "classes": describe_labels(classifier.classes_),
-            "input_shape": list(classifier.input_shape_),
-            "feature_names": list_feature_names(classifier),
-            "n_epochs": classifier.n_iter_,
-            "best_epoch": classifier.best_epoch_,
-            "monitor": monitor if isinstance(monitor, str) else None,
-            "network": sizes,
+            "kind": cls.of.__name__,
+            "parameters": describe_parameters(estimator),
+            **{name: getattr(estimator, own) for name, own in cls.attributes.items()},
         }
-        return values, weights
+        if "classes" in cls.model_fields:
+            values["classes"] = describe_labels(estimator.classes_)
+        if "feature_names" in cls.model_fields:
+            names = getattr(estimator, "feature_names_in_", None)
+            values["feature_names"] = None if names is None else list(map(str, names))
+        if "output" in cls.model_fields:
+            config = getattr(estimator, "_sklearn_output_config", {})
+            values["output"] = config.get("transform")
+        # Fitted attributes may be numpy scalars, like the parameters they come from.
+        return to_plain(values | cls.describe_more(estimator, tensors)), tensors
+
+    @classmethod
+    def read_tensors(cls, estimator: Fitted) -> Arrays:
+        """Return the tensors of a fitted estimator."""
+        return {}
+
+    @classmethod
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
+        """Return the values of the other fields."""
+        return {}
 
     def expect_tensors(self) -> dict[str, Expected]:
         """List the tensors of the estimator, without allocating them."""
-        network = getattr(plug_sklearn, self.kind)._network
-        return expect_weights(network, self.network.model_dump())
+        return {}
 
     def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
         """Make the fitted estimator."""
-        kind = getattr(plug_sklearn, self.kind)
-        classifier: Any = read_parameters(kind, self.parameters, device=device)
-        classes = read_labels(self.classes.dtype, self.classes.values)
-        check_count("input_shape", prod(self.input_shape), self._count_units())
-        check_count("classes", len(classes), self.network.n_classes)
-        classifier.classes_ = classes
-        classifier.input_shape_ = tuple(self.input_shape)
-        set_features(classifier, self.input_shape[0], self.feature_names)
-        classifier.n_iter_ = self.n_epochs
-        classifier.best_epoch_ = self.best_epoch
-        classifier.monitor_ = self.monitor
-        classifier._restore_net(self.network.model_dump(), tensors)
-        return classifier
+        has_device = "device" in self.of._get_param_names()
+        others = {"device": device} if has_device else {}
+        estimator: Fitted = read_parameters(self.of, self.parameters, **others)
+        for name, own in self.attributes.items():
+            value = getattr(self, name)
+            setattr(estimator, own, tuple(value) if isinstance(value, list) else value)
+        found = dict(self)
+        # scikit-learn's RidgeClassifier has a property of this name in some versions.
+        is_read_only = isinstance(getattr(self.of, "classes_", None), property)
+        if "classes" in found and not is_read_only:
+            estimator.classes_ = found["classes"].read()
+        self.restore_more(estimator, tensors)
+        if found.get("feature_names") is not None:
+            names = found["feature_names"]
+            check_count("feature_names", len(names), estimator.n_features_in_)
+            estimator.feature_names_in_ = np.array(names, dtype=object)
+        if "output" in found and hasattr(estimator, "set_output"):
+            estimator.set_output(transform=found["output"])
+        return estimator
 
-    def _count_units(self) -> int:
-        return self.network.n_features
-
-
-class CNNTable(MLPTable):
-    """A fitted :class:`PlugCNNClassifier`."""
-
-    kind: Literal["PlugCNNClassifier"]  # type: ignore[assignment]  # another class of the same values
-    network: CNNSizes  # type: ignore[assignment]  # as above
-    output: Output | None
-
-    @staticmethod
-    def describe(classifier: Any) -> Described:  # noqa: ANN401 - as above
-        values, weights = MLPTable.describe(classifier)
-        return {**values, "output": read_output(classifier)}, weights
-
-    def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
-        classifier = super().restore(tensors, device)
-        return classifier.set_output(transform=self.output)
-
-    def _count_units(self) -> int:
-        sizes: CNNSizes = self.network
-        return sizes.n_layers * sizes.n_parts * sizes.hidden_size
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
+        """Check the values and tensors, and set the other attributes."""
 
 
-class TokenTable(MLPTable):
-    """A fitted :class:`PlugTokenClassifier`."""
+class ArraysTable(EstimatorTable):
+    """A fitted estimator of scikit-learn, whose attributes are arrays.
 
-    kind: Literal["PlugTokenClassifier"]  # type: ignore[assignment]  # another class of the same values
-    network: TokenSizes  # type: ignore[assignment]  # as above
-
-    def restore(self, tensors: Arrays, device: str) -> BaseEstimator:
-        classifier: Any = super().restore(tensors, device)
-        classifier.labels_tokens_ = self.network.strongest
-        return classifier
-
-
-def expect_weights(
-    network: type[nn.Module], sizes: Mapping[str, object]
-) -> dict[str, Expected]:
-    """List the weights of a network of given sizes, without allocating them.
-
-    Raises a ValueError if no memory could hold them.
+    ``dtypes`` maps the names of the estimator's tensors to their dtypes. Tensors in
+    ``by_column`` are in column-major order in memory, because the order affects the
+    rounding of products.
     """
-    try:
-        with torch.device("meta"):
-            skeleton = network(**sizes)
-    except (RuntimeError, OverflowError) as error:
-        raise ValueError(f"its network is too large ({error})") from None
-    return {
-        name: Expected(tuple(value.shape), str(value.dtype).removeprefix("torch."))
-        for name, value in skeleton.state_dict().items()
-    }
 
+    n_features: Size
+    feature_names: FeatureNames
+    output: Output
+    dtypes: dict[str, Literal["float32", "float64"]]
+    by_column: list[str]
 
-def list_feature_names(estimator: BaseEstimator) -> list[str] | None:
-    names = getattr(estimator, "feature_names_in_", None)
-    return None if names is None else [str(name) for name in names]
+    attributes: ClassVar[Mapping[str, str]] = {"n_features": "n_features_in_"}
+    #: Attributes that are tensors, without the underscore at the end.
+    learnt: ClassVar[tuple[str, ...]]
+    #: Tensors that not every estimator has.
+    optional: ClassVar[frozenset[str]] = frozenset()
+    #: Tensors that are used as divisors, and must be above 0.
+    above_zero: ClassVar[frozenset[str]] = frozenset()
 
+    @classmethod
+    def read_array(cls, estimator: Fitted, name: str) -> NDArray[Any] | None:
+        """Read an attribute, or None if the estimator does not have it."""
+        value: NDArray[Any] | None = getattr(estimator, f"{name}_", None)
+        return value
 
-def read_output(estimator: BaseEstimator) -> str | None:
-    config: dict[str, str] = getattr(estimator, "_sklearn_output_config", {})
-    return config.get("transform")
+    @classmethod
+    def read_tensors(cls, estimator: Fitted) -> Arrays:
+        tensors = {}
+        for name in cls.learnt:
+            value = cls.read_array(estimator, name)
+            if issparse(value):
+                raise ValueError(
+                    f"The {cls.of.__name__} to save must hold dense arrays: call "
+                    "densify() first."
+                )
+            if value is not None:
+                is_single = np.asarray(value).dtype == np.float32
+                kind = np.float32 if is_single else np.float64
+                tensors[name] = np.asarray(value, dtype=kind)
+        return tensors
 
+    @classmethod
+    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
+        by_column = [
+            name
+            for name, value in tensors.items()
+            if value.ndim == 2 and not value.flags.c_contiguous
+        ]
+        dtypes = {name: value.dtype.name for name, value in tensors.items()}
+        return {"dtypes": dtypes, "by_column": by_column}
 
-def set_features(
-    estimator: BaseEstimator, n_features: int, names: list[str] | None
-) -> None:
-    estimator.n_features_in_ = n_features
-    if names is not None:
-        check_count("feature_names", len(names), n_features)
-        estimator.feature_names_in_ = np.array(names, dtype=object)
+    @abstractmethod
+    def list_shapes(self) -> Shapes:
+        """List the shapes of all possible tensors."""
+
+    def expect_tensors(self) -> dict[str, Expected]:
+        required, possible = set(self.learnt) - self.optional, set(self.learnt)
+        if not required <= set(self.dtypes) <= possible:
+            raise ValueError(
+                f"its dtypes must name {sorted(required)}, and no others than "
+                f"{sorted(possible)}. Got {sorted(self.dtypes)} instead"
+            )
+        if not set(self.by_column) <= set(self.dtypes):
+            raise ValueError(f"its by_column must be among {sorted(self.dtypes)}")
+        shapes = self.list_shapes()
+        return {
+            name: Expected(shapes[name], kind) for name, kind in self.dtypes.items()
+        }
+
+    def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
+        for name in self.learnt:
+            value = tensors.get(name)
+            if name in self.above_zero and value is not None and not (value > 0).all():
+                raise ValueError(f"its tensor {name!r} must be above 0")
+            if name in self.by_column:
+                value = np.asfortranarray(value)
+            if value is not None or name in self.optional:
+                setattr(estimator, f"{name}_", value)
 
 
 def check_count(name: str, found: int, expected: int) -> None:
@@ -230,7 +220,16 @@ def check_count(name: str, found: int, expected: int) -> None:
         raise ValueError(f"its {name} must be {expected} in all. Got {found} instead")
 
 
-def check_positions(name: str, found: Iterable[int], length: int) -> None:
-    found = list(found)
+def check_positions(name: str, found: list[int], length: int) -> None:
     if len(set(found)) < len(found) or max(found) >= length:
         raise ValueError(f"its {name} must differ and be in [0, {length}): {found}")
+
+
+def explain_validation(error: ValidationError) -> str:
+    """Describe in one line where a JSON does not match its table."""
+    wrong = [
+        f"{'.'.join(map(str, at['loc']))}: {at['msg'].lower()}"
+        for at in error.errors(include_url=False, include_context=False)
+    ]
+    others = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return "; ".join(wrong[:3]) + others

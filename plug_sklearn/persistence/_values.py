@@ -53,7 +53,7 @@ class _ModelArguments(BaseModel):
 
 
 def _has_own_defaults(kind: type[BaseEstimator]) -> bool:
-    """Tell whether files leave out the parameters that are at their defaults.
+    """Return whether files leave out the parameters that are at their defaults.
 
     They do so for scikit-learn's classes, because other releases of it have other
     parameters. ``StandardScaler`` is an exception: its earlier files hold all

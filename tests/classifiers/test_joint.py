@@ -15,7 +15,7 @@ from plug_sklearn.classifiers import (
     count_joint_probes,
     fit_jointly,
 )
-from plug_sklearn.classifiers._base import Training
+from plug_sklearn.classifiers._fitting import Training
 from plug_sklearn.classifiers._joint import (
     JointTraining,
     _prepare_jointly,

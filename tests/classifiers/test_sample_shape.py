@@ -2,43 +2,50 @@ import numpy as np
 import pytest
 
 from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier, PlugStackClassifier
-from plug_sklearn.classifiers._sample_shape import read_geometry
+
+
+def fit_stack(
+    shape: tuple[int, ...], n_layers: int | None, n_parts: int | None
+) -> PlugStackClassifier:
+    X = np.random.default_rng(0).normal(size=(30, *shape))
+    stack = PlugStackClassifier(n_layers=n_layers, n_parts=n_parts, random_state=0)
+    return stack.fit(X, np.arange(30) % 2)
 
 
 @pytest.mark.parametrize(
     ("shape", "n_layers", "n_parts", "expected"),
     [
-        ((4, 3, 6), None, None, (4, 3, 6)),
-        ((4, 3, 6), 4, 3, (4, 3, 6)),
-        ((4, 6), None, None, (4, 1, 6)),
-        ((72,), None, None, (1, 1, 72)),
-        ((72,), 4, None, (4, 1, 18)),
-        ((72,), 4, 3, (4, 3, 6)),
+        ((4, 3, 6), None, None, (4, 3)),
+        ((4, 3, 6), 4, 3, (4, 3)),
+        ((4, 6), None, None, (4, 1)),
+        ((72,), None, None, (1, 1)),
+        ((72,), 4, None, (4, 1)),
+        ((72,), 4, 3, (4, 3)),
     ],
 )
 def test_axes_are_layers_parts_and_units(
     shape: tuple[int, ...],
     n_layers: int | None,
     n_parts: int | None,
-    expected: tuple[int, int, int],
+    expected: tuple[int, int],
 ) -> None:
-    assert read_geometry(shape, n_layers, n_parts, "A") == expected
+    assert fit_stack(shape, n_layers, n_parts).weights_.shape == expected
 
 
 @pytest.mark.parametrize(
     ("shape", "n_layers", "n_parts", "message"),
     [
-        ((72,), 5, None, r"of A must divide the 72 features of X. Got 5 and 1"),
-        ((4, 18), 3, None, r"'n_layers' .* of A .* None or 4, as in X. Got 3 instead"),
-        ((4, 18), None, 2, r"'n_parts' .* of A .* None or 1, as in X. Got 2 instead"),
-        ((2, 2, 3, 6), None, None, r"X given to A must be \(n, layers, parts, hid"),
+        ((72,), 5, None, r"must divide the 72 features of X. Got 5 and 1"),
+        ((4, 18), 3, None, r"'n_layers' .* None or 4, as in X. Got 3 instead"),
+        ((4, 18), None, 2, r"'n_parts' .* None or 1, as in X. Got 2 instead"),
+        ((2, 2, 3, 6), None, None, r"X given to Plug\w+ must be \(n, layers, parts, h"),
     ],
 )
 def test_what_does_not_fit_is_an_error(
     shape: tuple[int, ...], n_layers: int | None, n_parts: int | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        read_geometry(shape, n_layers, n_parts, "A")
+        fit_stack(shape, n_layers, n_parts)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from plug_sklearn.classifiers import MLPNetwork
 from plug_sklearn.classifiers._batches import MemberRows, put_on_device
 from plug_sklearn.classifiers._data import Rows
-from plug_sklearn.classifiers._monitoring import find_inverse_temperature
+from plug_sklearn.classifiers._losses import find_inverse_temperature
 from plug_sklearn.classifiers._training import ProbeNet, find_components
 
 RNG = np.random.default_rng(0)

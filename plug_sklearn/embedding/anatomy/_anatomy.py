@@ -36,20 +36,11 @@ _DISCOVERED: WeakKeyDictionary[PreTrainedModel, dict[Stack | None, Anatomy]] = (
 class Block:
     """One transformer block of a model, and the modules that are its parts.
 
-    Attributes
-    ----------
-    module : nn.Module
-        The block. Its output is the residual stream.
-    attn, mlp, others : tuple of nn.Module
-        Modules whose outputs, each times its scale, are what the token mixer, the MLP
-        and all else add to the residual stream. Empty where the block has no such
-        part.
-    scales : dict of nn.Module to float
-        Scales of the modules whose scale may not be 1.
-    channels, token_axis : int or None
-        As in :class:`Anatomy`.
-    width : int or None
-        Units of the residual stream, where its channels lie one after another.
+    The output of ``module`` is the residual stream. The outputs of ``attn``, ``mlp``
+    and ``others``, each times its scale in ``scales`` or 1, are what the token mixer,
+    the MLP and all else add to it; they may be empty. ``channels`` and ``token_axis``
+    are as in :class:`Anatomy`. ``width`` is the number of units of the residual stream,
+    where its channels lie one after another.
     """
 
     module: nn.Module
@@ -62,11 +53,11 @@ class Block:
     width: int | None = None
 
     def scale_of(self, module: nn.Module) -> float:
-        """Give the factor between what a module puts out and what it adds."""
+        """Return the factor between what a module puts out and what it adds."""
         return self.scales.get(module, 1.0)
 
     def read_stream(self, output: object) -> Tensor:
-        """Give the residual stream in the block's output, (texts, tokens, units)."""
+        """Return the residual stream in the block's output, (texts, tokens, units)."""
         states = first_tensor(output)
         if self.channels == -1:
             width = self.width or states.shape[-1]
@@ -77,7 +68,7 @@ class Block:
         return self.put_tokens_second(states)
 
     def put_tokens_second(self, states: Tensor) -> Tensor:
-        """Give states of the block with axes (texts, tokens, units)."""
+        """Return states of the block with axes (texts, tokens, units)."""
         if self.token_axis == 1 or states.dim() < 3:
             return states
         return states.movedim(self.token_axis, 1)
@@ -133,10 +124,7 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
     neither knows are found by running them. Paths begin at `model`, also where the text
     model is inside a larger one.
 
-    Raises
-    ------
-    ValueError
-        If `stack` does not suit the model or the blocks are not found.
+    Raises a ValueError if `stack` does not suit the model or the blocks are not found.
     """
     _check_stack(model, stack)
     for model_type in _name_types(model):
@@ -160,7 +148,7 @@ def anatomy_of(model: PreTrainedModel, stack: Stack | None) -> Anatomy:
 
 
 def is_tabled(model: PreTrainedModel, stack: Stack | None) -> bool:
-    """Tell whether a model's anatomy is in the package's own table."""
+    """Return whether a model's anatomy is in the package's own table."""
     return any(
         (model_type, stack) in FAMILIES and (model_type, stack) not in _REGISTERED
         for model_type in _name_types(model)
@@ -219,15 +207,12 @@ def require_parts(
     anatomy: Anatomy,
     parts: Sequence[str],
 ) -> None:
-    """Make sure that the parts asked for are known.
+    """Check that the parts asked for are known.
 
     A part that only some layers lack is zeros there.
 
-    Raises
-    ------
-    ValueError
-        If the family is unknown and its parts were not found, or what was registered
-        for it does not name them.
+    Raises a ValueError if the family is unknown and its parts were not found, or what
+    was registered for it does not name them.
     """
     for part in parts:
         if part == "rs":
@@ -293,7 +278,7 @@ def _known_anatomy(
 def _place_anatomy(
     model: PreTrainedModel, model_type: str, anatomy: Anatomy
 ) -> Anatomy | None:
-    """Give the anatomy's paths from `model`, or None if its modules aren't there."""
+    """Return the anatomy's paths from `model`, or None if its modules aren't there."""
     for root, module in _text_models(model, model_type):
         blocks = resolve_modules(module, anatomy.blocks)
         if blocks and all(
@@ -309,7 +294,7 @@ def _place_anatomy(
 
 
 def _move_paths(anatomy: Anatomy, prefix: str) -> Anatomy:
-    """Give an anatomy whose paths begin further up, at the model."""
+    """Return an anatomy whose paths begin further up, at the model."""
 
     def move(paths: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(re.sub("^/", f"/{prefix}", path) for path in paths)

@@ -24,15 +24,11 @@ _LEAST_KEPT = 1e-3
 class Contributions:
     """The modules that add to the residual stream of one block.
 
-    Attributes
-    ----------
-    paths : tuple of str
-        Where they are in the block, in the order in which they are added.
-    scales : mapping of str to str
-        Attribute of the block that scales what the module at a path gives.
-    rescaled : bool
-        Whether a norm or a scale comes between additions or after the last one, so
-        that the block's output is not the sum of its input and the contributions.
+    ``paths`` lead to them in the block, in the order in which they are added.
+    ``scales`` maps paths to attributes of the block that scale the outputs of these
+    modules. If ``rescaled``, a norm or a scale comes between additions or after the
+    last one, so that the block's output is not the sum of its input and the
+    contributions.
     """
 
     paths: tuple[str, ...] = ()
@@ -44,17 +40,8 @@ def find_contributions(trace: Trace) -> Contributions | None:
     """Follow the residual stream through a block, addition by addition.
 
     The stream is known where a module takes it. It changes when outputs of modules are
-    added, when a norm replaces it, and when a constant scales it.
-
-    Parameters
-    ----------
-    trace : Trace
-        One call of the block.
-
-    Returns
-    -------
-    Contributions or None
-        None where the block's output is not reached.
+    added, when a norm replaces it, and when a constant scales it. The result is None if
+    the block's output is not reached.
     """
     return _Search(trace).run()
 

@@ -46,10 +46,7 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
     If no modules add up to what a block adds, `attn` and `mlp` are empty, and `reason`
     says so. ``root`` is the path of the text model in the model, or ``""``.
 
-    Raises
-    ------
-    ValueError
-        If there is no list of modules that carries a residual stream.
+    Raises a ValueError if there is no list of modules that carries a residual stream.
     """
     lists = find_block_lists(model, root, stack)
     if lists.channels is not None:
@@ -93,7 +90,7 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
 def _sort_parts(
     found: Sequence[Contributions], ran: Sequence[Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Tell token mixers, MLPs and others apart; empty where that is unclear."""
+    """Sort modules into token mixers, MLPs and others; none where that is unclear."""
     parts: dict[str, list[str]] = {"attn": [], "mlp": [], "others": []}
     for one, modules in zip(found, ran, strict=True):
         for path, kind in _name_kinds(one.paths, modules).items():
@@ -132,7 +129,7 @@ def _name_kind(path: str) -> str:
 def _join_paths(
     paths: Sequence[str], found: Sequence[Contributions], ran: Sequence[Sequence[str]]
 ) -> Paths | None:
-    """Give paths that lead, in every block, to what adds there; None if none do.
+    """Return paths that lead, in every block, to what adds there; None if none do.
 
     In some hybrids a module adds by itself in one kind of block, and through a norm in
     another: then the paths are alternatives.
@@ -162,7 +159,7 @@ def _join_paths(
 def _join_scales(
     scales: Mapping[str, str], parts: Mapping[str, Sequence[str]]
 ) -> str | dict[str, str] | None:
-    """Give the one attribute that scales all, or those that scale some, by path."""
+    """Return the one attribute that scales all, or those that scale some, by path."""
     paths = {path for part in parts.values() for path in part}
     if scales.keys() == paths and len(set(scales.values())) == 1:
         return next(iter(scales.values()))
@@ -257,7 +254,7 @@ def _record_passes(
 
 
 def _carries_stream(passes: Sequence[_Pass]) -> bool:
-    """Tell whether modules hand states on, each to the next."""
+    """Return whether modules hand states on, each to the next."""
     shape = passes[0].given.shape
     # Some models pad within, to a multiple of the tokens that attention looks at.
     shaped = (shape[0] == 1 and shape[1] >= N_TOKENS) or shape[1:3] == (1, N_TOKENS)

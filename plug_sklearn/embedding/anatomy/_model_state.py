@@ -93,7 +93,7 @@ def _are_equal(saved: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def _are_same(saved: object, now: object) -> bool:
-    """Tell whether an attribute is what it was: the same object, with its contents."""
+    """Return whether an attribute is the same object as before, with its contents."""
     if type(saved) is not type(now):
         return False
     if isinstance(saved, dict) and isinstance(now, dict):

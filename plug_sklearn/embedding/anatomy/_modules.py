@@ -13,19 +13,16 @@ _MLP_CLASS = re.compile("(mlp|moe|moeblock|feedforward|ffn|experts?)$", re.IGNOR
 
 
 def is_mlp(module: nn.Module) -> bool:
-    """Tell whether a module is an MLP by the name of its class."""
+    """Return whether a module is an MLP by the name of its class."""
     return bool(_MLP_CLASS.search(type(module).__name__))
 
 
 def first_tensor(output: object) -> Tensor:
-    """Give the tensor that a module returned: the output, or the first of several.
+    """Return the tensor that a module returned: the output, or the first of several.
 
     It is not a copy, and some families add to it in place later.
 
-    Raises
-    ------
-    TypeError
-        If the first output is no tensor.
+    Raises a TypeError if the first output is no tensor.
     """
     first = output[0] if isinstance(output, tuple | list | ModelOutput) else output
     if not isinstance(first, Tensor):

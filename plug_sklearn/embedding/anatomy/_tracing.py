@@ -23,16 +23,9 @@ N_TOKENS = 8
 class Call:
     """One call of a module within a block.
 
-    Attributes
-    ----------
-    path : str
-        Where the module is in the block.
-    name : str
-        The module's class.
-    taken : Tensor of shape (texts, tokens, hidden), or None
-        Its first input, where that is as large as the block's.
-    given : Tensor of shape (texts, tokens, hidden), or None
-        Its first output, likewise.
+    ``path`` leads to the module in the block, and ``name`` is its class. ``taken`` and
+    ``given``, of shape (texts, tokens, hidden), are its first input and output, or None
+    if they are not as large as the block's.
     """
 
     path: str
@@ -45,14 +38,9 @@ class Call:
 class Trace:
     """What one call of a block took, gave, and computed on the way.
 
-    Attributes
-    ----------
-    block : nn.Module
-        The block.
-    taken, given : Tensor of shape (texts, tokens, hidden)
-        The residual stream before and after it.
-    calls : list of Call
-        The modules inside that ran once, in the order in which they began.
+    ``taken`` and ``given``, of shape (texts, tokens, hidden), are the residual stream
+    before and after it. ``calls`` are those of the modules inside that ran once, in the
+    order in which they began.
     """
 
     block: nn.Module
@@ -61,7 +49,7 @@ class Trace:
     calls: list[Call]
 
     def follows(self, before: "Trace") -> bool:
-        """Tell whether this block took what the block before it gave."""
+        """Return whether this block took what the block before it gave."""
         return torch.equal(self.taken, before.given.to(self.taken.device))
 
 
@@ -72,10 +60,7 @@ def trace_blocks(
 ) -> None:
     """Run random tokens and handle the trace of each call of a block, in their order.
 
-    Raises
-    ------
-    ValueError
-        If the model does not run on token ids alone.
+    Raises a ValueError if the model does not run on token ids alone.
     """
     hooks = [hook for block in blocks for hook in _record_block(block, handle)]
     try:

@@ -39,12 +39,8 @@ _OTHERS = (
 class SharedModules:
     """The modules that a model has in common with the one an adapter was trained on.
 
-    Attributes
-    ----------
-    parent, trained_parent : str
-        Paths of the module that holds them, in the model and in the trained model.
-    names : tuple of str
-        Their names, which are the same in both.
+    ``parent`` and ``trained_parent`` are the paths of the module that holds them, in
+    the model and in the trained model. Their ``names`` are the same in both.
     """
 
     parent: str
@@ -124,7 +120,7 @@ def _build(
 def fit_sizes(
     trained: PreTrainedModel, weights: Mapping[str, Tensor]
 ) -> PreTrainedModel:
-    """Give a model heads and embeddings of the sizes that an adapter has saved.
+    """Resize heads and embeddings of a model to those that an adapter has saved.
 
     It is the model itself where they fit, and a new one of its class otherwise.
     """

@@ -85,13 +85,9 @@ def import_peft() -> ModuleType:
 def read_adapter(adapter: ModelSource) -> tuple[Any, dict[str, Tensor]]:
     """Read the configuration (a ``PeftConfig``) and the weights of an adapter.
 
-    Raises
-    ------
-    OSError
-        If it cannot be fetched from the hub.
-    ValueError
-        If files are missing, the weights are a pickle that the user has not trusted,
-        or the adapter is of a kind that adds learned vectors to each text.
+    Raises an OSError if it cannot be fetched from the hub. Raises a ValueError if files
+    are missing, the weights are a pickle that the user has not trusted, or the adapter
+    is of a kind that adds learned vectors to each text.
     """
     peft = import_peft()
     folder = _fetch(adapter)

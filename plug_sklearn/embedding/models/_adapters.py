@@ -88,14 +88,9 @@ def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str
 class _Fit:
     """How an adapter fits a model.
 
-    Attributes
-    ----------
-    trained : PreTrainedModel
-        A model of the class that the adapter was trained on, without weights.
-    weights : dict of str to Tensor
-        The adapter's, as this release of transformers names them.
-    shared : SharedModules
-        The modules that both models have.
+    ``trained`` is a model of the class that the adapter was trained on, without
+    weights. ``weights`` are the adapter's, as this release of transformers names them,
+    and ``shared`` the modules that both models have.
     """
 
     trained: PreTrainedModel
@@ -212,7 +207,7 @@ def _resize_embeddings(
 
 
 def _fill_heads(trained: PreTrainedModel, read: Collection[nn.Module]) -> None:
-    """Give memory to what is adapted with the rest and never runs, such as heads."""
+    """Allocate what is adapted with the rest and never runs, such as heads."""
     for module in trained.modules():
         if module not in read:
             module.to_empty(device="cpu", recurse=False)

@@ -37,21 +37,11 @@ class NoHeadError(ValueError):
 def load_causal(
     source: ModelSource, options: WeightOptions, loaded: LoadedModel
 ) -> PreTrainedModel:
-    """Give the causal model around a backbone, made once for each backbone.
+    """Return the causal model around a backbone, made once for each backbone.
 
-    Parameters
-    ----------
-    source : ModelSource
-        Where the backbone comes from.
-    options : WeightOptions
-        How it was loaded.
-    loaded : LoadedModel
-        The backbone. Its weights are shared.
-
-    Raises
-    ------
-    NoHeadError
-        If the model has no language-model head, or an adapter changes it.
+    ``source`` and ``options`` are those that the backbone was loaded with; its weights
+    are shared. Raises a NoHeadError if the model has no language-model head, or an
+    adapter changes it.
     """
     with loaded.lock:
         if loaded.causal is None:

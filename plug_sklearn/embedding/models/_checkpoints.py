@@ -21,16 +21,13 @@ from plug_sklearn.embedding.models._loading import LoadedModel
 
 
 def require_weights(loaded: LoadedModel, stack: Stack | None, name: str) -> None:
-    """Make sure that all weights that a stack's activations depend on were loaded.
+    """Check that all weights that a stack's activations depend on were loaded.
 
     Heads, poolers and stacks that are not read may lack weights. ``name`` is what the
     user calls the model.
 
-    Raises
-    ------
-    ValueError
-        If weights of a block are missing, or weights that a block's output depends on,
-        such as embeddings.
+    Raises a ValueError if weights of a block are missing, or weights that a block's
+    output depends on, such as embeddings.
     """
     if not loaded.missing or stack in loaded.complete:
         return
@@ -48,7 +45,7 @@ def require_weights(loaded: LoadedModel, stack: Stack | None, name: str) -> None
 
 
 def _suggest_renaming(missing: str, unused: Iterable[str]) -> str:
-    """Say how a weight would be found that has another prefix in the files."""
+    """Explain how to find a weight that has another prefix in the files."""
     renamed = min((name for name in unused if name.endswith(f".{missing}")), default="")
     if not renamed:
         return ""
@@ -131,7 +128,7 @@ def _make_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def _walk_graph(outputs: Iterable[Tensor]) -> set[int]:
-    """Give the ids of all leaves that tensors were computed from."""
+    """Return the ids of all leaves that tensors were computed from."""
     nodes: list[Any] = [output.grad_fn for output in outputs]
     seen, leaves = set(), set()
     while nodes:

@@ -85,16 +85,9 @@ _INDEX = re.compile("index(er)?_(topk|budget|block_size|kpool)")
 class Geometry:
     """The shape of one stack of a model.
 
-    Attributes
-    ----------
-    stack : "encoder", "decoder" or None
-        The stack of an encoder-decoder model; None where there is only one.
-    n_layers, hidden_size : int
-        Blocks that one text runs through, and units in the residual stream.
-    max_tokens : int or None
-        The longest prompt; None where positions have no limit.
-    start_id : int or None
-        The token that a decoder stack reads before the text.
+    ``stack`` is None for a model with only one. ``n_layers`` counts the blocks that one
+    text runs through. ``max_tokens`` is the longest prompt; None where positions have
+    no limit. ``start_id`` is the token that a decoder stack reads before the text.
     """
 
     stack: Stack | None
@@ -110,11 +103,8 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
     ``stack`` is "encoder", "decoder" or "auto", which stands for the only stack, or for
     the encoder of an encoder-decoder model.
 
-    Raises
-    ------
-    ValueError
-        If a stack is named and the model has only one, a decoder has no token to
-        start with, or the configuration is none of a language model.
+    Raises a ValueError if a stack is named and the model has only one, a decoder has no
+    token to start with, or the configuration is none of a language model.
     """
     if config.is_encoder_decoder:
         chosen: Stack | None = "decoder" if stack == "decoder" else "encoder"
@@ -153,7 +143,7 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
 
 
 def _config_of_stack(config: PreTrainedConfig, stack: Stack | None) -> PreTrainedConfig:
-    """Give the configuration of a stack, which some models have within their own."""
+    """Return the configuration of a stack, which some models have within their own."""
     own = getattr(config, stack or "", None)
     if not isinstance(own, PreTrainedConfig):
         own = config

@@ -50,7 +50,7 @@ def write_folder(path: Path, folder: Path) -> None:
 
 
 def _open_to_readers(folder: Path) -> None:
-    """Give the files the permissions of any new file: a cache may be shared."""
+    """Set the permissions of the files to those of any new file, for shared caches."""
     mask = os.umask(0)
     os.umask(mask)
     for file in folder.iterdir():

@@ -27,7 +27,7 @@ _COMPARED = LRUCache(size=64)
 
 
 def identify_model(source: ModelSource, store: Path) -> str:
-    """Name a model so that two different models never share a name.
+    """Return a name of a model that no other model has.
 
     The name is the hub's id and commit, or the last part of the local path and a digest
     of the files there. The store keeps these digests in its folder: files are read

@@ -52,14 +52,9 @@ _TEKKEN_TOKENS = {
 class WeightOptions:
     """How a source's weights are loaded.
 
-    Attributes
-    ----------
-    device : torch.device
-        Where the model runs.
-    dtype : torch.dtype
-        Type of its weights and states.
-    attn_implementation, quantization, adapter, model_kwargs
-        As in :class:`~plug_sklearn.HFEmbeddingTransformer`.
+    ``dtype`` is that of the weights and states. ``attn_implementation``,
+    ``quantization``, ``adapter`` and ``model_kwargs`` are as in
+    :class:`~plug_sklearn.HFEmbeddingTransformer`.
     """
 
     device: torch.device

@@ -22,14 +22,8 @@ State = tuple[tuple[str, int, int, float], ...]
 class RegisteredModel:
     """A user's model and tokenizer.
 
-    Attributes
-    ----------
-    model : PreTrainedModel
-        The model without its head; it shares its weights with the user's.
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    whole : PreTrainedModel
-        The model with the head that it was given with, if it has one.
+    ``model`` has no head, and shares its weights with the user's. ``whole`` is the
+    model with the head that it was given with, if it has one.
     """
 
     model: PreTrainedModel

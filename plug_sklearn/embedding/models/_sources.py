@@ -47,20 +47,10 @@ _Loaded = TypeVar("_Loaded")
 class ModelSource:
     """Where a model comes from, and everything that decides which weights it has.
 
-    Attributes
-    ----------
-    name : str
-        Hub id, local folder, or path of a GGUF file.
-    revision : str or None
-        Branch, tag or commit of the hub's repository.
-    trust_remote_code : bool
-        Whether code that the repository ships may run.
-    commit : str or None
-        What ``revision`` was when the model was last seen, for messages.
-    model_kwargs : mapping
-        More arguments for ``from_pretrained``.
-    parameter : {"model_name", "adapter"}
-        What names the source: a model or an adapter.
+    ``name`` is a hub id, a local folder, or the path of a GGUF file. ``commit`` is what
+    ``revision`` was when the model was last seen, for messages. ``model_kwargs`` are
+    more arguments for ``from_pretrained``. ``parameter`` names the source in messages:
+    the parameter of a model or an adapter.
     """
 
     name: str
@@ -78,7 +68,7 @@ class ModelSource:
         return Path(self.name, self.model_kwargs.get("subfolder") or "")
 
     def loading_arguments(self) -> tuple[str, dict[str, Any]]:
-        """Give what every ``from_pretrained`` needs to find this source."""
+        """Return what every ``from_pretrained`` needs to find this source."""
         arguments: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if self.revision is not None:
             arguments["revision"] = self.revision
@@ -117,7 +107,7 @@ class ModelSource:
         )
 
     def as_adapter(self, name: str) -> "ModelSource":
-        """Give the source of an adapter, which is fetched as this model is."""
+        """Return the source of an adapter, which is fetched as this model is."""
         if name == self.name:
             # An adapter in the model's own repository.
             return replace(self, parameter="adapter")
@@ -133,7 +123,7 @@ class ModelSource:
         return str(self.model_kwargs.get("gguf_file") or "config.json")
 
     def fetching_arguments(self) -> dict[str, Any]:
-        """Give what ``cached_file`` needs to find one of the source's files."""
+        """Return what ``cached_file`` needs to find one of the source's files."""
         _, arguments = self.loading_arguments()
         for name in ("trust_remote_code", "code_revision", "gguf_file"):
             arguments.pop(name, None)
@@ -170,7 +160,7 @@ def find_commit(source: ModelSource) -> str | None:
 
 
 def file_state(source: ModelSource) -> Hashable:
-    """Give a key of a source that changes with its local files or its weights."""
+    """Return a key of a source that changes with its local files or its weights."""
     registered = find_registered(source.name)
     if registered is not None:
         return (source, registered.digest())
@@ -210,7 +200,7 @@ def explain_missing_files(source: ModelSource) -> Iterator[None]:
 
 
 def _explain_folder(source: ModelSource, error: Exception) -> None:
-    """Say what is wrong with a folder that holds no model, or no adapter."""
+    """Explain what is wrong with a folder that holds no model, or no adapter."""
     if source.parameter == "adapter":
         raise ValueError(
             "The 'adapter' parameter of HFEmbeddingTransformer must name a folder with "

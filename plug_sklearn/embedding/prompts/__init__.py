@@ -10,14 +10,11 @@
     What prompt and chat templates write around a text.
 ``_encoding``, with ``_literal`` and ``_special_tokens``
     Texts → token ids; text that spells special tokens, read as ordinary letters.
-``_pooled_tokens``
-    Which tokens of a prompt are pooled.
-``_truncation``
-    Texts that are too long, cut.
-``_tokenized``
-    Prompts as flat arrays of token ids.
-``_errors``, ``_notices``
-    Errors about texts, and warnings about what was done to them.
+``_tokens``
+    Prompts as flat arrays of token ids: which are pooled, and which stay when a prompt
+    is cut.
+``_notices``
+    Errors and warnings about texts.
 """
 
 from plug_sklearn.embedding.prompts._conversations import (
@@ -27,13 +24,12 @@ from plug_sklearn.embedding.prompts._conversations import (
     describe_chat_template,
     list_invisible,
 )
-from plug_sklearn.embedding.prompts._errors import (
+from plug_sklearn.embedding.prompts._notices import (
     MOST_LISTED,
     RefusedTextError,
     refuse_empty_texts,
 )
 from plug_sklearn.embedding.prompts._open_prompts import OpenPrompt, OpenPromptReader
-from plug_sklearn.embedding.prompts._pooled_tokens import TokenSelector
 from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
 from plug_sklearn.embedding.prompts._templates import (
     SLOT,
@@ -41,8 +37,8 @@ from plug_sklearn.embedding.prompts._templates import (
     describe_difference,
     render_turn,
 )
-from plug_sklearn.embedding.prompts._texts import read_texts
-from plug_sklearn.embedding.prompts._tokenized import Ids, TokenizedPrompts
+from plug_sklearn.embedding.prompts._texts import list_texts, read_texts
+from plug_sklearn.embedding.prompts._tokens import Ids, TokenizedPrompts, TokenSelector
 
 __all__ = [
     "MOST_LISTED",
@@ -62,6 +58,7 @@ __all__ = [
     "describe_chat_template",
     "describe_difference",
     "list_invisible",
+    "list_texts",
     "read_texts",
     "refuse_empty_texts",
     "render_turn",

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from plug_sklearn.embedding.prompts._errors import RefusedTextError
+from plug_sklearn.embedding.prompts._notices import RefusedTextError
 from plug_sklearn.embedding.prompts._templates import RenderedPrompt
 
 Message = dict[str, Any]
@@ -31,13 +31,7 @@ _MOST_OUTLINES = 1024
 
 @dataclass(frozen=True)
 class Conversation:
-    """One conversation of X, in a form that can be hashed and stored.
-
-    Attributes
-    ----------
-    spelling : str
-        Its messages as JSON.
-    """
+    """One conversation of X; ``spelling`` holds its messages as JSON, for hashing."""
 
     spelling: str
 
@@ -65,7 +59,7 @@ class Conversation:
         return self.spelling
 
     def encode(self) -> bytes:
-        """Give the bytes that identify it; no string has the same in UTF-8."""
+        """Return the bytes that identify it; no string has the same in UTF-8."""
         return b"\xff" + self.spelling.encode()
 
 
@@ -83,15 +77,11 @@ def list_invisible(texts: Sequence[Text], roles: Sequence[str] | None) -> list[T
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """What a tokenizer's chat template makes of conversations depends on.
+    """What the prompts that a chat template renders depend on.
 
-    Attributes
-    ----------
-    digest : str
-        SHA-256 of the template, in hexadecimal digits.
-    time : str or None
-        What the template takes for the present time, in ISO 8601; None for a template
-        that does not ask for it.
+    ``digest`` is the SHA-256 of the template, in hexadecimal digits. ``time`` is what
+    it takes for the present time, in ISO 8601; None for a template that does not ask
+    for it.
     """
 
     digest: str
@@ -117,15 +107,9 @@ def stop_clock(template: str, time: str | None) -> str:
 class ConversationRenderer:
     """Renders conversations with a tokenizer's chat template.
 
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    generation_prompt : bool
-        Whether prompts end with the template's opening of the answer.
-    time : str or None
-        What a template that prints the date takes for the present time, in ISO 8601;
-        None is the present time.
+    With ``generation_prompt``, prompts end with the template's opening of the answer.
+    ``time`` is what a template that prints the date takes for the present time, in ISO
+    8601; None is the present time.
     """
 
     def __init__(
@@ -144,14 +128,10 @@ class ConversationRenderer:
         self._outlines: dict[str, str | None] = {}
 
     def render(self, conversations: Sequence[Conversation]) -> list[str]:
-        """Give the prompts of conversations.
+        """Return the prompts of conversations.
 
-        Raises
-        ------
-        ValueError
-            If the tokenizer has no chat template.
-        RefusedTextError
-            If the template does not take a conversation.
+        Raises a ValueError if the tokenizer has no chat template. Raises a
+        RefusedTextError if the template does not take a conversation.
         """
         if self.template is None:
             raise ValueError(
@@ -177,11 +157,8 @@ class ConversationRenderer:
         placeholders to the prompt, each is found. Otherwise each content is rendered
         among the placeholders of the others: some templates leave out a part of it.
 
-        Raises
-        ------
-        RefusedTextError
-            If the template does not write each message once, independently of the
-            others.
+        Raises a RefusedTextError if the template does not write each message once,
+        independently of the others.
         """
         messages = conversation.messages
         # Some templates write nothing at all for a blank content.

@@ -13,10 +13,9 @@ from plug_sklearn.embedding.prompts._conversations import (
     Text,
 )
 from plug_sklearn.embedding.prompts._literal import LiteralEncoder
-from plug_sklearn.embedding.prompts._pooled_tokens import TEMPLATE, find_owners
 from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
 from plug_sklearn.embedding.prompts._templates import PromptTemplate, RenderedPrompt
-from plug_sklearn.embedding.prompts._tokenized import Ids
+from plug_sklearn.embedding.prompts._tokens import TEMPLATE, Ids, find_owners
 
 #: Templates whose literal encoders are kept: one for each order of roles.
 _MOST_ENCODERS = 64
@@ -29,23 +28,10 @@ Places = NDArray[np.int64]
 class PromptEncoder:
     """Encodes strings in a template, and conversations as a chat template writes them.
 
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    special : SpecialTokens
-        Of that tokenizer.
-    template : PromptTemplate
-        What stands around every string.
-    renderer : ConversationRenderer
-        Renders conversations.
-    adds_special : bool
-        Whether the tokenizer's own tokens go around strings. A chat template spells
-        them itself, so that conversations get none.
-    literal : bool
-        Whether special tokens that a text spells are read as their letters.
-    start : sequence of int
-        Tokens that a decoder stack reads before the prompt.
+    With ``adds_special``, the tokenizer's own tokens go around strings. A chat template
+    spells them itself, so that conversations get none. With ``literal``, special tokens
+    that a text spells are read as their letters. ``start`` are tokens that a decoder
+    stack reads before the prompt.
     """
 
     def __init__(
@@ -76,20 +62,9 @@ class PromptEncoder:
     ) -> tuple[list[Ids], list[Owners]]:
         """Tokenize texts.
 
-        Parameters
-        ----------
-        texts : sequence of str or Conversation
-            Rows of X.
-        needs_owners : bool
-            Whether to tell whose words the tokens hold.
-
-        Returns
-        -------
-        ids : list of ndarray of shape (n_tokens,), int32
-            Token ids of each prompt.
-        owners : list of ndarray of shape (n_tokens,), int32
-            For each token the number of the message that it belongs to, 0 for a plain
-            text, or ``TEMPLATE``. Nothing certain unless ``needs_owners``.
+        Returns arrays of shape (n_tokens,) for each prompt: its token ids; and for each
+        token the number of the message that it belongs to, 0 for a plain text, or
+        ``TEMPLATE``. The second are arbitrary unless ``needs_owners``.
         """
         n_texts = len(texts)
         ids: list[Ids] = [np.empty(0, dtype=np.int32)] * n_texts
@@ -110,11 +85,8 @@ class PromptEncoder:
     def locate(self, text: str) -> Places:
         """Find where in a text each token of its prompt stands, in characters.
 
-        Returns
-        -------
-        ndarray of shape (n_tokens, 2), int64
-            First and end position of each token in ``text``; -1 for the tokens that the
-            template or the tokenizer wrote.
+        The result (n_tokens, 2) holds first and end positions in ``text``; -1 for
+        tokens that the template or the tokenizer wrote.
         """
         rendered = self._split(text, self.template.fill(text))
         leads = [text.index(content) for content in rendered.contents]
@@ -169,7 +141,7 @@ class PromptEncoder:
         return len(ids)
 
     def find_literal_ids(self) -> list[list[int]]:
-        """Give the token ids around every string that is encoded literally."""
+        """Return the token ids around every string that is encoded literally."""
         return self._find_encoder(self.template.fixed, self.adds_special).fixed_ids
 
     def cut_spellings(self, text: str) -> list[str]:

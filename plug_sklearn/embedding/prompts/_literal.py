@@ -6,7 +6,7 @@ from itertools import pairwise, takewhile
 from transformers import PreTrainedTokenizerBase
 
 from plug_sklearn.embedding.prompts._conversations import Text
-from plug_sklearn.embedding.prompts._errors import RefusedTextError
+from plug_sklearn.embedding.prompts._notices import RefusedTextError
 from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
 from plug_sklearn.embedding.prompts._templates import WHITE_SPACE
 
@@ -25,26 +25,13 @@ Context = tuple[str, list[int]]
 class LiteralEncoder:
     """Encodes prompts whose template has the same tokens whatever their texts hold.
 
-    The strings of the template are tokenized once, each by itself. A text is tokenized
-    as it would be after the string before it, cut where it spells a special token.
+    The strings of the template are tokenized once, each by itself; ``fixed_ids`` are
+    their token ids. A text is tokenized as it would be after the string before it, cut
+    where it spells a special token.
 
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    special : SpecialTokens
-        Of that tokenizer.
-    fixed : sequence of str of length n + 1
-        The strings before, between and after the n texts of each prompt. Special tokens
-        that they spell stay special.
-    adds_special : bool
-        Whether the tokenizer's own tokens go around the prompt, where the strings do
-        not spell them.
-
-    Attributes
-    ----------
-    fixed_ids : list of list of int
-        Token ids of the fixed strings.
+    ``fixed`` are the n + 1 strings before, between and after the n texts of each
+    prompt. Special tokens that they spell stay special. With ``adds_special``, the
+    tokenizer's own tokens go around the prompt, where the strings do not spell them.
     """
 
     def __init__(
@@ -73,25 +60,10 @@ class LiteralEncoder:
     def encode(
         self, contents: Sequence[Sequence[str]], texts: Sequence[Text]
     ) -> list[list[list[int]]]:
-        """Tokenize what stands in the slots of each prompt.
+        """Return the token ids of the text in each slot of each prompt.
 
-        Parameters
-        ----------
-        contents : sequence of sequence of str
-            For each prompt, the text in each slot.
-        texts : sequence of str or Conversation
-            The rows of X that they come from, for errors.
-
-        Returns
-        -------
-        list of list of list of int
-            For each prompt, the token ids in each slot; those of the template are in
-            ``fixed_ids``.
-
-        Raises
-        ------
-        RefusedTextError
-            If a character of a text is a special token by itself.
+        ``texts`` are the rows of X that the ``contents`` of the slots come from. Raises
+        a RefusedTextError if a character of a text is a special token by itself.
         """
         if not self._spaces:
             return [[] for _ in texts]
@@ -104,10 +76,8 @@ class LiteralEncoder:
     def cut_spellings(self, text: str) -> list[str]:
         """Cut a text into pieces none of which holds a special token.
 
-        Raises
-        ------
-        RefusedTextError
-            If a character of the text is a special token by itself.
+        Raises a RefusedTextError if a character of the text is a special token by
+        itself.
         """
         return self._cut_and_encode(text, ("", []), text)[0]
 
@@ -144,7 +114,7 @@ class LiteralEncoder:
         return fixed_ids
 
     def _strip(self, slot: int, text: str) -> str:
-        """Give what is tokenized for a slot, as special tokens beside it strip it."""
+        """Return what is tokenized for a slot, as special tokens beside it strip it."""
         run = self._spaces[slot] + text
         if self.special.strips_right_of(self._cores[slot]):
             run = run.lstrip()

@@ -14,7 +14,7 @@ from plug_sklearn.embedding.prompts._prompts import (
     pools_contents,
 )
 from plug_sklearn.embedding.prompts._templates import ChatTurn, render_turn
-from plug_sklearn.embedding.prompts._tokenized import Ids
+from plug_sklearn.embedding.prompts._tokens import Ids
 
 #: The role of the answer.
 _ANSWER_ROLE = "assistant"
@@ -59,17 +59,14 @@ class OpenPromptReader(PromptReader):
         self._pooled_by = options
 
     def pools_contents(self, text: Text) -> bool:
-        """Tell whether only the contents of a text are pooled, without its template."""
+        """Return whether only a text's contents are pooled, without its template."""
         return pools_contents(self._pooled_by, text)
 
     def open(self, texts: Sequence[Text]) -> list[OpenPrompt]:
         """Tokenize texts, and tell which of their tokens are pooled.
 
-        Raises
-        ------
-        RefusedTextError
-            If a text has no token, or none to pool where its answer has none either;
-            or the chat template cannot express a conversation.
+        Raises a RefusedTextError if a text has no token, or none to pool where its
+        answer has none either; or the chat template cannot express a conversation.
         """
         self.notices.n_read += len(texts)
         ids, own = self._read_own(texts, self.notices)

@@ -15,12 +15,7 @@ from plug_sklearn.embedding.prompts._conversations import (
     describe_chat_template,
 )
 from plug_sklearn.embedding.prompts._encoding import Owners, Places, PromptEncoder
-from plug_sklearn.embedding.prompts._errors import RefusedTextError
-from plug_sklearn.embedding.prompts._notices import Notices
-from plug_sklearn.embedding.prompts._pooled_tokens import (
-    TEMPLATE,
-    TokenSelector,
-)
+from plug_sklearn.embedding.prompts._notices import Notices, RefusedTextError
 from plug_sklearn.embedding.prompts._special_tokens import TOKENIZING, SpecialTokens
 from plug_sklearn.embedding.prompts._templates import (
     SLOT,
@@ -28,8 +23,14 @@ from plug_sklearn.embedding.prompts._templates import (
     PromptTemplate,
     render_turn,
 )
-from plug_sklearn.embedding.prompts._tokenized import Ids, TokenizedPrompts
-from plug_sklearn.embedding.prompts._truncation import keep_tokens, make_cutter
+from plug_sklearn.embedding.prompts._tokens import (
+    TEMPLATE,
+    Ids,
+    TokenizedPrompts,
+    TokenSelector,
+    keep_tokens,
+    make_cutter,
+)
 
 #: Texts tokenized in one call: a fast tokenizer keeps kilobytes for each.
 CHUNK = 1024
@@ -54,7 +55,7 @@ class PromptOptions:
 
 
 def pools_contents(options: PromptOptions, text: Text) -> bool:
-    """Tell whether only what users wrote is pooled of a text."""
+    """Return whether only what users wrote is pooled of a text."""
     if options.roles is not None:
         return True
     if options.pool_over != "auto":
@@ -68,21 +69,10 @@ def pools_contents(options: PromptOptions, text: Text) -> bool:
 class PromptReader:
     """Turns texts into prompts with one tokenizer and one set of options.
 
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    options : PromptOptions
-        What a prompt is made of.
-    model_limit : int or None
-        The longest prompt that the model takes, in tokens; None where it has no limit.
-    start_id : int or None
-        The token that a decoder stack reads before the text.
-    turn : ChatTurn, default=None
-        What the chat template writes around a message; None renders it now. Only used
-        with ``chat_template``.
-    chat : ChatTemplate, default=None
-        What renders conversations; None is the tokenizer's own chat template, now.
+    ``model_limit`` is the longest prompt that the model takes, in tokens; None: no
+    limit. ``start_id`` is the token that a decoder stack reads before the text.
+    ``turn`` is what the chat template writes around a message, and ``chat`` renders
+    conversations; if they are None, the tokenizer's own template does so, as of now.
     """
 
     def __init__(
@@ -124,7 +114,7 @@ class PromptReader:
         self.notices = Notices()
 
     def pools_contents(self, text: Text) -> bool:
-        """Tell whether only what users wrote is pooled of a text."""
+        """Return whether only what users wrote is pooled of a text."""
         return pools_contents(self.options, text)
 
     def _encode(self, texts: Sequence[Text]) -> tuple[list[Ids], list[Owners]]:
@@ -139,14 +129,10 @@ class PromptReader:
         are pooled over all their tokens instead; and conversations of which the chat
         template does not write all messages that are to be pooled.
 
-        Raises
-        ------
-        RefusedTextError
-            If a text has no token to pool; a character of it is a special token by
-            itself where special tokens are read literally; or the chat template cannot
-            express a conversation.
-        ValueError
-            If the limit leaves no room for text.
+        Raises a RefusedTextError if a text has no token to pool; a character of it is a
+        special token by itself where special tokens are read literally; or the chat
+        template cannot express a conversation. Raises a ValueError if the limit leaves
+        no room for text.
         """
         notices = self.notices
         notices.n_read += len(texts)
@@ -203,7 +189,7 @@ class PromptReader:
         )
 
     def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:
-        """Give the text of every token that is pooled."""
+        """Return the text of every token that is pooled."""
         return [
             self.special.decode_each(prompts.ids_of(number)[prompts.kept_of(number)])
             for number in range(len(prompts))

@@ -15,13 +15,7 @@ TOKENIZING = make_lock()
 
 
 class SpecialTokens:
-    """The tokens of a tokenizer that stand for something other than their text.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    """
+    """The tokens of a tokenizer that stand for something other than their text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -85,7 +79,7 @@ class SpecialTokens:
         return slice(len(before) * begins, len(ids) - len(after) * ends)
 
     def decode_each(self, ids: NDArray[np.int32]) -> list[str]:
-        """Give the text of each token."""
+        """Return the text of each token."""
         with TOKENIZING:
             tokens: list[str] = self.tokenizer.batch_decode(
                 [[token_id] for token_id in ids.tolist()],
@@ -98,16 +92,16 @@ class SpecialTokens:
         return int(np.isin(ids, self.steering).sum())
 
     def strips_right_of(self, fixed: str) -> bool:
-        """Tell whether a string ends in a token that strips what is after it."""
+        """Return whether a string ends in a token that strips what is after it."""
         before = fixed.rstrip()
         return any(before.endswith(spelling) for spelling in self._right_stripping)
 
     def strips_left_of(self, fixed: str) -> bool:
-        """Tell whether a string begins with a token that strips what is before it."""
+        """Return whether a string begins with a token that strips what is before it."""
         after = fixed.lstrip()
         return any(after.startswith(spelling) for spelling in self._left_stripping)
 
     def find_context(self, fixed: str) -> str:
-        """Give the end of a string from its last special token on, or all of it."""
+        """Return the end of a string from its last special token on, or all of it."""
         matches = list(self.spelling.finditer(fixed))
         return fixed[matches[-1].start() :] if matches else fixed

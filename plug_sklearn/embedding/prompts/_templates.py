@@ -22,13 +22,9 @@ _MESSAGE = "\ue000a user's\n\n \tmessage\ue001"
 class ChatTurn:
     """A user's turn as a chat template writes it.
 
-    Attributes
-    ----------
-    start, end : str
-        What the template writes before and after the message.
-    stripped_left, stripped_right : str
-        The characters of ``WHITE_SPACE`` that the template strips from the beginning
-        and from the end of the message.
+    The template writes ``start`` and ``end`` before and after the message, and strips
+    the characters of ``WHITE_SPACE`` in ``stripped_left`` and ``stripped_right`` from
+    it.
     """
 
     start: str = ""
@@ -49,14 +45,9 @@ class ChatTurn:
 class RenderedPrompt:
     """A prompt, in the pieces that templates and the user wrote.
 
-    Attributes
-    ----------
-    fixed : tuple of str of length n + 1
-        What templates wrote before, between and after the contents.
-    contents : tuple of str of length n
-        What the user wrote, as it stands in the prompt.
-    owners : tuple of int of length n
-        The number of the message that each content belongs to; 0 for a plain text.
+    ``fixed`` are the n + 1 strings of templates before, between and after the n
+    ``contents`` of the user. ``owners`` are the numbers of the messages that the
+    contents belong to; 0 for a plain text.
     """
 
     fixed: tuple[str, ...]
@@ -82,21 +73,17 @@ class RenderedPrompt:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """What stands around every text.
+    """The text around every text.
 
-    Attributes
-    ----------
-    template : str
-        The user's template; holds ``{text}`` at least once.
-    turn : ChatTurn
-        What a chat template writes around the filled template; nothing by default.
+    ``template`` is the user's, and holds ``{text}`` at least once. ``turn`` is what a
+    chat template writes around the filled template; nothing by default.
     """
 
     template: str = SLOT
     turn: ChatTurn = field(default_factory=ChatTurn)
 
     def fill(self, text: str) -> str:
-        """Give the prompt that the chat template renders for a text."""
+        """Return the prompt that the chat template renders for a text."""
         message = self.template.replace(SLOT, text)
         message = self.turn.strip_right(self.turn.strip_left(message))
         return f"{self.turn.start}{message}{self.turn.end}"
@@ -119,7 +106,7 @@ class PromptTemplate:
         return (self.turn.start + first, *fixed[1:-1], last + self.turn.end)
 
     def split(self, text: str) -> RenderedPrompt:
-        """Give the prompt in pieces: at the ends of the message, texts are stripped."""
+        """Split the prompt of a text; texts at the ends of the message are stripped."""
         fixed = self.template.split(SLOT)
         contents = [text] * self.n_slots
         if not self.turn.strip_left(fixed[0]):
@@ -134,23 +121,10 @@ def render_turn(
 ) -> ChatTurn:
     """Render a tokenizer's chat template around a user's message, as of now.
 
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    generation_prompt : bool, default=False
-        Whether the turn ends with the template's opening of the answer.
-
-    Returns
-    -------
-    ChatTurn
-        A template that prints the date gives another turn on another day.
-
-    Raises
-    ------
-    ValueError
-        If the tokenizer has no chat template, or the template does not write a user's
-        message once as it is.
+    With ``generation_prompt``, the turn ends with the template's opening of the answer.
+    A template that prints the date returns another turn on another day. Raises a
+    ValueError if the tokenizer has no chat template, or the template does not write a
+    user's message once as it is.
     """
     if not tokenizer.chat_template:
         raise ValueError(
@@ -198,7 +172,7 @@ def _render_around(
 
 
 def _is_stripped(character: str, outside: str, with_white_space: str) -> bool:
-    """Tell whether white space is gone, from what stands next to the message.
+    """Return whether white space is gone, from what stands next to the message.
 
     Only that is compared: what is further away may show a clock, which goes on.
     """

@@ -33,15 +33,10 @@ one-column frame
     list of str and Conversation
         The texts; at least one.
 
-    Raises
-    ------
-    TypeError
-        If ``X`` is not such a container, or a row is neither a string nor a
-        conversation.
-    ValueError
-        If ``X`` is empty or has more than one column, a conversation is empty or its
-        messages are not as described, or a text holds half of a surrogate pair, which
-        is no character.
+    Raises a TypeError if ``X`` is not such a container, or a row is neither a string
+    nor a conversation. Raises a ValueError if ``X`` is empty or has more than one
+    column, a conversation is empty or its messages are not as described, or a text
+    holds half of a surrogate pair, which is no character.
     """
     rows = list(_iterate_rows(X, owner))
     if not rows:
@@ -159,7 +154,7 @@ def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as 
 
 
 def _holds_messages(X: Any, shape: tuple[int, ...]) -> bool:  # noqa: ANN401 - as above
-    """Tell whether ``X`` is an array of mappings.
+    """Return whether ``X`` is an array of mappings.
 
     numpy makes a 2-D array of conversations of one length.
     """
@@ -187,3 +182,39 @@ def _list_rows(column: Any) -> Iterable[object]:  # noqa: ANN401 - as above
         column.to_pylist() if hasattr(column, "to_pylist") else column
     )
     return rows
+
+
+def list_texts(X: Any) -> list[str | list[dict[str, Any]]]:  # noqa: ANN401 - texts, see read_texts
+    """List the texts and conversations of a container as plain values.
+
+    Use it to combine texts from several containers, or for baselines that read words
+    instead of hidden states.
+
+    Parameters
+    ----------
+    X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
+one-column frame
+        Strings or conversations, one in each row, as in ``fit`` of
+        :class:`HFEmbeddingTransformer`.
+
+    Returns
+    -------
+    list of str and list of dict
+        Strings are returned as they are, and conversations as lists of their messages.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``X`` is not as described.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from plug_sklearn.embedding import list_texts
+    >>> list_texts(pd.DataFrame({"text": ["Gold.", "Iron."]}))
+    ['Gold.', 'Iron.']
+    """
+    return [
+        text if isinstance(text, str) else text.messages
+        for text in read_texts(X, "list_texts")
+    ]

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plug_sklearn._positions import PART_NAMES, POOLINGS
 from plug_sklearn.embedding.store._layouts import Slot
 from plug_sklearn.embedding.store._settings import KEY_SIZE
 
-_PARTS = ("rs", "attn", "mlp")
-_POOLINGS = ("last", "first", "mean", "max")
 _MOST_LAYERS = 2**16
 
 
@@ -26,8 +25,8 @@ def list_slots(
             f"[0, {_MOST_LAYERS}). Got {list(layers)} instead."
         )
     for name, given, allowed in (
-        ("parts", parts, _PARTS),
-        ("poolings", _POOLINGS if poolings is None else poolings, _POOLINGS),
+        ("parts", parts, PART_NAMES),
+        ("poolings", POOLINGS if poolings is None else poolings, POOLINGS),
     ):
         known = all(each in allowed for each in given)
         if not known or len(set(given)) < max(1, len(given)):

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from plug_sklearn._positions import Part, Pooling
 from plug_sklearn.embedding.store._database import StoreError
 from plug_sklearn.embedding.store._layouts import Layout
 from plug_sklearn.embedding.store._settings import KEY_SIZE
@@ -25,9 +26,6 @@ _FILE = r"^shard-[0-9]{5}\.safetensors$"
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 #: What is held of a prompt: its digest and the bytes of its vectors.
 Prompt = tuple[bytes, bytes]
-
-_Part = Literal["rs", "attn", "mlp"]
-_Pooling = Literal["last", "first", "mean", "max"] | None
 
 
 class _Strict(BaseModel):
@@ -50,7 +48,7 @@ class Shard(_Strict):
     dtype: Literal["float32", "float16", "bfloat16"]
     hidden_size: Annotated[int, Field(ge=1, le=2**24)]
     slots: Annotated[
-        list[tuple[Annotated[int, Field(ge=0, lt=2**16)], _Part, _Pooling]],
+        list[tuple[Annotated[int, Field(ge=0, lt=2**16)], Part, Pooling | None]],
         Field(min_length=1),
     ]
     n_prompts: Annotated[int, Field(ge=1)]

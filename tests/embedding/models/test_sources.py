@@ -6,7 +6,6 @@ import pytest
 import transformers
 
 from plug_sklearn.embedding.models import ModelSource, load_config, load_tokenizer
-from plug_sklearn.embedding.models._sources import explain_missing_files
 
 Fail = Callable[[str], None]
 
@@ -34,24 +33,26 @@ def test_what_is_missing_is_named_with_how_to_get_it(fail: Fail) -> None:
     assert str(raised.value.__cause__) == "no connection"
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "./models/x", "a/b/c", "~/x", "."])
+@pytest.mark.parametrize("name", ["/no/such/folder", "./models/x", "a/b/c", "~/x"])
 @pytest.mark.parametrize("parameter", ["model_name", "adapter"])
 def test_path_of_nothing_is_one_error_without_a_cause(
     name: str, parameter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = ModelSource(name, parameter=parameter)
-    if name == ".":
-        # A folder that is there is looked into.
-        assert source.loading_arguments()[0] == name
-        return
     message = (
         rf"'{parameter}' parameter .* existing folder.*{name}' instead, which does"
     )
     with pytest.raises(FileNotFoundError, match=message) as raised:
-        with explain_missing_files(source):
-            source.loading_arguments()
+        load_config(source)
     assert raised.value.__cause__ is None
+
+
+def test_folder_that_is_there_is_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ModelSource(".").loading_arguments()[0] == "."
 
 
 def test_errors_of_a_model_that_is_there_stay(fail: Fail, tmp_path: Path) -> None:

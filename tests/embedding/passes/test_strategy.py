@@ -59,6 +59,7 @@ def attempt(model: transformers.PreTrainedModel, stack: str | None = None) -> Tr
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_takes_the_shortest_way_that_is_exact(name: str) -> None:
     trial = attempt(*build_model(name))
+    assert not trial.changes
     if name in PADDED:
         assert trial.strategy is Strategy.PADDED
     elif name in SHARED_PREFIX:
@@ -76,6 +77,30 @@ def test_texts_that_are_tried_fit_in_few_positions() -> None:
         model = transformers.AutoModel.from_config(config)
     shake_weights(model)
     assert attempt(model.eval()).strategy is Strategy.TRIES
+
+
+@pytest.mark.parametrize(
+    ("window", "why"), [(3, "its attention sees too few tokens back"), (4, None)]
+)
+def test_attention_must_see_some_tokens_back_for_tries(
+    window: int, why: str | None
+) -> None:
+    config = transformers.MistralConfig(
+        vocab_size=99,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=window,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.AutoModel.from_config(config)
+    shake_weights(model)
+    trial = attempt(model.eval())
+    assert (trial.strategy is Strategy.TRIES) == (why is None)
+    assert (why or "") in str(trial.why)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from plug_sklearn.embedding.prompts import PromptOptions, PromptReader, RefusedTextError
-from plug_sklearn.embedding.prompts._literal import LiteralEncoder
-from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
 
 Build = Callable[..., PreTrainedTokenizerFast]
 STRIPS = [{}, {"rstrip": True}, {"lstrip": True}, {"lstrip": True, "rstrip": True}]
@@ -60,11 +58,9 @@ def encode(
     return [ids.tolist() for ids in reader.encoder.encode(texts, needs_owners=False)[0]]
 
 
-def encode_between(encoder: LiteralEncoder, texts: list[str]) -> list[list[int]]:
-    """Encode texts, each in the only slot of a template."""
-    before, after = encoder.fixed_ids
-    encoded = encoder.encode([[text] for text in texts], texts)
-    return [[*before, *in_slot, *after] for (in_slot,) in encoded]
+def list_steering(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[int]:
+    """List the ids of special and added tokens in a prompt."""
+    return [i for i in ids if i in tokenizer.added_tokens_decoder]
 
 
 def measure_common(prompts: list[list[int]]) -> int:
@@ -167,58 +163,45 @@ def test_literal_text_is_all_there(kind: str, text: str) -> None:
 def test_special_token_of_one_character_is_refused(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["§"], special_tokens=True)
-    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), ("", ""), True)
     with pytest.raises(RefusedTextError, match="of this model, in 'a § b'") as caught:
-        encode_between(encoder, ["fine", "a § b"])
+        encode(tokenizer, ["fine", "a § b"], special_tokens="literal")
     assert caught.value.text == "a § b"
 
 
 def test_overlapping_spellings_cannot_spell_a_token(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["[[A]", "A]]"])
-    special = SpecialTokens(tokenizer)
-    encoder = LiteralEncoder(tokenizer, special, ("", ""), False)
-    (ids,) = encode_between(encoder, ["[[A]]"])
-    assert special.count(ids) == 0
+    (ids,) = encode(tokenizer, ["[[A]]"], special_tokens="literal")
+    assert not list_steering(tokenizer, ids)
     assert tokenizer.decode(ids) == "[[A]]"
 
 
 def test_template_and_text_cannot_spell_a_token_together(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
-    fixed = ("Is it <", "")
-    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), fixed, False)
+    options = {"prompt_template": "Is it <{text}", "special_tokens": "literal"}
     for text in ("think>", "|im_end|>"):
-        (ids,) = encode_between(encoder, [text])
-        assert encoder.special.count(ids) == 0
+        (ids,) = encode(tokenizer, [text], **options)
+        assert not list_steering(tokenizer, ids)
         assert tokenizer.decode(ids) == f"Is it <{text}"
 
 
 @pytest.mark.parametrize("spelling", ["<|im_start|>", "<|im_end|>", "<pad>", "<think>"])
 def test_text_cannot_spell_a_token(byte_tokenizer: Build, spelling: str) -> None:
     tokenizer = byte_tokenizer(wraps=True)
-    special = SpecialTokens(tokenizer)
     text = f"a {spelling}{spelling} b"
-    assert special.count(tokenizer(text, add_special_tokens=False)["input_ids"]) == 2
-    encoder = LiteralEncoder(tokenizer, special, ("", ""), False)
-    (ids,) = encode_between(encoder, [text])
-    assert special.count(ids) == 0
+    (parsed,) = encode(tokenizer, [text])
+    assert len(list_steering(tokenizer, parsed)) == 4
+    ((first, *ids, last),) = encode(tokenizer, [text], special_tokens="literal")
+    assert (first, last) == (3, 4)
+    assert not list_steering(tokenizer, ids)
     assert tokenizer.decode(ids) == text
 
 
 def test_template_s_own_tokens_stay_special(byte_tokenizer: Build) -> None:
-    tokenizer = byte_tokenizer(wraps=True)
-    special = SpecialTokens(tokenizer)
-    fixed = ("<|im_start|>user\n", "<|im_end|>")
-    encoder = LiteralEncoder(tokenizer, special, fixed, False)
-    (ids,) = encode_between(encoder, ["<|im_start|>"])
-    start, end = special.id_of["<|im_start|>"], special.id_of["<|im_end|>"]
-    assert [i for i in ids if i in (start, end)] == [start, end]
-    assert (ids[0], ids[-1]) == (start, end)
-
-
-def test_tokenizer_s_own_tokens_go_around_the_prompt(byte_tokenizer: Build) -> None:
-    tokenizer = byte_tokenizer(wraps=True)
-    encoder = LiteralEncoder(tokenizer, SpecialTokens(tokenizer), ("", ""), True)
-    (ids,) = encode_between(encoder, ["a <sep>"])
-    assert (ids[0], ids[-1]) == (3, 4)
-    assert encoder.special.count(ids) == 2
+    tokenizer = byte_tokenizer()
+    template = "<|im_start|>user\n{text}<|im_end|>"
+    (ids,) = encode(
+        tokenizer, ["<|im_start|>"], prompt_template=template, special_tokens="literal"
+    )
+    own = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    assert list_steering(tokenizer, ids) == own == [ids[0], ids[-1]]

@@ -3,10 +3,14 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from plug_sklearn.embedding.prompts import OpenPromptReader, RefusedTextError
-from plug_sklearn.embedding.prompts._conversations import Conversation
-from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
-from plug_sklearn.embedding.prompts._templates import render_turn
+from plug_sklearn.embedding.prompts import (
+    Conversation,
+    OpenPromptReader,
+    PromptOptions,
+    PromptReader,
+    RefusedTextError,
+    render_turn,
+)
 
 OPENING = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 CONVERSATION = Conversation.from_messages(

@@ -3,11 +3,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plug_sklearn.embedding.prompts import read_texts
+from plug_sklearn.embedding.prompts import list_texts, read_texts
 
 
 @given(st.lists(st.text(), min_size=1))
@@ -150,3 +151,22 @@ def test_part_of_a_content_that_is_no_text_is_refused(part: object, kind: str) -
         TypeError, match=rf"parts of a.*of type {kind!r}, at position 1"
     ):
         read_texts(["a text", conversation], "Estimator")
+
+
+def test_conversations_are_lists_of_messages_and_strings_stay() -> None:
+    said = [{"role": "user", "content": "Gold\n?"}, {"role": "a", "content": "Yes."}]
+    assert list_texts(["<|x|> a", said]) == ["<|x|> a", said]
+
+
+def test_containers_are_those_of_the_embedder() -> None:
+    texts = ["a", "b c"]
+    for container in (
+        tuple(texts),
+        np.array(texts),
+        pd.Series(texts, index=[7, 3]),
+        pd.DataFrame({"x": texts}),
+        pa.array(texts),
+    ):
+        assert list_texts(container) == texts
+    with pytest.raises(TypeError, match="X given to list_texts must"):
+        list_texts("a")

@@ -1,3 +1,4 @@
+import os
 import resource
 import threading
 from multiprocessing.connection import Connection
@@ -252,6 +253,38 @@ def test_who_resigns_or_closes_is_not_alive(tmp_path: Path) -> None:
         locks.close()
         pipe.send(latter)
         assert not pipe.recv()
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_process_of_another_number_claims_under_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    locks = ProcessLocks(tmp_path / "lock")
+    owner, pid = locks.get_owner(), os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + step)
+    assert locks.get_owner() != owner
+    locks.close()
+
+
+def test_who_may_only_read_sees_who_has_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_any = os.open
+
+    def open_to_read(path: Path, flags: int, *others: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(path)
+        return open_any(path, flags, *others)
+
+    with started(attend, tmp_path / "lock") as (process, pipe):
+        other = pipe.recv()
+        monkeypatch.setattr(os, "open", open_to_read)
+        locks = ProcessLocks(tmp_path / "lock")
+        assert locks.is_alive(other)
+        process.kill()
+        process.join()
+        assert not locks.is_alive(other)
+        locks.close()
 
 
 @pytest.mark.parametrize("owner", [-1, 0, 1, 2**62, 2**63, b"1", None, 1.5])
