@@ -10,9 +10,7 @@ import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,60 +19,21 @@ from plug_sklearn.embedding.store._layouts import (
     Layout,
     Plan,
     Slot,
-    parse_layout,
     plan_reading,
 )
-from plug_sklearn.embedding.store._vectors import VectorFile, decode
+from plug_sklearn.embedding.store._record_reader import Found, RecordReader
+from plug_sklearn.embedding.store._settings import KEY_SIZE
+from plug_sklearn.embedding.store._vectors import Memory, VectorFile, decode
 
-#: Start, size, number of the layout and checksum of a record.
-_Row = list[Any]
-#: Prompts that one query finds.
-_LOOKED_UP = 500
-#: Bytes in a block of memory that the tokens of several texts share, and in one read.
-_BLOCK_SIZE = 2**23
+#: A digest that is damaged may be anything.
+_IS_DIGEST = f"typeof(digest) = 'blob' AND length(digest) = {KEY_SIZE}"
 
 
-class _Found(NamedTuple):
-    """A record that is wanted: where it stands, and the number of its prompt."""
-
-    start: int
-    size: int
-    number: int
-    layout: Layout
-    checksum: int
-
-
-class Records:
+class Records(RecordReader):
     """The records of one model and its settings, within one transaction.
 
-    Parameters
-    ----------
-    connection : Connection
-        What says where they are.
-    vectors : VectorFile
-        What holds their vectors.
-    settings : bytes
-        Key of the settings.
-
-    Attributes
-    ----------
-    n_damaged : int
-        Damaged records found so far.
+    :class:`RecordReader` documents the parameters.
     """
-
-    def __init__(
-        self, connection: sqlite3.Connection, vectors: VectorFile, settings: bytes
-    ) -> None:
-        self.n_damaged = 0
-        self._connection = connection
-        self._vectors = vectors
-        self._settings = settings
-        row = connection.execute("SELECT id FROM settings WHERE key = ?", (settings,))
-        self._number: int | None = next(row, (None,))[0]
-        self._layouts = {
-            number: parse_layout(description)
-            for number, description in connection.execute("SELECT * FROM layouts")
-        }
 
     @property
     def are_known(self) -> bool:
@@ -107,19 +66,20 @@ class Records:
             What is not held, or damaged.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
-        for number, layout, vectors, plan in self._read_each(digests, slots):
-            places, positions, is_whole = plan
+        plans = self._plan(slots)
+        for record, vectors in self.read_each(digests, plans):
+            layout, row = record.layout, rows[record.prompt]
+            places, positions, is_whole = plans[record.kind]
             if layout.hidden_size != out.shape[2]:
                 continue
+            states = layout.unpack(vectors)
             if is_whole:
                 # One copy, without a list of where each goes.
-                states = layout.unpack(vectors)[: len(slots)]
-                out[rows[number]] = decode(states, layout.dtype)
-                missing[number] = False
+                out[row] = decode(states[: len(slots)], layout.dtype)
+                missing[record.prompt] = False
             else:
-                states = layout.unpack(vectors)[places]
-                out[rows[number], positions] = decode(states, layout.dtype)
-                missing[number, positions] = False
+                out[row, positions] = decode(states[places], layout.dtype)
+                missing[record.prompt, positions] = False
         return missing
 
     def read_tokens(
@@ -141,103 +101,52 @@ class Records:
         a pickle or a copy of it holds nothing else.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
+        plans, memory = self._plan(slots), Memory(len(digests))
         # On disk, each slot's tokens stand together. A single slot stands there as it
         # is to be given.
-        as_stored = dtype if len(slots) == 1 else None
-        block = np.empty(0, dtype=dtype)
-        for number, layout, vectors, plan in self._read_each(digests, slots, as_stored):
+        as_asked = {
+            kind
+            for kind in plans
+            if len(self._layouts[kind].slots) == len(slots) == 1
+            and self._layouts[kind].is_stored_as(dtype)
+        }
+
+        def find_room(run: Sequence[Found], size: int) -> memoryview | None:
+            return memory.take(size, len(run)) if run[0].kind in as_asked else None
+
+        for record, vectors in self.read_each(digests, plans, find_room):
+            layout, row = record.layout, rows[record.prompt]
             stored = layout.unpack(vectors)
-            n_slots, n_tokens, hidden_size = stored.shape
-            item_shape = (n_tokens, *shape, hidden_size)
-            held = out[rows[number]]
-            is_same = plan.is_whole and n_slots == 1 and as_stored is not None
-            if held is None and is_same and layout.is_stored_as(dtype):
-                out[rows[number]] = stored.reshape(item_shape)
-                missing[number] = False
+            item_shape = (stored.shape[1], *shape, stored.shape[2])
+            held = out[row]
+            if held is None and record.kind in as_asked:
+                out[row] = stored.reshape(item_shape)
+                missing[record.prompt] = False
                 continue
             if held is None:
-                size = math.prod(item_shape)
-                if size > len(block):
-                    most = _BLOCK_SIZE // dtype.itemsize
-                    block = np.empty(max(size, most), dtype=dtype)
-                held = out[rows[number]] = block[:size].reshape(item_shape)
-                block = block[size:]
+                room = memory.take(math.prod(item_shape) * dtype.itemsize)
+                held = out[row] = np.ndarray(item_shape, dtype, room)
             if held.shape != item_shape:
                 continue
-            layers, parts = np.divmod(plan.positions, shape[1])
-            states = decode(stored[plan.places], layout.dtype)
+            places, positions, _ = plans[record.kind]
+            layers, parts = np.divmod(positions, shape[1])
+            states = decode(stored[places], layout.dtype)
             held[:, layers, parts] = states.transpose(1, 0, 2)
-            missing[number, plan.positions] = False
+            missing[record.prompt, positions] = False
         return missing
 
-    def _read_each(
-        self,
-        digests: Sequence[bytes],
-        slots: Sequence[Slot],
-        as_stored: np.dtype[np.floating] | None = None,
-    ) -> Iterator[tuple[int, Layout, memoryview, Plan]]:
-        """Read the records of prompts that hold any of some slots.
-
-        Gives each prompt's number, the record's layout and bytes, and which vectors of
-        it are wanted. Bytes that are of the dtype ``as_stored`` may be kept; others are
-        overwritten when the next record is asked for.
-        """
-        # The records of one model have few layouts.
+    def _plan(self, slots: Sequence[Slot]) -> dict[int, Plan]:
+        """Plan the reading of each layout, by number, that holds any of some slots."""
         plans = {
-            layout.description: plan_reading(layout, slots)
-            for layout in self._layouts.values()
-            if layout is not None
+            kind: plan_reading(layout, slots) for kind, layout in self._layouts.items()
         }
-        for start in range(0, len(digests), _LOOKED_UP):
-            some = digests[start : start + _LOOKED_UP]
-            rows = self._look_up(some)
-            found = [
-                record
-                for number, digest in enumerate(some, start)
-                for record in self._list_right(number, rows[digest])
-                if plans[record.layout.description].places
-            ]
-            for run in _cut_runs(sorted(found, key=attrgetter("start"))):
-                size = run[-1].start + run[-1].size - run[0].start
-                is_kept = as_stored is not None and run[0].layout.is_stored_as(
-                    as_stored
-                )
-                vectors = self._vectors.read(run[0].start, size, is_kept=is_kept)
-                for record in run:
-                    begin = record.start - run[0].start
-                    own = vectors[begin : begin + record.size]
-                    if self._is_right(record, digests[record.number], own):
-                        plan = plans[record.layout.description]
-                        yield record.number, record.layout, own, plan
-
-    def _list_right(self, number: int, rows: list[_Row]) -> Iterator[_Found]:
-        """List the records of a prompt that can stand where they are said to."""
-        for start, size, layout_number, checksum in rows:
-            layout = self._layouts.get(layout_number)
-            if (
-                layout is None
-                or not layout.is_size(size)
-                or not self._vectors.holds(start, size)
-            ):
-                self.n_damaged += 1
-            else:
-                yield _Found(start, size, number, layout, checksum)
-
-    def _is_right(self, record: _Found, digest: bytes, vectors: memoryview) -> bool:
-        """Tell whether a record's bytes are what was written, and count it if not."""
-        is_right = (
-            len(vectors) == record.size
-            and record.layout.sum_up(self._settings + digest, vectors)
-            == record.checksum
-        )
-        self.n_damaged += not is_right
-        return is_right
+        return {kind: plan for kind, plan in plans.items() if plan.places}
 
     def hold(self, digest: bytes, slots: Sequence[Slot]) -> bool:
         """Tell whether all of some slots of a prompt are held, and not damaged."""
         wanted = set(slots)
-        for _, layout, _ in self._find(digest):
-            wanted.difference_update(layout.slots if layout else ())
+        for record, _ in self.read_each([digest]):
+            wanted.difference_update(record.layout.slots)
         return not wanted
 
     def add(self, digest: bytes, layout: Layout, vectors: memoryview) -> None:
@@ -258,7 +167,7 @@ class Records:
             If the prompt is held with another hidden size.
         """
         held: set[Slot] = set()
-        for _, found in self._keep_right(digest):
+        for found in self._keep_right(digest).values():
             if found.hidden_size != layout.hidden_size:
                 raise ValueError(
                     "The 'states' parameter of ActivationStore.write must have the "
@@ -287,73 +196,44 @@ class Records:
 
     def move(self, target: VectorFile) -> None:
         """Append all records to another file, and forget the damaged ones."""
-        rows = self._connection.execute(
-            "SELECT DISTINCT digest FROM records WHERE settings = ?", (self._number,)
-        )
-        for (digest,) in rows.fetchall():
+        for digest in self._list_digests():
             self._keep_right(digest)
-            for number, _, vectors in self._find(digest):
+            for record, vectors in self.read_each([digest]):
                 self._connection.execute(
                     "UPDATE records SET start = ? "
                     "WHERE settings = ? AND digest = ? AND layout = ?",
-                    (target.append(vectors), self._number, digest, number),
+                    (target.append(vectors), self._number, digest, record.kind),
                 )
 
     def list_right(self) -> Iterator[tuple[bytes, Layout, bytes]]:
         """Give the digest, layout and bytes of each record that is not damaged."""
+        for digest in self._list_digests():
+            for record, vectors in self.read_each([digest]):
+                yield digest, record.layout, bytes(vectors)
+
+    def _list_digests(self) -> list[bytes]:
         rows = self._connection.execute(
-            "SELECT DISTINCT digest FROM records WHERE settings = ? ORDER BY digest",
+            "SELECT DISTINCT digest FROM records WHERE settings = ? AND "
+            f"{_IS_DIGEST} ORDER BY digest",
             (self._number,),
         )
-        for (digest,) in rows.fetchall():
-            for _, layout, vectors in self._find(digest):
-                if layout is not None:
-                    yield digest, layout, bytes(vectors)
+        return [digest for (digest,) in rows]
 
-    def _keep_right(self, digest: bytes) -> list[tuple[int, Layout]]:
-        """Delete the damaged records of a prompt, and list the others' layouts."""
-        found = [(number, layout) for number, layout, _ in self._find(digest)]
-        right = [(number, layout) for number, layout in found if layout is not None]
-        if len(right) < len(found):
+    def _keep_right(self, digest: bytes) -> dict[int, Layout]:
+        """Delete the damaged records of a prompt, and give the others' layouts."""
+        n_before = self.n_damaged
+        right = {record.kind: record.layout for record, _ in self.read_each([digest])}
+        if self.n_damaged > n_before:
             self._connection.execute(
                 "DELETE FROM records WHERE settings = ? AND digest = ? AND layout "
-                f"NOT IN ({', '.join(str(number) for number, _ in right)})",
+                f"NOT IN ({', '.join(map(str, right))})",
                 (self._number, digest),
             )
         return right
 
-    def _find(self, digest: bytes) -> Iterator[tuple[int, Layout | None, memoryview]]:
-        """Give each record's layout, numbered, and bytes; None where it is damaged.
-
-        The bytes are good until the next record is read.
-        """
-        yield from self._read(digest, self._look_up([digest])[digest])
-
-    def _look_up(self, digests: Sequence[bytes]) -> dict[bytes, list[_Row]]:
-        """Find the rows of some prompts with one query."""
-        rows: dict[bytes, list[_Row]] = {digest: [] for digest in digests}
-        for digest, *row in self._connection.execute(
-            "SELECT digest, start, size, layout, checksum FROM records WHERE "
-            f"settings = ? AND digest IN ({', '.join('?' * len(rows))})",
-            (self._number, *rows),
-        ):
-            rows[digest].append(row)
-        return rows
-
-    def _read(
-        self, digest: bytes, rows: list[_Row]
-    ) -> Iterator[tuple[int, Layout | None, memoryview]]:
-        for row in rows:
-            vectors, layout = memoryview(b""), None
-            for record in self._list_right(0, [row]):
-                vectors = self._vectors.read(record.start, record.size)
-                if self._is_right(record, digest, vectors):
-                    layout = record.layout
-            yield row[2], layout, vectors
-
     def _number_layout(self, layout: Layout) -> int:
         for number, known in self._layouts.items():
-            if known is not None and known.description == layout.description:
+            if known.description == layout.description:
                 return int(number)
         inserted = self._connection.execute(
             "INSERT INTO layouts (description) VALUES (?)",
@@ -362,23 +242,6 @@ class Records:
         new = int(inserted.lastrowid or 0)
         self._layouts[new] = layout
         return new
-
-
-def _cut_runs(records: Sequence[_Found]) -> Iterator[list[_Found]]:
-    """Cut records, sorted by start, into runs of one layout without gaps."""
-    run: list[_Found] = []
-    for record in records:
-        last = run[-1] if run else record
-        if run and (
-            record.start != last.start + last.size
-            or record.layout is not last.layout
-            or record.start + record.size - run[0].start > _BLOCK_SIZE
-        ):
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
 
 
 @contextmanager
@@ -405,7 +268,7 @@ def move_records(connection: sqlite3.Connection, folder: Path) -> Path:
     # A process that was killed here may have left its own attempt.
     path.unlink(missing_ok=True)
     connection.execute(
-        "DELETE FROM records WHERE typeof(digest) <> 'blob' "
+        f"DELETE FROM records WHERE NOT ({_IS_DIGEST}) "
         "OR settings NOT IN (SELECT id FROM settings)"
     )
     with closing(VectorFile(path, 0, write=True)) as target:
