@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import ActivationStore
-from plug_sklearn.embedding._embed import (
+from plug_sklearn.embedding._embed_jobs import (
     compute_in_jobs,
     cut_prompts,
     find_worker_device,

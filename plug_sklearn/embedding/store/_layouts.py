@@ -20,16 +20,20 @@ _CHECKSUM_MASK = 2**63 - 1
 class Plan(NamedTuple):
     """What is wanted of the records of one layout.
 
-    ``places`` are the slots of the layout that are wanted, and ``positions`` are their
-    places among the slots that are asked for. ``is_whole`` tells whether these are all
-    slots that are asked for, in order, at the record's beginning. ``is_result`` tells
-    whether the bytes of a record are what is asked for, as they are.
+    Attributes
+    ----------
+    places : list of int
+        The slots of the layout that are wanted.
+    positions : list of int
+        Where each of them is among the slots that are asked for.
+    is_whole : bool
+        Whether these are all slots that are asked for, in order, at the record's
+        beginning.
     """
 
     places: list[int]
     positions: list[int]
     is_whole: bool
-    is_result: bool
 
 
 class Layout:
@@ -44,8 +48,8 @@ class Layout:
         self.slots = slots
         described = {"dtype": dtype, "hidden_size": hidden_size, "slots": slots}
         self.description = json.dumps(described).encode()
-        self.stored_dtype = np.dtype(STORED[dtype])
-        self._size = self.stored_dtype.itemsize * hidden_size * len(slots)
+        self._stored = np.dtype(STORED[dtype])
+        self._size = self._stored.itemsize * hidden_size * len(slots)
         self._seed = xxh3_64_intdigest(self.description)
         self._is_pooled = all(pooling is not None for _, _, pooling in slots)
 
@@ -63,15 +67,21 @@ class Layout:
             return n_bytes == self._size
         return n_bytes > 0 and n_bytes % self._size == 0
 
+    def is_stored_as(self, dtype: np.dtype[np.floating]) -> bool:
+        """Tell whether records hold numbers of a dtype."""
+        # bfloat16 is stored as an integer, which no dtype of activations is.
+        return bool(self._stored == dtype)
+
     def unpack(self, vectors: memoryview) -> NDArray[np.generic]:
         """View a record as an array of shape (n_slots, hidden_size).
 
         Of shape (n_slots, n_tokens, hidden_size) where every token was kept.
         """
-        flat = np.frombuffer(vectors, self.stored_dtype)
-        if self._is_pooled:
-            return flat.reshape(len(self.slots), self.hidden_size)
-        return flat.reshape(len(self.slots), -1, self.hidden_size)
+        shape: tuple[int, ...] = (len(self.slots), self.hidden_size)
+        if not self._is_pooled:
+            shape = (shape[0], len(vectors) // self._size, shape[1])
+        # Takes half the time of ``frombuffer`` and ``reshape``.
+        return np.ndarray(shape, self._stored, vectors)
 
 
 def parse_layout(description: bytes) -> Layout | None:
@@ -85,19 +95,9 @@ def parse_layout(description: bytes) -> Layout | None:
     return layout if layout.description == description else None
 
 
-def plan_reading(
-    layout: Layout, slots: Sequence[Slot], tokens_dtype: np.dtype[Any] | None
-) -> Plan:
-    """Plan what to take of the records of a layout, to read some slots.
-
-    ``tokens_dtype`` is the dtype to read the vectors of tokens in; None: pooled ones.
-    """
+def plan_reading(layout: Layout, slots: Sequence[Slot]) -> Plan:
+    """Plan what to take of the records of a layout, to read some slots."""
     position = {slot: number for number, slot in enumerate(slots)}
     places = [place for place, slot in enumerate(layout.slots) if slot in position]
     positions = [position[layout.slots[place]] for place in places]
-    is_whole = positions == places == [*range(len(slots))]
-    # On disk, the tokens of each slot stand together. Those of a single slot stand as
-    # they are asked for.
-    is_result = len(slots) == 1 and layout.slots == tuple(slots)
-    is_result = is_result and tokens_dtype == layout.stored_dtype
-    return Plan(places, positions, is_whole, is_result)
+    return Plan(places, positions, positions == places == [*range(len(slots))])

@@ -19,47 +19,21 @@ from plug_sklearn.embedding.store._layouts import (
     Layout,
     Plan,
     Slot,
-    parse_layout,
     plan_reading,
 )
-from plug_sklearn.embedding.store._runs import BLOCK_SIZE, Record, cut_runs, read_run
-from plug_sklearn.embedding.store._vectors import VectorFile, decode
+from plug_sklearn.embedding.store._record_reader import Found, RecordReader
+from plug_sklearn.embedding.store._settings import KEY_SIZE
+from plug_sklearn.embedding.store._vectors import Memory, VectorFile, decode
 
-#: Prompts that one query finds.
-_LOOKED_UP = 2000
+#: A digest that is damaged may be anything.
+_IS_DIGEST = f"typeof(digest) = 'blob' AND length(digest) = {KEY_SIZE}"
 
 
-class Records:
+class Records(RecordReader):
     """The records of one model and its settings, within one transaction.
 
-    Parameters
-    ----------
-    connection : Connection
-        What says where they are.
-    vectors : VectorFile
-        What holds their vectors.
-    settings : bytes
-        Key of the settings.
-
-    Attributes
-    ----------
-    n_damaged : int
-        Damaged records found so far.
+    :class:`RecordReader` documents the parameters.
     """
-
-    def __init__(
-        self, connection: sqlite3.Connection, vectors: VectorFile, settings: bytes
-    ) -> None:
-        self.n_damaged = 0
-        self._connection = connection
-        self._vectors = vectors
-        self._settings = settings
-        row = connection.execute("SELECT id FROM settings WHERE key = ?", (settings,))
-        self._number: int | None = next(row, (None,))[0]
-        self._layouts = {
-            number: parse_layout(description)
-            for number, description in connection.execute("SELECT * FROM layouts")
-        }
 
     @property
     def are_known(self) -> bool:
@@ -92,19 +66,20 @@ class Records:
             What is not held, or damaged.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
-        for layout, plan, right in self._read_runs(digests, slots):
+        plans = self._plan(slots)
+        for record, vectors in self.read_each(digests, plans):
+            layout, row = record.layout, rows[record.prompt]
+            places, positions, is_whole = plans[record.kind]
             if layout.hidden_size != out.shape[2]:
                 continue
-            for number, vectors in right:
-                states = layout.unpack(vectors)
-                if plan.is_whole:
-                    # One copy, without a list of where each goes.
-                    states = decode(states[: len(slots)], layout.dtype)
-                    out[rows[number]] = states
-                else:
-                    states = decode(states[plan.places], layout.dtype)
-                    out[rows[number], plan.positions] = states
-            missing[np.ix_([number for number, _ in right], plan.positions)] = False
+            states = layout.unpack(vectors)
+            if is_whole:
+                # One copy, without a list of where each goes.
+                out[row] = decode(states[: len(slots)], layout.dtype)
+                missing[record.prompt] = False
+            else:
+                out[row, positions] = decode(states[places], layout.dtype)
+                missing[record.prompt, positions] = False
         return missing
 
     def read_tokens(
@@ -126,77 +101,52 @@ class Records:
         a pickle or a copy of it holds nothing else.
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
-        block = np.empty(0, dtype=dtype)
-        for layout, plan, right in self._read_runs(digests, slots, dtype):
-            layers, parts = np.divmod(plan.positions, shape[1])
-            read = []
-            for number, vectors in right:
-                row = rows[number]
-                held = out[row]
-                if held is None and plan.is_result:
-                    tokens = np.frombuffer(vectors, dtype)
-                    out[row] = tokens.reshape(-1, 1, 1, layout.hidden_size)
-                    read.append(number)
-                    continue
-                stored = layout.unpack(vectors)
-                item_shape = (stored.shape[1], *shape, layout.hidden_size)
-                if held is None:
-                    size = math.prod(item_shape)
-                    if size > len(block):
-                        most = BLOCK_SIZE // dtype.itemsize
-                        block = np.empty(max(size, most), dtype=dtype)
-                    held = out[row] = block[:size].reshape(item_shape)
-                    block = block[size:]
-                if held.shape == item_shape:
-                    states = decode(stored[plan.places], layout.dtype)
-                    held[:, layers, parts] = states.transpose(1, 0, 2)
-                    read.append(number)
-            missing[np.ix_(read, plan.positions)] = False
+        plans, memory = self._plan(slots), Memory(len(digests))
+        # On disk, each slot's tokens stand together. A single slot stands there as it
+        # is to be given.
+        as_asked = {
+            kind
+            for kind in plans
+            if len(self._layouts[kind].slots) == len(slots) == 1
+            and self._layouts[kind].is_stored_as(dtype)
+        }
+
+        def find_room(run: Sequence[Found], size: int) -> memoryview | None:
+            return memory.take(size, len(run)) if run[0].kind in as_asked else None
+
+        for record, vectors in self.read_each(digests, plans, find_room):
+            layout, row = record.layout, rows[record.prompt]
+            stored = layout.unpack(vectors)
+            item_shape = (stored.shape[1], *shape, stored.shape[2])
+            held = out[row]
+            if held is None and record.kind in as_asked:
+                out[row] = stored.reshape(item_shape)
+                missing[record.prompt] = False
+                continue
+            if held is None:
+                room = memory.take(math.prod(item_shape) * dtype.itemsize)
+                held = out[row] = np.ndarray(item_shape, dtype, room)
+            if held.shape != item_shape:
+                continue
+            places, positions, _ = plans[record.kind]
+            layers, parts = np.divmod(positions, shape[1])
+            states = decode(stored[places], layout.dtype)
+            held[:, layers, parts] = states.transpose(1, 0, 2)
+            missing[record.prompt, positions] = False
         return missing
 
-    def _read_runs(
-        self,
-        digests: Sequence[bytes],
-        slots: Sequence[Slot],
-        tokens_dtype: np.dtype[np.floating] | None = None,
-    ) -> Iterator[tuple[Layout, Plan, list[tuple[int, memoryview]]]]:
-        """Read the records of prompts that hold any of some slots.
-
-        Gives the layout of some records, what is wanted of them, and the number of the
-        prompt and the bytes of each. Bytes that are the result may be kept, and others
-        are overwritten when the next records are asked for.
-        """
-        # The records of one model have few layouts.
+    def _plan(self, slots: Sequence[Slot]) -> dict[int, Plan]:
+        """Plan the reading of each layout, by number, that holds any of some slots."""
         plans = {
-            layout: plan_reading(layout, slots, tokens_dtype)
-            for layout in self._layouts.values()
-            if layout is not None
+            kind: plan_reading(layout, slots) for kind, layout in self._layouts.items()
         }
-        for start in range(0, len(digests), _LOOKED_UP):
-            some = digests[start : start + _LOOKED_UP]
-            numbers: dict[bytes, list[int]] = {digest: [] for digest in some}
-            for number, digest in enumerate(some, start):
-                numbers[digest].append(number)
-            found = self._look_up([*numbers])
-            for run in cut_runs([one for one in found if plans[one.layout].places]):
-                plan = plans[run[0].layout]
-                right = read_run(
-                    self._vectors, run, self._settings, is_kept=plan.is_result
-                )
-                self.n_damaged += len(run) - len(right)
-                of_prompts = [
-                    # Equal prompts do not share memory.
-                    (number, memoryview(bytearray(vectors)) if place else vectors)
-                    for digest, vectors in right
-                    for place, number in enumerate(numbers[digest])
-                ]
-                yield run[0].layout, plan, of_prompts
+        return {kind: plan for kind, plan in plans.items() if plan.places}
 
     def hold(self, digest: bytes, slots: Sequence[Slot]) -> bool:
         """Tell whether all of some slots of a prompt are held, and not damaged."""
         wanted = set(slots)
-        for layout, _ in self._find(digest):
-            wanted.difference_update(layout.slots)
+        for record, _ in self.read_each([digest]):
+            wanted.difference_update(record.layout.slots)
         return not wanted
 
     def add(self, digest: bytes, layout: Layout, vectors: memoryview) -> None:
@@ -217,7 +167,7 @@ class Records:
             If the prompt is held with another hidden size.
         """
         held: set[Slot] = set()
-        for found in self._keep_right(digest):
+        for found in self._keep_right(digest).values():
             if found.hidden_size != layout.hidden_size:
                 raise ValueError(
                     "The 'states' parameter of ActivationStore.write must have the "
@@ -246,72 +196,44 @@ class Records:
 
     def move(self, target: VectorFile) -> None:
         """Append all records to another file, and forget the damaged ones."""
-        rows = self._connection.execute(
-            "SELECT DISTINCT digest FROM records WHERE settings = ?", (self._number,)
-        )
-        for (digest,) in rows.fetchall():
+        for digest in self._list_digests():
             self._keep_right(digest)
-            for layout, vectors in self._find(digest):
-                number = self._number_layout(layout)
+            for record, vectors in self.read_each([digest]):
                 self._connection.execute(
                     "UPDATE records SET start = ? "
                     "WHERE settings = ? AND digest = ? AND layout = ?",
-                    (target.append(vectors), self._number, digest, number),
+                    (target.append(vectors), self._number, digest, record.kind),
                 )
 
     def list_right(self) -> Iterator[tuple[bytes, Layout, bytes]]:
         """Give the digest, layout and bytes of each record that is not damaged."""
+        for digest in self._list_digests():
+            for record, vectors in self.read_each([digest]):
+                yield digest, record.layout, bytes(vectors)
+
+    def _list_digests(self) -> list[bytes]:
         rows = self._connection.execute(
-            "SELECT DISTINCT digest FROM records WHERE settings = ? ORDER BY digest",
+            "SELECT DISTINCT digest FROM records WHERE settings = ? AND "
+            f"{_IS_DIGEST} ORDER BY digest",
             (self._number,),
         )
-        for (digest,) in rows.fetchall():
-            for layout, vectors in self._find(digest):
-                yield digest, layout, bytes(vectors)
+        return [digest for (digest,) in rows]
 
-    def _keep_right(self, digest: bytes) -> list[Layout]:
-        """Delete the damaged records of a prompt, and list the others' layouts."""
-        n_damaged = self.n_damaged
-        right = [layout for layout, _ in self._find(digest)]
-        if self.n_damaged > n_damaged:
-            numbers = [str(self._number_layout(layout)) for layout in right]
+    def _keep_right(self, digest: bytes) -> dict[int, Layout]:
+        """Delete the damaged records of a prompt, and give the others' layouts."""
+        n_before = self.n_damaged
+        right = {record.kind: record.layout for record, _ in self.read_each([digest])}
+        if self.n_damaged > n_before:
             self._connection.execute(
                 "DELETE FROM records WHERE settings = ? AND digest = ? AND layout "
-                f"NOT IN ({', '.join(numbers)})",
+                f"NOT IN ({', '.join(map(str, right))})",
                 (self._number, digest),
             )
         return right
 
-    def _find(self, digest: bytes) -> Iterator[tuple[Layout, memoryview]]:
-        """Give the layout and bytes of each record of a prompt that is not damaged.
-
-        The bytes are good until the next record is read.
-        """
-        for record in self._look_up([digest]):
-            right = read_run(self._vectors, [record], self._settings, is_kept=False)
-            self.n_damaged += not right
-            for _, vectors in right:
-                yield record.layout, vectors
-
-    def _look_up(self, digests: Sequence[bytes]) -> list[Record]:
-        """Find the records of some prompts that can stand where they are said to."""
-        rows = self._connection.execute(
-            "SELECT start, size, layout, checksum, digest FROM records WHERE "
-            f"settings = ? AND digest IN ({', '.join('?' * len(digests))})",
-            (self._number, *digests),
-        ).fetchall()
-        found = []
-        for start, size, number, checksum, digest in rows:
-            layout = self._layouts.get(number)
-            is_sized = layout is not None and layout.is_size(size)
-            if layout and is_sized and self._vectors.holds(start, size):
-                found.append(Record(start, size, layout, checksum, digest))
-        self.n_damaged += len(rows) - len(found)
-        return found
-
     def _number_layout(self, layout: Layout) -> int:
         for number, known in self._layouts.items():
-            if known is not None and known.description == layout.description:
+            if known.description == layout.description:
                 return int(number)
         inserted = self._connection.execute(
             "INSERT INTO layouts (description) VALUES (?)",
@@ -346,7 +268,7 @@ def move_records(connection: sqlite3.Connection, folder: Path) -> Path:
     # A process that was killed here may have left its own attempt.
     path.unlink(missing_ok=True)
     connection.execute(
-        "DELETE FROM records WHERE typeof(digest) <> 'blob' "
+        f"DELETE FROM records WHERE NOT ({_IS_DIGEST}) "
         "OR settings NOT IN (SELECT id FROM settings)"
     )
     with closing(VectorFile(path, 0, write=True)) as target:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 STORED = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 DTYPES = tuple(STORED)
 
+#: Bytes in a block of memory at most. An array that is kept keeps its block.
+_BLOCK_SIZE = 2**25
+
 
 def encode(states: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
     """Round states to the dtype that a store keeps.
@@ -46,6 +49,34 @@ def decode(encoded: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
     return (encoded.astype(np.uint32) << 16).view(np.float32)
 
 
+class Memory:
+    """Memory for arrays that are kept, in blocks that several of them share.
+
+    Many small arrays take much longer to get. A large block takes less time to get than
+    several that are smaller: the operating system then uses huge pages.
+
+    Parameters
+    ----------
+    n_items : int
+        How many arrays there will be. One block is enough if they are of like size, and
+        take less than 32 MB.
+    """
+
+    def __init__(self, n_items: int) -> None:
+        self._n_items = n_items
+        self._block = memoryview(b"")
+
+    def take(self, size: int, n_items: int = 1) -> memoryview:
+        """Give the memory of some of the arrays, of so many bytes."""
+        if size > len(self._block):
+            expected = size * self._n_items // n_items
+            n_bytes = max(size, min(expected, _BLOCK_SIZE))
+            self._block = np.empty(n_bytes, dtype=np.uint8).data
+        taken, self._block = self._block[:size], self._block[size:]
+        self._n_items -= n_items
+        return taken
+
+
 class VectorFile:
     """The file that holds the vectors of all records.
 
@@ -74,23 +105,21 @@ class VectorFile:
         """Tell whether a record can stand there."""
         return isinstance(start, int) and 0 <= start <= self.end - size
 
-    def read(self, start: int, size: int, *, is_kept: bool = False) -> memoryview:
-        """Read a record, or several that stand one after another.
+    def read(self, start: int, size: int, room: memoryview | None = None) -> memoryview:
+        """Read a record, or several that stand one after another, into ``room``.
 
-        What it gives is overwritten when the next one is read, unless ``is_kept``. It
-        is less than ``size`` where the file is cut short.
+        Without it, they are overwritten when the next are read. What is given is less
+        than ``size`` where the file is cut short.
         """
         if self._file is None or not self.holds(start, size):
             return memoryview(b"")
-        if is_kept:
-            buffer = np.empty(size, dtype=np.uint8).data
-        else:
+        if room is None:
             if size > len(self._buffer):
                 # One for all: new memory takes longer to get than to read into.
                 self._buffer = memoryview(bytearray(size))
-            buffer = self._buffer[:size]
+            room = self._buffer[:size]
         self._file.seek(start)
-        return buffer[: self._file.readinto(buffer)]
+        return room[: self._file.readinto(room)]
 
     def append(self, vectors: bytes | memoryview) -> int:
         """Append a record, and give its start."""

@@ -328,6 +328,19 @@ def test_one_damaged_record_of_neighbours_is_missing(store: ActivationStore) -> 
         np.testing.assert_array_equal(out[number], states[number])
 
 
+def test_many_prompts_are_read_in_any_order(store: ActivationStore) -> None:
+    # More than one query finds.
+    key, numbers = store.register("model"), np.arange(10_100)
+    states = numbers.astype(np.float32).reshape(-1, 1, 1, 1)
+    store.write(key, digests(numbers), [0], ["rs"], states)
+    order = np.random.default_rng(0).permutation(len(numbers) + 1)
+    out = np.full((len(order), 1, 1, 1), -1, dtype=np.float32)
+    missing = store.read_into(key, digests(order), [0], ["rs"], out)
+    expected = np.where(order < len(numbers), order, -1)
+    np.testing.assert_array_equal(out.ravel(), expected)
+    np.testing.assert_array_equal(missing.ravel(), expected < 0)
+
+
 def test_unknown_pooling_is_refused(store: ActivationStore) -> None:
     key = store.register("model")
     for wrong in ([], ["last", "last"], ["least"]):
