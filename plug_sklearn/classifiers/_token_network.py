@@ -26,6 +26,8 @@ from plug_sklearn.classifiers._token_aggregation import (
 
 #: Number of tokens at the end of a text that have a learned bias each.
 N_RECENT = 8
+#: A norm that no token exceeds. Artifacts hold finite numbers only.
+NO_LIMIT = torch.finfo(torch.float32).max
 #: Aggregations whose heads have queries.
 WITH_QUERIES = ("attention", "rolling")
 
@@ -60,6 +62,10 @@ class TokenBatch:
         """Mask of real tokens, (n_texts, n_most)."""
         return self.places < len(self.features)
 
+    def number_texts(self) -> Tensor:
+        """Give the text of each token, (n_tokens,)."""
+        return self.kept.nonzero()[:, 0]
+
     def pad(self, values: Tensor) -> Tensor:
         """Arrange values (n_tokens, ...) by text, padded: (n_texts, n_most, ...)."""
         extended = torch.cat([values, torch.zeros_like(values[:1])])
@@ -69,6 +75,39 @@ class TokenBatch:
     def split(self, values: Tensor) -> list[Tensor]:
         """Split values (n_tokens, ...) into one tensor for each text."""
         return list(torch.split(values, self.kept.sum(dim=1).tolist()))
+
+
+class StandardiseTokens(Standardise):
+    """Limit the norms of tokens, then standardise their features.
+
+    In many models the first token of a text has activations far larger than all others.
+    Features of tokens whose norm exceeds ``largest_norm``, a buffer, are scaled down to
+    it.
+
+    References
+    ----------
+    Sun et al., "Massive activations in large language models", 2024, arXiv 2402.17762.
+    """
+
+    largest_norm: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__((n_features,))
+        self.register_buffer("largest_norm", torch.tensor(NO_LIMIT))
+
+    def reset_parameters(self) -> None:
+        """Become the identity."""
+        super().reset_parameters()
+        self.largest_norm.fill_(NO_LIMIT)
+
+    def limit_norms(self, features: Tensor) -> Tensor:
+        """Compute the factors (n_tokens, 1) that limit the norms of the tokens."""
+        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        return torch.where(norms > self.largest_norm, self.largest_norm / norms, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise tokens (n_tokens, n_features)."""
+        return super().forward(x * self.limit_norms(x))
 
 
 class TokenHeads(nn.Module):
@@ -122,10 +161,11 @@ class TokenPaths(nn.Module):
 class TokenNetwork(nn.Module):
     """An ensemble of probes that score the tokens of texts and aggregate the scores.
 
-    Features are standardised first. With ``n_kept``, they are then replaced by this
-    number of principal components. The logits are the sum of the outputs of the heads.
-    With ``linear_path``, they are a mixture of this sum and the logits of linear probes
-    of the mean of all tokens and of the last token.
+    The norms of tokens are limited, and their features are standardised. With
+    ``n_kept``, they are then replaced by this number of principal components. The
+    logits are the sum of the outputs of the heads. With ``linear_path``, they are a
+    mixture of this sum and the logits of linear probes of the mean of all tokens and of
+    the last token.
     """
 
     def __init__(
@@ -149,7 +189,7 @@ class TokenNetwork(nn.Module):
         self.aggregation, self.window = aggregation, window
         self.strongest = strongest
         self.sharpness = TemperatureScaling()
-        self.standardise = Standardise((n_features,))
+        self.standardise = StandardiseTokens(n_features)
         self.projection, n_inputs = None, n_features
         if n_kept is not None:
             self.projection, n_inputs = PrincipalComponents(n_features, n_kept), n_kept
@@ -191,7 +231,8 @@ class TokenNetwork(nn.Module):
             weight = self.projection.basis @ weight
         weight = self.standardise.scale[:, None] * weight
         flat = weight.transpose(0, 1).flatten(start_dim=1)
-        scores = torch.addmm(-self.standardise.mean @ flat, features, flat)
+        scores = (features @ flat) * self.standardise.limit_norms(features)
+        scores = scores - self.standardise.mean @ flat
         by_member = scores.view(len(features), self.n_members, -1)
         split = torch.split(by_member, [part.shape[2] for part in parts], dim=2)
         values = torch.unflatten(split[0], 2, (self.n_heads, self.n_outputs))

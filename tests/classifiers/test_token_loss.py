@@ -1,0 +1,63 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from _texts import gather
+from numpy.testing import assert_allclose, assert_array_equal
+from torch.nn import functional as F
+
+from plug_sklearn import PlugTokenClassifier
+from plug_sklearn.classifiers._token_loss import TokenLoss
+
+QUICK: dict[str, Any] = {"n_members": 2, "random_state": 0, "device": "cpu"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_loss_is_that_of_a_plain_loop_over_spans(weight: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 1, 3, generator=generator)
+    codes = torch.tensor([0, 1, 1, 1, 2, 2, -100, 2, 0])[:, None]
+    texts = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])
+    weights = torch.rand(9, 1, generator=generator)
+    spans = [[0], [1, 2], [3], [4, 5], [6], [7], [8]]
+    total = 0.0
+    for span in spans:
+        own = F.cross_entropy(logits[span, 0], codes[span, 0], reduction="none")
+        for token, loss in zip(span, own.tolist(), strict=True):
+            mixed = (1 - weight) * loss + weight * own.min().item()
+            total += float(weights[token, 0]) * (mixed if codes[token] > 0 else loss)
+    found = TokenLoss(weight).compute_span_loss(logits, (codes, weights), texts)
+    assert_allclose(found, total / 9, rtol=1e-5)
+
+
+def test_spans_with_one_telling_token_are_found_by_that_token() -> None:
+    rng = np.random.default_rng(0)
+    X = gather([rng.normal(size=(12, 8)) for _ in range(120)])
+    y = [np.zeros(12, dtype=int) for _ in X]
+    for number in range(0, len(X), 2):
+        y[number][3:9] = 1  # the span, in which one token differs from others
+        X[number][rng.integers(3, 9), 0] += 8
+    weights = (0.0, 1.0)
+    found = []
+    for weight in weights:
+        probe = PlugTokenClassifier(span_max_weight=weight, **QUICK).fit(X, y)
+        tokens = probe.predict_token_proba(X[1::2])
+        found.append(np.concatenate(tokens)[:, 1].mean())
+    # Ordinary tokens look like parts of spans only if each token of a span must.
+    assert found[1] < 0.5 * found[0]
+
+
+def test_weight_of_spans_changes_nothing_for_labels_of_texts() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 3, 4)), np.arange(40) % 2
+    quick = QUICK | {"max_epochs": 3}
+    plain = PlugTokenClassifier(**quick).fit(X, y)
+    weighed = PlugTokenClassifier(span_max_weight=1.0, **quick).fit(X, y)
+    assert_array_equal(plain.predict_proba(X), weighed.predict_proba(X))
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, "max", None])
+def test_wrong_weights_are_refused(wrong: object) -> None:
+    with pytest.raises(ValueError, match="'span_max_weight' parameter"):
+        PlugTokenClassifier(span_max_weight=wrong).fit(np.zeros((4, 2, 3)), [0, 1] * 2)  # type: ignore[arg-type]  # wrong by intent
