@@ -96,7 +96,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         Probability of dropping a feature in a training step, in [0, 1).
     max_epochs : int, default=100
         Largest number of passes over the training rows.
-    lr : float, default=0.5
+    lr : float, default=0.2
         AdamW's learning rate is ``lr`` divided by the number of inputs of a head, at
         least 50. So ``lr`` is about how much a step can change a score whose inputs
         have size 1.
@@ -131,7 +131,8 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         Only used with labels of tokens. Weight of the strongest token of a span in the
         training loss, in [0, 1] [4]_. A span is a run of neighbouring tokens with the
         same label, other than the first of ``classes_``. With 0, each token must show
-        its label; with 1, at least one token of each span must.
+        its label; with 1, at least one token of each span must. The best epoch is
+        selected by all held-out tokens, whatever the weight.
     class_weight : dict or str, default=None
         Factors by which the weights of the rows of each label are multiplied; 1 for
         labels that are not in the dict. ``"balanced"``: factors that give all classes
@@ -187,6 +188,12 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     -----
     The features of a batch are joined without padding, and only the scores are padded.
     A fit needs little memory beyond ``X``, which may hold float16.
+
+    With labels of tokens, :meth:`score` is the accuracy over tokens. scikit-learn's
+    stratified splitters, and its own metrics, refuse such labels. So cross-validate
+    with ``cross_val_score(probe, X, y, cv=KFold(5))``, and give other metrics the
+    labelled tokens of all texts, joined: ``np.concatenate(y)`` and
+    ``np.concatenate(probe.predict_token_proba(X))``.
 
     References
     ----------
@@ -246,7 +253,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         linear_path: bool = True,
         input_dropout: float = 0.2,
         max_epochs: int = 100,
-        lr: float = 0.5,
+        lr: float = 0.2,
         weight_decay: float = 1e-3,
         linear_lr: float = 0.17,
         linear_decay: float = 3e-4,

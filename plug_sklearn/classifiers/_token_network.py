@@ -68,6 +68,8 @@ class TokenBatch:
 
     def pad(self, values: Tensor) -> Tensor:
         """Arrange values (n_tokens, ...) by text, padded: (n_texts, n_most, ...)."""
+        if self.places.numel() == len(values):
+            return values.view(*self.places.shape, *values.shape[1:])
         extended = torch.cat([values, torch.zeros_like(values[:1])])
         padded = extended.index_select(0, self.places.flatten())
         return padded.view(*self.places.shape, *values.shape[1:])
@@ -213,17 +215,21 @@ class TokenNetwork(nn.Module):
             self.linear.bias.copy_(log_shares)
 
     def score_tokens(self, features: Tensor) -> TokenScores:
-        """Map features (n_tokens, n_features) to the scores of the tokens.
+        """Map features (n_tokens, n_features) to the scores of the tokens."""
+        return self._split_scores(self._apply_weights(features))
+
+    def score_texts(self, batch: TokenBatch) -> tuple[TokenScores, Tensor]:
+        """Score the tokens; return the scores by text, and the mask of tokens."""
+        scores = batch.pad(self._apply_weights(batch.features))
+        return self._split_scores(scores), batch.kept
+
+    def _apply_weights(self, features: Tensor) -> Tensor:
+        """Map features (n_tokens, n_features) to all scores (n_tokens, members, any).
 
         Standardisation, components and all weights are multiplied into one matrix, so
         that the tokens are read once and are not copied.
         """
-        parts = [self.output.weight.flatten(start_dim=2)]
-        if self.queries is not None:
-            parts.append(self.queries.weight)
-        if self.linear is not None:
-            parts.append(self.linear.weight.flatten(start_dim=2))
-        weight = torch.cat(parts, dim=2)
+        weight = torch.cat([part.flatten(2) for part in self._list_weights()], dim=2)
         if self.training:
             kept = weight.new_ones(1, self.n_members, weight.shape[1])
             weight = weight * self.input_dropout(kept)[0, :, :, None]
@@ -233,15 +239,28 @@ class TokenNetwork(nn.Module):
         flat = weight.transpose(0, 1).flatten(start_dim=1)
         scores = (features @ flat) * self.standardise.limit_norms(features)
         scores = scores - self.standardise.mean @ flat
-        by_member = scores.view(len(features), self.n_members, -1)
-        split = torch.split(by_member, [part.shape[2] for part in parts], dim=2)
-        values = torch.unflatten(split[0], 2, (self.n_heads, self.n_outputs))
+        return scores.view(len(features), self.n_members, -1)
+
+    def _list_weights(self) -> list[Tensor]:
+        """List the weights that are applied to tokens, (members, n_inputs, ...)."""
+        parts: list[Tensor] = [self.output.weight]
+        if self.queries is not None:
+            parts.append(self.queries.weight)
+        if self.linear is not None:
+            parts.append(self.linear.weight)
+        return parts
+
+    def _split_scores(self, scores: Tensor) -> TokenScores:
+        """Split the scores (..., members, any) of tokens."""
+        sizes = [part[0, 0].numel() for part in self._list_weights()]
+        split = torch.split(scores, sizes, dim=-1)
+        values = torch.unflatten(split[0], -1, (self.n_heads, self.n_outputs))
         if self.strongest and self.n_outputs > 1:
             values = values - values[..., :1]
         return TokenScores(
             values,
             None if self.queries is None else split[1],
-            None if self.linear is None else torch.unflatten(split[-1], 2, (2, -1)),
+            None if self.linear is None else torch.unflatten(split[-1], -1, (2, -1)),
         )
 
     def forward(self, batch: TokenBatch) -> Tensor | tuple[Tensor, ...]:
@@ -265,11 +284,6 @@ class TokenNetwork(nn.Module):
         if batch.per_token:
             return self.read_alone(self.score_tokens(batch.features))
         return self.aggregate(*self.score_texts(batch))
-
-    def score_texts(self, batch: TokenBatch) -> tuple[TokenScores, Tensor]:
-        """Score the tokens; return the scores by text, and the mask of tokens."""
-        scores = self.score_tokens(batch.features)
-        return scores.arrange(batch.pad), batch.kept
 
     def read_alone(self, scores: TokenScores) -> Tensor:
         """Compute the logits of each token as if it were a text, as in ``finish``."""

@@ -177,7 +177,8 @@ class PredictsTokens(PredictsLabels):
             If ``X`` or ``y`` is not as described, or no token has a label.
         """
         if not has_token_labels(y):
-            return super().score(X, y, sample_weight)
+            accuracy: float = super().score(X, y, sample_weight)
+            return accuracy
         check_is_fitted(self, "net_")
         owner = type(self).__name__
         texts = self._read_samples(X)
