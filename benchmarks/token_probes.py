@@ -27,7 +27,7 @@ from plug_sklearn import HFEmbeddingTransformer, PlugTokenClassifier
 LAYERS, PLACE = (10, 13, 16, 18, 20, 23), 3
 FILES = {"cities": "cities", "companies": "companies_true_false"}
 FILES["claims"] = "common_claim_true_false"
-LENGTHS, N_TRAIN, N_SEEDS = (1, 3, 9, 27), 500, 3
+LENGTHS, N_TRAIN, N_SEEDS = (1, 3, 9, 27), 500, 2
 POOLINGS = ("last", "mean", "max")
 PENALTIES = (1e-3, 1e-2, 1e-1)
 
@@ -149,9 +149,9 @@ def measure(cache: Path) -> pd.DataFrame:
     settings: list[tuple[str, dict[str, Any], int]] = [
         ("attention", {}, N_SEEDS),
         ("attention, no linear path", {"linear_path": False}, N_SEEDS),
+        ("rolling", {"aggregation": "rolling", "linear_path": False}, N_SEEDS),
         ("max", {"aggregation": "max", "linear_path": False}, 1),
         ("softmax", {"aggregation": "softmax", "linear_path": False}, 1),
-        ("rolling", {"aggregation": "rolling", "linear_path": False}, 1),
     ]
     for name in FILES:
         for trained in (1, 9):
@@ -159,7 +159,7 @@ def measure(cache: Path) -> pd.DataFrame:
             for pooling in POOLINGS:
                 for found in score_pooled(cache, name, trained, pooling):
                     rows.append({**about, "probe": f"{pooling}, pooled", **found})
-            shown = settings if name == "cities" else settings[:2]
+            shown = settings if name == "cities" else settings[:3]
             for label, parameters, n_seeds in shown:
                 for found in score_tokens_of(
                     cache, name, trained, n_seeds, **parameters
@@ -183,10 +183,10 @@ def judge(table: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
             f"{found:.3f}, pooled {best:.3f}",
             judge_by(found >= 0.82 and found >= best + 0.18),
         )
-        found = areas[name, 1, 9]["attention, no linear path"]
+        found = areas[name, 1, 9]["rolling"]
         yield (
             f"{name}: trained on one sentence, tested on nine",
-            "ROC-AUC ≥ 0.80 without a linear path",
+            "ROC-AUC ≥ 0.80 with aggregation='rolling'",
             f"{found:.3f}",
             judge_by(found >= 0.80),
         )
@@ -209,9 +209,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw ROC-AUC against the number of sentences."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
     cities = table[table["set"] == "cities"]
-    shown = ["last, pooled", "mean, pooled", "attention, no linear path", "max"]
+    shown = ["last, pooled", "mean, pooled", "attention", "rolling", "max"]
     for axis, trained in zip(axes, (9, 1), strict=True):
-        for probe, marker in zip(shown, "osD^", strict=True):
+        for probe, marker in zip(shown, "osD^v", strict=True):
             own = cities[(cities["trained"] == trained) & (cities["probe"] == probe)]
             axis.plot(own["tested"], own["auc"], marker=marker, label=probe)
         axis.set_xscale("log", base=3)

@@ -64,7 +64,8 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
           the last eight tokens [1]_ [2]_.
         - ``"softmax"``: their mean, weighted by their own softmax [2]_.
         - ``"rolling"``: the largest mean of ``window`` neighbouring scores, weighted
-          by attention [3]_.
+          by attention [3]_. Best, without ``linear_path``, if the probe will read
+          texts that are much longer than those of ``fit``.
         - ``"max"``: the largest score [3]_. ``"max"`` and ``"rolling"`` are trained
           with a soft maximum, so that every token has a gradient, and predict with the
           exact maximum.
@@ -92,6 +93,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         token. The weights of the mixture are chosen by the losses on held-out rows.
         This helps on short texts. Set it to False if the probe will read texts that are
         much longer than those of ``fit``: the two linear probes fail on such texts.
+        ``aggregation="rolling"`` is recommended then.
     input_dropout : float, default=0.2
         Probability of dropping a feature in a training step, in [0, 1).
     max_epochs : int, default=100
