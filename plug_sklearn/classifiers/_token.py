@@ -131,10 +131,10 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         held-out rows, the temperature is 1.
     span_max_weight : float, default=0.0
         Only used with labels of tokens. Weight of the strongest token of a span in the
-        training loss, in [0, 1] [4]_. A span is a run of neighbouring tokens with the
+        losses, in [0, 1] [4]_. A span is a run of neighbouring tokens with the
         same label, other than the first of ``classes_``. With 0, each token must show
-        its label; with 1, at least one token of each span must. The best epoch is
-        selected by all held-out tokens, whatever the weight.
+        its label; with 1, at least one token of each span must. The ROC-AUC that
+        ``monitor`` asks for is that of all held-out tokens, whatever the weight.
     class_weight : dict or str, default=None
         Factors by which the weights of the rows of each label are multiplied; 1 for
         labels that are not in the dict. ``"balanced"``: factors that give all classes

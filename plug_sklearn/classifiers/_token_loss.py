@@ -31,9 +31,11 @@ class TokenLoss(ProbeLoss):
         """Compute the loss of a batch, a scalar, as ``ProbeLoss`` does.
 
         The logits have the shape (n_tokens, members, n_classes), and the class codes
-        and weights (n_tokens, members). ``texts`` (n_tokens,) numbers the texts.
+        and weights (n_tokens, members); or without members, (n_tokens, n_classes) and
+        (n_tokens,). ``texts`` (n_tokens,) numbers the texts.
         """
-        codes, weights = targets
+        codes, weights = (target.view(len(target), -1) for target in targets)
+        logits = logits.reshape(*codes.shape, -1)
         own = F.cross_entropy(
             logits.flatten(end_dim=1), codes.flatten(), reduction="none"
         ).view(codes.shape)

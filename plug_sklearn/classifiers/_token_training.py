@@ -55,9 +55,9 @@ class TokenNet(ProbeNet):
         training: bool = False,
         **kwargs: Any,  # noqa: ANN401 - skorch's own
     ) -> Tensor:
-        """Compute the loss, in training with the strongest tokens of spans."""
+        """Compute the loss, with the strongest tokens of spans if they count."""
         is_mixed = self.criterion_.span_max_weight > 0
-        if training and is_mixed and X is not None and X.per_token:
+        if is_mixed and X is not None and X.per_token:
             loss: Tensor = self.criterion_.compute_span_loss(
                 take_logits(y_pred), y_true, X.number_texts()
             )

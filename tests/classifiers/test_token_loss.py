@@ -61,3 +61,17 @@ def test_weight_of_spans_changes_nothing_for_labels_of_texts() -> None:
 def test_wrong_weights_are_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="'span_max_weight' parameter"):
         PlugTokenClassifier(span_max_weight=wrong).fit(np.zeros((4, 2, 3)), [0, 1] * 2)  # type: ignore[arg-type]  # wrong by intent
+
+
+def test_loss_on_validation_texts_counts_strongest_tokens_too() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 6, 4))
+    y = [[0, 1, 1, 1, 0, 0] for _ in X]
+    losses = []
+    for weight in (0.0, 1.0):
+        probe = PlugTokenClassifier(
+            span_max_weight=weight, max_epochs=1, lr=1e-9, **QUICK
+        ).fit(X, y, X_val=X[:9], y_val=y[:9])
+        losses.append(probe.history_[0]["valid_loss"])
+    # The strongest token of a span has the smallest loss.
+    assert losses[1] < losses[0]
