@@ -3,22 +3,17 @@
 from collections.abc import Sequence
 from numbers import Integral, Real
 from types import SimpleNamespace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from plug_sklearn.classifiers._base import BasePlugClassifier
 from plug_sklearn.classifiers._data import ClassWeight
-from plug_sklearn.classifiers._layers import average_members
 from plug_sklearn.classifiers._monitoring import Scorer
-from plug_sklearn.classifiers._prediction import copy_in_double
 from plug_sklearn.classifiers._sizing import size_tokens, size_tokens_by_budget
-from plug_sklearn.classifiers._token_aggregation import weigh_tokens
 from plug_sklearn.classifiers._token_batches import TokenRows, put_texts_on_device
 from plug_sklearn.classifiers._token_data import (
     TextRows,
@@ -29,11 +24,10 @@ from plug_sklearn.classifiers._token_data import (
 from plug_sklearn.classifiers._token_network import (
     N_RECENT,
     WITH_QUERIES,
-    TokenBatch,
     TokenNetwork,
 )
+from plug_sklearn.classifiers._token_predictions import PredictsTokens
 from plug_sklearn.classifiers._token_running import POOLS
-from plug_sklearn.classifiers._token_stream import TokenStream, run_along_texts
 from plug_sklearn.classifiers._token_training import TokenNet
 
 #: Learning rate of the biases of the logits, and of those of the last tokens.
@@ -44,7 +38,7 @@ LEAST_INPUTS = 50
 _OF_OTHERS = ("dropout",)
 
 
-class PlugTokenClassifier(BasePlugClassifier):
+class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     """Ensemble of probes that read the features of all tokens of a text.
 
     Each sample is an array of token features, with any number of tokens. Each member of
@@ -52,9 +46,13 @@ class PlugTokenClassifier(BasePlugClassifier):
     features, and aggregates the scores of a text into one number. The logits are the
     sums over the heads. With ``linear_path``, linear probes of the mean of all tokens
     and of the last token are trained together with the heads. Held-out rows determine
-    how the logits are mixed. The features are standardised by their mean and standard
-    deviation over the tokens of ``fit``. Each text counts the same, whatever its
-    length.
+    how the logits are mixed.
+
+    Tokens whose norm is more than twice the median norm of the tokens of ``fit`` are
+    scaled down to that: in many models, the first token of a text has activations far
+    larger than all others. The features are then standardised by their mean and
+    standard deviation over the tokens of ``fit``. Each text counts the same, whatever
+    its length.
 
     Parameters
     ----------
@@ -66,7 +64,8 @@ class PlugTokenClassifier(BasePlugClassifier):
           the last eight tokens [1]_ [2]_.
         - ``"softmax"``: their mean, weighted by their own softmax [2]_.
         - ``"rolling"``: the largest mean of ``window`` neighbouring scores, weighted
-          by attention [3]_.
+          by attention [3]_. Best, without ``linear_path``, if the probe will read
+          texts that are much longer than those of ``fit``.
         - ``"max"``: the largest score [3]_. ``"max"`` and ``"rolling"`` are trained
           with a soft maximum, so that every token has a gradient, and predict with the
           exact maximum.
@@ -94,11 +93,12 @@ class PlugTokenClassifier(BasePlugClassifier):
         token. The weights of the mixture are chosen by the losses on held-out rows.
         This helps on short texts. Set it to False if the probe will read texts that are
         much longer than those of ``fit``: the two linear probes fail on such texts.
+        ``aggregation="rolling"`` is recommended then.
     input_dropout : float, default=0.2
         Probability of dropping a feature in a training step, in [0, 1).
     max_epochs : int, default=100
         Largest number of passes over the training rows.
-    lr : float, default=0.5
+    lr : float, default=0.2
         AdamW's learning rate is ``lr`` divided by the number of inputs of a head, at
         least 50. So ``lr`` is about how much a step can change a score whose inputs
         have size 1.
@@ -129,6 +129,12 @@ class PlugTokenClassifier(BasePlugClassifier):
         Apply temperature scaling: divide the logits by the temperature that is most
         probable given the held-out rows and a log-normal prior around 1. Without
         held-out rows, the temperature is 1.
+    span_max_weight : float, default=0.0
+        Only used with labels of tokens. Weight of the strongest token of a span in the
+        losses, in [0, 1] [4]_. A span is a run of neighbouring tokens with the
+        same label, other than the first of ``classes_``. With 0, each token must show
+        its label; with 1, at least one token of each span must. The ROC-AUC that
+        ``monitor`` asks for is that of all held-out tokens, whatever the weight.
     class_weight : dict or str, default=None
         Factors by which the weights of the rows of each label are multiplied; 1 for
         labels that are not in the dict. ``"balanced"``: factors that give all classes
@@ -185,6 +191,12 @@ class PlugTokenClassifier(BasePlugClassifier):
     The features of a batch are joined without padding, and only the scores are padded.
     A fit needs little memory beyond ``X``, which may hold float16.
 
+    With labels of tokens, :meth:`score` is the accuracy over tokens. scikit-learn's
+    stratified splitters, and its own metrics, refuse such labels. So cross-validate
+    with ``cross_val_score(probe, X, y, cv=KFold(5))``, and give other metrics the
+    labelled tokens of all texts, joined: ``np.concatenate(y)`` and
+    ``np.concatenate(probe.predict_token_proba(X))``.
+
     References
     ----------
     .. [1] EleutherAI, "Attention probes", 2025,
@@ -193,6 +205,8 @@ class PlugTokenClassifier(BasePlugClassifier):
        2025, arXiv 2506.10805.
     .. [3] Kramár et al., "Building production-ready probes for Gemini", 2026,
        arXiv 2601.11516.
+    .. [4] Obeso et al., "Real-time detection of hallucinated entities in long-form
+       generation", 2025, arXiv 2509.03531.
 
     Examples
     --------
@@ -223,6 +237,7 @@ class PlugTokenClassifier(BasePlugClassifier):
         "aggregation": [StrOptions(set(POOLS))],
         "window": [Interval(Integral, 1, None, closed="left")],
         "head_cap": [Interval(Integral, 1, None, closed="left")],
+        "span_max_weight": [Interval(Real, 0, 1, closed="both")],
     }
     _network = TokenNetwork
     _net = TokenNet
@@ -240,7 +255,7 @@ class PlugTokenClassifier(BasePlugClassifier):
         linear_path: bool = True,
         input_dropout: float = 0.2,
         max_epochs: int = 100,
-        lr: float = 0.5,
+        lr: float = 0.2,
         weight_decay: float = 1e-3,
         linear_lr: float = 0.17,
         linear_decay: float = 3e-4,
@@ -251,6 +266,7 @@ class PlugTokenClassifier(BasePlugClassifier):
         min_delta: float = 0.002,
         monitor: str | Scorer = "roc_auc",
         calibrate: bool = True,
+        span_max_weight: float = 0.0,
         class_weight: ClassWeight = None,
         callbacks: Sequence[Any] | None = None,
         device: str = "auto",
@@ -277,6 +293,7 @@ class PlugTokenClassifier(BasePlugClassifier):
         self.min_delta = min_delta
         self.monitor = monitor
         self.calibrate = calibrate
+        self.span_max_weight = span_max_weight
         self.class_weight = class_weight
         self.callbacks = callbacks
         self.device = device
@@ -304,7 +321,6 @@ class PlugTokenClassifier(BasePlugClassifier):
             shape (n_samples, n_features) holds texts of one token each. The features
             may be float16, and are not copied.
         y : array-like of shape (n_samples,)
-            Labels of texts, numbers or strings. Or labels of tokens: for each text, a
             Labels of texts, numbers or strings. Or labels of tokens: for each text, a
             sequence with a label for each token. These labels are whole numbers, with
             -1 for tokens without a label, or strings, with ``""`` for such tokens; None
@@ -365,118 +381,6 @@ class PlugTokenClassifier(BasePlugClassifier):
             ``fit``.
         """
         return super().predict_proba(X)
-
-    def predict_token_proba(
-        self,
-        X: Any,  # noqa: ANN401 - as in fit
-        running: bool = False,
-    ) -> NDArray[np.object_]:
-        """Predict the probability of each class for each token.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples,) of arrays
-            Token features, as in :meth:`fit`.
-        running : bool, default=False
-            False: predict each token as if it were the whole text. True: predict the
-            text up to and including each token. Running sums are used, so that this
-            takes one pass over the tokens.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), object
-            For each text, an array of shape (n_tokens, n_classes) and dtype float64.
-            Texts that are the same object share one array.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If ``fit`` has not been called.
-        ValueError
-            If ``X`` is not as described, or the number of features differs from that in
-            ``fit``.
-        """
-        check_is_fitted(self, "net_")
-
-        def read_alone(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
-            logits = network.read_alone(network.score_tokens(batch.features))
-            return batch.split(network.sharpness(network.mix(logits)))
-
-        def run(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
-            scores, kept = network.score_texts(batch)
-            return run_along_texts(network, scores, kept)
-
-        found = self.net_.apply_to_texts(
-            list(self._read_samples(X)), run if running else read_alone
-        )
-        return _gather([average_members(logits).softmax(dim=1) for logits in found])
-
-    def token_weights(self, X: Any) -> NDArray[np.object_]:  # noqa: ANN401 - as in fit
-        """Compute how much each token contributes to the aggregate of its text.
-
-        These are the weights that ``aggregation`` gives to the tokens, averaged over
-        members and heads. With ``"max"``, the token with the largest score has the
-        whole weight of a head. With ``"rolling"``, the tokens of the best window share
-        it by their attention weights.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples,) of arrays
-            Token features, as in :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), object
-            For each text, an array of shape (n_tokens,), float64, which sums to 1.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If ``fit`` has not been called.
-        ValueError
-            If ``X`` is not as described, or the number of features differs from that in
-            ``fit``.
-        """
-        check_is_fitted(self, "net_")
-
-        def weigh(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
-            scores, kept = network.score_texts(batch)
-            weights = weigh_tokens(scores, kept, network.rule)
-            return [own[mask] for own, mask in zip(weights, kept, strict=True)]
-
-        return _gather(self.net_.apply_to_texts(list(self._read_samples(X)), weigh))
-
-    def start_stream(self, n_texts: int = 1) -> TokenStream:
-        """Start reading texts whose tokens come one by one.
-
-        Parameters
-        ----------
-        n_texts : int, default=1
-            Number of texts.
-
-        Returns
-        -------
-        TokenStream
-            Its ``update(token_features)`` takes the features (n_texts, ...) of the next
-            token of each text, and returns the probabilities (n_texts, n_classes) of
-            the texts so far. ``update(token_features, texts)`` adds a token only to the
-            texts at the given positions.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If ``fit`` has not been called.
-        ValueError
-            If ``n_texts`` is not an integer above 0.
-        """
-        check_is_fitted(self, "net_")
-        if not isinstance(n_texts, Integral) or n_texts < 1:
-            raise ValueError(
-                "The 'n_texts' given to start_stream must be an integer above 0. Got "
-                f"{n_texts!r} instead."
-            )
-        network = cast(TokenNetwork, copy_in_double(self.net_.module_))
-        return TokenStream(network, int(n_texts))
 
     def _size_network(self, n_samples: int) -> dict[str, object]:
         given = self._read_parameters()
@@ -542,6 +446,9 @@ class PlugTokenClassifier(BasePlugClassifier):
             "optimizer__param_groups": groups,
         }
 
+    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
+        return {"span_max_weight": given.span_max_weight}
+
     def _read_rows(
         self,
         X: Any,  # noqa: ANN401 - validated here
@@ -572,12 +479,3 @@ class PlugTokenClassifier(BasePlugClassifier):
         self, rows: TextRows, class_factors: NDArray[np.float64], device: torch.device
     ) -> TokenRows:
         return put_texts_on_device(rows, class_factors, device)
-
-
-def _gather(found: Sequence[Tensor]) -> NDArray[np.object_]:
-    """Make an array of arrays; equal ones stay one object."""
-    arrays = {id(each): each.numpy() for each in found}
-    gathered = np.empty(len(found), dtype=object)
-    for position, each in enumerate(found):
-        gathered[position] = arrays[id(each)]
-    return gathered

@@ -11,13 +11,21 @@ from torch import Tensor
 from plug_sklearn.classifiers._batches import NO_CLASS, Batches, MemberRows
 from plug_sklearn.classifiers._layers import Standardise
 from plug_sklearn.classifiers._token_data import TextRows
-from plug_sklearn.classifiers._token_network import TokenBatch
+from plug_sklearn.classifiers._token_network import (
+    NO_LIMIT,
+    StandardiseTokens,
+    TokenBatch,
+)
 
 #: Most bytes of features in a batch, in training and in prediction, in float32. A text
 #: that is larger is a batch by itself.
 TRAINING_BYTES, EVALUATION_BYTES = 2**26, 2**23
 #: Number of batches whose texts are sorted by length together.
 SORTED_TOGETHER = 16
+#: Norms of tokens are limited to this multiple of their median.
+NORM_FACTOR = 2.0
+#: Largest norm whose square is safe in single precision.
+LARGEST_SAFE_NORM = 1e18
 #: Largest number of tokens from which principal components are computed.
 SAMPLED_TOKENS = 4096
 
@@ -70,6 +78,39 @@ def cut_batches(
         n_tokens += length
     ends = [*cuts[1:], len(lengths)]
     return [slice(start, end) for start, end in zip(cuts, ends, strict=True)]
+
+
+def find_largest_norm(texts: Texts, shares: NDArray[np.float64]) -> float:
+    """Find the norm that tokens may have: a multiple of the median norm of all tokens.
+
+    ``shares`` (n_texts,) are the weights of the texts. There is no limit where norms
+    would not be finite in single precision.
+    """
+    norms = np.concatenate([compute_norms(text) for text in texts])
+    lengths = [len(text) for text in texts]
+    weights = np.repeat(shares / lengths, lengths)[norms > 0]
+    norms = norms[norms > 0]
+    if not len(norms) or norms.max() > LARGEST_SAFE_NORM:
+        return NO_LIMIT
+    order = norms.argsort()
+    place = np.searchsorted(weights[order].cumsum(), weights.sum() / 2)
+    return float(NORM_FACTOR * norms[order][min(place, len(norms) - 1)])
+
+
+def compute_norms(text: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute the norms (n_tokens,) of tokens in double precision."""
+    norms: NDArray[np.float64] = np.sqrt(
+        np.einsum("ij,ij->i", text, text, dtype=np.float64)
+    )
+    return norms
+
+
+def limit_norms(text: NDArray[Any], largest: float) -> NDArray[np.float64]:
+    """Scale tokens down to a norm, in double precision."""
+    norms = compute_norms(text)
+    factors = np.divide(largest, norms, out=np.ones_like(norms), where=norms > largest)
+    limited: NDArray[np.float64] = text * factors[:, None]
+    return limited
 
 
 class TokenRows(MemberRows):
@@ -155,16 +196,20 @@ class TokenRows(MemberRows):
         self.buffer = np.empty((n_tokens, n_features), dtype=np.float32)
 
     def teach_standardise(self, layer: Standardise) -> None:
-        """Compute the means and standard deviations of the features over all tokens.
+        """Compute the largest norm, and the features' means and deviations over tokens.
 
         A text counts by its weight, whatever its length.
         """
-        origin = self.all_texts[0][0].astype(np.float64)
+        assert isinstance(layer, StandardiseTokens)
         weight = self.all_weight.cpu().double().numpy()
+        shares = weight / weight.sum()
+        largest = find_largest_norm(self.all_texts, shares)
+        layer.largest_norm.fill_(largest)
+        origin = limit_norms(self.all_texts[0][:1], largest)[0]
         total, squares = np.zeros_like(origin), np.zeros_like(origin)
-        for text, own in zip(self.all_texts, weight / weight.sum(), strict=True):
+        for text, own in zip(self.all_texts, shares, strict=True):
             # Subtracting one token makes constant features exactly 0.
-            values = text.astype(np.float64) - origin
+            values = limit_norms(text, largest) - origin
             total += own * values.mean(axis=0)
             squares += own * np.einsum("ij,ij->j", values, values) / len(values)
         deviation = np.sqrt((squares - total**2).clip(min=0))

@@ -1,8 +1,6 @@
 """Check token features and labels that users pass to ``fit`` and ``predict``."""
 
-from collections import Counter
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from sklearn.utils.validation import _check_y, column_or_1d, validate_data
 
 from plug_sklearn._sklearn import explaining_texts
 from plug_sklearn._warnings import warn_user
+from plug_sklearn.classifiers._array_digests import hash_arrays
 from plug_sklearn.classifiers._data import (
     Rows,
     encode_labels,
@@ -21,6 +20,14 @@ from plug_sklearn.classifiers._data import (
     number_groups,
     read_sample_weight,
     refuse_mixed_labels,
+)
+from plug_sklearn.classifiers._token_targets import (
+    encode_each,
+    encode_token_labels,
+    has_token_labels,
+    holds_sequences,
+    is_unlabelled,
+    read_token_labels,
 )
 
 #: Description of X in messages.
@@ -30,8 +37,6 @@ EXPECTED = (
 )
 #: Dtypes of plain arrays that are not converted.
 KEPT_DTYPES = [np.float32, np.float16]
-#: Label of tokens without a label.
-UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def read_text_rows(
         weight = np.where(codes < 0, 0, weight)
         _, kinds = np.unique(hash_arrays(token_codes), return_inverse=True)
     else:
-        if _holds_sequences(y):
+        if holds_sequences(y):
             raise ValueError(
                 f"y given to {owner} must hold a label for each text, or a sequence of "
                 "labels for each text. Got both."
@@ -170,8 +175,8 @@ def read_text_validation_rows(
     if per_token:
         labels = read_token_labels(y_val, texts, owner)
         flat = np.concatenate(labels)
-        _refuse_unknown(flat[~_is_unlabelled(flat)], classes, owner)
-        token_codes = _encode_each(labels, classes)
+        _refuse_unknown(flat[~is_unlabelled(flat)], classes, owner)
+        token_codes = encode_each(labels, classes)
         codes = np.array([own.max() for own in token_codes])
         texts, token_codes = texts[codes >= 0], token_codes[codes >= 0]
         codes = codes[codes >= 0]
@@ -335,121 +340,3 @@ def _split_array(
     for position, item in enumerate(array):
         texts[position] = item.reshape(1 if array.ndim == 2 else len(item), -1)
     return texts
-
-
-def has_token_labels(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
-    """Tell whether ``y`` holds labels of tokens: a sequence for each text."""
-    if hasattr(y, "to_numpy"):
-        y = y.to_numpy()
-    if isinstance(y, np.ndarray) and (y.dtype != object or y.ndim != 1):
-        return False
-    if not isinstance(y, list | tuple | np.ndarray) or len(y) == 0:
-        return False
-    return all(isinstance(item, list | tuple | np.ndarray) for item in y)
-
-
-def _holds_sequences(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
-    """Tell whether some of the labels are sequences."""
-    is_listed = isinstance(y, list | tuple) or str(getattr(y, "dtype", "")) == "object"
-    return is_listed and any(isinstance(own, list | tuple | np.ndarray) for own in y)
-
-
-def read_token_labels(
-    y: Any,  # noqa: ANN401 - a sequence of sequences
-    texts: NDArray[np.object_],
-    owner: str,
-) -> list[NDArray[Any]]:
-    """Check labels of tokens: numbers or strings, one for each token of each text."""
-    labels = []
-    fill: int | str | None = None
-    for position, (own, text) in enumerate(zip(y, texts, strict=True)):
-        found = np.asarray(own)
-        if found.dtype == object and any(label is None for label in found.flat):
-            fill = _choose_fill(y) if fill is None else fill
-            found = np.array([fill if label is None else label for label in found])
-        if found.shape != (len(text),) or found.dtype.kind not in "iubUf":
-            raise ValueError(
-                f"y given to {owner} must hold a number or string for each text, or "
-                f"one for each token of each text. Got {found.dtype} of shape "
-                f"{found.shape} at position {position}, whose text has {len(text)} "
-                "tokens."
-            )
-        if found.dtype.kind == "f":
-            if not (found == np.floor(found)).all():
-                raise ValueError(
-                    f"y given to {owner} must hold labels of tokens that are whole "
-                    f"numbers or strings. Got {found.tolist()[:5]} at position "
-                    f"{position}."
-                )
-            found = found.astype(np.int64)
-        labels.append(found.astype(np.int64) if found.dtype.kind in "iub" else found)
-    kinds = {own.dtype.kind for own in labels}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"y given to {owner} must hold numbers or strings as labels of tokens. Got "
-            "both."
-        )
-    return labels
-
-
-def _choose_fill(y: Any) -> int | str:  # noqa: ANN401 - a sequence of sequences
-    """Choose what stands for None: what marks unlabelled tokens among such labels."""
-    has_strings = any(isinstance(label, str) for own in y for label in own)
-    return "" if has_strings else UNLABELLED
-
-
-def encode_token_labels(
-    labels: list[NDArray[Any]], weight: NDArray[np.float64], owner: str
-) -> tuple[NDArray[Any], NDArray[np.object_]]:
-    """Find the classes of token labels, and encode the labels; -1 for no label."""
-    flat = np.concatenate(labels)
-    weights = np.repeat(weight, [len(own) for own in labels])
-    present = flat[~_is_unlabelled(flat) & (weights > 0)]
-    if not len(present):
-        raise ValueError(
-            f"y given to {owner} must label at least one token of weight above 0. Got "
-            f"{UNLABELLED} for each of {len(flat)} tokens instead."
-        )
-    classes, _ = encode_labels(present, np.ones(len(present)), owner)
-    return classes, _encode_each(labels, classes)
-
-
-def _is_unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    unlabelled: int | str = "" if labels.dtype.kind == "U" else UNLABELLED
-    marked: NDArray[np.bool_] = labels == unlabelled
-    return marked
-
-
-def _encode_each(
-    labels: list[NDArray[Any]], classes: NDArray[Any]
-) -> NDArray[np.object_]:
-    codes = np.empty(len(labels), dtype=object)
-    for position, own in enumerate(labels):
-        found = np.searchsorted(classes, own).clip(max=len(classes) - 1)
-        # A label that only texts of weight 0 have is not a class.
-        codes[position] = np.where(classes[found] == own, found, UNLABELLED)
-    return codes
-
-
-def hash_arrays(arrays: Any) -> NDArray[np.void]:  # noqa: ANN401 - a sequence of arrays
-    """Hash arrays by their values, so that longer arrays have larger hashes.
-
-    Arrays that differ in length, or at their beginning or end, are not read completely.
-    """
-    lengths = [len(array).to_bytes(8, "big") for array in arrays]
-    ends = [_hash_values(array[[0, -1]]) for array in arrays]
-    begins = [length + end for length, end in zip(lengths, ends, strict=True)]
-    n_alike = Counter(begins)
-    whole: dict[int, bytes] = {}
-    digests = np.empty(len(begins), dtype="V40")
-    for position, (array, begin) in enumerate(zip(arrays, begins, strict=True)):
-        if n_alike[begin] > 1 and id(array) not in whole:
-            whole[id(array)] = _hash_values(array)
-        digests[position] = np.void(begin + whole.get(id(array), bytes(16)))
-    return digests
-
-
-def _hash_values(array: NDArray[Any]) -> bytes:
-    # Adding 0 turns -0.0 into 0.0, which is equal but has other bytes.
-    values = np.ascontiguousarray(array, dtype=np.float32) + np.float32(0)
-    return blake2b(values.data, digest_size=16).digest()

@@ -26,6 +26,8 @@ from plug_sklearn.classifiers._token_aggregation import (
 
 #: Number of tokens at the end of a text that have a learned bias each.
 N_RECENT = 8
+#: A norm that no token exceeds. Artifacts hold finite numbers only.
+NO_LIMIT = torch.finfo(torch.float32).max
 #: Aggregations whose heads have queries.
 WITH_QUERIES = ("attention", "rolling")
 
@@ -60,8 +62,14 @@ class TokenBatch:
         """Mask of real tokens, (n_texts, n_most)."""
         return self.places < len(self.features)
 
+    def number_texts(self) -> Tensor:
+        """Give the text of each token, (n_tokens,)."""
+        return self.kept.nonzero()[:, 0]
+
     def pad(self, values: Tensor) -> Tensor:
         """Arrange values (n_tokens, ...) by text, padded: (n_texts, n_most, ...)."""
+        if self.places.numel() == len(values):
+            return values.view(*self.places.shape, *values.shape[1:])
         extended = torch.cat([values, torch.zeros_like(values[:1])])
         padded = extended.index_select(0, self.places.flatten())
         return padded.view(*self.places.shape, *values.shape[1:])
@@ -69,6 +77,39 @@ class TokenBatch:
     def split(self, values: Tensor) -> list[Tensor]:
         """Split values (n_tokens, ...) into one tensor for each text."""
         return list(torch.split(values, self.kept.sum(dim=1).tolist()))
+
+
+class StandardiseTokens(Standardise):
+    """Limit the norms of tokens, then standardise their features.
+
+    In many models the first token of a text has activations far larger than all others.
+    Features of tokens whose norm exceeds ``largest_norm``, a buffer, are scaled down to
+    it.
+
+    References
+    ----------
+    Sun et al., "Massive activations in large language models", 2024, arXiv 2402.17762.
+    """
+
+    largest_norm: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__((n_features,))
+        self.register_buffer("largest_norm", torch.tensor(NO_LIMIT))
+
+    def reset_parameters(self) -> None:
+        """Become the identity."""
+        super().reset_parameters()
+        self.largest_norm.fill_(NO_LIMIT)
+
+    def limit_norms(self, features: Tensor) -> Tensor:
+        """Compute the factors (n_tokens, 1) that limit the norms of the tokens."""
+        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        return torch.where(norms > self.largest_norm, self.largest_norm / norms, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise tokens (n_tokens, n_features)."""
+        return super().forward(x * self.limit_norms(x))
 
 
 class TokenHeads(nn.Module):
@@ -122,10 +163,11 @@ class TokenPaths(nn.Module):
 class TokenNetwork(nn.Module):
     """An ensemble of probes that score the tokens of texts and aggregate the scores.
 
-    Features are standardised first. With ``n_kept``, they are then replaced by this
-    number of principal components. The logits are the sum of the outputs of the heads.
-    With ``linear_path``, they are a mixture of this sum and the logits of linear probes
-    of the mean of all tokens and of the last token.
+    The norms of tokens are limited, and their features are standardised. With
+    ``n_kept``, they are then replaced by this number of principal components. The
+    logits are the sum of the outputs of the heads. With ``linear_path``, they are a
+    mixture of this sum and the logits of linear probes of the mean of all tokens and of
+    the last token.
     """
 
     def __init__(
@@ -149,7 +191,7 @@ class TokenNetwork(nn.Module):
         self.aggregation, self.window = aggregation, window
         self.strongest = strongest
         self.sharpness = TemperatureScaling()
-        self.standardise = Standardise((n_features,))
+        self.standardise = StandardiseTokens(n_features)
         self.projection, n_inputs = None, n_features
         if n_kept is not None:
             self.projection, n_inputs = PrincipalComponents(n_features, n_kept), n_kept
@@ -173,17 +215,21 @@ class TokenNetwork(nn.Module):
             self.linear.bias.copy_(log_shares)
 
     def score_tokens(self, features: Tensor) -> TokenScores:
-        """Map features (n_tokens, n_features) to the scores of the tokens.
+        """Map features (n_tokens, n_features) to the scores of the tokens."""
+        return self._split_scores(self._apply_weights(features))
+
+    def score_texts(self, batch: TokenBatch) -> tuple[TokenScores, Tensor]:
+        """Score the tokens; return the scores by text, and the mask of tokens."""
+        scores = batch.pad(self._apply_weights(batch.features))
+        return self._split_scores(scores), batch.kept
+
+    def _apply_weights(self, features: Tensor) -> Tensor:
+        """Map features (n_tokens, n_features) to all scores (n_tokens, members, any).
 
         Standardisation, components and all weights are multiplied into one matrix, so
         that the tokens are read once and are not copied.
         """
-        parts = [self.output.weight.flatten(start_dim=2)]
-        if self.queries is not None:
-            parts.append(self.queries.weight)
-        if self.linear is not None:
-            parts.append(self.linear.weight.flatten(start_dim=2))
-        weight = torch.cat(parts, dim=2)
+        weight = torch.cat([part.flatten(2) for part in self._list_weights()], dim=2)
         if self.training:
             kept = weight.new_ones(1, self.n_members, weight.shape[1])
             weight = weight * self.input_dropout(kept)[0, :, :, None]
@@ -191,16 +237,30 @@ class TokenNetwork(nn.Module):
             weight = self.projection.basis @ weight
         weight = self.standardise.scale[:, None] * weight
         flat = weight.transpose(0, 1).flatten(start_dim=1)
-        scores = torch.addmm(-self.standardise.mean @ flat, features, flat)
-        by_member = scores.view(len(features), self.n_members, -1)
-        split = torch.split(by_member, [part.shape[2] for part in parts], dim=2)
-        values = torch.unflatten(split[0], 2, (self.n_heads, self.n_outputs))
+        scores = (features @ flat) * self.standardise.limit_norms(features)
+        scores = scores - self.standardise.mean @ flat
+        return scores.view(len(features), self.n_members, -1)
+
+    def _list_weights(self) -> list[Tensor]:
+        """List the weights that are applied to tokens, (members, n_inputs, ...)."""
+        parts: list[Tensor] = [self.output.weight]
+        if self.queries is not None:
+            parts.append(self.queries.weight)
+        if self.linear is not None:
+            parts.append(self.linear.weight)
+        return parts
+
+    def _split_scores(self, scores: Tensor) -> TokenScores:
+        """Split the scores (..., members, any) of tokens."""
+        sizes = [part[0, 0].numel() for part in self._list_weights()]
+        split = torch.split(scores, sizes, dim=-1)
+        values = torch.unflatten(split[0], -1, (self.n_heads, self.n_outputs))
         if self.strongest and self.n_outputs > 1:
             values = values - values[..., :1]
         return TokenScores(
             values,
             None if self.queries is None else split[1],
-            None if self.linear is None else torch.unflatten(split[-1], 2, (2, -1)),
+            None if self.linear is None else torch.unflatten(split[-1], -1, (2, -1)),
         )
 
     def forward(self, batch: TokenBatch) -> Tensor | tuple[Tensor, ...]:
@@ -224,11 +284,6 @@ class TokenNetwork(nn.Module):
         if batch.per_token:
             return self.read_alone(self.score_tokens(batch.features))
         return self.aggregate(*self.score_texts(batch))
-
-    def score_texts(self, batch: TokenBatch) -> tuple[TokenScores, Tensor]:
-        """Score the tokens; return the scores by text, and the mask of tokens."""
-        scores = self.score_tokens(batch.features)
-        return scores.arrange(batch.pad), batch.kept
 
     def read_alone(self, scores: TokenScores) -> Tensor:
         """Compute the logits of each token as if it were a text, as in ``finish``."""

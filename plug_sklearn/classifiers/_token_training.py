@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from plug_sklearn.classifiers._layers import average_members
 from plug_sklearn.classifiers._monitoring import OWN_CALLBACKS
@@ -25,6 +25,7 @@ from plug_sklearn.classifiers._token_batches import (
     cut_batches,
     join_tokens,
 )
+from plug_sklearn.classifiers._token_loss import TokenLoss
 from plug_sklearn.classifiers._token_network import TokenBatch, TokenNetwork
 from plug_sklearn.classifiers._training import ProbeNet
 
@@ -32,10 +33,37 @@ from plug_sklearn.classifiers._training import ProbeNet
 class TokenNet(ProbeNet):
     """A ``ProbeNet`` on batches of tokens."""
 
+    def __init__(
+        self,
+        module: type[nn.Module],
+        *,
+        criterion: type[nn.Module] = TokenLoss,
+        **kwargs: Any,  # noqa: ANN401 - those of ProbeNet
+    ) -> None:
+        super().__init__(module, criterion=criterion, **kwargs)
+
     def infer(self, x: TokenBatch, **fit_params: object) -> Outputs:
         """Apply the network to a batch, which is on its device."""
         outputs: Outputs = self.module_(x)
         return outputs
+
+    def get_loss(
+        self,
+        y_pred: Outputs,
+        y_true: tuple[Tensor, Tensor],
+        X: TokenBatch | None = None,
+        training: bool = False,
+        **kwargs: Any,  # noqa: ANN401 - skorch's own
+    ) -> Tensor:
+        """Compute the loss, with the strongest tokens of spans if they count."""
+        is_mixed = self.criterion_.span_max_weight > 0
+        if is_mixed and X is not None and X.per_token:
+            loss: Tensor = self.criterion_.compute_span_loss(
+                take_logits(y_pred), y_true, X.number_texts()
+            )
+            return loss
+        loss = super().get_loss(y_pred, y_true, X=X, training=training, **kwargs)
+        return loss
 
     def run_single_epoch(
         self,

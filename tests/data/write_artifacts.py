@@ -18,12 +18,13 @@ from plug_sklearn import (
     LayerAggregator,
     PlugCNNClassifier,
     PlugMLPClassifier,
+    PlugTokenClassifier,
     save_artifacts,
 )
 
 
 def main(folder: Path) -> None:
-    """Fit three small estimators and write their files."""
+    """Fit four small estimators and write their files."""
     rng = np.random.default_rng(0)
     y = np.array(["false", "true"])[np.arange(60) % 2]
     X = rng.normal(size=(60, 3, 2, 4)).astype(np.float32)
@@ -37,16 +38,19 @@ def main(folder: Path) -> None:
             StandardScaler(),
             PlugMLPClassifier(n_members=1, max_epochs=5, random_state=0, device="cpu"),
         ).fit(X, y),
+        # A sample holds three tokens with eight features.
+        "token": PlugTokenClassifier(**small).fit(X.reshape(60, 3, 8), y),
     }
-    samples = X[:8]
+    samples = {name: X[:8] for name in fitted}
+    samples["token"] = X[:8].reshape(8, 3, 8)
     expected = {}
     for name, estimator in fitted.items():
         save_artifacts(estimator, folder / name)
         expected[name] = {
             "classes": estimator.classes_.tolist(),
-            "probabilities": estimator.predict_proba(samples).tolist(),
+            "probabilities": estimator.predict_proba(samples[name]).tolist(),
         }
-    written = {"samples": samples.tolist(), "expected": expected}
+    written = {"samples": X[:8].tolist(), "expected": expected}
     (folder / "expected.json").write_text(json.dumps(written) + "\n")
 
 
