@@ -270,7 +270,10 @@ def measure_service(calls: Calls, repeats: int) -> Iterator[Row]:
             delays[name] += asyncio.run(time_first_tokens(app, PROMPTS))
     ratio = median(delays["ours"]) / median(delays["bare"])
     yield Row(
-        "`/generate`, 8 clients: first token's delay", "a bare streamer's", ratio, 1.3
+        "`/generate`, 8 clients at once: first token's delay",
+        "a bare streamer's",
+        ratio,
+        1.3,
     )
 
 
