@@ -371,9 +371,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
                 logits.append(own)
             scales = np.array([choice.scale for choice in choices])
             parts = np.tile(np.arange(shape[1]), shape[0])
-            combination = choose_weights(
-                np.stack(logits), scales, parts, training.held_out
-            )
+            combination = choose_weights(logits, scales, parts, training.held_out)
         self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
         losses = np.array([choice.loss for choice in choices])
         self.held_out_log_loss_ = losses.reshape(shape)
