@@ -79,7 +79,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         Equal samples are in the same fold, and with ``groups`` whole groups are.
     n_repeats : int or "auto", default="auto"
         Number of times that the cross-validation is repeated with other folds.
-        ``"auto"``: as often as needed for about 2,000 held-out predictions in total,
+        ``"auto"``: as often as needed for about 1,000 held-out predictions in total,
         between one and ten times.
     class_weight : dict or str, default=None
         Factors by which the weights of the rows of each label are multiplied; 1 for
