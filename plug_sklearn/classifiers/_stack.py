@@ -139,9 +139,10 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     all probes has the mean of these weights over the parts. Before normalisation, a
     group counts by :math:`\exp(-n L(q) - KL(q, u))`, where :math:`L(q)` is the loss at
     the group's own temperature, and :math:`u` are equal weights of its probes. The
-    frequencies of the classes count half before the losses do. In the end, weights
-    below a hundredth of the largest are set to 0, and the temperature is computed
-    again.
+    frequencies of the classes count half before the losses do. Prior weights of probes
+    below :math:`e^{-9}` are raised to it, so that weak probes can get weight if they
+    correct errors of better ones. In the end, weights below a hundredth of the largest
+    are set to 0, and the temperature is computed again.
 
     With more than two classes, the loss is multinomial. Units are standardised by the
     weighted mean and standard deviation of the rows of ``fit``. In each regression,

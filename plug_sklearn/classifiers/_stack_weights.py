@@ -18,6 +18,8 @@ PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.1
 #: Rate at which the prior weight of a probe falls with the sum of its losses, among the
 #: probes of its part.
 PRIOR_RATE = 0.4
+#: Least logarithm of the prior weight of a probe.
+LEAST_LOG_PRIOR = -9.0
 #: Strength of the prior, in rows.
 PRIOR_STRENGTH = 6.0
 #: Prior weight of the constant predictor.
@@ -102,11 +104,7 @@ def choose_weights(
     same = np.broadcast_to(constant, held_out.targets.shape)
     candidates = [*logits, same]
     log_prior = _compute_log_prior(candidates, parts, held_out)
-    best = log_prior[:-1].max()
-    chosen = np.flatnonzero(log_prior >= best + np.log(LEAST_WEIGHT) - 3)
-    own = np.stack([candidates[position] for position in chosen])
-    found = np.zeros(len(candidates))
-    found[chosen] = _improve_weights(own, log_prior[chosen], held_out)
+    found = _improve_weights(np.stack(candidates), log_prior, held_out)
     found[:-1][found[:-1] < LEAST_WEIGHT * found[:-1].max()] = 0
     found /= found.sum()
     scale = held_out.find_scale(_combine(candidates, found), JOIN_DEVIATION)
@@ -133,7 +131,8 @@ def _compute_log_prior(logits: list[Array], parts: Array, held_out: HeldOut) -> 
     under its weights, less the divergence of these weights from equal ones. A part
     whose probes do not help is thus left out as a whole. Before the losses count, half
     of the prior is that of the constant predictor, so that of many probes that are no
-    better than chance, the luckiest does not win.
+    better than chance, the luckiest does not win. No prior weight is so small that a
+    probe which corrects the others could not get weight.
     """
     n_rows = held_out.weight.sum()
     *losses, loss_of_constant = [float(held_out.compute_loss(own)) for own in logits]
@@ -156,7 +155,8 @@ def _compute_log_prior(logits: list[Array], parts: Array, held_out: HeldOut) -> 
     likelihoods.append(-n_rows * loss_of_constant)
     of_groups = log_softmax(np.log(shares) + likelihoods)
     of_probes = logsumexp(of_groups[:-1, None] + groups, axis=0)
-    return np.append(of_probes, of_groups[-1])
+    raised = np.maximum(of_probes, LEAST_LOG_PRIOR)
+    return np.asarray(log_softmax(np.append(raised, of_groups[-1])))
 
 
 def _improve_weights(logits: Array, log_prior: Array, held_out: HeldOut) -> Array:
