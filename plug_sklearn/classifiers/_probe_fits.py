@@ -19,7 +19,7 @@ JITTER = 1e-8
 #: Tolerances of the fits that choose C, and of the final fits.
 ROUGH, FINE = 3e-2, 1e-6
 #: Target number of held-out predictions of all repeats, and largest number of repeats.
-WANTED_PREDICTIONS, MOST_REPEATS = 2000, 10
+WANTED_PREDICTIONS, MOST_REPEATS = 1000, 10
 
 
 @dataclass(frozen=True, eq=False)

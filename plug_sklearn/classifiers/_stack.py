@@ -79,7 +79,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         Equal samples are in the same fold, and with ``groups`` whole groups are.
     n_repeats : int or "auto", default="auto"
         Number of times that the cross-validation is repeated with other folds.
-        ``"auto"``: as often as needed for about 2,000 held-out predictions in total,
+        ``"auto"``: as often as needed for about 1,000 held-out predictions in total,
         between one and ten times.
     class_weight : dict or str, default=None
         Factors by which the weights of the rows of each label are multiplied; 1 for
@@ -139,9 +139,10 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     all probes has the mean of these weights over the parts. Before normalisation, a
     group counts by :math:`\exp(-n L(q) - KL(q, u))`, where :math:`L(q)` is the loss at
     the group's own temperature, and :math:`u` are equal weights of its probes. The
-    frequencies of the classes count half before the losses do. In the end, weights
-    below a hundredth of the largest are set to 0, and the temperature is computed
-    again.
+    frequencies of the classes count half before the losses do. Prior weights of probes
+    below :math:`e^{-9}` are raised to it, so that weak probes can get weight if they
+    correct errors of better ones. In the end, weights below a hundredth of the largest
+    are set to 0, and the temperature is computed again.
 
     With more than two classes, the loss is multinomial. Units are standardised by the
     weighted mean and standard deviation of the rows of ``fit``. In each regression,
@@ -371,9 +372,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
                 logits.append(own)
             scales = np.array([choice.scale for choice in choices])
             parts = np.tile(np.arange(shape[1]), shape[0])
-            combination = choose_weights(
-                np.stack(logits), scales, parts, training.held_out
-            )
+            combination = choose_weights(logits, scales, parts, training.held_out)
         self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
         losses = np.array([choice.loss for choice in choices])
         self.held_out_log_loss_ = losses.reshape(shape)

@@ -1,5 +1,6 @@
 """Combine probes of the same samples: their scales, weights and temperature."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.1
 #: Rate at which the prior weight of a probe falls with the sum of its losses, among the
 #: probes of its part.
 PRIOR_RATE = 0.4
+#: Least logarithm of the prior weight of a probe.
+LEAST_LOG_PRIOR = -9.0
 #: Strength of the prior, in rows.
 PRIOR_STRENGTH = 6.0
 #: Prior weight of the constant predictor.
@@ -87,9 +90,9 @@ class StackWeights:
 
 
 def choose_weights(
-    logits: Array, scales: Array, parts: Array, held_out: HeldOut
+    logits: Iterable[Array], scales: Array, parts: Array, held_out: HeldOut
 ) -> StackWeights:
-    """Choose the weights of probes by their held-out logits (n_probes, m, n_logits).
+    """Choose the weights of probes by their held-out logits, each (m, n_logits).
 
     ``scales`` (n_probes,) are the factors that these logits were multiplied by, and
     ``parts`` (n_probes,) the numbers of the parts that the probes read. The weights
@@ -98,39 +101,43 @@ def choose_weights(
     on several rows.
     """
     constant = held_out.compute_prior_logits()
-    same = np.broadcast_to(constant, logits.shape[1:])
-    log_prior = _compute_log_prior(logits, same, parts, held_out)
-    logits = np.concatenate([logits, same[None]])
-    best = log_prior[:-1].max()
-    chosen = np.flatnonzero(log_prior >= best + np.log(LEAST_WEIGHT) - 3)
-    found = np.zeros(len(logits))
-    found[chosen] = _improve_weights(logits[chosen], log_prior[chosen], held_out)
+    same = np.broadcast_to(constant, held_out.targets.shape)
+    candidates = [*logits, same]
+    log_prior = _compute_log_prior(candidates, parts, held_out)
+    found = _improve_weights(np.stack(candidates), log_prior, held_out)
     found[:-1][found[:-1] < LEAST_WEIGHT * found[:-1].max()] = 0
     found /= found.sum()
-    scale = held_out.find_scale(np.tensordot(found, logits, axes=1), JOIN_DEVIATION)
+    scale = held_out.find_scale(_combine(candidates, found), JOIN_DEVIATION)
     weights = found[:-1]
     return StackWeights(
         weights, scale * weights * scales, scale * found[-1] * constant, 1 / scale
     )
 
 
-def _compute_log_prior(
-    logits: Array, same: Array, parts: Array, held_out: HeldOut
-) -> Array:
+def _combine(logits: list[Array], weights: Array) -> Array:
+    """Sum weighted logits, without a copy of all of them."""
+    total = np.zeros(logits[0].shape)
+    for position in np.flatnonzero(weights):
+        total += weights[position] * logits[position]
+    return total
+
+
+def _compute_log_prior(logits: list[Array], parts: Array, held_out: HeldOut) -> Array:
     """Compute the logarithms of the prior weights: of the probes, then the constant.
 
     The prior is a mean over groups of probes: those of each part, all of them, and a
-    constant predictor, which gives the logits ``same`` (m, n_logits) for every sample.
-    Within a part, weights fall exponentially with the losses. A group counts by the
-    likelihood of the held-out rows under its weights, less the divergence of these
-    weights from equal ones. A part whose probes do not help is thus left out as a
-    whole. Before the losses count, half of the prior is that of the constant predictor,
-    so that of many probes that are no better than chance, the luckiest does not win.
+    constant predictor, whose logits are the last. Within a part, weights fall
+    exponentially with the losses. A group counts by the likelihood of the held-out rows
+    under its weights, less the divergence of these weights from equal ones. A part
+    whose probes do not help is thus left out as a whole. Before the losses count, half
+    of the prior is that of the constant predictor, so that of many probes that are no
+    better than chance, the luckiest does not win. No prior weight is so small that a
+    probe which corrects the others could not get weight.
     """
     n_rows = held_out.weight.sum()
-    losses = held_out.compute_loss(logits)
+    *losses, loss_of_constant = [float(held_out.compute_loss(own)) for own in logits]
     members = np.unique(parts)[:, None] == parts
-    falls = np.where(members, -PRIOR_RATE * n_rows * losses, -np.inf)
+    falls = np.where(members, -PRIOR_RATE * n_rows * np.array(losses), -np.inf)
     groups = log_softmax(falls, axis=1)
     if len(groups) > 1:
         together = logsumexp(groups, axis=0) - np.log(len(groups))
@@ -138,17 +145,18 @@ def _compute_log_prior(
     likelihoods = []
     for log_weights in groups:
         weights = np.exp(log_weights)
-        joined = np.tensordot(weights, logits, axes=1)
+        joined = _combine(logits, weights)
         joined = held_out.find_scale(joined, JOIN_DEVIATION) * joined
         n_probes = np.count_nonzero(np.isfinite(log_weights))
         divergence = rel_entr(weights, 1 / n_probes).sum()
         likelihoods.append(-n_rows * held_out.compute_loss(joined) - divergence)
     shares = np.full(len(groups) + 1, (1 - CONSTANT_SHARE) / len(groups))
     shares[-1] = CONSTANT_SHARE
-    likelihoods.append(-n_rows * held_out.compute_loss(same))
+    likelihoods.append(-n_rows * loss_of_constant)
     of_groups = log_softmax(np.log(shares) + likelihoods)
     of_probes = logsumexp(of_groups[:-1, None] + groups, axis=0)
-    return np.append(of_probes, of_groups[-1])
+    raised = np.maximum(of_probes, LEAST_LOG_PRIOR)
+    return np.asarray(log_softmax(np.append(raised, of_groups[-1])))
 
 
 def _improve_weights(logits: Array, log_prior: Array, held_out: HeldOut) -> Array:

@@ -143,3 +143,13 @@ def test_prior_logits_are_the_frequencies(n_classes: int) -> None:
     found = predict(held_out.compute_prior_logits())
     expected = make_targets(codes, n_classes).mean(axis=0)
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_weaker_probes_that_know_something_else_get_weight() -> None:
+    # On 200 rows, the losses alone would give the weaker probes next to no weight.
+    logits, held_out = draw_probes(2, [1.2, 0.7, 0.7, 0.7])
+    scales = np.array([held_out.find_scale(own, 0.5) for own in logits])
+    logits *= scales[:, None, None]
+    losses = held_out.compute_loss(logits)
+    assert (np.exp(-0.4 * 200 * (losses[1:] - losses[0])) < 2e-4).all()
+    assert join(logits, held_out).weights[1:].sum() > 0.1
