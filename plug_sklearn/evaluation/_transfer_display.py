@@ -191,9 +191,7 @@ class TransferDisplay:
             for row, cells in enumerate(values)
         ]
         if figure is not None:
-            label = (
-                "Score" if self.score is None else write_name(name_score(self.score))
-            )
+            label = write_name(name_score(self.score or "score"), most=24)
             figure.colorbar(self.image_, ax=self.ax_, label=label)
         return self
 
