@@ -24,6 +24,7 @@ from plug_sklearn.evaluation._drawing import (
     mark_point,
     name_score,
     write_folds,
+    write_name,
 )
 from plug_sklearn.evaluation._folds import check_score
 
@@ -223,7 +224,7 @@ class CapacityCurveDisplay:
         axes.margins(y=0.15)
         best = float(mean.max())
         mark_point(axes, self.best_ratio_, best, f"{best:.3f}", BLUE)
-        axes.set(ylabel=name_score(self.score))
+        axes.set(ylabel=write_name(name_score(self.score), most=24))
 
     def _draw_parameters(self, axes: Axes) -> None:
         rows = self.summary_

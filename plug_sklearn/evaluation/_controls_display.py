@@ -19,6 +19,7 @@ from plug_sklearn.evaluation._drawing import (
     make_axes,
     name_score,
     write_folds,
+    write_name,
 )
 from plug_sklearn.evaluation._folds import check_score
 
@@ -180,9 +181,13 @@ class ControlsDisplay:
             self.table[self.score], at, "o", markersize=4, color="black", alpha=0.6
         )
         self._write_means(places)
-        self.ax_.set_yticks(places, [name_control(name) for name in names])
+        self.ax_.set_yticks(
+            places, [write_name(name_control(name), most=24) for name in names]
+        )
         folds = write_folds(self.table["fold"].nunique())
-        self.ax_.set_xlabel(f"{name_score(self.score)} (bar: mean; points: {folds})")
+        self.ax_.set_xlabel(
+            f"{write_name(name_score(self.score))} (bar: mean; points: {folds})"
+        )
         self.ax_.invert_yaxis()
         finish_axes(self.ax_)
         return self

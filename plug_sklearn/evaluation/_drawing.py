@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from plug_sklearn._extras import require_extra
+from plug_sklearn._fonts import replace_missing_letters
 from plug_sklearn.evaluation._folds import check_score, list_scores
 from plug_sklearn.evaluation._inputs import describe
 
@@ -231,6 +232,26 @@ def name_score(score: str) -> str:
         words[0] = "negative"
     label = " ".join(WORDS.get(word, word) for word in words)
     return label[:1].upper() + label[1:]
+
+
+def write_name(name: object, most: int = 40) -> str:
+    r"""Write a name that a user has chosen, so that it can be drawn as it is.
+
+    A dollar begins no formula, an underscore keeps no line out of a legend, letters
+    that no font has are replaced, and a name longer than ``most`` loses its middle.
+
+    Examples
+    --------
+    >>> print(write_name("cost in $"), write_name("the capitals of states", most=15))
+    cost in \$ the cap…states
+    """
+    text = str(name)
+    if len(text) > most:
+        kept = most - 1
+        text = f"{text[: -(-kept // 2)]}…{text[-(kept // 2) :]}"
+    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    text = replace_missing_letters(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def write_folds(n_folds: int) -> str:

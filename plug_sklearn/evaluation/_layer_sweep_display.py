@@ -21,6 +21,7 @@ from plug_sklearn.evaluation._drawing import (
     name_score,
     style_line,
     write_folds,
+    write_name,
 )
 from plug_sklearn.evaluation._folds import CHANCE, check_score
 from plug_sklearn.evaluation._layer_choice import summarize_layers
@@ -174,7 +175,7 @@ class LayerSweepDisplay:
         self.ax_.margins(y=0.12)
         self._mark_best(by_part.ngroups)
         chosen = self._mark_chosen()
-        self.ax_.set(xlabel="Layer", ylabel=name_score(self.score))
+        self.ax_.set(xlabel="Layer", ylabel=write_name(name_score(self.score)))
         self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         finish_axes(self.ax_)
         bands = [*self.bands_.values()][: self.sweep["fold"].nunique() > 1]
@@ -241,4 +242,4 @@ class LayerSweepDisplay:
 
 
 def _name_part(part: object) -> str:
-    return part if isinstance(part, str) else f"part {part}"
+    return write_name(part if isinstance(part, str) else f"part {part}", most=20)

@@ -17,6 +17,7 @@ from plug_sklearn.evaluation._drawing import (
     finish_axes,
     make_axes,
     style_line,
+    write_name,
 )
 from plug_sklearn.evaluation._probabilities import check_probabilistic
 
@@ -137,7 +138,7 @@ class ReliabilityDisplay(CalibrationDisplay):
 
         name = self.estimator_name if name is None else name
         error = f"ECE = {self.ece:.3f}"
-        label = error if name is None else f"{name} ({error})"
+        label = error if name is None else f"{write_name(name)} ({error})"
         n_curves = sum(line.get_label() != REFERENCE for line in axes.lines)
         style = {**style_line(n_curves), **normalize_kwargs(kwargs, Line2D)}
         super().plot(ax=axes, name=label, ref_line=ref_line, **style)
@@ -146,6 +147,11 @@ class ReliabilityDisplay(CalibrationDisplay):
                 xlabel="Mean probability of the predicted class",
                 ylabel="Fraction of predictions that are right",
             )
+        else:
+            positive = str(self.pos_label)
+            for text in (axes.xaxis.label, axes.yaxis.label):
+                shown = write_name(positive, most=20)
+                text.set_text(text.get_text().replace(positive, shown))
         finish_axes(axes)
         add_legend(axes)
         return self

@@ -28,6 +28,7 @@ from plug_sklearn.evaluation._drawing import (
     make_figure,
     name_score,
     write_folds,
+    write_name,
 )
 from plug_sklearn.evaluation._folds import Folds, list_scores
 from plug_sklearn.evaluation._report_page import write_page
@@ -255,7 +256,7 @@ def _draw_sizes(
         train_sizes=sizes,
         train_scores=train,
         test_scores=test,
-        score_name=name_score(name),
+        score_name=write_name(name_score(name)),
     ).plot(
         ax=axes,
         line_kw={"marker": "o"},

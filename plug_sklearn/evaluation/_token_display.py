@@ -18,6 +18,7 @@ from plug_sklearn.evaluation._drawing import (
     check_axes,
     check_table,
     make_axes,
+    write_name,
 )
 from plug_sklearn.evaluation._token_scores import score_tokens
 
@@ -226,7 +227,8 @@ one-column frame
         scale.outline.set_visible(False)
         scale.set_ticks([0, self._chance, 1])
         scale.ax.tick_params(labelsize=FONT_SIZE, length=0)
-        scale.set_label(f"Probability of {self.label}", fontsize=FONT_SIZE)
+        label = f"Probability of {write_name(self.label)}"
+        scale.set_label(label, fontsize=FONT_SIZE)
         self.ax_ = axes
         return self
 

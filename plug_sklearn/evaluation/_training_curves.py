@@ -17,6 +17,7 @@ from plug_sklearn.evaluation._drawing import (
     finish_axes,
     make_axes,
     name_score,
+    write_name,
 )
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ class TrainingCurveDisplay:
         if has_scores:
             lower = self.ax_[1]
             self.lines_["valid_score"] = self._draw(lower, "valid_score", VALIDATION)
-            lower.set(ylabel=self.score_name or "Validation score")
+            lower.set(ylabel=write_name(self.score_name or "Validation score", most=24))
         if self.history["epoch"].max() == 1:
             self.ax_[0].set_xlim(0, 2)
         for axes in self.ax_:

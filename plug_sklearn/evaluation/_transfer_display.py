@@ -10,7 +10,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from plug_sklearn.evaluation._drawing import check_axes, make_axes, name_score
+from plug_sklearn.evaluation._drawing import (
+    check_axes,
+    make_axes,
+    name_score,
+    write_name,
+)
 from plug_sklearn.evaluation._folds import score_chance, split_folds
 from plug_sklearn.evaluation._transfer import transfer_matrix
 
@@ -171,7 +176,7 @@ class TransferDisplay:
         self.image_: AxesImage = self.ax_.imshow(
             values, aspect="auto", **self._choose_colours(values)
         )
-        names = [str(name) for name in self.matrix.columns]
+        names = [write_name(name, most=20) for name in self.matrix.columns]
         places = range(len(names))
         self.ax_.set_yticks(places, names)
         slant: dict[str, Any] = {}
@@ -186,7 +191,7 @@ class TransferDisplay:
             for row, cells in enumerate(values)
         ]
         if figure is not None:
-            label = "Score" if self.score is None else name_score(self.score)
+            label = write_name(name_score(self.score or "score"), most=24)
             figure.colorbar(self.image_, ax=self.ax_, label=label)
         return self
 

@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,16 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plug_sklearn import CapacityCurveDisplay, LayerSweepDisplay
+from plug_sklearn import (
+    CapacityCurveDisplay,
+    ControlsDisplay,
+    LayerSweepDisplay,
+    ReliabilityDisplay,
+    TokenScoresDisplay,
+    TrainingCurveDisplay,
+    TransferDisplay,
+)
+from plug_sklearn.evaluation._drawing import write_name
 
 CURVE = pd.DataFrame(
     {
@@ -142,3 +153,94 @@ def test_scores_go_by_names_that_people_use(
     score: str, label: str, figure: Figure
 ) -> None:
     assert draw_parts(figure.subplots(), 1, score).ax_.get_ylabel() == label
+
+
+NAMES = [
+    "costs $5 and $6",
+    r"$\frac{",
+    "_hidden",
+    "x" * 300,
+    "\u6f22\u5b57",
+    "a\nb\x07",
+]
+
+
+def draw_sweep(name: str) -> Any:  # noqa: ANN401 - a display
+    rows = [
+        {"layer": layer, "part": part, "fold": 0, name: layer, "fit_time": 1.0}
+        for layer in range(3)
+        for part in (name, "mlp")
+    ]
+    return LayerSweepDisplay(pd.DataFrame(rows)).plot()
+
+
+def draw_controls(name: str) -> Any:  # noqa: ANN401 - a display
+    rows = [
+        {"control": control, "fold": 0, name: 0.5, "fit_time": 1.0}
+        for control in ("probe", name)
+    ]
+    return ControlsDisplay(pd.DataFrame(rows)).plot()
+
+
+def draw_transfer(name: str) -> Any:  # noqa: ANN401 - a display
+    names = [name, f"{name}2"]
+    matrix = pd.DataFrame(np.eye(2), index=names, columns=names)
+    return TransferDisplay(matrix, score=name).plot()
+
+
+def draw_capacity(name: str) -> Any:  # noqa: ANN401 - a display
+    rows = [
+        {"target_ratio": r, "n_train": 9, "n_parameters": r, "fold": 0, name: r}
+        for r in (1.0, 2.0)
+    ]
+    return CapacityCurveDisplay(pd.DataFrame(rows).assign(fit_time=1.0)).plot()
+
+
+def draw_history(name: str) -> Any:  # noqa: ANN401 - a display
+    rows = {"fold": 0, "epoch": [1, 2], "train_loss": 1.0, "kept": [False, True]}
+    history = pd.DataFrame({**rows, "valid_score": [0.5, 0.6]})
+    return TrainingCurveDisplay(history, score_name=name).plot()
+
+
+def draw_reliability(name: str) -> Any:  # noqa: ANN401 - a display
+    y, labels = np.array(["no", name] * 9), ["no", name]
+    return ReliabilityDisplay.from_predictions(
+        y, np.linspace(0, 1, 18), labels=labels, pos_label=name, name=name
+    )
+
+
+def draw_tokens(name: str) -> Any:  # noqa: ANN401 - a display
+    row = {"text": 0, "position": 0, "token": name, "proba_no": 0.4}
+    return TokenScoresDisplay(pd.DataFrame([{**row, f"proba_{name}": 0.6}])).plot()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "draw",
+    [
+        draw_sweep,
+        draw_controls,
+        draw_transfer,
+        draw_capacity,
+        draw_history,
+        draw_reliability,
+        draw_tokens,
+    ],
+)
+def test_displays_draw_any_name(draw: Callable[[str], Any], name: str) -> None:
+    """Formulas would fail, missing letters and crowded axes would warn."""
+    display = draw(name)
+    display.figure_.canvas.draw()
+    axes = display.figure_.axes[0]
+    assert axes.get_window_extent().width > 150
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lines_of_any_name_are_in_the_legend(name: str) -> None:
+    shown = [text.get_text() for text in draw_sweep(name).ax_.get_legend().get_texts()]
+    assert shown[:2] == [write_name(name, most=20), "mlp"]
+
+
+def test_names_lose_their_middle() -> None:
+    assert write_name("a" * 30 + "b" * 30, most=7) == "aaa…bbb"
+    assert write_name("short", most=5) == "short"

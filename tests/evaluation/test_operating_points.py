@@ -181,7 +181,7 @@ def test_scores_that_tie_at_the_threshold_are_not_flagged(dtype: type) -> None:
         ({"confidence": 95}, "'confidence' parameter of threshold_at_fpr"),
         ({"pos_label": "yes"}, r"'pos_label' .* among \[0, 1\]. Got 'yes' instead"),
         ({"y": Y + 1}, r"'y' parameter of threshold_at_fpr .* Got \[2\] instead"),
-        ({"y": Y[1:]}, "inconsistent numbers"),
+        ({"y": Y[1:]}, "'y' parameter.* for each of the 400 rows"),
         ({"groups": [None] * 400}, "'groups' parameter of threshold_at_fpr .* missing"),
         (
             {"estimator": LogisticRegression().fit(X, np.arange(400) % 3)},

@@ -118,7 +118,7 @@ def test_estimator_known_to_predict_none_is_not_fitted(
 
 @pytest.mark.parametrize("thing", ["text", None, np.ones(3)])
 def test_what_is_no_classifier_is_refused(thing: object) -> None:
-    with pytest.raises(ValueError, match="must predict probabilities"):
+    with pytest.raises(TypeError, match=r"'estimator' parameter.* an estimator"):
         cross_validation_report(thing, FEATURES, Y)
 
 

@@ -102,10 +102,16 @@ def test_regressors_and_workers_are_taken() -> None:
     [
         ({"datasets": [(X, Y)]}, "'datasets' parameter of transfer_matrix .* Got list"),
         ({"datasets": {"a": (X, Y)}}, "Got a dict of length 1"),
-        ({"datasets": {"a": (X, Y), "b": X}}, "Got ndarray for 'b' instead"),
+        (
+            {"datasets": {"a": (X, Y), "b": X}},
+            r"Got ndarray of shape .* for 'b'",
+        ),
         ({"datasets": {"a": (X, Y), "b": (X, Y, Y)}}, "Got 3 items for 'b' instead"),
         ({"datasets": {"a": (X, Y), "b": (X, Y + 1)}}, r"\[0, 1\] in 'a' and \[1, 2\]"),
-        ({"datasets": {"a": (X, Y), "b": (X, Y[1:])}}, "inconsistent numbers"),
+        (
+            {"datasets": {"a": (X, Y), "b": (X, Y[1:])}},
+            "'y' parameter.* each of the 60",
+        ),
         ({"groups": GROUPS}, "'groups' parameter of transfer_matrix .* Got ndarray"),
         ({"groups": {"sane": GROUPS}}, r"Got \['sane'\] instead"),
         ({"scoring": ["roc_auc", "accuracy"]}, "must be one score"),
