@@ -79,20 +79,6 @@ def test_texts_that_are_tried_fit_in_few_positions() -> None:
     assert attempt(model.eval()).strategy is Strategy.TRIES
 
 
-def test_model_that_takes_no_batch_is_not_tried() -> None:
-    model = copy.deepcopy(build_model("llama")[0])
-
-    def refuse_batches(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
-        if len(args[0]) > 1:
-            raise RuntimeError("one text at a time")
-
-    model.get_input_embeddings().register_forward_pre_hook(refuse_batches)
-    trial = attempt(model)
-    assert trial.failed
-    assert (trial.strategy, trial.n_calls > 0) == (Strategy.PADDED, True)
-    assert "one text at a time" in str(trial.why)
-
-
 @pytest.mark.parametrize(
     ("window", "why"), [(3, "its attention sees too few tokens back"), (4, None)]
 )
