@@ -209,6 +209,14 @@ def test_probes_with_extras_are_fitted_alone(
     assert can_fit_jointly(clone(PROBE).set_params(**parameters)) == expected
 
 
+def test_probes_on_an_accelerator_are_fitted_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not can_fit_jointly(clone(PROBE).set_params(device="auto"))
+    assert can_fit_jointly(PROBE)
+
+
 def test_a_subclass_is_fitted_alone() -> None:
     class Own(PlugMLPClassifier):
         pass
@@ -224,6 +232,14 @@ def test_what_takes_more_memory_leaves_fewer_at_once() -> None:
         larger = clone(PROBE).set_params(target_ratio=99, **parameters)
         assert count_joint_probes(larger, 4000, 576) < n_at_once
     assert count_joint_probes(PROBE, 10**6, 4096) == 1
+
+
+def test_more_validation_rows_leave_fewer_at_once() -> None:
+    few, many = (
+        clone(PROBE).set_params(validation_fraction=part, batch_size=16)
+        for part in (0.01, 0.9)
+    )
+    assert count_joint_probes(many, 4000, 576) < count_joint_probes(few, 4000, 576)
 
 
 def test_a_batch_of_all_rows_takes_no_more_than_they_do() -> None:

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plug_sklearn.classifiers._batches import NO_CLASS
 from plug_sklearn.classifiers._layers import (
     FACTORS,
     SOFTNESS,
@@ -22,6 +21,9 @@ from plug_sklearn.classifiers._layers import (
     draw_kept,
     weigh_mixture,
 )
+
+#: The code of rows without a class, which torch's cross-entropy ignores.
+NO_CLASS = -100
 
 
 def seed(value: int = 0) -> torch.Generator:

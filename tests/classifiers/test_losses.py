@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import log_loss
 
-from plug_sklearn.classifiers._batches import NO_CLASS
 from plug_sklearn.classifiers._losses import (
     ProbeLoss,
     contrast_by_class,
     find_inverse_temperature,
 )
+
+#: The code of rows without a class, which torch's cross-entropy ignores.
+NO_CLASS = -100
 
 
 def contrast_in_plain_python(
