@@ -11,9 +11,8 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from plug_sklearn.classifiers._labels import PredictsLabels
 from plug_sklearn.classifiers._layers import average_members
-from plug_sklearn.classifiers._prediction import copy_in_double
+from plug_sklearn.classifiers._prediction import PredictsLabels, copy_in_double
 from plug_sklearn.classifiers._token_aggregation import weigh_tokens
 from plug_sklearn.classifiers._token_network import TokenBatch, TokenNetwork
 from plug_sklearn.classifiers._token_stream import TokenStream, run_along_texts
