@@ -119,9 +119,9 @@ def test_chat_turns_read_the_answer_and_not_the_formatting(smollm2: str) -> None
     )
     embedder.fit(TEXTS)
     assert embedder.selected_tokens([TEXTS[0], ANSWER]) == [[" is"], ["."]]
-    embedder.set_params(token_filter="non_text")
+    embedder.set_params(token_filter="non_text").fit(TEXTS)
     assert embedder.selected_tokens([TEXTS[1], ANSWER]) == [[" metal"], [" is"]]
-    embedder.set_params(eos_token=None, token_filter=None)
+    embedder.set_params(eos_token=None, token_filter=None).fit(TEXTS)
     assert embedder.selected_tokens([TEXTS[0]]) == [["\n"]]
 
 
@@ -195,7 +195,7 @@ def test_long_text_is_cut_at_minilm_s_512_positions(minilm: str) -> None:
         (tokens,) = embedder.selected_tokens([text])
     assert len(tokens) == 512
     assert [tokens[0], *tokens[-2:]] == ["[CLS]", "end", "[SEP]"]
-    embedder.set_params(truncation_side="right", max_length=5)
+    embedder.set_params(truncation_side="right", max_length=5).fit(TEXTS)
     with pytest.warns(UserWarning, match="longer than 5 tokens"):
         (tokens,) = embedder.selected_tokens([text])
     assert tokens == ["[CLS]", "one", "one", "one", "[SEP]"]

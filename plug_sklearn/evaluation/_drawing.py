@@ -243,7 +243,7 @@ def write_name(name: object, most: int = 40) -> str:
     Examples
     --------
     >>> print(write_name("cost in $"), write_name("the capitals of states", most=15))
-    cost in \$ the cap…states
+    cost in \$ the cap… states
     """
     text = str(name)
     if len(text) > most:

@@ -65,7 +65,7 @@ def test_samples_stay_where_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "groups", [["u"], 3, np.zeros((4, 2)), np.array([1, "u", None, 2], dtype=object)]
+    "groups", [["u"], 3, np.zeros((4, 2)), np.array([1, "u", {}, 2], dtype=object)]
 )
 def test_groups_that_are_not_one_a_sample_are_an_error(groups: object) -> None:
     with pytest.raises(ValueError, match="'groups' given to Probe must be 4 numbers"):
