@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -75,50 +76,44 @@ class RecordReader:
         self._layouts = {kind: one for kind, one in layouts.items() if one is not None}
 
     def read_each(
+        self, digests: Sequence[bytes], kinds: Container[int] | None = None
+    ) -> Iterator[tuple[Found, memoryview]]:
+        """Read the records of prompts that are not damaged, and count the others.
+
+        Yields each record with its bytes, which are overwritten when the next is asked
+        for. ``kinds`` are the numbers of the layouts to read; None: all.
+        """
+        for run in self.read_runs(digests, kinds):
+            yield from run
+
+    def read_runs(
         self,
         digests: Sequence[bytes],
         kinds: Container[int] | None = None,
         find_room: FindRoom = lambda run, size: None,
-    ) -> Iterator[tuple[Found, memoryview]]:
-        """Read the records of prompts that are not damaged, and count the others.
+    ) -> Iterator[list[tuple[Found, memoryview]]]:
+        """Read as ``read_each`` does, but give records of one layout at once.
 
-        Parameters
-        ----------
-        digests : sequence of bytes
-            The prompts.
-        kinds : container of int, default=None
-            Numbers of the layouts to read; None: all.
-        find_room : callable
-            Gives the memory for some records that stand one after another; None: their
-            bytes are overwritten when the next are read.
-
-        Yields
-        ------
-        record : Found
-            A record.
-        vectors : memoryview
-            Its bytes.
+        ``find_room`` returns memory in which to keep some records that stand one after
+        another, or None if their bytes may be overwritten when the next are asked for.
         """
         for first in range(0, len(digests), _LOOKED_UP):
             found = self._find(digests[first : first + _LOOKED_UP], first)
             wanted = [one for one in found if kinds is None or one.kind in kinds]
             for run in _cut_runs(sorted(wanted, key=attrgetter("start"))):
-                start, layout = run[0].start, run[0].layout
-                size = run[-1].start + run[-1].size - start
-                room = find_room(run, size)
-                vectors = self._vectors.read(start, size, room)
+                begin, layout = run[0].start, run[0].layout
+                size = run[-1].start + run[-1].size - begin
+                vectors = self._vectors.read(begin, size, find_room(run, size))
+                right = []
                 for record in run:
-                    begin = record.start - start
-                    own = vectors[begin : begin + record.size]
-                    prompt = self._settings + digests[record.prompt]
+                    prompt, _, _, start, size, checksum = record
+                    own = vectors[start - begin : start - begin + size]
+                    key = self._settings + digests[prompt]
                     # The file may be cut short.
-                    if (
-                        len(own) == record.size
-                        and layout.sum_up(prompt, own) == record.checksum
-                    ):
-                        yield record, own
-                    else:
-                        self.n_damaged += 1
+                    if len(own) == size and layout.sum_up(key, own) == checksum:
+                        right.append((record, own))
+                self.n_damaged += len(run) - len(right)
+                yield right
 
     def _find(self, digests: Sequence[bytes], first: int) -> list[Found]:
         """Find the records of prompts that can stand where they are said to."""
@@ -144,18 +139,16 @@ class RecordReader:
         return found
 
 
-def _cut_runs(records: Sequence[Found]) -> Iterator[list[Found]]:
+def _cut_runs(records: Sequence[Found]) -> Iterator[Sequence[Found]]:
     """Cut records, sorted by start, into runs of one layout without gaps."""
-    run: list[Found] = []
-    for record in records:
-        last = run[-1] if run else record
-        if run and (
+    begin = 0
+    for place, (last, record) in enumerate(pairwise(records), 1):
+        if (
             record.start != last.start + last.size
             or record.layout is not last.layout
-            or record.start + record.size - run[0].start > _READ_SIZE
+            or record.start + record.size - records[begin].start > _READ_SIZE
         ):
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
+            yield records[begin:place]
+            begin = place
+    if records:
+        yield records[begin:]

@@ -114,25 +114,28 @@ class Records(RecordReader):
         def find_room(run: Sequence[Found], size: int) -> memoryview | None:
             return memory.take(size, len(run)) if run[0].kind in as_asked else None
 
-        for record, vectors in self.read_each(digests, plans, find_room):
-            layout, row = record.layout, rows[record.prompt]
-            stored = layout.unpack(vectors)
-            item_shape = (stored.shape[1], *shape, stored.shape[2])
-            held = out[row]
-            if held is None and record.kind in as_asked:
-                out[row] = stored.reshape(item_shape)
-                missing[record.prompt] = False
-                continue
-            if held is None:
-                room = memory.take(math.prod(item_shape) * dtype.itemsize)
-                held = out[row] = np.ndarray(item_shape, dtype, room)
-            if held.shape != item_shape:
-                continue
-            places, positions, _ = plans[record.kind]
-            layers, parts = np.divmod(positions, shape[1])
-            states = decode(stored[places], layout.dtype)
-            held[:, layers, parts] = states.transpose(1, 0, 2)
-            missing[record.prompt, positions] = False
+        for run in self.read_runs(digests, plans, find_room):
+            is_as_asked = bool(run) and run[0][0].kind in as_asked
+            for record, vectors in run:
+                layout, row = record.layout, rows[record.prompt]
+                held = out[row]
+                if held is None and is_as_asked:
+                    tokens = np.frombuffer(vectors, dtype)
+                    out[row] = tokens.reshape(-1, 1, 1, layout.hidden_size)
+                    missing[record.prompt] = False
+                    continue
+                stored = layout.unpack(vectors)
+                item_shape = (stored.shape[1], *shape, stored.shape[2])
+                if held is None:
+                    room = memory.take(math.prod(item_shape) * dtype.itemsize)
+                    held = out[row] = np.ndarray(item_shape, dtype, room)
+                if held.shape != item_shape:
+                    continue
+                places, positions, _ = plans[record.kind]
+                layers, parts = np.divmod(positions, shape[1])
+                states = decode(stored[places], layout.dtype)
+                held[:, layers, parts] = states.transpose(1, 0, 2)
+                missing[record.prompt, positions] = False
         return missing
 
     def _plan(self, slots: Sequence[Slot]) -> dict[int, Plan]:
