@@ -175,7 +175,13 @@ def read_text_validation_rows(
     if per_token:
         labels = read_token_labels(y_val, texts, owner)
         flat = np.concatenate(labels)
-        _refuse_unknown(flat[~is_unlabelled(flat)], classes, owner)
+        labelled = flat[~is_unlabelled(flat)]
+        if not len(labelled):
+            raise ValueError(
+                f"The 'y_val' given to {owner} must label at least one token. Got "
+                f"{len(flat)} tokens without a label instead."
+            )
+        _refuse_unknown(labelled, classes, owner)
         token_codes = encode_each(labels, classes)
         codes = np.array([own.max() for own in token_codes])
         texts, token_codes = texts[codes >= 0], token_codes[codes >= 0]
