@@ -181,8 +181,8 @@ class GenerationDisplay:
         if not isinstance(self.answer, ProbedText):
             raise TypeError(
                 "The 'answer' parameter of GenerationDisplay must be a ProbedText, as "
-                f"generate_with_probes returns it for one prompt. Got {self.answer!r} "
-                "instead."
+                "generate_with_probes returns one for each prompt. Got "
+                f"{type(self.answer).__name__} instead."
             )
         if self.stop is not None and not isinstance(self.stop, Mapping):
             raise TypeError(
