@@ -149,7 +149,8 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     sample weights are scaled to a mean of 1, so that only their ratios count. No rows
     are held out if there are fewer than 20 distinct samples, or if every choice of
     groups would leave a class without training rows. All probes then have the same
-    weight and a ``C`` of 1.6.
+    weight and a ``C`` of 1.6, and the temperature is 1, so that nothing adjusts the
+    probabilities: after a fit on two rows, they are often close to 0 or 1.
 
     References
     ----------
