@@ -100,7 +100,7 @@ def test_an_answer_is_written_and_drawn_at_once(writer: str) -> None:
     [
         (
             lambda: GenerationDisplay([make_answer()]),
-            "'answer' parameter of .* one for each prompt. Got list instead",
+            "a list with one for each prompt. Got list instead",
         ),
         (lambda: GenerationDisplay(make_answer(), stop={"x": 0.5}), "'stop' parameter"),
         (
