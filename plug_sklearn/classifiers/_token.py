@@ -363,7 +363,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         """Predict the probability of each class for each text.
 
         After a fit on labels of tokens, the logit of each class, relative to the first
-        of ``classes_``, is the largest over the tokens of the text.
+        of ``classes_``, is the largest over the tokens of the text, in each member.
 
         Parameters
         ----------

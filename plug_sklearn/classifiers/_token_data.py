@@ -274,18 +274,19 @@ def _check_item(
     position: int,
     owner: str,
 ) -> NDArray[Any]:
+    reason = ""
     try:
         array = np.asarray(item)
-    except ValueError:
-        # numpy refuses lists of different lengths.
-        array = np.empty(0, dtype=object)
+    except (ValueError, TypeError, RuntimeError) as error:
+        # numpy refuses lists of different lengths, and torch tensors in bfloat16.
+        array, reason = np.empty(0, dtype=object), f" ({error})"
     if array.ndim < 2 or array.dtype.kind not in "fiub":
         found = type(item).__name__
         if isinstance(item, np.ndarray):
             found = f"{array.dtype} of shape {array.shape}"
         raise ValueError(
             f"X given to {owner} {EXPECTED}. Got {found} at position {position} "
-            "instead."
+            f"instead{reason}."
         )
     if array.size == 0:
         raise ValueError(

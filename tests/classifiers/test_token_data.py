@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from plug_sklearn import PlugTokenClassifier
 
@@ -53,6 +54,8 @@ def test_validation_texts_without_labels_have_no_effect() -> None:
     [
         ([[1.0, 2.0], [3.0]], "position 1"),
         (np.array([["a"] * 4]), "position 1"),
+        (torch.ones(1, 4).bfloat16(), "Got Tensor at position 1 instead .*BFloat16"),
+        (torch.ones(1, 4).requires_grad_(), "Got Tensor at position 1 instead .*grad"),
         (np.ones(4), "of shape \\(4,\\) at position 1"),
         (np.ones((0, 4)), "at least one token"),
         (np.full((1, 4), 1e300), "NaN or infinity. Found one at position 1"),
