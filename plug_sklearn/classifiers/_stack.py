@@ -76,7 +76,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         at the middle value and moves up or down as long as the held-out loss falls.
     n_folds : int, default=5
         Number of folds of the inner cross-validation. They are stratified by class.
-        Equal samples are in the same fold, and with ``groups`` whole groups are.
+        Equal samples are in the same fold. With ``groups``, each group is in one fold.
     n_repeats : int or "auto", default="auto"
         Number of times that the cross-validation is repeated with other folds.
         ``"auto"``: as often as needed for about 1,000 held-out predictions in total,

@@ -48,11 +48,11 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     and of the last token are trained together with the heads. Held-out rows determine
     how the logits are mixed.
 
-    Tokens whose norm is more than twice the median norm of the tokens of ``fit`` are
-    scaled down to that: in many models, the first token of a text has activations far
-    larger than all others. The features are then standardised by their mean and
-    standard deviation over the tokens of ``fit``. Each text counts the same, whatever
-    its length.
+    In many models, the first token of a text has activations far larger than all
+    others. So the norms of tokens are limited to twice the median norm of the tokens of
+    ``fit``, without those that are all zero: larger tokens are scaled down. The
+    features are then standardised by their mean and standard deviation over the tokens
+    of ``fit``. A text counts by its weight, whatever its length.
 
     Parameters
     ----------
