@@ -98,7 +98,8 @@ class AnswerStreams:
     ----------
     write : callable or None
         Takes a list of answers with equal options, and yields pairs of the position of
-        an answer and its next token. None: ``open`` must not be called.
+        an answer and its next token. ``stopped_by`` of the last token of an answer is
+        not None. None: ``open`` must not be called.
     most : int, default=8
         Largest number of answers that are open at the same time.
     together : int, default=8
@@ -200,20 +201,23 @@ class AnswerStreams:
         assert self.write is not None
         loop = asyncio.get_running_loop()
         thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
-        has_begun, last = False, None
+        going, has_begun, last = list(batch), False, None
         try:
             items = await loop.run_in_executor(thread, self.write, batch)
             while found := await loop.run_in_executor(thread, next, items, None):
                 place, item = found
                 batch[place].add(item)
                 has_begun = True
+                if item["stopped_by"] is not None:
+                    going.remove(batch[place])
+                    batch[place].add(None)
         # Any error is told to the clients, so that the next batches are written.
         except Exception as error:
             last = error
         finally:
             thread.shutdown(wait=False)
         if last is None or has_begun or len(batch) == 1:
-            for answer in batch:
+            for answer in going:
                 answer.add(last)
             return
         for answer in batch:

@@ -12,6 +12,10 @@ probabilities after it. The answer ends when the probability of the last class r
     curl -N localhost:8000/generate -H 'Content-Type: application/json' \
         -d '{"prompt": "Gold is", "max_new_tokens": 20, "stop": 0.9}'
 
+The most probable token is written, unless ``temperature`` or ``top_p`` is given: the
+tokens are then sampled, and ``seed`` repeats an answer. An answer with a seed is
+written by itself.
+
 The last event says why the answer ends: "probe", "length", "eos", "time" for the time
 limit, or "reader" if the client reads too slowly.
 
@@ -322,7 +326,8 @@ def make_app(
         prompt: text
         max_new_tokens: Annotated[int, Field(ge=1, le=limits.answer_tokens)] = 64
         stop: Annotated[float, Field(ge=0, le=1)] | None = None
-        temperature: Annotated[float, Field(gt=0, le=10)] | None = None
+        # A lower temperature makes logits overflow.
+        temperature: Annotated[float, Field(ge=0.01, le=10)] | None = None
         top_p: Annotated[float, Field(gt=0, le=1)] | None = None
         seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
 

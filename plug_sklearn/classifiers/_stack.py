@@ -76,7 +76,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         at the middle value and moves up or down as long as the held-out loss falls.
     n_folds : int, default=5
         Number of folds of the inner cross-validation. They are stratified by class.
-        Equal samples are in the same fold, and with ``groups`` whole groups are.
+        Equal samples are in the same fold. With ``groups``, each group is in one fold.
     n_repeats : int or "auto", default="auto"
         Number of times that the cross-validation is repeated with other folds.
         ``"auto"``: as often as needed for about 1,000 held-out predictions in total,
@@ -149,7 +149,8 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     sample weights are scaled to a mean of 1, so that only their ratios count. No rows
     are held out if there are fewer than 20 distinct samples, or if every choice of
     groups would leave a class without training rows. All probes then have the same
-    weight and a ``C`` of 1.6.
+    weight and a ``C`` of 1.6, and the temperature is 1, so that nothing adjusts the
+    probabilities: after a fit on two rows, they are often close to 0 or 1.
 
     References
     ----------

@@ -48,11 +48,11 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     and of the last token are trained together with the heads. Held-out rows determine
     how the logits are mixed.
 
-    Tokens whose norm is more than twice the median norm of the tokens of ``fit`` are
-    scaled down to that: in many models, the first token of a text has activations far
-    larger than all others. The features are then standardised by their mean and
-    standard deviation over the tokens of ``fit``. Each text counts the same, whatever
-    its length.
+    In many models, the first token of a text has activations far larger than all
+    others. So the norms of tokens are limited to twice the median norm of the tokens of
+    ``fit``, without those that are all zero: larger tokens are scaled down. The
+    features are then standardised by their mean and standard deviation over the tokens
+    of ``fit``. A text counts by its weight, whatever its length.
 
     Parameters
     ----------
@@ -84,7 +84,8 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         many as give all members together ``target_ratio * n`` trainable parameters,
         within 10%. The heads then read the first principal components of the features,
         which are not trained and not counted. A warning is issued if no network is that
-        close to the budget.
+        close to the budget. With ``aggregation="mean"``, or labels of tokens, there is
+        one head, since more would be the same function.
     n_members : int, default=5
         Number of probes in the ensemble, whose probabilities are averaged. Each holds
         out different rows: with five members, each row is used to train four of them.
@@ -193,9 +194,10 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
 
     With labels of tokens, :meth:`score` is the accuracy over tokens. scikit-learn's
     stratified splitters, and its own metrics, refuse such labels. So cross-validate
-    with ``cross_val_score(probe, X, y, cv=KFold(5))``, and give other metrics the
-    labelled tokens of all texts, joined: ``np.concatenate(y)`` and
-    ``np.concatenate(probe.predict_token_proba(X))``.
+    with ``cross_val_score(probe, X, y, cv=KFold(5))``. Other metrics need the tokens of
+    all texts in one array: ``np.concatenate(y)`` and
+    ``np.concatenate(probe.predict_token_proba(X))``. Leave out the tokens without a
+    label.
 
     References
     ----------
@@ -322,7 +324,8 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
             may be float16, and are not copied.
         y : array-like of shape (n_samples,)
             Labels of texts, numbers or strings. Or labels of tokens: for each text, a
-            sequence with a label for each token. These labels are whole numbers, with
+            sequence with a label for each token; for texts of equal lengths, also one
+            array (n_samples, n_tokens). These labels are whole numbers, with
             -1 for tokens without a label, or strings, with ``""`` for such tokens; None
             stands for no label in both. The loss is then computed for each labelled
             token by itself, and ``aggregation`` and ``linear_path`` have no effect.
@@ -360,7 +363,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         """Predict the probability of each class for each text.
 
         After a fit on labels of tokens, the logit of each class, relative to the first
-        of ``classes_``, is the largest over the tokens of the text.
+        of ``classes_``, is the largest over the tokens of the text, in each member.
 
         Parameters
         ----------
@@ -447,7 +450,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         }
 
     def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
-        return {"span_max_weight": given.span_max_weight}
+        return {"span_max_weight": float(given.span_max_weight)}
 
     def _read_rows(
         self,

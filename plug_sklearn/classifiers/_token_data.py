@@ -175,7 +175,13 @@ def read_text_validation_rows(
     if per_token:
         labels = read_token_labels(y_val, texts, owner)
         flat = np.concatenate(labels)
-        _refuse_unknown(flat[~is_unlabelled(flat)], classes, owner)
+        labelled = flat[~is_unlabelled(flat)]
+        if not len(labelled):
+            raise ValueError(
+                f"The 'y_val' given to {owner} must label at least one token. Got "
+                f"{len(flat)} tokens without a label instead."
+            )
+        _refuse_unknown(labelled, classes, owner)
         token_codes = encode_each(labels, classes)
         codes = np.array([own.max() for own in token_codes])
         texts, token_codes = texts[codes >= 0], token_codes[codes >= 0]
@@ -268,18 +274,19 @@ def _check_item(
     position: int,
     owner: str,
 ) -> NDArray[Any]:
+    reason = ""
     try:
         array = np.asarray(item)
-    except ValueError:
-        # numpy refuses lists of different lengths.
-        array = np.empty(0, dtype=object)
+    except (ValueError, TypeError, RuntimeError) as error:
+        # numpy refuses lists of different lengths, and torch tensors in bfloat16.
+        array, reason = np.empty(0, dtype=object), f" ({error})"
     if array.ndim < 2 or array.dtype.kind not in "fiub":
         found = type(item).__name__
         if isinstance(item, np.ndarray):
             found = f"{array.dtype} of shape {array.shape}"
         raise ValueError(
             f"X given to {owner} {EXPECTED}. Got {found} at position {position} "
-            "instead."
+            f"instead{reason}."
         )
     if array.size == 0:
         raise ValueError(

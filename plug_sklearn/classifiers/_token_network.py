@@ -105,7 +105,9 @@ class StandardiseTokens(Standardise):
     def limit_norms(self, features: Tensor) -> Tensor:
         """Compute the factors (n_tokens, 1) that limit the norms of the tokens."""
         norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        return torch.where(norms > self.largest_norm, self.largest_norm / norms, 1.0)
+        # Without a limit, norms may be infinite in single precision.
+        is_larger = (norms > self.largest_norm) & (self.largest_norm < NO_LIMIT)
+        return torch.where(is_larger, self.largest_norm / norms, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise tokens (n_tokens, n_features)."""

@@ -11,6 +11,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from plug_sklearn.classifiers._data import read_sample_weight
 from plug_sklearn.classifiers._layers import average_members
 from plug_sklearn.classifiers._prediction import PredictsLabels, copy_in_double
 from plug_sklearn.classifiers._token_aggregation import weigh_tokens
@@ -173,7 +174,8 @@ class PredictsTokens(PredictsLabels):
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
         ValueError
-            If ``X`` or ``y`` is not as described, or no token has a label.
+            If ``X`` or ``y`` is not as described; if no token has a label; or if a
+            weight is negative or not finite, or all are 0.
         """
         if not has_token_labels(y):
             accuracy: float = super().score(X, y, sample_weight)
@@ -181,7 +183,7 @@ class PredictsTokens(PredictsLabels):
         check_is_fitted(self, "net_")
         owner = type(self).__name__
         texts = self._read_samples(X)
-        check_consistent_length(texts, y, sample_weight)
+        check_consistent_length(texts, y)
         labels = read_token_labels(y, texts, owner)
         is_right = np.concatenate(
             [
@@ -189,7 +191,7 @@ class PredictsTokens(PredictsLabels):
                 for found, own in zip(self.predict_token_proba(X), labels, strict=True)
             ]
         )
-        weight = np.ones(len(labels)) if sample_weight is None else sample_weight
+        weight = read_sample_weight(sample_weight, np.zeros((len(texts), 1)), owner)
         weights = np.repeat(weight, [len(own) for own in labels])
         weights = np.where(is_unlabelled(np.concatenate(labels)), 0, weights)
         if not weights.any():

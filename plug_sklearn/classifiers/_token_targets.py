@@ -16,7 +16,8 @@ def has_token_labels(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
     if hasattr(y, "to_numpy"):
         y = y.to_numpy()
     if isinstance(y, np.ndarray) and (y.dtype != object or y.ndim != 1):
-        return False
+        # One column holds labels of texts.
+        return y.ndim == 2 and y.shape[1] > 1
     if not isinstance(y, list | tuple | np.ndarray) or len(y) == 0:
         return False
     return all(isinstance(item, list | tuple | np.ndarray) for item in y)

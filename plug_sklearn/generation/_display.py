@@ -180,9 +180,9 @@ class GenerationDisplay:
     def _check(self) -> None:
         if not isinstance(self.answer, ProbedText):
             raise TypeError(
-                "The 'answer' parameter of GenerationDisplay must be a ProbedText, as "
-                f"generate_with_probes returns it for one prompt. Got {self.answer!r} "
-                "instead."
+                "The 'answer' parameter of GenerationDisplay must be a ProbedText, "
+                "and generate_with_probes returns a list with one for each prompt. Got "
+                f"{type(self.answer).__name__} instead."
             )
         if self.stop is not None and not isinstance(self.stop, Mapping):
             raise TypeError(

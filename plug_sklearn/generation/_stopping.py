@@ -111,7 +111,7 @@ def read_stops(
     if len(stop) != n_prompts:
         raise ValueError(
             f"The 'stop' parameter of {owner} must hold one rule for each of the "
-            f"{n_prompts} prompts if it is a list. Got {len(stop)} rules instead."
+            f"{n_prompts} prompts if it is a list. Got {len(stop)} instead."
         )
     return [StopRule(rule, probes, owner) for rule in stop]
 

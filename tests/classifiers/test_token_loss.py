@@ -63,6 +63,18 @@ def test_wrong_weights_are_refused(wrong: object) -> None:
         PlugTokenClassifier(span_max_weight=wrong).fit(np.zeros((4, 2, 3)), [0, 1] * 2)  # type: ignore[arg-type]  # wrong by intent
 
 
+def test_weight_may_be_written_as_a_boolean() -> None:
+    X = np.random.default_rng(0).normal(size=(20, 6, 4))
+    y = [[0, 1, 1, 1, 0, 0] for _ in X]
+    losses = [
+        PlugTokenClassifier(span_max_weight=weight, max_epochs=1, **QUICK)
+        .fit(X, y)
+        .history_[0]["train_loss"]
+        for weight in (1.0, True)
+    ]
+    assert losses[0] == losses[1]
+
+
 def test_loss_on_validation_texts_counts_strongest_tokens_too() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(20, 6, 4))

@@ -38,6 +38,13 @@ def test_size_of_the_largest_tokens_has_no_effect_on_the_standardisation() -> No
         assert_allclose(found[0][name], found[1][name], rtol=1e-6)
 
 
+def test_norms_that_overflow_in_single_precision_are_not_limited() -> None:
+    scaled = [text * np.float32(2.0**66) for text in X]
+    settings = QUICK | {"max_epochs": 30, "early_stopping": False}
+    probe = PlugTokenClassifier(**settings).fit(scaled, Y)
+    assert probe.score(scaled, Y) > 0.9
+
+
 def test_norms_are_limited_in_the_unit_of_the_features() -> None:
     scaled = [text * 2.0**20 for text in X]
     found = [

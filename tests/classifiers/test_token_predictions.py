@@ -67,3 +67,21 @@ def test_wrong_labels_of_tokens_are_not_scored(y: object, message: str) -> None:
     probe = PlugTokenClassifier(max_epochs=2, **QUICK).fit(X, LABELS)
     with pytest.raises(ValueError, match=message):
         probe.score(X, y)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (-np.ones(len(X)), "Negative values"),
+        (np.full(len(X), np.nan), "NaN"),
+        (np.ones((len(X), 2)), "1D array"),
+        (np.zeros(len(X)), "at least one non-zero"),
+        (np.ones(3), "shape"),
+    ],
+)
+def test_wrong_weights_are_refused_in_scores_of_tokens(
+    weight: object, message: str
+) -> None:
+    probe = PlugTokenClassifier(max_epochs=1, **QUICK).fit(X, LABELS)
+    with pytest.raises(ValueError, match=message):
+        probe.score(X, LABELS, sample_weight=weight)  # type: ignore[arg-type]  # wrong by intent

@@ -103,6 +103,33 @@ def test_each_answer_has_limits_of_its_own(answers: ModuleType) -> None:
     assert len(writer.batches) == 1
 
 
+def test_an_answer_ends_before_the_longer_ones_of_its_batch(
+    answers: ModuleType,
+) -> None:
+    passes = threading.Semaphore(0)
+
+    def write(batch: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield 0, {"token": "a", "stopped_by": "length"}
+        yield 1, {"token": "b", "stopped_by": None}
+        assert passes.acquire(timeout=SECONDS)
+        raise FloatingPointError
+
+    async def ask() -> list[str]:
+        streams = answers.AnswerStreams(write, wait=0.0)
+        short, long = await asyncio.gather(
+            *(streams.open(prompt, 9, None, {}) for prompt in ("short", "long"))
+        )
+        found = [b"".join([event async for event in short.events(SECONDS)])]
+        passes.release()
+        found.append(b"".join([event async for event in long.events(SECONDS)]))
+        return [events.decode() for events in found]
+
+    short, long = run(ask)
+    assert "event: end" in short and "length" in short
+    assert "error" not in short
+    assert "event: error" in long and "FloatingPointError" in long
+
+
 def test_only_a_bad_prompt_fails(answers: ModuleType) -> None:
     writer = Writer()
     writer.open()

@@ -197,6 +197,7 @@ def test_more_answers_than_may_be_written_are_told_to_come_again(
         ({"prompt": "Gold", "max_new_tokens": 0}, "greater than or equal to 1"),
         ({"prompt": "Gold", "max_new_tokens": 401}, "less than or equal to 400"),
         ({"prompt": "Gold", "stop": 2.0}, "less than or equal to 1"),
+        ({"prompt": "Gold", "temperature": 1e-40}, "greater than or equal to 0.01"),
         ({"prompt": "Gold", "num_beams": 2}, "'num_beams'"),
     ],
 )

@@ -98,7 +98,10 @@ def test_an_answer_is_written_and_drawn_at_once(writer: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GenerationDisplay([make_answer()]), "'answer' parameter"),
+        (
+            lambda: GenerationDisplay([make_answer()]),
+            "a list with one for each prompt. Got list instead",
+        ),
         (lambda: GenerationDisplay(make_answer(), stop={"x": 0.5}), "'stop' parameter"),
         (
             lambda: GenerationDisplay(make_answer(), stop=0.5),

@@ -81,7 +81,7 @@ def test_each_prompt_may_have_a_rule_of_its_own(writer: str) -> None:
     assert [answer.stopped_by for answer in answers] == ["length", "probe", "stop"]
     for count, answer, whole in zip((6, 1, 4), answers, free, strict=True):
         assert answer.token_ids == whole.token_ids[:count]
-    with pytest.raises(ValueError, match=r"one rule for each of the 3 .* Got 2 rules"):
+    with pytest.raises(ValueError, match=r"one rule for each of the 3 .* Got 2"):
         generate_with_probes(PROMPTS, probe, max_new_tokens=6, stop=rules[:2])
     with pytest.raises(TypeError, match=r"'stop' parameter .* Got 0.5 instead"):
         generate_with_probes(PROMPTS, probe, max_new_tokens=6, stop=[0.5] * 3)
