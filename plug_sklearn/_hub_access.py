@@ -3,6 +3,8 @@
 For each file that is not in the cache, the hub's client tries for 23 seconds.
 """
 
+import errno
+import socket
 from collections.abc import Iterator
 from time import monotonic
 
@@ -12,16 +14,27 @@ from huggingface_hub import constants, get_session
 _HOLDS = 10.0
 #: Seconds to wait for a connection.
 _PATIENCE = 3.0
+#: Numbers of errors that say that there is no way to an address.
+_NO_ROUTE = {
+    errno.EADDRNOTAVAIL,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+}
 
 # When each address was last asked for, and whether it was reached.
 _asked: dict[str, tuple[float, bool]] = {}
 
 
 def is_hub_reachable() -> bool:
-    """Tell whether anything answers at the hub's address.
+    """Tell whether anything listens at the hub's address, or at the proxy's.
 
-    A connection that is only slow counts as an answer: the client's retries help there.
+    Any answer counts, an error's too, and so does a connection that is slow or breaks:
+    there the client's retries help, or its own error says what is wrong.
     """
+    if constants.is_offline_mode():
+        return False
     address = constants.ENDPOINT
     asked, reached = _asked.get(address, (-_HOLDS, True))
     if monotonic() - asked >= _HOLDS:
@@ -35,10 +48,15 @@ def _ask(address: str) -> bool:
         get_session().head(address, timeout=_PATIENCE)
     # Clients of other releases raise errors of their own.
     except Exception as error:
-        causes = list(_list_causes(error))
-        is_slow = any("Timeout" in type(cause).__name__ for cause in causes)
-        return is_slow or not any(isinstance(cause, OSError) for cause in causes)
+        return not any(map(_says_unreachable, _list_causes(error)))
     return True
+
+
+def _says_unreachable(error: BaseException) -> bool:
+    """Tell whether an error means that no connection can be made."""
+    return isinstance(error, ConnectionRefusedError | socket.gaierror) or (
+        isinstance(error, OSError) and error.errno in _NO_ROUTE
+    )
 
 
 def _list_causes(error: BaseException) -> Iterator[BaseException]:

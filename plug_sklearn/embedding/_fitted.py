@@ -40,7 +40,8 @@ _KEPT = (
     "truncation_side",
     "quantization",
 )
-#: Keys of ``model_kwargs`` that say where weights are put, and in which precision.
+#: Keys of ``model_kwargs`` that say how weights are loaded, where to, and in which
+#: precision.
 _PLACING = {
     "attn_implementation",
     "device_map",
@@ -51,6 +52,8 @@ _PLACING = {
     "offload_folder",
     "offload_state_dict",
     "torch_dtype",
+    "trust_remote_code",
+    "use_safetensors",
 }
 
 

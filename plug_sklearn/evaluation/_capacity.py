@@ -17,6 +17,7 @@ from plug_sklearn.evaluation._folds import (
     Folds,
     Scoring,
     collect_fit_params,
+    find_failure,
     score_folds,
     split_folds,
 )
@@ -191,7 +192,7 @@ def _score_ratio(
         except FitFailedWarning as warning:
             raise ValueError(
                 f"The 'estimator' parameter of {OWNER} must fit on every fold. "
-                f"{str(warning).strip()}"
+                f"{type(estimator).__name__} failed with {find_failure(str(warning))}"
             ) from None
     sizes = [getattr(find_trained(probe), "n_parameters_", None) for probe in fitted]
     if None in sizes:

@@ -1,10 +1,13 @@
 """Cross-validation on fixed folds: splits, groups, and tables of scores by fold."""
 
+import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from numbers import Integral
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -163,17 +166,18 @@ def score_folds(
     table are ``fold``; a column for each score, by the name of the scorer, or
     ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds.
     """
-    results = cross_validate(
-        estimator,
-        X,
-        y,
-        cv=folds,
-        scoring=[scoring] if isinstance(scoring, str) else scoring,
-        params=dict(fit_params) or None,
-        n_jobs=n_jobs,
-        return_estimator=True,
-        error_score=error_score,
-    )
+    with _shortening_errors(estimator, len(folds)):
+        results = cross_validate(
+            estimator,
+            X,
+            y,
+            cv=folds,
+            scoring=[scoring] if isinstance(scoring, str) else scoring,
+            params=dict(fit_params) or None,
+            n_jobs=n_jobs,
+            return_estimator=True,
+            error_score=error_score,
+        )
     scores = {
         name.removeprefix("test_"): values
         for name, values in results.items()
@@ -182,6 +186,50 @@ def score_folds(
     times = {name: results[name] for name in TIMES}
     frame = pd.DataFrame({"fold": np.arange(len(folds)), **scores, **times})
     return frame, results["estimator"]
+
+
+@contextmanager
+def _shortening_errors(estimator: BaseEstimator, n_folds: int) -> Iterator[None]:
+    """Replace the error of ``cross_validate`` that repeats each fold's traceback."""
+    try:
+        yield
+    except ValueError as error:
+        failure = find_failure(str(error))
+        if failure is None:
+            raise
+        short = (
+            f"{type(estimator).__name__} could not be fitted: all {n_folds} fits "
+            f"failed, the first with {failure} Fit it on X and y to see where."
+        )
+    else:
+        return
+    raise ValueError(short)
+
+
+def find_failure(told: str) -> str | None:
+    """Find the first error in what scikit-learn tells of fits that failed.
+
+    Its type and the first line of its message; None in other texts.
+    """
+    if "details about the failures" not in told:
+        return None
+    # The last of the errors of a fit is the one that ended it.
+    first = re.split(r"^-{20,}$", told, flags=re.MULTILINE)[1]
+    _, _, ending = first.rpartition("Traceback (most recent call last)")
+    found = re.search(r"^[\w.]+: .+$", ending, flags=re.MULTILINE)
+    if found is None:
+        return None
+    return shorten_error(found.group())
+
+
+def shorten_error(told: str) -> str:
+    """Give the first line of an error's message, of at most 300 letters, as a sentence.
+
+    Arrays and advice for other estimators stand below it.
+    """
+    first, *_ = told.strip().splitlines() or [""]
+    line = shorten(first, 300, placeholder=" ...").rstrip(":.")
+    return f"{line}."
 
 
 def score_chance(

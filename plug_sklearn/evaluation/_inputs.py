@@ -40,7 +40,7 @@ def check_rows(
     """Raise an error unless X, y and groups are of the same rows.
 
     Labels may have two axes, for regressors of several targets, and groups must have
-    one, without missing values.
+    one. Missing labels and groups are refused.
     """
     for name, value in (("X", X), ("y", y)):
         if _count_rows(value) is None:
@@ -64,6 +64,8 @@ def check_rows(
             f"The 'y' parameter of {owner} must have a label for each of the {n_rows} "
             f"rows of X. Got {_count_rows(y)} instead."
         )
+    if len(getattr(y, "shape", (0,))) == 1:
+        refuse_missing("y", y, owner)
     check_groups(groups, n_rows, owner)
 
 

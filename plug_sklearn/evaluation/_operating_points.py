@@ -17,6 +17,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._warnings import warn_user
+from plug_sklearn.evaluation._folds import shorten_error
 from plug_sklearn.evaluation._inputs import check_estimator, check_rows, describe
 
 
@@ -261,12 +262,22 @@ def _score_rows(
 ) -> tuple[NDArray[np.floating], str]:
     """Return scores of the positive class, and the method that gave them."""
     column = estimator.classes_.tolist().index(positive)
-    if hasattr(estimator, "predict_proba"):
-        return estimator.predict_proba(X)[:, column], "predict_proba"
-    if not hasattr(estimator, "decision_function"):
+    methods = ("predict_proba", "decision_function")
+    method = next((name for name in methods if hasattr(estimator, name)), None)
+    if method is None:
         raise ValueError(
             "The 'estimator' parameter of threshold_at_fpr must predict probabilities "
             f"or decision values. Got {type(estimator).__name__} instead."
         )
-    values = estimator.decision_function(X)
-    return values if column == 1 else -values, "decision_function"
+    try:
+        values = getattr(estimator, method)(X)
+    except ValueError as error:
+        refusal = shorten_error(str(error))
+    else:
+        if method == "predict_proba":
+            return values[:, column], method
+        return values if column == 1 else -values, method
+    raise ValueError(
+        "The 'X' parameter of threshold_at_fpr must be rows that "
+        f"{type(estimator).__name__} was fitted for. It said: {refusal}"
+    )

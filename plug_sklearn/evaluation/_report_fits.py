@@ -16,7 +16,14 @@ from sklearn.utils.parallel import delayed
 from plug_sklearn._progress import run_jobs
 from plug_sklearn._sklearn import take_rows
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.evaluation._folds import TIMES, Fold, Folds, list_scores, score_folds
+from plug_sklearn.evaluation._folds import (
+    TIMES,
+    Fold,
+    Folds,
+    list_scores,
+    score_folds,
+    shorten_error,
+)
 from plug_sklearn.evaluation._probabilities import check_probabilistic
 from plug_sklearn.evaluation._report_scores import FoldScorer, PaddedClassifier
 
@@ -120,7 +127,7 @@ def _fit_fold(
 
 
 def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return shorten_error(f"{type(error).__name__}: {error}")
 
 
 def _check_fits(fits: list[FoldFit]) -> None:

@@ -88,6 +88,10 @@ def test_what_is_read_of_a_text_cannot_be_set_after_fit(
         ({"roles": ["user"]}, {"roles": ("user",)}),
         ({"pooling": "last"}, {"pooling": ["last"]}),
         ({"model_kwargs": {}}, {"model_kwargs": {"local_files_only": True}}),
+        (
+            {"model_kwargs": {"trust_remote_code": False}},
+            {"model_kwargs": {"use_safetensors": True}},
+        ),
     ],
 )
 def test_other_words_for_the_same_are_no_change(

@@ -251,3 +251,35 @@ def test_groups_given_twice_reach_the_folds_and_the_probe() -> None:
         search.predict_proba(X),
         expected.predict_proba(LayerAggregator().fit_transform(X)),
     )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["Gold is a metal."] * len(Y), FEATURES * np.nan],
+    ids=["texts", "NaN"],
+)
+def test_rows_that_no_fold_can_be_fitted_to_are_told_of_once(wrong: Any) -> None:  # noqa: ANN401
+    """scikit-learn tells of each fold, with its traceback and other estimators."""
+    for name in ("capacity_curve", "compare_probes", "threshold_at_fpr"):
+        call, estimator, _ = FUNCTIONS[name]
+        found = refuse(call, estimator, wrong, Y)
+        assert "\n" not in found
+        named = "'X' parameter of" if name == "threshold_at_fpr" else "all 5 fits fail"
+        assert named in found
+        assert type(estimator).__name__ in found
+
+
+def test_labels_of_two_axes_are_refused_in_few_words() -> None:
+    for name in FUNCTIONS:
+        call, estimator, rows = FUNCTIONS[name]
+        found = refuse(call, estimator, rows, np.stack([Y, Y], axis=1))
+        assert "y should be a 1d array" in found
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_missing_labels_are_refused_by_name(name: str, missing: object) -> None:
+    call, estimator, rows = FUNCTIONS[name]
+    found = refuse(call, estimator, rows, [missing, *Y[1:]])
+    assert f"'y' parameter of {name} must have a value for each row" in found
+    assert "Got 1 missing, at rows [0]." in found

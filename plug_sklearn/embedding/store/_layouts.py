@@ -88,10 +88,27 @@ def parse_layout(description: bytes) -> Layout | None:
     try:
         found: dict[str, Any] = json.loads(description)
         slots = tuple((layer, part, pooling) for layer, part, pooling in found["slots"])
+        if not _is_right(found["hidden_size"], slots):
+            return None
         layout = Layout(found["dtype"], found["hidden_size"], slots)
     except (ValueError, TypeError, KeyError):
         return None
     return layout if layout.description == description else None
+
+
+def _is_right(hidden_size: object, slots: tuple[Slot, ...]) -> bool:
+    """Tell whether a record can be of that size, and hold these slots."""
+    return (
+        isinstance(hidden_size, int)
+        and hidden_size > 0
+        and len(slots) > 0
+        and all(
+            isinstance(layer, int)
+            and isinstance(part, str)
+            and isinstance(pooling, str | None)
+            for layer, part, pooling in slots
+        )
+    )
 
 
 def plan_reading(layout: Layout, slots: Sequence[Slot]) -> Plan:

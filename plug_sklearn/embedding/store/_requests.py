@@ -46,7 +46,7 @@ def list_slots(
 def check_keys(settings: bytes, digests: Sequence[bytes]) -> None:
     """Check the key of settings, and the digests of prompts."""
     for name, key in [("settings", settings), *(("digests", d) for d in digests)]:
-        if len(key) != KEY_SIZE:
+        if not isinstance(key, bytes) or len(key) != KEY_SIZE:
             raise ValueError(
                 f"The {name!r} parameter of ActivationStore must be keys of "
                 f"{KEY_SIZE} bytes. Got {key!r} instead."

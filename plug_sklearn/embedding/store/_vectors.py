@@ -119,7 +119,11 @@ class VectorFile:
                 self._buffer = memoryview(bytearray(size))
             room = self._buffer[:size]
         self._file.seek(start)
-        return room[: self._file.readinto(room)]
+        n_read = 0
+        # The operating system reads at most 2 GB at once; 0 is the end of the file.
+        while n_read < size and (n_new := self._file.readinto(room[n_read:])):
+            n_read += n_new
+        return room[:n_read]
 
     def append(self, vectors: bytes | memoryview) -> int:
         """Append a record, and give its start."""

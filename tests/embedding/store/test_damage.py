@@ -163,6 +163,41 @@ def test_damaged_tables_give_an_error_or_right_states(
             assert folder in str(error)
 
 
+@pytest.mark.parametrize("poolings", [None, ("last",)])
+@pytest.mark.parametrize(
+    ("right", "damaged"),
+    [
+        ('"hidden_size": 8', '"hidden_size": 0'),
+        ('"hidden_size": 8', '"hidden_size": "8"'),
+        ('"hidden_size": 8', '"hidden_size": [8]'),
+        ('"hidden_size": 8', '"hidden_size": -8'),
+        ('[0, "rs"', '[[0], "rs"'),
+        ('[0, "rs"', '[0, {"rs": 0}'),
+    ],
+)
+def test_layout_of_wrong_values_is_missing(
+    tmp_path: Path, poolings: tuple[str] | None, right: str, damaged: str
+) -> None:
+    store = ActivationStore(tmp_path)
+    key, slots = store.register("model"), ([0], ["rs"])
+    states = make_states([1], [0])
+    item = [states[0][None]] if poolings is None else states
+    store.write(key, digests([1]), *slots, item, poolings=poolings)
+    with closing(sqlite3.connect(tmp_path / TABLES)) as connection, connection:
+        connection.execute(
+            "UPDATE layouts SET description = replace(description, ?, ?)",
+            (right, damaged),
+        )
+    out = np.empty(1, dtype=object) if poolings is None else np.empty_like(states)
+    with pytest.warns(UserWarning, match="1 damaged records"):
+        missing = store.read_into(key, digests([1]), *slots, out, poolings=poolings)
+    assert missing.all()
+    assert store.claim(key, digests([1]), *slots, poolings=poolings).all()
+    store.release(key, digests([1]))
+    store.compact()
+    assert len(store) == 0
+
+
 @settings(max_examples=8)
 @given(st.one_of(values, st.just(b'{"model": 7}')))
 def test_damaged_description_is_not_listed_until_it_is_registered_again(

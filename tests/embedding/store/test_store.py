@@ -455,7 +455,11 @@ def test_nothing_to_read_write_or_claim_is_no_error(store: ActivationStore) -> N
         ({"parts": ["mpl"]}, r"'parts' .* among \('rs', .*Got \['mpl'\] instead"),
         ({"parts": []}, r"'parts' .* Got \[\] instead"),
         ({"digests": [b"short"]}, r"'digests' .* 16 bytes. Got b'short' instead"),
+        ({"digests": ["0123456789abcdef"]}, r"'digests' .* Got '0123456789abcdef'"),
+        ({"digests": bytes(16)}, r"'digests' .* 16 bytes. Got 0 instead"),
+        ({"digests": [None]}, r"'digests' .* 16 bytes. Got None instead"),
         ({"settings": b""}, r"'settings' .* 16 bytes. Got b'' instead"),
+        ({"settings": None}, r"'settings' .* 16 bytes. Got None instead"),
         ({"settings": bytes(16)}, r"'settings' .* a key that register gave"),
         (
             {"states": make_states([1])[0]},

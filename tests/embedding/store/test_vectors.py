@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from io import FileIO
 from itertools import count
 
 import numpy as np
@@ -64,3 +65,17 @@ def test_half_precision_takes_half_the_room(tmp_path: pytest.TempPathFactory) ->
             (stored,) = store.contents()
             sizes[dtype] = stored.n_bytes
     assert sizes == {"float32": 200, "float16": 100, "bfloat16": 100}
+
+
+def test_record_is_read_whole_where_one_read_gives_a_part(
+    keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operating system gives at most 2 GB at once."""
+
+    class ShortReads(FileIO):
+        def readinto(self, room: memoryview) -> int:
+            return super().readinto(room[:1000])
+
+    monkeypatch.setattr("plug_sklearn.embedding.store._vectors.FileIO", ShortReads)
+    states = np.arange(5000, dtype=np.float32)
+    np.testing.assert_array_equal(keep(states, "float32"), states)
