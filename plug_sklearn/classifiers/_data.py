@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from plug_sklearn._sklearn import check_sample_weight, explaining_texts
-from plug_sklearn.classifiers._sample_shape import refuse_tokens
+from plug_sklearn.classifiers._sample_shape import refuse_token_labels, refuse_tokens
 from plug_sklearn.classifiers._splitting import arrange_members, choose_validation_rows
 
 ClassWeight = dict[Any, float] | str | None
@@ -104,6 +104,7 @@ def read_rows(
     """
     owner = type(estimator).__name__
     refuse_tokens(X, owner)
+    refuse_token_labels(y, owner)
     # Values beyond float32 become infinite, which validate_data then refuses.
     with np.errstate(over="ignore"), explaining_texts(owner):
         samples, labels = validate_data(

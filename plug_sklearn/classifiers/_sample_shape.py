@@ -62,3 +62,18 @@ def _unflatten(
             f"{n_features} features of X. Got {n_layers} and {n_parts} instead."
         )
     return n_layers, n_parts, n_features // (n_layers * n_parts)
+
+
+def holds_sequences(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
+    """Tell whether some of the labels are sequences."""
+    is_listed = isinstance(y, list | tuple) or str(getattr(y, "dtype", "")) == "object"
+    return is_listed and any(isinstance(own, list | tuple | np.ndarray) for own in y)
+
+
+def refuse_token_labels(y: Any, owner: str) -> None:  # noqa: ANN401 - validated later
+    """Refuse several labels for a sample; a column of labels is read later."""
+    if holds_sequences(y) and any(np.size(own) != 1 for own in y):
+        raise ValueError(
+            f"y given to {owner} must hold one label for each sample. Got sequences of "
+            "labels instead: PlugTokenClassifier takes labels of tokens."
+        )

@@ -21,11 +21,11 @@ from plug_sklearn.classifiers._data import (
     read_sample_weight,
     refuse_mixed_labels,
 )
+from plug_sklearn.classifiers._sample_shape import holds_sequences
 from plug_sklearn.classifiers._token_targets import (
     encode_each,
     encode_token_labels,
     has_token_labels,
-    holds_sequences,
     is_unlabelled,
     read_token_labels,
 )

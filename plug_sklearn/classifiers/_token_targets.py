@@ -23,12 +23,6 @@ def has_token_labels(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
     return all(isinstance(item, list | tuple | np.ndarray) for item in y)
 
 
-def holds_sequences(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
-    """Tell whether some of the labels are sequences."""
-    is_listed = isinstance(y, list | tuple) or str(getattr(y, "dtype", "")) == "object"
-    return is_listed and any(isinstance(own, list | tuple | np.ndarray) for own in y)
-
-
 def read_token_labels(
     y: Any,  # noqa: ANN401 - a sequence of sequences
     texts: NDArray[np.object_],

@@ -65,10 +65,18 @@ def test_samples_stay_where_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "groups", [["u"], 3, np.zeros((4, 2)), np.array([1, "u", {}, 2], dtype=object)]
+    ("groups", "message"),
+    [
+        (["u"], "must be 4 numbers"),
+        (3, "must be 4 numbers"),
+        (np.zeros((4, 2)), "must be 4 numbers"),
+        (np.array([1, "u", None, 2], dtype=object), "1 of 4 .* first at position 2"),
+    ],
 )
-def test_groups_that_are_not_one_a_sample_are_an_error(groups: object) -> None:
-    with pytest.raises(ValueError, match="'groups' given to Probe must be 4 numbers"):
+def test_groups_that_are_not_one_a_sample_are_an_error(
+    groups: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"'groups' given to Probe .*{message}"):
         read_rows(Probe(), X, Y, None, groups)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,16 @@ def test_activations_of_tokens_are_refused_with_what_reads_them(
         probe.set_params(max_epochs=1)
     with pytest.raises(ValueError, match=message):
         probe.fit(list(X), y).predict(tokens)
+
+
+@pytest.mark.parametrize(
+    "kind", [PlugMLPClassifier, PlugCNNClassifier, PlugStackClassifier]
+)
+@pytest.mark.parametrize("is_array", [True, False])
+def test_labels_of_tokens_are_refused(kind: type[Any], is_array: bool) -> None:
+    X = np.random.default_rng(0).normal(size=(4, 3, 6))
+    y: Any = [[0], [1, 0], [1], [0, 0, 1]]
+    if is_array:
+        y = np.array(y, dtype=object)
+    with pytest.raises(ValueError, match="PlugTokenClassifier takes labels of tokens"):
+        kind().fit(X, y)

@@ -234,6 +234,7 @@ MISSING = np.where(np.arange(len(Y)) == 7, None, NAMES[Y])
         (Y + 0.5 * (np.arange(120) % 3), None, None, "Got continuous values"),
         (np.array([1, "one"] * 60, dtype=object), None, None, "of one type. Got"),
         (np.zeros(120), None, None, "two classes or more"),
+        (pd.Series([[0, 1]] * 120), None, None, "one label for each row"),
         (Y[:-1], None, None, "'y' parameter.* for each of the 120 rows"),
         (Y, GROUPS[:-1], None, "'groups' parameter.* Got 119 for 120 rows"),
         (Y, np.where(GROUPS == 1, np.nan, GROUPS), None, "'groups' parameter"),
