@@ -22,6 +22,9 @@ from plug_sklearn.persistence import ProvenanceWarning
 NAME = "my fine-tuned model"
 TEXTS = ["Gold is a metal.", "Lima is in Peru.", "Au"]
 PARAMETERS: dict[str, Any] = {"parts": ("rs", "attn", "mlp"), "pooling": "mean"}
+#: How the saved model is read. Both models are read in token tries; where one is not,
+#: which changes the last bits, standard error says why.
+SAVED: dict[str, Any] = {"device": "cpu", "verbose": True}
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_registered_model_is_read_as_a_loaded_one(
     causal: transformers.PreTrainedModel, llama: str
 ) -> None:
     found = HFEmbeddingTransformer(NAME, **PARAMETERS).fit_transform(TEXTS)
-    expected = HFEmbeddingTransformer(llama, device="cpu", **PARAMETERS)
+    expected = HFEmbeddingTransformer(llama, **SAVED, **PARAMETERS)
     assert_array_equal(found, expected.fit_transform(TEXTS))
 
 
@@ -59,7 +62,7 @@ def test_models_with_and_without_heads_are_read(llama: str, model_class: str) ->
         found = HFEmbeddingTransformer("other", layers=1).fit_transform(TEXTS)
     finally:
         unregister_model("other")
-    expected = HFEmbeddingTransformer(llama, device="cpu", layers=1)
+    expected = HFEmbeddingTransformer(llama, **SAVED, layers=1)
     assert_array_equal(found, expected.fit_transform(TEXTS))
 
 

@@ -231,6 +231,26 @@ def test_model_that_padding_changes_is_read_in_equal_lengths() -> None:
     assert "padding changes the states of fnet" in str(trial.why)
 
 
+@pytest.mark.parametrize("n_errors", [1, 2])
+def test_error_that_does_not_come_again_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch, n_errors: int
+) -> None:
+    run, left = ForwardPass.run, [n_errors]
+
+    def fail_at_first(
+        self: ForwardPass, batch: Batch, prefix: SharedPrefix | None = None
+    ) -> np.ndarray:
+        if batch.positions is not None and left[0]:
+            left[0] -= 1
+            raise RuntimeError("too little memory, for now")
+        return run(self, batch, prefix)
+
+    monkeypatch.setattr(ForwardPass, "run", fail_at_first)
+    trial = attempt(build_model("llama")[0])
+    assert (trial.strategy is Strategy.TRIES) == (n_errors == 1)
+    assert (trial.why is None) == (n_errors == 1)
+
+
 def test_prefix_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = []
     run_prefix = ForwardPass.run_prefix
