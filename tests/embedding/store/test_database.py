@@ -420,3 +420,14 @@ def test_vectors_that_are_gone_are_missing(tmp_path: Path) -> None:
                 assert read(opened, key, range(10))[1].all()
     write(store, range(10))
     assert holds_right(store, key, range(10))
+
+
+def test_registering_again_writes_nothing(tmp_path: Path) -> None:
+    with ActivationStore(tmp_path) as store:
+        key = store.register("model", max_length=8)
+        with closing(sqlite3.connect(tmp_path / TABLES)) as connection:
+            (before,) = connection.execute("PRAGMA data_version").fetchone()
+            assert store.register("model", max_length=8) == key
+            assert connection.execute("PRAGMA data_version").fetchone() == (before,)
+            assert store.register("model", max_length=9) != key
+            assert connection.execute("PRAGMA data_version").fetchone() != (before,)
