@@ -95,6 +95,18 @@ def test_what_changes_activations_never_meets_in_the_store(
         assert len(store) == 2 * len(TEXTS)
 
 
+def test_a_later_way_of_reading_never_meets_an_earlier_one_in_the_store(
+    llama: str, tmp_path: Path
+) -> None:
+    embed(llama, tmp_path)
+    with ActivationStore(tmp_path) as store:
+        (held,) = store.contents()
+        number = held.settings["reading"]
+        current = store.register(held.model, **held.settings)
+        later = store.register(held.model, **{**held.settings, "reading": number + 1})
+        assert current != later
+
+
 @pytest.mark.parametrize(
     "parameters", [{"model_kwargs": {"rms_norm_eps": 10.0}}, {"quantization": "8bit"}]
 )

@@ -420,3 +420,16 @@ def test_vectors_that_are_gone_are_missing(tmp_path: Path) -> None:
                 assert read(opened, key, range(10))[1].all()
     write(store, range(10))
     assert holds_right(store, key, range(10))
+
+
+def test_registering_again_waits_for_no_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plug_sklearn.embedding.store._database._PATIENCE", 0.01)
+    store = ActivationStore(tmp_path)
+    key = store.register("model", max_length=8)
+    with closing(sqlite3.connect(tmp_path / TABLES)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        assert store.register("model", max_length=8) == key
+        with pytest.raises(StoreError, match="another process has kept it locked"):
+            store.register("model", max_length=9)
