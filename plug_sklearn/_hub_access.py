@@ -28,7 +28,7 @@ _asked: dict[str, tuple[float, bool]] = {}
 
 
 def is_hub_reachable() -> bool:
-    """Tell whether anything listens at the hub's address, or at the proxy's.
+    """Return whether anything listens at the hub's address, or at the proxy's.
 
     Any answer counts, an error's too, and so does a connection that is slow or breaks:
     there the client's retries help, or its own error says what is wrong.
@@ -53,7 +53,7 @@ def _ask(address: str) -> bool:
 
 
 def _says_unreachable(error: BaseException) -> bool:
-    """Tell whether an error means that no connection can be made."""
+    """Return whether an error means that no connection can be made."""
     return isinstance(error, ConnectionRefusedError | socket.gaierror) or (
         isinstance(error, OSError) and error.errno in _NO_ROUTE
     )

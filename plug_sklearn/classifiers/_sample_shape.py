@@ -65,7 +65,7 @@ def _unflatten(
 
 
 def holds_sequences(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
-    """Tell whether some of the labels are sequences."""
+    """Return whether some of the labels are sequences."""
     is_listed = isinstance(y, list | tuple) or str(getattr(y, "dtype", "")) == "object"
     return is_listed and any(isinstance(own, list | tuple | np.ndarray) for own in y)
 

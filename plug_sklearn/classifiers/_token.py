@@ -425,7 +425,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         }
 
     def _has_one_head(self) -> bool:
-        """Tell whether more heads would add up to the same function as one."""
+        """Return whether more heads would add up to the same function as one."""
         return self.labels_tokens_ or self.aggregation == "mean"
 
     def _describe_optimizer(

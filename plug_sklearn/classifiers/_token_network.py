@@ -63,7 +63,7 @@ class TokenBatch:
         return self.places < len(self.features)
 
     def number_texts(self) -> Tensor:
-        """Give the text of each token, (n_tokens,)."""
+        """Return the text of each token, (n_tokens,)."""
         return self.kept.nonzero()[:, 0]
 
     def pad(self, values: Tensor) -> Tensor:

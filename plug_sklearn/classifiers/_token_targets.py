@@ -12,7 +12,7 @@ UNLABELLED = -1
 
 
 def has_token_labels(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
-    """Tell whether ``y`` holds labels of tokens: a sequence for each text."""
+    """Return whether ``y`` holds labels of tokens: a sequence for each text."""
     if hasattr(y, "to_numpy"):
         y = y.to_numpy()
     if isinstance(y, np.ndarray) and (y.dtype != object or y.ndim != 1):

@@ -85,7 +85,7 @@ class TokenNet(ProbeNet):
         super().run_single_epoch(iterator, training, prefix, **kwargs)  # type: ignore[arg-type]  # batches in a list
 
     def _has_users_callbacks(self) -> bool:
-        """Tell whether there are callbacks that the user gave."""
+        """Return whether there are callbacks that the user gave."""
         return any(name not in OWN_CALLBACKS for name, _ in self.callbacks_)
 
     def _read_before(self, batch: TokenBatch) -> TokenBatch:

@@ -277,7 +277,7 @@ float32
         return load_config(self.source)
 
     def load_causal(self) -> PreTrainedModel:
-        """Give the model with its language-model head; they share their weights.
+        """Return the model with its language-model head; they share their weights.
 
         Raises
         ------
@@ -319,7 +319,7 @@ float32
         return find_registered(self.source.name) is not None
 
     def register(self, store: ActivationStore, *, conversations: bool = False) -> bytes:
-        """Give a store's key of the model and its settings.
+        """Return the key of the model and its settings in a store.
 
         What renders conversations is among them only if ``conversations`` are read.
         """
@@ -330,7 +330,7 @@ float32
         return store.register(identify_model(self.source, store.path), **settings)
 
     def describe(self, *, conversations: bool = False) -> dict[str, Any]:
-        """Give all that changes a text's activations, except model and pooling."""
+        """Return everything that activations depend on, except model and pooling."""
         weights, turn = self.weights, self.turn
         settings = {
             "reading": READING,

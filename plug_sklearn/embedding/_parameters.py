@@ -231,7 +231,7 @@ class EmbeddingParameters(BaseEstimator):
 
 
 def _is_listed(names: object) -> bool:
-    """Tell whether names are a sequence; a string and an array without axes are not."""
+    """Return whether names are a sequence, other than a string or a 0-D array."""
     if isinstance(names, np.ndarray):
         return names.ndim == 1
     return isinstance(names, Sequence) and not isinstance(names, str)

@@ -132,7 +132,7 @@ def _read_labels(y: Any) -> NDArray[Any]:  # noqa: ANN401 - validated by the ste
 
 
 def _label_tokens(labels: Any) -> bool:  # noqa: ANN401 - labels of any kind
-    """Tell whether each label is a sequence of labels of tokens."""
+    """Return whether each label is a sequence of labels of tokens."""
     return len(labels) > 0 and all(
         isinstance(own, list | tuple | np.ndarray) for own in labels
     )

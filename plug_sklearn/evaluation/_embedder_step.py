@@ -26,7 +26,7 @@ def split_pipeline(
 
 
 def is_embedder(estimator: object) -> bool:
-    """Tell whether an estimator is an :class:`HFEmbeddingTransformer`."""
+    """Return whether an estimator is an :class:`HFEmbeddingTransformer`."""
     # Other estimators need no torch, which takes seconds to import.
     names = {kind.__name__ for kind in type(estimator).__mro__}
     if "HFEmbeddingTransformer" not in names:

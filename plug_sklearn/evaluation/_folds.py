@@ -86,7 +86,7 @@ def _make_group_splitter(splitter: Any, groups: ArrayLike, owner: str) -> Any:  
 
 
 def _needs_groups(splitter: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
-    """Tell whether a splitter asks for groups; one without a request may do without."""
+    """Return whether a splitter requires groups."""
     return hasattr(splitter, "get_metadata_routing") and uses_groups(splitter)
 
 
@@ -143,7 +143,7 @@ def _is_rfecv(estimator: Any) -> bool:  # noqa: ANN401 - as above
 
 
 def uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
-    """Tell whether a splitter uses groups; scikit-learn's others warn of them."""
+    """Return whether a splitter uses groups."""
     if hasattr(cv, "get_metadata_routing"):
         return cv.get_metadata_routing().split.requests.get("groups") is True
     return hasattr(cv, "split") and "groups" in signature(cv.split).parameters
@@ -223,7 +223,7 @@ def find_failure(told: str) -> str | None:
 
 
 def shorten_error(told: str) -> str:
-    """Give the first line of an error's message, of at most 300 letters, as a sentence.
+    """Return the first line of an error message as a sentence of at most 300 letters.
 
     Arrays and advice for other estimators stand below it.
     """

@@ -155,7 +155,7 @@ def check_probabilistic(
 
 
 def _may_predict_probabilities(classifier: BaseEstimator) -> bool:
-    """Tell whether a classifier may predict probabilities once it is fitted.
+    """Return whether a classifier may predict probabilities once it is fitted.
 
     A stack of classifiers may, since it makes its last one in ``fit``.
     """

@@ -24,7 +24,7 @@ def to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
 
 
 def holds_single(X: Any) -> bool:  # noqa: ANN401 - as above
-    """Tell whether values are floats of up to 32 bits, which float32 can hold."""
+    """Return whether values are floats of up to 32 bits, which float32 can hold."""
     # The columns of a frame have dtypes of their own; numpy finds a common one.
     dtype = np.asarray(X[:0]).dtype if hasattr(X, "columns") else None
     dtype = getattr(X, "dtype", None) if dtype is None else dtype
@@ -38,7 +38,7 @@ def _is_tensor(X: Any) -> bool:  # noqa: ANN401 - as above
 
 
 def is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
-    """Tell whether ``X`` must hold an array of token activations for each text.
+    """Return whether ``X`` must hold an array of token activations for each text.
 
     It is then a 1-D array of dtype object, or a list of arrays with four axes. A list
     of texts counts as one, and is refused when it is read.

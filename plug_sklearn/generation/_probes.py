@@ -75,7 +75,7 @@ class Probe:
         self.parts: tuple[str, ...] = tuple(map(str, self.embedder.parts))
 
     def _reads_tokens(self, owner: str) -> bool:
-        """Tell whether the probe reads the states of every token."""
+        """Return whether the probe reads the states of every token."""
         if self.embedder.pooling is not None:
             return False
         if not hasattr(self.rest[-1], "start_stream"):

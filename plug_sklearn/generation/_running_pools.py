@@ -244,7 +244,7 @@ class CountedTokens:
         return before
 
     def _classify(self, token: int) -> tuple[bool, bool]:
-        """Tell whether the filter drops a token, and whether it is blank."""
+        """Return whether the filter drops a token, and whether it is blank."""
         if token not in self._classes:
             ids = np.array([token], dtype=np.int32)
             dropped, blank = self.selector.classify_vocabulary(ids)

@@ -123,7 +123,7 @@ def _quote(text: str) -> str:
 
 
 def _fence(text: str, least: int) -> str:
-    """Give backticks that end no code in a text: more than it holds in a row."""
+    """Return backticks that end no code in a text: more than it holds in a row."""
     return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])
 
 

@@ -53,7 +53,7 @@ class NonFiniteStatesError(FloatingPointError):
         self.texts = texts
 
     def rename(self, names: Sequence[Any]) -> "NonFiniteStatesError":
-        """Give the same error where text number i is called ``names[i]``."""
+        """Return the same error where text number i is called ``names[i]``."""
         return NonFiniteStatesError(self.states, [names[text] for text in self.texts])
 
 

@@ -67,7 +67,7 @@ def describe_trial(forward: ForwardPass) -> str | None:
 
 
 def recall_outcome(description: str) -> Outcome | None:
-    """Give the outcome that is remembered, or None."""
+    """Return the outcome that is remembered, or None."""
     try:
         digest, _, text = _find_file(description).read_text().partition("\n")
         held = json.loads(text) if digest == _digest(text) else {}

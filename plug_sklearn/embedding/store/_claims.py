@@ -87,7 +87,7 @@ class ProcessLocks:
             _unlock(file, _CREATION)
 
     def get_owner(self) -> int:
-        """Give this process's number, whose byte it holds."""
+        """Return the number of this process, whose byte it locks."""
         file = self._open()
         while self._owner is None:
             number = 1 + secrets.randbelow(_LAST_OWNER - 1)
@@ -96,7 +96,7 @@ class ProcessLocks:
         return self._owner
 
     def is_alive(self, owner: int) -> bool:
-        """Tell whether the process with a number still runs and has the store open."""
+        """Return whether a process still runs and has the store open."""
         if not (isinstance(owner, int) and _CREATION < owner < _LAST_OWNER):
             return False
         if not self.path.exists():

@@ -24,7 +24,7 @@ _opening = make_lock()
 
 
 def open_database(folder: Path, user: object) -> Database:
-    """Give the one object that this process has for a store, and note who uses it."""
+    """Return the one object that this process has for a store, and note who uses it."""
     name = os.path.realpath(folder)
     with _opening:
         database = _open_stores.get(name)

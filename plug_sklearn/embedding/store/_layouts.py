@@ -59,7 +59,7 @@ class Layout:
         return xxh3_64_intdigest(vectors, seed) & _CHECKSUM_MASK
 
     def is_size(self, n_bytes: int) -> bool:
-        """Tell whether a record of this layout can have so many bytes."""
+        """Return whether a record of this layout can have so many bytes."""
         # What is damaged need not be a number.
         if not isinstance(n_bytes, int):
             return False
@@ -68,7 +68,7 @@ class Layout:
         return n_bytes > 0 and n_bytes % self._size == 0
 
     def is_stored_as(self, dtype: np.dtype[np.floating]) -> bool:
-        """Tell whether records hold numbers of a dtype."""
+        """Return whether records hold numbers of a dtype."""
         # bfloat16 is stored as an integer, which no dtype of activations is.
         return bool(self._stored == dtype)
 
@@ -97,7 +97,7 @@ def parse_layout(description: bytes) -> Layout | None:
 
 
 def _is_right(hidden_size: object, slots: tuple[Slot, ...]) -> bool:
-    """Tell whether a record can be of that size, and hold these slots."""
+    """Return whether a record can be of that size, and hold these slots."""
     return (
         isinstance(hidden_size, int)
         and hidden_size > 0

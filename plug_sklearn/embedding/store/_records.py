@@ -146,7 +146,7 @@ class Records(RecordReader):
         return {kind: plan for kind, plan in plans.items() if plan.places}
 
     def hold(self, digest: bytes, slots: Sequence[Slot]) -> bool:
-        """Tell whether all of some slots of a prompt are held, and not damaged."""
+        """Return whether all of some slots of a prompt are held, and not damaged."""
         wanted = set(slots)
         for record, _ in self.read_each([digest]):
             wanted.difference_update(record.layout.slots)
@@ -209,7 +209,7 @@ class Records(RecordReader):
                 )
 
     def list_right(self) -> Iterator[tuple[bytes, Layout, bytes]]:
-        """Give the digest, layout and bytes of each record that is not damaged."""
+        """Return the digest, layout and bytes of each record that is not damaged."""
         for digest in self._list_digests():
             for record, vectors in self.read_each([digest]):
                 yield digest, record.layout, bytes(vectors)

@@ -55,7 +55,7 @@ def digest_settings(description: bytes) -> bytes:
 
 
 def are_described(connection: Connection, key: bytes) -> bool:
-    """Tell whether settings are in the store, with a description that fits the key."""
+    """Return whether settings are in the store with the right description."""
     found = connection.execute("SELECT description FROM settings WHERE key = ?", (key,))
     row = found.fetchone()
     return row is not None and digest_settings(row[0]) == key

@@ -43,7 +43,7 @@ def encode(states: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
 
 
 def decode(encoded: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
-    """Give states as float32 that a store keeps in another dtype."""
+    """Return states as float32 that a store keeps in another dtype."""
     if dtype != "bfloat16":
         return encoded.astype(np.float32, copy=False)
     return (encoded.astype(np.uint32) << 16).view(np.float32)
@@ -67,7 +67,7 @@ class Memory:
         self._block = memoryview(b"")
 
     def take(self, size: int, n_items: int = 1) -> memoryview:
-        """Give the memory of some of the arrays, of so many bytes."""
+        """Return the memory of some of the arrays, of so many bytes."""
         if size > len(self._block):
             expected = size * self._n_items // n_items
             n_bytes = max(size, min(expected, _BLOCK_SIZE))
@@ -102,7 +102,7 @@ class VectorFile:
             )
 
     def holds(self, start: int, size: int) -> bool:
-        """Tell whether a record can stand there."""
+        """Return whether a record can stand there."""
         return isinstance(start, int) and 0 <= start <= self.end - size
 
     def read(self, start: int, size: int, room: memoryview | None = None) -> memoryview:
