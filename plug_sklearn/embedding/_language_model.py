@@ -319,7 +319,7 @@ float32
         return find_registered(self.source.name) is not None
 
     def register(self, store: ActivationStore, *, conversations: bool = False) -> bytes:
-        """Return the key of the model and its settings in a store.
+        """Add the model and its settings to a store, and return their key.
 
         What renders conversations is among them only if ``conversations`` are read.
         """
