@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 def describe(value: object) -> str:
@@ -40,7 +40,8 @@ def check_rows(
     """Raise an error unless X, y and groups are of the same rows.
 
     Labels may have two axes, for regressors of several targets, and groups must have
-    one. Missing labels and groups are refused.
+    one. Missing labels and groups are refused, and so are activations that are not
+    finite. Features may be missing, because a pipeline may impute them.
     """
     for name, value in (("X", X), ("y", y)):
         if _count_rows(value) is None:
@@ -67,6 +68,8 @@ def check_rows(
     if len(getattr(y, "shape", (0,))) == 1:
         refuse_missing("y", y, owner)
     check_groups(groups, n_rows, owner)
+    if isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind == "f":
+        _refuse_non_finite(np.asarray(X), owner)
 
 
 def check_groups(groups: ArrayLike | None, n_rows: int | None, owner: str) -> None:
@@ -91,6 +94,18 @@ def refuse_missing(name: str, given: ArrayLike, owner: str) -> None:
             f"The {name!r} parameter of {owner} must have a value for each row. Got "
             f"{found}{'' if len(missing) <= 5 else ' and others'}."
         )
+
+
+def _refuse_non_finite(X: NDArray[Any], owner: str) -> None:
+    """Raise a ValueError if activations contain NaN or infinity."""
+    # A sum takes no memory, and is not finite if any activation is not.
+    if np.isfinite(X.sum(dtype=np.float64)):
+        return
+    rows = np.flatnonzero(~np.isfinite(X).all(axis=tuple(range(1, X.ndim)))).tolist()
+    raise ValueError(
+        f"The 'X' parameter of {owner} must contain finite activations. Got NaN or "
+        f"infinity in {len(rows)} of {len(X)} rows, such as {rows[:5]}."
+    )
 
 
 def _count_rows(value: Any) -> int | None:  # noqa: ANN401 - values of any kind

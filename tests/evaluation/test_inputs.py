@@ -9,6 +9,7 @@ import pytest
 from _readable import GROUPS, X, Y
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import (
     GridSearchCV,
@@ -283,3 +284,25 @@ def test_missing_labels_are_refused_by_name(name: str, missing: object) -> None:
     found = refuse(call, estimator, rows, [missing, *Y[1:]])
     assert f"'y' parameter of {name} must have a value for each row" in found
     assert "Got 1 missing, at rows [0]." in found
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_activations_that_are_not_finite_are_refused_with_their_rows(
+    wrong: float,
+) -> None:
+    rows = X.copy()
+    rows[3, 0, 0, 0] = wrong
+    for name, (call, estimator, suited) in FUNCTIONS.items():
+        if np.ndim(suited) > 2:
+            with pytest.raises(
+                ValueError, match=r"'X' .*in 1 of \d+ rows.*\[3\]"
+            ) as raised:
+                call(estimator, rows, Y)
+            assert len(str(raised.value)) < 200, name
+
+
+def test_missing_features_are_left_to_the_pipeline() -> None:
+    features = FEATURES.copy()
+    features[0, 0] = np.nan
+    probe = make_pipeline(SimpleImputer(), PROBE)
+    assert threshold_at_fpr(probe.fit(features, Y), features, Y, 0.9) is not None
