@@ -65,6 +65,7 @@ def check_rows(
             f"The 'y' parameter of {owner} must have a label for each of the {n_rows} "
             f"rows of X. Got {_count_rows(y)} instead."
         )
+    _refuse_token_labels(y, owner)
     if len(getattr(y, "shape", (0,))) == 1:
         refuse_missing("y", y, owner)
     check_groups(groups, n_rows, owner)
@@ -93,6 +94,20 @@ def refuse_missing(name: str, given: ArrayLike, owner: str) -> None:
         raise ValueError(
             f"The {name!r} parameter of {owner} must have a value for each row. Got "
             f"{found}{'' if len(missing) <= 5 else ' and others'}."
+        )
+
+
+def _refuse_token_labels(y: Any, owner: str) -> None:  # noqa: ANN401 - checked here
+    """Raise a ValueError if the labels are sequences of several lengths.
+
+    Sequences of one length may be the targets of a regressor.
+    """
+    is_array = isinstance(y, np.ndarray | pd.Series)
+    own = [label for label in y if isinstance(label, list | tuple | np.ndarray)]
+    if own and ((is_array and y.ndim == 1) or len({len(label) for label in own}) > 1):
+        raise ValueError(
+            f"The 'y' parameter of {owner} must have one label for each row. Got "
+            "labels of tokens instead, which only cross_val_score can score."
         )
 
 

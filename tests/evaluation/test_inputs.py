@@ -301,6 +301,16 @@ def test_activations_that_are_not_finite_are_refused_with_their_rows(
             assert len(str(raised.value)) < 200, name
 
 
+@pytest.mark.parametrize("wrap", [list, pd.Series])
+def test_labels_of_tokens_are_refused(wrap: Callable[[list[Any]], Any]) -> None:
+    labels = wrap([[0] * (1 + row % 3) for row in range(len(Y))])
+    for name, (call, estimator, rows) in FUNCTIONS.items():
+        message = r"'y' parameter of \w+ must have one label.*labels of tokens"
+        with pytest.raises(ValueError, match=message) as raised:
+            call(estimator, rows, labels)
+        assert len(str(raised.value)) < 200, name
+
+
 def test_missing_features_are_left_to_the_pipeline() -> None:
     features = FEATURES.copy()
     features[0, 0] = np.nan
