@@ -133,16 +133,14 @@ def try_type(model_type: str) -> dict[str, Figures]:
     try:
         two = build_config(model_type).is_encoder_decoder
         runs_on_text(model_type)
-    # Most model types read images or sounds, and some have no tiny model here.
-    except Exception as error:
+    except Exception as error:  # most types read no text, some have no tiny model
         return {model_type: {"no text": type(error).__name__}}
     rows = {}
     for stack in ("encoder", "decoder") if two else (None,):
         name = f"{model_type}, {stack}" if stack else model_type
         try:
             rows[name] = try_family(model_type, stack)
-        # Whatever stops a family is what its row says.
-        except Exception as error:
+        except Exception as error:  # whatever stops a family is what its row says
             rows[name] = {"refused": str(error)}
     return rows
 

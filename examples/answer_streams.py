@@ -211,8 +211,7 @@ class AnswerStreams:
                 if item["stopped_by"] is not None:
                     going.remove(batch[place])
                     batch[place].add(None)
-        # Any error is told to the clients, so that the next batches are written.
-        except Exception as error:
+        except Exception as error:  # the clients are told; the next batches go on
             last = error
         finally:
             thread.shutdown(wait=False)

@@ -145,8 +145,7 @@ class MicroBatcher:
             results = list(
                 await loop.run_in_executor(self._thread, self.compute, texts)
             )
-        # Any error is returned to its request, so that this loop continues.
-        except Exception as error:
+        except Exception as error:  # it goes to its request, and this loop continues
             if len(batch) == 1:
                 return [error]
             return [(await self._compute([request]))[0] for request in batch]

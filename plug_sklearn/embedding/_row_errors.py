@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from plug_sklearn.embedding._parameters import OWNER
 from plug_sklearn.embedding.passes import NonFiniteStatesError
@@ -16,19 +17,12 @@ def refuse_missing_labels(y: Any) -> None:  # noqa: ANN401 - labels of any kind
     labels = y.to_numpy() if hasattr(y, "to_numpy") else y
     if isinstance(labels, np.ndarray) and labels.dtype.kind not in "fO":
         return
-    missing = [position for position, label in enumerate(labels) if _is_missing(label)]
+    missing = np.flatnonzero(pd.Series(list(labels), dtype=object).isna()).tolist()
     if missing:
         raise ValueError(
             f"The 'y' given to {OWNER} must have a label for each text. Got "
             f"{len(missing)} missing, at positions {_list_positions(missing)}."
         )
-
-
-def _is_missing(label: object) -> bool:
-    if isinstance(label, float | np.floating):
-        return bool(np.isnan(label))
-    # The missing value of pandas is neither true nor false.
-    return label is None or type(label).__name__ == "NAType"
 
 
 @contextmanager
