@@ -1,15 +1,13 @@
 """Evaluation of probes, as tables of numbers and as pictures.
 
-``_layer_sweep``, ``_layer_scores``, ``_layer_sweep_display``
+``_layer_sweep``, ``_layer_sweep_display``
     Scores of a probe on each layer and part.
 ``_layer_choice``
     Choose a layer by these scores.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``, ``_report_page``
     Cross-validation with out-of-fold probabilities, scores and files.
-``_controls``, ``_controls_display``
-    Compare a probe with controls.
-``_control_inputs``, ``_control_fits``, ``_text_baselines``, ``_shuffling``
-    What the controls read and how they are fitted; baselines on words; shuffled labels.
+``_controls``, ``_control_inputs``, ``_controls_display``
+    Compare a probe with controls, such as words and shuffled labels.
 ``_transfer``, ``_transfer_display``
     Train a probe on each of several data sets, and test it on each.
 ``_directions``, ``_affine``
@@ -30,6 +28,8 @@
     Whether one of two probes is better.
 ``_bootstrap``
     Bootstrap intervals.
+``_joint_fits``
+    Train the networks of several layers and folds together.
 ``_embedder_step``
     The embedder of a pipeline, which runs once for all fits.
 ``_folds``, ``_inputs``, ``_probabilities``, ``_drawing``

@@ -1,13 +1,20 @@
-"""Read what a probe and its controls need: activations, first layer, and words."""
+"""What the controls of a probe are fitted on: first layers, words, shuffled labels."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils import check_random_state
 
-from plug_sklearn.evaluation._text_baselines import join_contents
+#: Words of one letter count too, such as the symbols of chemical elements.
+WORDS = r"(?u)\b\w+\b"
 
 
 class ControlInputs(NamedTuple):
@@ -27,7 +34,6 @@ class ControlInputs(NamedTuple):
 def read_inputs(
     embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
     X: Any,  # noqa: ANN401 - texts or activations
-    owner: str,
     *,
     wants_first: bool,
 ) -> ControlInputs:
@@ -38,12 +44,12 @@ def read_inputs(
     is_numeric = activations.dtype.kind in "fiu"
     if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
         raise ValueError(
-            f"The 'X' parameter of {owner} must be activations of 3 or 4 axes, none of "
-            "them empty, or texts, with a pipeline that begins with an "
+            "The 'X' parameter of probe_controls must be activations of 3 or 4 axes, "
+            "none of them empty, or texts, with a pipeline that begins with an "
             f"HFEmbeddingTransformer. Got {activations.dtype} of shape "
             f"{activations.shape} instead."
         )
-    first = _fill_layers(activations, activations) if wants_first else None
+    first = _fill_layers(activations, activations, 0) if wants_first else None
     items = [row.tobytes() for row in activations]
     return ControlInputs(activations, first, None, items)
 
@@ -54,42 +60,107 @@ def _embed(embedder: Any, X: Any, *, wants_first: bool) -> ControlInputs:  # noq
     contents = np.array([join_contents(text) for text in list_texts(X)], dtype=object)
     reader = clone(embedder).fit(X)
     layers = reader.layers_
-    if not wants_first or 0 in layers:
-        activations = reader.transform(X)
-        n_extra, place = 0, layers.index(0) if wants_first else 0
-    else:
+    n_extra = int(wants_first and 0 not in layers)
+    if n_extra:
         # Layer 0 is read in the same pass, before the layers of the pipeline.
-        reader.set_params(layers=(0, *layers)).fit(X)
-        activations = reader.transform(X)
-        n_extra, place = 1, 0
-    own = _select_layers(activations, slice(n_extra, None))
+        layers = (0, *layers)
+        reader.set_params(layers=layers).fit(X)
+    activations = reader.transform(X)
+    own = _map_items(lambda one: one[:, n_extra:], activations)
     first = None
     if wants_first:
-        first = _fill_layers(_select_layers(activations, slice(place, place + 1)), own)
+        first = _fill_layers(own, activations, layers.index(0))
     return ControlInputs(own, first, contents, contents.tolist())
 
 
-def _select_layers(activations: NDArray[Any], layers: slice) -> NDArray[Any]:
-    if activations.dtype != object:
-        return activations[:, layers]
-    return _collect([item[:, layers] for item in activations])
-
-
-def _fill_layers(source: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-    """Replace each layer of ``like`` by the first layer of ``source``."""
-    if source.dtype != object:
-        return np.broadcast_to(source[:, :1], like.shape)
-    return _collect(
-        [
-            np.broadcast_to(item[:, :1], own.shape)
-            for item, own in zip(source, like, strict=True)
-        ]
+def _fill_layers(like: NDArray[Any], source: NDArray[Any], layer: int) -> NDArray[Any]:
+    """Replace each layer of ``like`` by one layer of ``source``."""
+    return _map_items(
+        lambda own, one: np.broadcast_to(one[:, layer : layer + 1], own.shape),
+        like,
+        source,
     )
 
 
-def _collect(items: Sequence[NDArray[Any]]) -> NDArray[np.object_]:
-    """Make an array of dtype object from arrays of different lengths."""
-    collected = np.empty(len(items), dtype=object)
-    for row, item in enumerate(items):
-        collected[row] = item
-    return collected
+def _map_items(
+    function: Callable[..., NDArray[Any]], *arrays: NDArray[Any]
+) -> NDArray[Any]:
+    """Apply a function to arrays; of token activations, to the arrays of each text."""
+    if arrays[0].dtype != object:
+        return function(*arrays)
+    mapped = np.empty(len(arrays[0]), dtype=object)
+    for row, items in enumerate(zip(*arrays, strict=True)):
+        mapped[row] = function(*items)
+    return mapped
+
+
+def join_contents(text: str | Sequence[Mapping[str, str]]) -> str:
+    """Return a text; of a conversation, the contents of its messages, joined."""
+    if isinstance(text, str):
+        return text
+    return "\n".join(message["content"] for message in text)
+
+
+def make_text_baselines() -> dict[str, Pipeline]:
+    """Make classifiers of arrays of strings, by the names of their controls."""
+    features = {
+        "text_length": make_pipeline(
+            FunctionTransformer(measure_lengths), StandardScaler()
+        ),
+        "bag_of_words": CountVectorizer(token_pattern=WORDS),
+        "tf_idf": TfidfVectorizer(token_pattern=WORDS),
+    }
+    return {
+        name: make_pipeline(own, LogisticRegression(max_iter=1000))
+        for name, own in features.items()
+    }
+
+
+def measure_lengths(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Return log(1 + n) of the characters and of the words, shape (n_texts, 2)."""
+    lengths = [(len(text), len(text.split())) for text in texts]
+    return np.log1p(np.array(lengths, dtype=np.float64))
+
+
+def shuffle_labels(
+    y: NDArray[np.generic],
+    *,
+    items: Sequence[Hashable] | None = None,
+    groups: ArrayLike | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> NDArray[np.generic]:
+    """Shuffle labels between rows that could have each other's label.
+
+    Equal items of one group that share a label still share one afterwards, so that a
+    probe that memorises items gains as much as with the true labels. Labels are
+    shuffled within groups. Groups with a single label exchange it with other such
+    groups.
+    """
+    rng = check_random_state(random_state)
+    rows = np.arange(len(y))
+    item_codes = rows if items is None else pd.factorize(pd.Series(list(items)))[0]
+    group_codes = (
+        np.zeros(len(y), dtype=np.intp)
+        if groups is None
+        else pd.factorize(np.asarray(groups))[0]
+    )
+    table = pd.DataFrame({"group": group_codes, "item": item_codes, "row": rows})
+    table["label"] = pd.factorize(y)[0]
+    by_group = table.groupby("group")["label"]
+    is_pure = (by_group.transform("nunique") == 1).to_numpy()
+    # Rows of one unit share a label. Items with several labels are units by row.
+    by_item = table.groupby(["group", "item"])
+    is_ambiguous = (by_item["label"].transform("nunique") > 1).to_numpy()
+    first = by_item["row"].transform("first").to_numpy()
+    unit = np.where(is_ambiguous, rows, first)
+    unit[is_pure] = by_group.transform("idxmin").to_numpy()[is_pure]
+    # Units of a stratum exchange their labels.
+    stratum = np.where(is_pure, -1, group_codes)
+    shuffled = y.copy()
+    for number in np.unique(stratum):
+        units = np.unique(unit[stratum == number])
+        drawn = y.copy()
+        drawn[units] = y[rng.permutation(units)]
+        members = stratum == number
+        shuffled[members] = drawn[unit[members]]
+    return shuffled

@@ -13,8 +13,11 @@ from sklearn.utils.multiclass import type_of_target
 
 from plug_sklearn._progress import count_steps
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.evaluation._control_fits import score_probe
-from plug_sklearn.evaluation._control_inputs import read_inputs
+from plug_sklearn.evaluation._control_inputs import (
+    make_text_baselines,
+    read_inputs,
+    shuffle_labels,
+)
 from plug_sklearn.evaluation._embedder_step import split_pipeline
 from plug_sklearn.evaluation._folds import (
     Scoring,
@@ -23,8 +26,7 @@ from plug_sklearn.evaluation._folds import (
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import check_rows
-from plug_sklearn.evaluation._shuffling import shuffle_labels
-from plug_sklearn.evaluation._text_baselines import make_text_baselines
+from plug_sklearn.evaluation._joint_fits import score_probe
 
 OWNER = "probe_controls"
 PROBE = "probe"
@@ -274,7 +276,7 @@ def _make_controls(
     seeds: Sequence[int],
 ) -> Iterator[_Control]:
     """Yield the probe and its controls one by one, so that few arrays are in memory."""
-    inputs = read_inputs(embedder, X, OWNER, wants_first="first_layer" in chosen)
+    inputs = read_inputs(embedder, X, wants_first="first_layer" in chosen)
     yield _Control(PROBE, probe, inputs.activations, y)
     if "majority" in chosen:
         yield _Control("majority", DummyClassifier(), np.zeros((len(y), 1)), y)

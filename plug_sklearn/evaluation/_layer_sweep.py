@@ -24,7 +24,7 @@ from plug_sklearn.evaluation._folds import (
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import check_estimator
-from plug_sklearn.evaluation._layer_scores import count_joint_fits, score_layers
+from plug_sklearn.evaluation._joint_fits import count_joint_fits, score_layers
 from plug_sklearn.features import LayerAggregator
 
 

@@ -7,12 +7,23 @@ import pytest
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, KFold, cross_validate
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    cross_val_score,
+    cross_validate,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from plug_sklearn import PlugMLPClassifier, layer_sweep
+import plug_sklearn.classifiers
+from plug_sklearn import (
+    LayerAggregator,
+    PlugMLPClassifier,
+    layer_sweep,
+    probe_controls,
+)
 
 N = 90
 Y = np.array(["no", "yes"])[np.arange(N) % 2]
@@ -22,6 +33,7 @@ X = np.random.default_rng(0).normal(size=(N, 4, 2, 16)).astype(np.float32)
 X[:, 1:3, 0, 0] += 2 * (Y == "yes")[:, None]
 PROBE = PlugMLPClassifier(width_cap=16, max_epochs=3, random_state=0, device="cpu")
 FOLDS = list(KFold(3).split(X))
+GROUP_FOLDS = list(GroupKFold(3).split(X, Y, GROUPS))
 SCORING = ["roc_auc", "neg_log_loss"]
 
 
@@ -50,8 +62,7 @@ def test_groups_and_weights_reach_layers_fitted_at_once() -> None:
         params=params,
         layers=[0, 1],
     )
-    folds = list(GroupKFold(3).split(X, Y, GROUPS))
-    assert_scored_as_alone(sweep, X, cv=folds, params=params | {"groups": GROUPS})
+    assert_scored_as_alone(sweep, X, cv=GROUP_FOLDS, params=params | {"groups": GROUPS})
 
 
 def test_the_estimators_own_score_is_that_of_each_layer() -> None:
@@ -223,3 +234,50 @@ def test_large_features_and_other_threads_keep_their_threads_of_blas() -> None:
     with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool:
         assert (sweep(large)["score"] == 2).all()
         assert (pool.submit(sweep, X).result()["score"] == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("probe", "is_joint"),
+    [
+        (make_pipeline(LayerAggregator(layers=[1]), PROBE), True),
+        (make_pipeline(LayerAggregator(), PROBE), True),
+        (PROBE, True),
+        (make_pipeline(LayerAggregator(layers=[1]), StandardScaler(), PROBE), False),
+        (make_pipeline(LayerAggregator(layers=[1]), LogisticRegression()), False),
+    ],
+)
+def test_a_probe_beside_its_controls_is_scored_as_alone(
+    probe: BaseEstimator, is_joint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = "groups"
+    if probe is not PROBE and isinstance(probe[-1], PlugMLPClassifier):
+        groups = "plugmlpclassifier__groups"
+    takes_groups = probe is PROBE or isinstance(probe[-1], PlugMLPClassifier)
+    expected = cross_val_score(
+        probe,
+        X,
+        Y,
+        cv=GROUP_FOLDS,
+        scoring="neg_log_loss",
+        params={groups: GROUPS} if takes_groups else None,
+    )
+    calls = []
+    fit_jointly = plug_sklearn.classifiers.fit_jointly
+    monkeypatch.setattr(
+        plug_sklearn.classifiers,
+        "fit_jointly",
+        lambda *given: [calls.append(len(given[0])), fit_jointly(*given)],
+    )
+    table = probe_controls(
+        probe,
+        X,
+        Y,
+        cv=GROUP_FOLDS,
+        groups=GROUPS,
+        scoring="neg_log_loss",
+        controls=["majority"],
+    )
+    table = table[table["control"] == "probe"]
+    assert table["neg_log_loss"].tolist() == pytest.approx(expected)
+    assert table["fold"].tolist() == [0, 1, 2]
+    assert calls == ([3] if is_joint else [])
