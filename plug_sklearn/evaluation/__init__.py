@@ -10,7 +10,7 @@
     Compare a probe with controls, such as words and shuffled labels.
 ``_transfer``, ``_transfer_display``
     Train a probe on each of several data sets, and test it on each.
-``_directions``, ``_affine``
+``_directions``
     The direction that a probe reads, in the hidden space of the model.
 ``_operating_points``
     Thresholds that flag few negative rows, and the recall at these thresholds.

@@ -1,5 +1,6 @@
 """The direction that a probe reads, in the hidden space of the model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,17 +8,29 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    RobustScaler,
+    StandardScaler,
+)
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn.evaluation._affine import OWNER, Affine, Numbers, carry_back
 from plug_sklearn.evaluation._embedder_step import is_embedder
 from plug_sklearn.evaluation._inputs import check_estimator
 from plug_sklearn.evaluation._layer_choice import BestLayerClassifier
 from plug_sklearn.features import LayerAggregator
 
+Numbers = NDArray[np.float64]
+#: Weights (n_outputs, n_features) and intercepts (n_outputs,).
+Affine = tuple[Numbers, Numbers]
+
+OWNER = "probe_direction"
 NETWORKS = ("PlugMLPClassifier", "PlugCNNClassifier")
 LEVELS = ["output", "layer", "part"]
 
@@ -134,7 +147,7 @@ def probe_direction(
             features = step.transform(features)
     affine, outputs, kind = _read_probe(probe, features)
     for step in reversed(steps):
-        affine = carry_back(step, affine)
+        affine = _carry_back(step, affine)
     axes = _name_axes(embedder, steps, probe, affine[0].shape[1])
     return _label(affine, outputs, kind, axes)
 
@@ -189,6 +202,85 @@ def _name_outputs(probe: Any, n_outputs: int) -> list[Any]:  # noqa: ANN401 - as
     return labels if len(labels) == n_outputs else list(range(n_outputs))
 
 
+def _carry_back(step: Any, affine: Affine) -> Affine:  # noqa: ANN401 - a fitted transformer
+    """Turn a function of a step's output into a function of the step's input.
+
+    Raises a ValueError if the step is unknown or not affine.
+    """
+    _refuse_nonlinear(step)
+    weights, intercept = affine
+    if isinstance(step, LayerAggregator):
+        return _spread_weights(step, weights), intercept
+    for kind, read in _SCALERS.items():
+        if isinstance(step, kind):
+            offset, factor = read(step)
+            weights = weights * factor
+            return weights, intercept - (weights * offset).sum(axis=1)
+    if isinstance(step, PCA):
+        if step.whiten:
+            scale = np.sqrt(step.explained_variance_)
+            weights = weights / np.maximum(scale, np.finfo(scale.dtype).eps)
+        weights = weights @ step.components_
+        return weights, intercept - weights @ step.mean_
+    if hasattr(step, "get_support"):
+        support = step.get_support()
+        full = np.zeros((len(weights), len(support)))
+        full[:, support] = weights
+        return full, intercept
+    return affine
+
+
+def _refuse_nonlinear(step: Any) -> None:  # noqa: ANN401 - a fitted transformer
+    # A step may be None or "passthrough".
+    is_known = step is None or isinstance(step, (str, *_AFFINE))
+    refused = None
+    if not is_known and not hasattr(step, "get_support"):
+        known = sorted(kind.__name__ for kind in _AFFINE)
+        refused = f": {known} or feature selections. Got {type(step).__name__}"
+    elif isinstance(step, MinMaxScaler) and step.clip:
+        refused = ". Got MinMaxScaler(clip=True)"
+    elif isinstance(step, FunctionTransformer) and step.func is not None:
+        refused = ". Got a FunctionTransformer, whose function is unknown,"
+    elif (
+        isinstance(step, LayerAggregator)
+        and step.method == "max"
+        and len(step.layers_) > 1
+    ):
+        refused = ". Got LayerAggregator(method='max') over several layers"
+    if refused is not None:
+        raise ValueError(
+            f"The 'estimator' parameter of {OWNER} must have affine steps{refused} "
+            "instead."
+        )
+
+
+def _spread_weights(step: LayerAggregator, weights: Numbers) -> Numbers:
+    """Return weights of flattened activations, which are 0 for unread units."""
+    n_layers, n_parts, hidden_size = step.input_shape_
+    layers, parts = np.array(step.layers_), np.array(step.parts_)
+    n_read = 1 if step.method in ("mean", "max") else len(layers)
+    own = weights.reshape(len(weights), n_read, len(parts), hidden_size)
+    full = np.zeros((len(weights), n_layers, n_parts, hidden_size))
+    full[:, layers[:, None], parts] = own * n_read / len(layers)
+    return full.reshape(len(weights), -1)
+
+
+#: For each scaler, the offset and factor of (x - offset) * factor.
+_SCALERS: dict[type, Callable[[Any], tuple[Any, Any]]] = {
+    StandardScaler: lambda step: (
+        step.mean_ if step.with_mean else 0.0,
+        1 / step.scale_ if step.with_std else 1.0,
+    ),
+    RobustScaler: lambda step: (
+        step.center_ if step.with_centering else 0.0,
+        1 / step.scale_ if step.with_scaling else 1.0,
+    ),
+    MinMaxScaler: lambda step: (-step.min_ / step.scale_, step.scale_),
+    MaxAbsScaler: lambda step: (0.0, 1 / step.scale_),
+}
+_AFFINE = (LayerAggregator, PCA, FunctionTransformer, *_SCALERS)
+
+
 def _name_axes(
     embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
     steps: list[Any],
@@ -205,14 +297,13 @@ def _name_axes(
     elif len(shape) != 3:
         shape = 1, 1, n_features
     is_read = np.ones(shape[:2], dtype=bool)
+    layers: tuple[Any, ...] = tuple(range(shape[0]))
     parts: tuple[Any, ...] = tuple(range(shape[1]))
     if isinstance(first, LayerAggregator):
         is_read[:] = False
         is_read[np.ix_(first.layers_, first.parts_)] = True
-        parts = first.part_names_ or parts
-    layers: tuple[Any, ...] = tuple(range(shape[0]))
-    if isinstance(first, LayerAggregator):
         layers = first.model_layers_ or layers
+        parts = first.part_names_ or parts
     if embedder is not None:
         layers, parts = embedder.layers_, embedder.parts_
     return _Axes(layers, parts, is_read)
