@@ -30,11 +30,9 @@
     Bootstrap intervals.
 ``_joint_fits``
     Train the networks of several layers and folds together.
-``_embedder_step``
-    The embedder of a pipeline, which runs once for all fits.
-``_folds``, ``_inputs``, ``_probabilities``, ``_drawing``
-    What these share: cross-validation on fixed folds; checks of rows, labels and
-    probabilities; axes, legends and styles.
+``_folds``, ``_inputs``, ``_drawing``
+    What these share: cross-validation on fixed folds; checks of estimators, rows,
+    labels and probabilities; axes, legends and styles.
 """
 
 from plug_sklearn.evaluation._bootstrap import BootstrapInterval, bootstrap_interval

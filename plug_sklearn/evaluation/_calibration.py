@@ -13,7 +13,7 @@ from plug_sklearn._sklearn import (
     StrOptions,
     validate_parameter_constraints,
 )
-from plug_sklearn.evaluation._probabilities import Predictions, read_predictions
+from plug_sklearn.evaluation._inputs import Predictions, read_predictions
 
 CONSTRAINTS = {
     "n_bins": [Interval(Integral, 1, None, closed="left")],

@@ -18,14 +18,13 @@ from plug_sklearn.evaluation._control_inputs import (
     read_inputs,
     shuffle_labels,
 )
-from plug_sklearn.evaluation._embedder_step import split_pipeline
 from plug_sklearn.evaluation._folds import (
     Scoring,
     score_chance,
     score_folds,
     split_folds,
 )
-from plug_sklearn.evaluation._inputs import check_rows
+from plug_sklearn.evaluation._inputs import check_rows, split_pipeline
 from plug_sklearn.evaluation._joint_fits import score_probe
 
 OWNER = "probe_controls"

@@ -21,8 +21,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn.evaluation._embedder_step import is_embedder
-from plug_sklearn.evaluation._inputs import check_estimator
+from plug_sklearn.evaluation._inputs import check_estimator, is_embedder
 from plug_sklearn.evaluation._layer_choice import BestLayerClassifier
 from plug_sklearn.features import LayerAggregator
 

@@ -19,7 +19,7 @@ from plug_sklearn.evaluation._drawing import (
     style_line,
     write_name,
 )
-from plug_sklearn.evaluation._probabilities import check_probabilistic
+from plug_sklearn.evaluation._inputs import check_probabilistic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,12 @@ from sklearn.utils import column_or_1d
 from plug_sklearn.evaluation._controls_display import COLUMNS as CONTROL_COLUMNS
 from plug_sklearn.evaluation._drawing import check_table
 from plug_sklearn.evaluation._folds import Scoring, collect_fit_params, split_folds
-from plug_sklearn.evaluation._inputs import check_estimator, check_rows, refuse_missing
-from plug_sklearn.evaluation._probabilities import check_probabilistic
+from plug_sklearn.evaluation._inputs import (
+    check_estimator,
+    check_probabilistic,
+    check_rows,
+    refuse_missing,
+)
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_fits import (
     OWNER,

@@ -24,7 +24,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     shorten_error,
 )
-from plug_sklearn.evaluation._probabilities import check_probabilistic
+from plug_sklearn.evaluation._inputs import check_probabilistic
 from plug_sklearn.evaluation._report_scores import FoldScorer, PaddedClassifier
 
 OWNER = "cross_validation_report"

@@ -9,8 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._sklearn import is_search
-from plug_sklearn.evaluation._inputs import describe
-from plug_sklearn.evaluation._probabilities import check_probabilistic
+from plug_sklearn.evaluation._inputs import check_probabilistic, describe
 
 OWNER = "score_tokens"
 

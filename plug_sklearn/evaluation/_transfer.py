@@ -13,7 +13,6 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.parallel import delayed
 
 from plug_sklearn._progress import run_jobs
-from plug_sklearn.evaluation._embedder_step import split_pipeline
 from plug_sklearn.evaluation._folds import (
     Folds,
     collect_fit_params,
@@ -21,7 +20,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
-from plug_sklearn.evaluation._inputs import check_rows, describe
+from plug_sklearn.evaluation._inputs import check_rows, describe, split_pipeline
 
 OWNER = "transfer_matrix"
 
