@@ -17,7 +17,7 @@ from skorch.helper import predefined_split
 from torch import nn
 
 from plug_sklearn._devices import resolve_device
-from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._batches import MemberRows, put_on_device
 from plug_sklearn.classifiers._data import (

@@ -13,7 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._blas_threads import use_one_blas_thread
 from plug_sklearn.classifiers._data import (

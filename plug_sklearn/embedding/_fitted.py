@@ -8,9 +8,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from transformers import PreTrainedModel
 
+from plug_sklearn._activations import resolve_positions
 from plug_sklearn._devices import resolve_device
-from plug_sklearn._positions import resolve_positions
-from plug_sklearn._provenance import ProvenanceWarning
+from plug_sklearn._packages import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
 from plug_sklearn.embedding._parameters import OWNER, EmbeddingParameters

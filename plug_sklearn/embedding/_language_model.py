@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from plug_sklearn._provenance import ProvenanceWarning
+from plug_sklearn._packages import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.anatomy import Stack
 from plug_sklearn.embedding.models import (

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from plug_sklearn._activations import PART_NAMES, POOLINGS
 from plug_sklearn._devices import check_device
-from plug_sklearn._positions import PART_NAMES, POOLINGS
 from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.embedding.models import ModelSource
 from plug_sklearn.embedding.prompts import SLOT

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from plug_sklearn._activations import name_axes
-from plug_sklearn._positions import resolve_positions
+from plug_sklearn._activations import name_axes, resolve_positions
+from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._progress import show_progress
-from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.embedding._embed import EmbeddingJob
 from plug_sklearn.embedding._fitted import FittedEmbedding
 from plug_sklearn.embedding._memory import make_room

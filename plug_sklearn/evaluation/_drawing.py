@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from plug_sklearn._extras import require_extra
 from plug_sklearn._fonts import replace_missing_letters
+from plug_sklearn._packages import require_extra
 from plug_sklearn.evaluation._folds import check_score, list_scores
 from plug_sklearn.evaluation._inputs import describe
 

@@ -20,8 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
 from sklearn.model_selection import LearningCurveDisplay, learning_curve
 
-from plug_sklearn._extras import require_extra
-from plug_sklearn._provenance import find_version
+from plug_sklearn._packages import find_version, require_extra
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._drawing import (
     finish_axes,

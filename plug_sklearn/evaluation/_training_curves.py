@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from plug_sklearn._extras import require_extra
+from plug_sklearn._packages import require_extra
 from plug_sklearn.evaluation._drawing import (
     BLUE,
     VERMILION,

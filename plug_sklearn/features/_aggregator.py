@@ -9,25 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn._activations import Activations
-from plug_sklearn._positions import PART_NAMES, resolve_positions
-from plug_sklearn._provenance import RecordsVersions
+from plug_sklearn._activations import PART_NAMES, Activations, resolve_positions
+from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._sklearn import (
     StrOptions,
     check_feature_names_in,
-    check_n_features,
-    explaining_texts,
     get_output_config,
 )
-from plug_sklearn.features._arrays import (
-    holds_single,
-    is_ragged,
-    map_ragged,
-    read_ragged,
-    to_array,
-)
+from plug_sklearn.features._arrays import map_ragged, read_activations
 
 OWNER = "LayerAggregator"
 
@@ -129,7 +120,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
             or not finite, or has another number of axes.
         """
         self._validate_params()
-        activations = self._read_activations(X, reset=True)
+        activations = read_activations(self, X, reset=True)
         one = activations[0] if activations.dtype == object else activations
         self.input_shape_ = one.shape[1:]
         n_layers, n_parts, _ = self.input_shape_
@@ -170,7 +161,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()
-        activations = self._read_activations(X, reset=False)
+        activations = read_activations(self, X, reset=False)
         one = activations[0] if activations.dtype == object else activations
         if one.shape[1:] != self.input_shape_:
             raise ValueError(
@@ -254,32 +245,6 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    def _read_activations(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        if is_ragged(X):
-            ragged = read_ragged(list(X), OWNER)  # type: ignore[arg-type]  # told above
-            if reset:
-                check_n_features(self, ragged[0], reset=True)
-            return ragged
-        X = to_array(X)
-        dtypes: list[type] = [np.float64, np.float32]
-        if holds_single(X):
-            # This keeps float32 of any byte order, and turns float16 into float32.
-            dtypes.reverse()
-        with explaining_texts(OWNER):
-            activations: NDArray[np.floating] = validate_data(
-                self, X, reset=reset, allow_nd=True, dtype=dtypes
-            )
-        if activations.ndim == 2:
-            return activations[:, None, None]
-        if activations.ndim == 3:
-            return activations[:, :, None]
-        if activations.ndim > 4:
-            raise ValueError(
-                f"X given to {OWNER} must have 2 to 4 axes: samples, layers, parts, "
-                f"units. Got shape {activations.shape} instead."
-            )
-        return activations
 
     def _number_layers(self, n_layers: int) -> Any:  # noqa: ANN401 - validated by caller
         """Turn numbers of the model's layers into positions, if they are known."""

@@ -6,9 +6,49 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from plug_sklearn._sklearn import check_n_features, explaining_texts
 
 
-def to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
+def read_activations(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - array-likes of any kind
+    *,
+    reset: bool,
+) -> NDArray[Any]:
+    """Check the ``X`` of an estimator, and return it with four axes.
+
+    Token activations are returned in an array of shape (n_samples,), with four axes
+    for each text. ``reset`` is whether the number of features is that of ``X``.
+    """
+    owner = type(estimator).__name__
+    if _is_ragged(X):
+        ragged = _read_ragged(X, owner)
+        if reset:
+            check_n_features(estimator, ragged[0], reset=True)
+        return ragged
+    X = _to_array(X)
+    dtypes: list[type] = [np.float64, np.float32]
+    if _holds_single(X):
+        # This keeps float32 of any byte order, and turns float16 into float32.
+        dtypes.reverse()
+    with explaining_texts(owner):
+        activations: NDArray[np.floating] = validate_data(
+            estimator, X, reset=reset, allow_nd=True, dtype=dtypes
+        )
+    if activations.ndim > 4:
+        raise ValueError(
+            f"X given to {owner} must have 2 to 4 axes: samples, layers, parts, "
+            f"units. Got shape {activations.shape} instead."
+        )
+    # Two axes are samples and units, and three are samples, layers and units.
+    missing = tuple(range(activations.ndim - 1, 3))
+    return np.expand_dims(activations, missing)
+
+
+def _to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
     """Convert a torch tensor, or a list of tensors or arrays, to one array.
 
     Tensors of dtypes that numpy lacks become float32. Others are returned as they are.
@@ -19,11 +59,11 @@ def to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
         is_short = tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4
         return (tensor.float() if is_short else tensor).numpy()
     if isinstance(X, list | tuple):
-        return np.asarray([to_array(item) if _is_tensor(item) else item for item in X])
+        return np.asarray([_to_array(item) if _is_tensor(item) else item for item in X])
     return X
 
 
-def holds_single(X: Any) -> bool:  # noqa: ANN401 - as above
+def _holds_single(X: Any) -> bool:  # noqa: ANN401 - as above
     """Return whether values are floats of up to 32 bits, which float32 can hold."""
     # The columns of a frame have dtypes of their own; numpy finds a common one.
     dtype = np.asarray(X[:0]).dtype if hasattr(X, "columns") else None
@@ -37,7 +77,7 @@ def _is_tensor(X: Any) -> bool:  # noqa: ANN401 - as above
     return torch is not None and isinstance(X, torch.Tensor)
 
 
-def is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
+def _is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
     """Return whether ``X`` must hold an array of token activations for each text.
 
     It is then a 1-D array of dtype object, or a list of arrays with four axes. A list
@@ -51,7 +91,7 @@ def is_ragged(X: Any) -> bool:  # noqa: ANN401 - array-likes of any kind
     return isinstance(X[0], str) or (_is_array(X[0]) and X[0].ndim == 4)
 
 
-def read_ragged(X: Sequence[Any], owner: str) -> NDArray[np.object_]:
+def _read_ragged(X: Sequence[Any], owner: str) -> NDArray[np.object_]:
     """Check token activations, and return them in an array of shape (n_samples,).
 
     Each item must have the shape (n_tokens, n_layers, n_parts, hidden_size), and only

@@ -20,7 +20,7 @@
     Read the files of pingkit.
 """
 
-from plug_sklearn._provenance import ProvenanceWarning
+from plug_sklearn._packages import ProvenanceWarning
 from plug_sklearn.persistence._artifacts import (
     load_artifacts,
     push_to_hub,

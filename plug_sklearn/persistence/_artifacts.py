@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from sklearn.base import BaseEstimator
 
 from plug_sklearn._devices import check_device
-from plug_sklearn._provenance import list_versions
+from plug_sklearn._packages import list_versions
 from plug_sklearn.evaluation import CrossValidationReport
 from plug_sklearn.persistence._card import (
     CARD,

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 from sklearn.pipeline import Pipeline
 
 import plug_sklearn
-from plug_sklearn._provenance import list_versions
+from plug_sklearn._packages import list_versions
 from plug_sklearn.embedding.models import find_registered
 from plug_sklearn.evaluation import CrossValidationReport
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from sklearn.base import BaseEstimator
 
-from plug_sklearn._positions import PART_NAMES
+from plug_sklearn._activations import PART_NAMES
 from plug_sklearn.embedding import HFEmbeddingTransformer
 from plug_sklearn.embedding.models import require_safetensors
 from plug_sklearn.features import LayerAggregator

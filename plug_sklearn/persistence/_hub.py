@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 from sklearn.base import BaseEstimator
 
 from plug_sklearn._hub_access import is_hub_reachable
-from plug_sklearn._provenance import list_versions
+from plug_sklearn._packages import list_versions
 from plug_sklearn.evaluation import CrossValidationReport
 from plug_sklearn.persistence._card import CARD, REPOSITORY, check_card, write_card
 

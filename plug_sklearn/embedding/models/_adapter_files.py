@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
-from plug_sklearn._extras import require_extra
+from plug_sklearn._packages import require_extra
 from plug_sklearn.embedding.models._registered import find_registered
 from plug_sklearn.embedding.models._sources import (
     ADAPTER_CONFIG_NAME,

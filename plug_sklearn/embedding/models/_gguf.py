@@ -19,7 +19,7 @@ from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 from tqdm.auto import tqdm
 
-from plug_sklearn._extras import require_extra
+from plug_sklearn._packages import require_extra
 
 #: Beside the models that were downloaded from the hub.
 CACHE = Path(HF_HOME) / "plug_sklearn"

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from plug_sklearn._provenance import ProvenanceWarning
+from plug_sklearn._packages import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.models._registered import find_registered
 from plug_sklearn.embedding.models._sources import (

@@ -14,8 +14,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from plug_sklearn._extras import require_extra
 from plug_sklearn._forks import make_lock
+from plug_sklearn._packages import require_extra
 from plug_sklearn.embedding.anatomy import Stack, find_input_device
 from plug_sklearn.embedding.models._adapter_files import find_adapter
 from plug_sklearn.embedding.models._adapters import apply_adapter

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from plug_sklearn._provenance import find_version
+from plug_sklearn._packages import find_version
 from plug_sklearn.embedding.models import CACHE
 from plug_sklearn.embedding.passes._forward import ForwardPass
 

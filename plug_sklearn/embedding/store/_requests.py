@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plug_sklearn._positions import PART_NAMES, POOLINGS
+from plug_sklearn._activations import PART_NAMES, POOLINGS
 from plug_sklearn.embedding.store._layouts import Slot
 from plug_sklearn.embedding.store._settings import KEY_SIZE
 

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from plug_sklearn._positions import Part, Pooling
+from plug_sklearn._activations import Part, Pooling
 from plug_sklearn.embedding.store._database import StoreError
 from plug_sklearn.embedding.store._layouts import Layout
 from plug_sklearn.embedding.store._settings import KEY_SIZE

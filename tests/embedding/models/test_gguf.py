@@ -210,7 +210,7 @@ def test_adapter_of_a_causal_model_is_applied(
 def test_a_missing_extra_is_named_however_the_file_is(
     llama_gguf: Path, cache: Path, named_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plug_sklearn._extras.find_spec", lambda name: None)
+    monkeypatch.setattr("plug_sklearn._packages.find_spec", lambda name: None)
     kwargs = {"gguf_file": llama_gguf.name} if named_in == "model_kwargs" else None
     name = llama_gguf.parent if kwargs else llama_gguf
     embedder = HFEmbeddingTransformer(name, model_kwargs=kwargs, device="cpu")
