@@ -16,7 +16,7 @@
     Thresholds that flag few negative rows, and the recall at these thresholds.
 ``_training_curves``
     Losses and scores by epoch.
-``_capacity``, ``_capacity_display``
+``_capacity``
     Scores and sizes of a probe for several budgets of parameters.
 ``_calibration``, ``_reliability``
     Calibration errors and Brier scores; reliability diagrams.
@@ -41,8 +41,7 @@ from plug_sklearn.evaluation._calibration import (
     calibration_bins,
     expected_calibration_error,
 )
-from plug_sklearn.evaluation._capacity import capacity_curve
-from plug_sklearn.evaluation._capacity_display import CapacityCurveDisplay
+from plug_sklearn.evaluation._capacity import CapacityCurveDisplay, capacity_curve
 from plug_sklearn.evaluation._check_pipeline import check_pipeline
 from plug_sklearn.evaluation._comparison import (
     ProbeComparison,

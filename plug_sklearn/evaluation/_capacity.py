@@ -1,9 +1,11 @@
-"""Scores and sizes of a probe for several budgets of parameters."""
+"""Scores and sizes of a probe for several budgets of parameters, also as a plot."""
+
+from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,17 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.utils.parallel import delayed
 
 from plug_sklearn._progress import run_jobs
+from plug_sklearn.evaluation._drawing import (
+    BLUE,
+    GREY,
+    VERMILION,
+    ScoresDisplay,
+    add_legend,
+    mark_point,
+    name_score,
+    write_folds,
+    write_name,
+)
 from plug_sklearn.evaluation._folds import (
     Folds,
     Scoring,
@@ -24,9 +37,19 @@ from plug_sklearn.evaluation._folds import (
 from plug_sklearn.evaluation._inputs import check_estimator
 from plug_sklearn.evaluation._training_curves import find_trained
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 OWNER = "capacity_curve"
 #: Each is twice the one before; the default of the classifiers is 5.
 TARGET_RATIOS = (0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
+#: Labels of the networks whose width is at a limit.
+ADVICE = {
+    "least": 'least width; sizing="budget" goes below',
+    "most": 'greatest width; sizing="budget" goes above',
+}
+#: Inches that the label of a ratio takes, with room beside it.
+LABEL_WIDTH = 0.42
 
 
 def capacity_curve(
@@ -208,3 +231,162 @@ def _score_ratio(
         1, "width_limit", [find_width_limit(find_trained(probe)) for probe in fitted]
     )
     return frame
+
+
+class CapacityCurveDisplay(ScoresDisplay):
+    """Plot of the score and of the number of parameters for each ``target_ratio``.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        What :func:`capacity_curve` returns.
+    score : str, default=None
+        The score to draw, a column of ``curve``; None: the first.
+
+    Attributes
+    ----------
+    curve : DataFrame
+        As given.
+    score : str
+        The score that is drawn.
+    summary_ : DataFrame
+        A row for each ``target_ratio``. Columns: the ``mean`` and standard deviation
+        ``std`` of the score over the folds; the means ``n_parameters`` and ``budget``,
+        which is ``target_ratio`` times the number of training rows; and
+        ``width_limit``, as in ``curve`` if it is the same in all folds, or ``"none"``.
+    best_ratio_ : float
+        The ``target_ratio`` of the highest mean.
+    ax_ : list of Axes
+        The axes of the scores, and below them those of the parameters.
+    figure_ : Figure
+        Their figure.
+    score_line_, parameters_line_, budget_line_ : Line2D
+        The mean score, the number of parameters, and the budget.
+    limit_marks_ : list of Line2D
+        Hollow marks where networks have the least or the greatest width, so that
+        ``target_ratio`` does not change them.
+    band_ : PolyCollection
+        The mean score ± one standard deviation over folds.
+
+    See Also
+    --------
+    capacity_curve : Computes the numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import CapacityCurveDisplay, PlugMLPClassifier
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 4)) + y[:, None]
+    >>> probe = PlugMLPClassifier(max_epochs=3, random_state=0)
+    >>> display = CapacityCurveDisplay.from_estimator(
+    ...     probe, X, y, target_ratios=[1, 10], cv=2
+    ... )
+    >>> display.summary_["target_ratio"].tolist()
+    [1.0, 10.0]
+    """
+
+    _compute = staticmethod(capacity_curve)
+    _columns = ("target_ratio", "n_train", "n_parameters", "fold", "fit_time")
+    _n_plots = 2
+    _height = 5.5
+
+    def __init__(self, curve: pd.DataFrame, *, score: str | None = None) -> None:
+        super().__init__(curve, score=score)
+        self.curve = curve
+        rows = curve.assign(
+            budget=curve["target_ratio"] * curve["n_train"],
+            width_limit=curve.get("width_limit", "none"),
+        )
+        self.summary_ = (
+            rows.groupby("target_ratio")
+            .agg(
+                mean=(self.score, "mean"),
+                std=(self.score, "std"),
+                n_parameters=("n_parameters", "mean"),
+                budget=("budget", "mean"),
+                width_limit=("width_limit", _agree),
+            )
+            .reset_index()
+        )
+        best = int(self.summary_["mean"].argmax())
+        self.best_ratio_ = float(self.summary_["target_ratio"].iloc[best])
+
+    def _draw(self, axes: list[Axes]) -> None:
+        self.ax_ = axes
+        upper, lower = axes
+        upper.set_xscale("log")
+        lower.set(xscale="log", yscale="log")
+        self._draw_scores(upper)
+        self._draw_parameters(lower)
+        self._label_ratios(lower)
+        upper.legend(frameon=False)
+        add_legend(lower)
+
+    def _label_ratios(self, axes: Axes) -> None:
+        ratios = self.summary_["target_ratio"].to_numpy()
+        extent = axes.get_window_extent()
+        inches = extent.transformed(axes.figure.dpi_scale_trans.inverted()).width
+        room = LABEL_WIDTH / inches * np.ptp(np.log(ratios))
+        labels, last = [], -np.inf
+        for ratio in ratios:
+            is_far = np.log(ratio) - last >= room
+            labels.append(f"{ratio:.3g}" if is_far else "")
+            last = np.log(ratio) if is_far else last
+        axes.set_xticks(ratios, labels)
+        axes.minorticks_off()
+
+    def _draw_scores(self, axes: Axes) -> None:
+        rows = self.summary_
+        n_folds = self.curve["fold"].nunique()
+        ratios, mean, std = rows["target_ratio"], rows["mean"], rows["std"]
+        (self.score_line_,) = axes.plot(
+            ratios, mean, "-o", color=BLUE, label=f"mean of {write_folds(n_folds)}"
+        )
+        self.band_ = axes.fill_between(
+            ratios,
+            mean - std,
+            mean + std,
+            color=BLUE,
+            alpha=0.15,
+            linewidth=0,
+            label="± 1 sd" if n_folds > 1 else None,
+        )
+        axes.margins(y=0.15)
+        best = float(mean.max())
+        mark_point(axes, self.best_ratio_, best, f"{best:.3f}", BLUE)
+        axes.set(ylabel=write_name(name_score(self.score), most=24))
+
+    def _draw_parameters(self, axes: Axes) -> None:
+        rows = self.summary_
+        (self.parameters_line_,) = axes.plot(
+            rows["target_ratio"],
+            rows["n_parameters"],
+            "-s",
+            color=VERMILION,
+            label="built",
+        )
+        (self.budget_line_,) = axes.plot(
+            rows["target_ratio"],
+            rows["budget"],
+            color=GREY,
+            linestyle="--",
+            label="ratio times training rows",
+        )
+        self.limit_marks_ = []
+        for limit, advice in ADVICE.items():
+            limited = rows[rows["width_limit"] == limit]
+            if len(limited):
+                self.limit_marks_ += axes.plot(
+                    limited["target_ratio"],
+                    limited["n_parameters"],
+                    "s",
+                    color=VERMILION,
+                    markerfacecolor="white",
+                    label=advice,
+                )
+        axes.set(xlabel="target_ratio", ylabel="Trainable parameters")
+
+
+def _agree(limits: pd.Series) -> str:
+    return str(limits.iloc[0]) if limits.nunique() == 1 else "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,16 +13,11 @@ from sklearn.base import BaseEstimator
 from plug_sklearn.evaluation._controls import PROBE, probe_controls
 from plug_sklearn.evaluation._drawing import (
     BLUE,
-    check_axes,
-    check_table,
-    find_score,
-    finish_axes,
-    make_axes,
+    ScoresDisplay,
     name_score,
     write_folds,
     write_name,
 )
-from plug_sklearn.evaluation._folds import check_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +29,7 @@ COLUMNS = ("control", "fold", "fit_time")
 LIGHT = "#BBBBBB"
 
 
-class ControlsDisplay:
+class ControlsDisplay(ScoresDisplay):
     """Bar plot of the scores of a probe and its controls, with a point for each fold.
 
     Parameters
@@ -86,22 +82,24 @@ class ControlsDisplay:
     0.56
     """
 
+    _compute = staticmethod(probe_controls)
+    _columns = COLUMNS
+
     def __init__(self, table: pd.DataFrame, *, score: str | None = None) -> None:
-        owner = type(self).__name__
-        check_table(table, COLUMNS, "table", owner, "probe_controls")
+        super().__init__(table, score=score)
         self.table = table
-        self.score = find_score(table, score, "table", owner)
         grouped = table.groupby("control", sort=False)[self.score]
         self.summary_ = grouped.agg(["mean", "std"])
         if PROBE not in self.summary_.index:
             raise ValueError(
-                f"The 'table' parameter of {owner} must have rows of the control "
-                f"{PROBE!r}. Got {list(self.summary_.index)} instead."
+                f"The 'table' parameter of {type(self).__name__} must have rows of "
+                f"the control {PROBE!r}. Got {list(self.summary_.index)} instead."
             )
         means = self.summary_["mean"]
         self.summary_["lead"] = means[PROBE] - means
         lead = self.summary_["lead"].get("shuffled_labels")
         self.selectivity_ = None if lead is None else float(lead)
+        self._height = 1.2 + 0.35 * len(self.summary_)
 
     @classmethod
     def from_estimator(
@@ -111,7 +109,7 @@ class ControlsDisplay:
         y: ArrayLike,
         *,
         score: str | None = None,
-        ax: Axes | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
         **options: Any,  # noqa: ANN401 - see probe_controls
     ) -> Self:
         """Run :func:`probe_controls`, and draw its scores.
@@ -139,34 +137,11 @@ class ControlsDisplay:
         ValueError
             If a parameter is invalid.
         """
-        owner = f"{cls.__name__}.from_estimator"
-        check_axes(ax, 1, owner)
-        check_score(options.get("scoring"), score, owner)
-        table = probe_controls(pipeline, X, y, **options)
-        return cls(table, score=score).plot(ax=ax)
+        return super().from_estimator(pipeline, X, y, score=score, ax=ax, **options)
 
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the scores.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw; None: a new figure.
-
-        Returns
-        -------
-        ControlsDisplay
-            This display.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
+    def _draw(self, axes: list[Axes]) -> None:
+        (self.ax_,) = axes
         names = list(self.summary_.index)
-        height = 1.2 + 0.35 * len(names)
-        (self.ax_,) = make_axes(ax, 1, f"{type(self).__name__}.plot", height=height)
-        self.figure_ = self.ax_.get_figure()
         means = self.summary_["mean"].to_numpy()
         places = np.arange(len(names))
         self.bars_: BarContainer = self.ax_.barh(
@@ -189,8 +164,6 @@ class ControlsDisplay:
             f"{write_name(name_score(self.score))} (bar: mean; points: {folds})"
         )
         self.ax_.invert_yaxis()
-        finish_axes(self.ax_)
-        return self
 
     def _write_means(self, places: np.ndarray[Any, Any]) -> None:
         """Write each mean at the right edge, where there are no bars or points."""

@@ -1,16 +1,19 @@
-"""Shared by the displays: checks of tables, axes, legends, line styles and names."""
+"""Shared by the displays: base classes, axes, legends, line styles and names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 
 from plug_sklearn._fonts import replace_missing_letters
 from plug_sklearn._packages import require_extra
-from plug_sklearn.evaluation._folds import check_score, list_scores
+from plug_sklearn.evaluation._folds import check_score, check_table, find_score
 from plug_sklearn.evaluation._inputs import describe
 
 if TYPE_CHECKING:
@@ -45,37 +48,102 @@ WORDS = {
 }
 
 
-def check_table(
-    table: Any,  # noqa: ANN401 - anything else is refused
-    columns: Sequence[str],
-    name: str,
-    owner: str,
-    maker: str,
-) -> None:
-    """Raise a ValueError unless a table is one that ``maker`` returns.
+class Display:
+    """Base class of the plots. ``_n_plots`` and ``_height`` are those of a figure."""
 
-    ``name`` is that of the parameter of ``owner`` which holds the table.
+    _n_plots = 1
+    _height = 4.0
+
+    def plot(self, ax: Axes | Sequence[Axes] | None = None) -> Self:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : Axes or sequence of Axes, default=None
+            Where to draw: an Axes for each entry of ``ax_``, or one to be divided;
+            None: a new figure.
+
+        Returns
+        -------
+        Self
+            This display.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        owner = f"{type(self).__name__}.plot"
+        axes = make_axes(ax, self._n_plots, owner, height=self._height)
+        self.figure_ = axes[0].get_figure()
+        for one in axes:
+            finish_axes(one)
+        self._draw(axes)
+        return self
+
+    def _draw(self, axes: list[Axes]) -> None:
+        """Draw on the axes, one below the other."""
+        raise NotImplementedError
+
+
+class ScoresDisplay(Display):
+    """Base class of the plots of scores by fold.
+
+    A subclass names the function that computes its table, and the columns that its
+    table must have.
     """
-    is_table = isinstance(table, pd.DataFrame)
-    if not is_table or not set(columns) <= set(table.columns):
-        found = f"the columns {list(table.columns)}" if is_table else describe(table)
-        raise ValueError(
-            f"The {name!r} parameter of {owner} must be a DataFrame with the columns "
-            f"{list(columns)}, as {maker} returns it. Got {found} instead."
-        )
 
+    _compute: ClassVar[Callable[..., pd.DataFrame]]
+    _columns: ClassVar[tuple[str, ...]]
 
-def find_score(table: pd.DataFrame, score: str | None, name: str, owner: str) -> str:
-    """Return the name of the score to draw: ``score``, or the first of the table."""
-    scores = list_scores(table)
-    check_score(scores, score, owner)
-    found = scores[0] if score is None else score
-    if table[found].isna().all():
-        raise ValueError(
-            f"The {name!r} parameter of {owner} must hold scores that are numbers. All "
-            f"values of {found!r} are missing."
-        )
-    return found
+    def __init__(self, table: pd.DataFrame, *, score: str | None = None) -> None:
+        owner = type(self).__name__
+        name = next(iter(signature(type(self)).parameters))
+        check_table(table, self._columns, name, owner, self._compute.__name__)
+        self.score = find_score(table, score, name, owner)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Any,  # noqa: ANN401 - whatever the function that computes the scores takes
+        y: ArrayLike,
+        *,
+        score: str | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
+        **options: Any,  # noqa: ANN401 - arguments of the function
+    ) -> Self:
+        """Compute the scores, and draw them.
+
+        Parameters
+        ----------
+        estimator, X, y : see below
+            The probe, the data and their labels, as in the function that computes the
+            scores, which is the first under See Also of this class.
+        score : str, default=None
+            The score to draw, if there are several; None: the first.
+        ax : Axes or sequence of Axes, default=None
+            Where to draw, as in :meth:`plot`.
+        **options : dict
+            Further arguments of that function, such as ``cv`` and ``scoring``.
+
+        Returns
+        -------
+        Self
+            The display, drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is invalid.
+        """
+        owner = f"{cls.__name__}.from_estimator"
+        check_axes(ax, cls._n_plots, owner)
+        check_score(options.get("scoring"), score, owner)
+        table = cls._compute(estimator, X, y, **options)
+        return cls(table, score=score).plot(ax=ax)
 
 
 def check_axes(

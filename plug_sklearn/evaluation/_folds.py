@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
 from plug_sklearn._sklearn import is_search
-from plug_sklearn.evaluation._inputs import check_rows
+from plug_sklearn.evaluation._inputs import check_rows, describe
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 Folds = list[Fold]
@@ -280,3 +280,36 @@ def check_score(scoring: Scoring | None, score: str | None, owner: str) -> None:
             f"The 'score' parameter of {owner} must be one of {scores}. Got {score!r} "
             "instead."
         )
+
+
+def check_table(
+    table: Any,  # noqa: ANN401 - anything else is refused
+    columns: Sequence[str],
+    name: str,
+    owner: str,
+    maker: str,
+) -> None:
+    """Raise a ValueError unless a table is one that ``maker`` returns.
+
+    ``name`` is that of the parameter of ``owner`` which holds the table.
+    """
+    is_table = isinstance(table, pd.DataFrame)
+    if not is_table or not set(columns) <= set(table.columns):
+        found = f"the columns {list(table.columns)}" if is_table else describe(table)
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must be a DataFrame with the columns "
+            f"{list(columns)}, as {maker} returns it. Got {found} instead."
+        )
+
+
+def find_score(table: pd.DataFrame, score: str | None, name: str, owner: str) -> str:
+    """Return the name of the score to draw: ``score``, or the first of the table."""
+    scores = list_scores(table)
+    check_score(scores, score, owner)
+    found = scores[0] if score is None else score
+    if table[found].isna().all():
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must hold scores that are numbers. All "
+            f"values of {found!r} are missing."
+        )
+    return found

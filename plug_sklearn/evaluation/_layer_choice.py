@@ -15,8 +15,12 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._sklearn import HasMethods, StrOptions
-from plug_sklearn.evaluation._drawing import check_table, find_score
-from plug_sklearn.evaluation._folds import Scoring, collect_fit_params
+from plug_sklearn.evaluation._folds import (
+    Scoring,
+    check_table,
+    collect_fit_params,
+    find_score,
+)
 from plug_sklearn.evaluation._inputs import check_rows
 from plug_sklearn.evaluation._layer_sweep import sweep_layers
 from plug_sklearn.features import LayerAggregator

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 
 from plug_sklearn.evaluation._drawing import (
     GREY,
+    ScoresDisplay,
     add_legend,
-    check_axes,
-    check_table,
-    find_score,
-    finish_axes,
-    make_axes,
     mark_point,
     name_score,
     style_line,
     write_folds,
     write_name,
 )
-from plug_sklearn.evaluation._folds import CHANCE, check_score
+from plug_sklearn.evaluation._folds import CHANCE
 from plug_sklearn.evaluation._layer_choice import summarize_layers
 from plug_sklearn.evaluation._layer_sweep import layer_sweep
 
@@ -32,11 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.collections import PolyCollection
     from matplotlib.lines import Line2D
 
-COLUMNS = ("layer", "part", "fold", "fit_time")
 BEST = ["layer", "part", "mean"]
 
 
-class LayerSweepDisplay:
+class LayerSweepDisplay(ScoresDisplay):
     """Plot of the score of each layer, with a line for each part.
 
     Parameters
@@ -88,81 +81,22 @@ class LayerSweepDisplay:
     1
     """
 
+    _compute = staticmethod(layer_sweep)
+    _columns = ("layer", "part", "fold", "fit_time")
+
     def __init__(self, sweep: pd.DataFrame, *, score: str | None = None) -> None:
-        owner = type(self).__name__
-        check_table(sweep, COLUMNS, "sweep", owner, "layer_sweep")
+        super().__init__(sweep, score=score)
         self.sweep = sweep
-        self.score = find_score(sweep, score, "sweep", owner)
         self.summary_ = summarize_layers(sweep, score=self.score)
         self.best_, self.chosen_ = (
             self.summary_.loc[self.summary_[column], BEST].to_dict("records")[0]
             for column in ("is_best", "is_chosen")
         )
 
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: BaseEstimator,
-        X: Any,  # noqa: ANN401 - activations, or texts in any container
-        y: ArrayLike,
-        *,
-        score: str | None = None,
-        ax: Axes | None = None,
-        **options: Any,  # noqa: ANN401 - see layer_sweep
-    ) -> Self:
-        """Run :func:`layer_sweep`, and draw its scores.
-
-        Parameters
-        ----------
-        estimator, X, y : see below
-            The probe, activations or texts, and targets, as in :func:`layer_sweep`.
-        score : str, default=None
-            The score to draw, if there are several; None: the first.
-        ax : Axes, default=None
-            Where to draw; None: a new figure.
-        **options : dict
-            Further arguments of :func:`layer_sweep`, such as ``cv`` and ``scoring``.
-
-        Returns
-        -------
-        LayerSweepDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If a parameter is invalid.
-        """
-        owner = f"{cls.__name__}.from_estimator"
-        check_axes(ax, 1, owner)
-        check_score(options.get("scoring"), score, owner)
-        sweep = layer_sweep(estimator, X, y, **options)
-        return cls(sweep, score=score).plot(ax=ax)
-
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the scores.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw; None: a new figure.
-
-        Returns
-        -------
-        LayerSweepDisplay
-            This display.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
-        (self.ax_,) = make_axes(ax, 1, f"{type(self).__name__}.plot")
+    def _draw(self, axes: list[Axes]) -> None:
+        (self.ax_,) = axes
         from matplotlib.ticker import MaxNLocator
 
-        self.figure_ = self.ax_.get_figure()
         self.lines_: dict[Any, Line2D] = {}
         self.bands_: dict[Any, PolyCollection] = {}
         by_part = self.summary_.groupby("part", sort=False)
@@ -177,11 +111,9 @@ class LayerSweepDisplay:
         chosen = self._mark_chosen()
         self.ax_.set(xlabel="Layer", ylabel=write_name(name_score(self.score)))
         self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        finish_axes(self.ax_)
         bands = [*self.bands_.values()][: self.sweep["fold"].nunique() > 1]
         chance = [] if self.chance_line_ is None else [self.chance_line_]
         add_legend(self.ax_, [*self.lines_.values(), *bands, *chance, *chosen])
-        return self
 
     def _draw_part(
         self, part: object, rows: pd.DataFrame, number: int, n_parts: int

@@ -13,12 +13,12 @@ from plug_sklearn.evaluation._calibration import bin_rows
 from plug_sklearn.evaluation._drawing import (
     add_legend,
     check_axes,
-    check_table,
     finish_axes,
     make_axes,
     style_line,
     write_name,
 )
+from plug_sklearn.evaluation._folds import check_table
 from plug_sklearn.evaluation._inputs import check_probabilistic
 
 if TYPE_CHECKING:

@@ -13,8 +13,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import column_or_1d
 
 from plug_sklearn.evaluation._controls_display import COLUMNS as CONTROL_COLUMNS
-from plug_sklearn.evaluation._drawing import check_table
-from plug_sklearn.evaluation._folds import Scoring, collect_fit_params, split_folds
+from plug_sklearn.evaluation._folds import (
+    Scoring,
+    check_table,
+    collect_fit_params,
+    split_folds,
+)
 from plug_sklearn.evaluation._inputs import (
     check_estimator,
     check_probabilistic,

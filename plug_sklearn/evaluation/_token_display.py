@@ -16,10 +16,10 @@ from plug_sklearn.evaluation._drawing import (
     VERMILION,
     WIDTH,
     check_axes,
-    check_table,
     make_axes,
     write_name,
 )
+from plug_sklearn.evaluation._folds import check_table
 from plug_sklearn.evaluation._token_scores import score_tokens
 
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from plug_sklearn._packages import require_extra
 from plug_sklearn.evaluation._drawing import (
     BLUE,
     VERMILION,
-    check_table,
-    finish_axes,
-    make_axes,
+    Display,
     name_score,
     write_name,
 )
+from plug_sklearn.evaluation._folds import check_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +136,7 @@ def find_probes(estimators: Any) -> dict[int, Any]:  # noqa: ANN401 - as above
     return {fold: probe for fold, probe in enumerate(probes) if probe is not None}
 
 
-class TrainingCurveDisplay:
+class TrainingCurveDisplay(Display):
     """Plot of the losses and the monitored score by epoch, with a line for each fit.
 
     Parameters
@@ -184,6 +183,8 @@ class TrainingCurveDisplay:
         )
         self.history = history
         self.score_name = score_name
+        self._n_plots = 1 + ("valid_score" in history)
+        self._height = 2.0 + 2.0 * self._n_plots
 
     @classmethod
     def from_estimator(
@@ -219,50 +220,26 @@ class TrainingCurveDisplay:
         score_name = name_score(monitor) if isinstance(monitor, str) else None
         return cls(tabulate_history(probes), score_name=score_name).plot(ax=ax)
 
-    def plot(self, ax: Axes | Sequence[Axes] | None = None) -> Self:
-        """Draw losses and scores.
-
-        Parameters
-        ----------
-        ax : Axes or sequence of Axes, default=None
-            Where to draw: two Axes, or one to be divided; None: a new figure.
-
-        Returns
-        -------
-        TrainingCurveDisplay
-            This display.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
-        has_scores = "valid_score" in self.history
-        owner = f"{type(self).__name__}.plot"
-        self.ax_ = make_axes(ax, 1 + has_scores, owner, height=4.0 + 2.0 * has_scores)
+    def _draw(self, axes: list[Axes]) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        self.figure_ = self.ax_[0].get_figure()
-        self.lines_ = {"train_loss": self._draw(self.ax_[0], "train_loss", TRAINING)}
-        if "valid_loss" in self.history:
-            self.lines_["valid_loss"] = self._draw(
-                self.ax_[0], "valid_loss", VALIDATION
-            )
-        self.ax_[0].set(ylabel="Loss")
-        if has_scores:
-            lower = self.ax_[1]
-            self.lines_["valid_score"] = self._draw(lower, "valid_score", VALIDATION)
-            lower.set(ylabel=write_name(self.score_name or "Validation score", most=24))
+        self.ax_ = axes
+        self.lines_ = {"train_loss": self._draw_lines(axes[0], "train_loss", TRAINING)}
+        for column, own in (("valid_loss", axes[0]), ("valid_score", axes[-1])):
+            if column in self.history:
+                self.lines_[column] = self._draw_lines(own, column, VALIDATION)
+        axes[0].set(ylabel="Loss")
+        if len(axes) > 1:
+            label = write_name(self.score_name or "Validation score", most=24)
+            axes[1].set(ylabel=label)
         if self.history["epoch"].max() == 1:
-            self.ax_[0].set_xlim(0, 2)
-        for axes in self.ax_:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            finish_axes(axes)
-        self.ax_[-1].set(xlabel="Epoch")
-        self.ax_[0].legend(frameon=False)
-        return self
+            axes[0].set_xlim(0, 2)
+        for one in axes:
+            one.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes[-1].set(xlabel="Epoch")
+        axes[0].legend(frameon=False)
 
-    def _draw(self, axes: Axes, column: str, style: dict[str, str]) -> list[Any]:
+    def _draw_lines(self, axes: Axes, column: str, style: dict[str, str]) -> list[Any]:
         folds = self.history.dropna(subset=[column]).groupby("fold")
         lines = []
         for number, (_, history) in enumerate(folds):

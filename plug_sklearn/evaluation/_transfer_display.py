@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from plug_sklearn.evaluation._drawing import (
+    Display,
     check_axes,
-    make_axes,
     name_score,
     write_name,
 )
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LONGEST_UPRIGHT = 9
 
 
-class TransferDisplay:
+class TransferDisplay(Display):
     """Heat map of the scores of a probe that is trained and tested on data sets.
 
     Parameters
@@ -96,6 +96,7 @@ class TransferDisplay:
         self.matrix = matrix
         self.score = score
         self.chance = chance
+        self._height = min(2.0 + 0.5 * len(matrix), 8.0)
 
     @classmethod
     def from_estimator(
@@ -150,28 +151,8 @@ class TransferDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the scores.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw; None: a new figure.
-
-        Returns
-        -------
-        TransferDisplay
-            This display.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
-        height = min(2.0 + 0.5 * len(self.matrix), 8.0)
-        (self.ax_,) = make_axes(ax, 1, f"{type(self).__name__}.plot", height=height)
-        figure = self.ax_.get_figure()
-        self.figure_ = figure
+    def _draw(self, axes: list[Axes]) -> None:
+        (self.ax_,) = axes
         values = self.matrix.to_numpy(dtype=np.float64)
         self.image_: AxesImage = self.ax_.imshow(
             values, aspect="auto", **self._choose_colours(values)
@@ -190,10 +171,9 @@ class TransferDisplay:
             [self._write(row, column, value) for column, value in enumerate(cells)]
             for row, cells in enumerate(values)
         ]
-        if figure is not None:
+        if self.figure_ is not None:
             label = write_name(name_score(self.score or "score"), most=24)
-            figure.colorbar(self.image_, ax=self.ax_, label=label)
-        return self
+            self.figure_.colorbar(self.image_, ax=self.ax_, label=label)
 
     def _choose_colours(self, values: np.ndarray[Any, Any]) -> dict[str, Any]:
         if self.chance is None:
