@@ -148,19 +148,12 @@ def capacity_curve(
     _find_parameter(clone(estimator), param_name)
     folds = split_folds(estimator, X, y, cv, groups, OWNER)
     fit_params = collect_fit_params(estimator, params, groups)
-    jobs = (
-        delayed(_score_ratio)(
-            clone(estimator).set_params(**{param_name: ratio}),
-            X,
-            y,
-            folds,
-            scoring,
-            fit_params,
-        )
-        for ratio in ratios
-    )
+    candidates = [clone(estimator).set_params(**{param_name: r}) for r in ratios]
     frames: list[pd.DataFrame] = run_jobs(
-        jobs,
+        (
+            delayed(_score_ratio)(candidate, X, y, folds, scoring, fit_params)
+            for candidate in candidates
+        ),
         n_jobs=n_jobs,
         total=len(ratios),
         description="Fitting",
@@ -217,7 +210,8 @@ def _score_ratio(
                 f"The 'estimator' parameter of {OWNER} must fit on every fold. "
                 f"{type(estimator).__name__} failed with {find_failure(str(warning))}"
             ) from None
-    sizes = [getattr(find_trained(probe), "n_parameters_", None) for probe in fitted]
+    probes = [find_trained(one) for one in fitted]
+    sizes = [getattr(probe, "n_parameters_", None) for probe in probes]
     if None in sizes:
         raise ValueError(
             f"The 'estimator' parameter of {OWNER} must count its parameters, as "
@@ -227,9 +221,7 @@ def _score_ratio(
     from plug_sklearn.classifiers import find_width_limit
 
     frame.insert(0, "n_parameters", np.array(sizes))
-    frame.insert(
-        1, "width_limit", [find_width_limit(find_trained(probe)) for probe in fitted]
-    )
+    frame.insert(1, "width_limit", [find_width_limit(probe) for probe in probes])
     return frame
 
 
@@ -305,12 +297,15 @@ class CapacityCurveDisplay(ScoresDisplay):
                 std=(self.score, "std"),
                 n_parameters=("n_parameters", "mean"),
                 budget=("budget", "mean"),
-                width_limit=("width_limit", _agree),
+                width_limit=(
+                    "width_limit",
+                    lambda own: own.iloc[0] if own.nunique() == 1 else "none",
+                ),
             )
             .reset_index()
         )
-        best = int(self.summary_["mean"].argmax())
-        self.best_ratio_ = float(self.summary_["target_ratio"].iloc[best])
+        best = self.summary_["mean"].argmax()
+        self.best_ratio_ = float(self.summary_["target_ratio"][best])
 
     def _draw(self, axes: list[Axes]) -> None:
         self.ax_ = axes
@@ -374,19 +369,15 @@ class CapacityCurveDisplay(ScoresDisplay):
             label="ratio times training rows",
         )
         self.limit_marks_ = []
-        for limit, advice in ADVICE.items():
-            limited = rows[rows["width_limit"] == limit]
-            if len(limited):
-                self.limit_marks_ += axes.plot(
-                    limited["target_ratio"],
-                    limited["n_parameters"],
-                    "s",
-                    color=VERMILION,
-                    markerfacecolor="white",
-                    label=advice,
-                )
+        for limit, limited in rows[rows["width_limit"] != "none"].groupby(
+            "width_limit"
+        ):
+            self.limit_marks_ += axes.plot(
+                limited["target_ratio"],
+                limited["n_parameters"],
+                "s",
+                color=VERMILION,
+                markerfacecolor="white",
+                label=ADVICE[str(limit)],
+            )
         axes.set(xlabel="target_ratio", ylabel="Trainable parameters")
-
-
-def _agree(limits: pd.Series) -> str:
-    return str(limits.iloc[0]) if limits.nunique() == 1 else "none"

@@ -102,7 +102,7 @@ class ControlsDisplay(ScoresDisplay):
         self._height = 1.2 + 0.35 * len(self.summary_)
 
     @classmethod
-    def from_estimator(
+    def from_estimator(  # type: ignore[override]  # its first argument has another name
         cls,
         pipeline: BaseEstimator,
         X: Any,  # noqa: ANN401 - texts or activations

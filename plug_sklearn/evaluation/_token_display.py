@@ -160,11 +160,7 @@ one-column frame
         paragraphs = [
             "<p style='margin:0.4em 0;white-space:pre-wrap;"
             "overflow-wrap:anywhere;line-height:1.7'>"
-            + "".join(
-                _mark_token(token, probability, self._chance)
-                for token, probability in tokens
-            )
-            + "</p>"
+            f"{''.join(_mark_token(*token, self._chance) for token in tokens)}</p>"
             for tokens in self._list_texts()
         ]
         scale = "".join(
@@ -203,7 +199,9 @@ one-column frame
         check_axes(ax, 1, owner)
         from matplotlib.cm import ScalarMappable
 
-        inches = WIDTH if ax is None else _measure_width(ax)
+        inches = WIDTH
+        if ax is not None:
+            inches = ax.get_position().width * ax.figure.get_figwidth()  # type: ignore[union-attr]  # axes that are drawn on have a figure
         n_columns = max(10, int(inches * 72 / (FONT_SIZE * LETTER_WIDTH)) - 3)
         lines: list[list[tuple[str, float]]] = []
         for text in self._list_texts():
@@ -295,13 +293,11 @@ def _mark_token(token: str, probability: float, chance: float) -> str:
 
 def _show_controls(token: str) -> str:
     """Replace characters that are invisible or would reverse the text."""
+    # Cc are control characters, Cf marks such as those that turn the direction.
     return "".join(
-        f"{_SIGNS[letter]}"
-        if letter in _SIGNS
-        # Cc are control characters, Cf marks such as those that turn the direction.
-        else "\N{REPLACEMENT CHARACTER}"
-        if category(letter) in ("Cc", "Cf")
-        else letter
+        "\N{REPLACEMENT CHARACTER}"
+        if letter not in _SIGNS and category(letter) in ("Cc", "Cf")
+        else _SIGNS.get(letter, letter)
         for letter in token
     )
 
@@ -351,9 +347,3 @@ def _count_columns(token: str) -> int:
         0 if category(letter) == "Mn" else 1 + (east_asian_width(letter) in "WF")
         for letter in token
     )
-
-
-def _measure_width(axes: Axes) -> float:
-    """Return the width of axes in inches."""
-    figure = axes.get_figure()
-    return axes.get_position().width * figure.get_figwidth()  # type: ignore[union-attr]  # axes that are drawn on have a figure
