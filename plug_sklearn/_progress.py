@@ -26,41 +26,28 @@ def show_progress(
 
 
 def run_jobs(
-    jobs: Iterable[Any],
-    *,
-    n_jobs: int | None,
-    total: int,
-    description: str,
-    unit: str,
-    verbose: bool,
+    jobs: list[Any], *, n_jobs: int | None, unit: str, verbose: bool
 ) -> list[Any]:
-    """Run joblib's delayed calls, with a progress bar if ``verbose``.
+    """Run joblib's delayed calls, with a progress bar of fits if ``verbose``.
 
     Gives their results in order.
     """
-    if not verbose:
-        return list(Parallel(n_jobs=n_jobs)(jobs))
     try:
-        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+        parallel = Parallel(n_jobs, return_as="generator" if verbose else "list")
     except ValueError:
         # Backends of multiprocessing's kind give all results at the end.
-        parallel = Parallel(n_jobs=n_jobs)
-    results = []
-    with show_progress(total, description, unit) as progress:
-        for result in parallel(jobs):
-            results.append(result)
-            progress.update()
-    return results
+        parallel = Parallel(n_jobs)
+    return list(count_fits(parallel(jobs), len(jobs), unit, shown=verbose))
 
 
-def count_steps(
-    steps: Iterable[Step], *, total: int, description: str, unit: str, shown: bool
+def count_fits(
+    steps: Iterable[Step], total: int, unit: str, *, shown: bool
 ) -> Iterator[Step]:
-    """Iterate over steps, with a progress bar if ``shown``."""
+    """Iterate over steps, with a progress bar of fits if ``shown``."""
     if not shown:
         yield from steps
         return
-    with show_progress(total, description, unit) as progress:
+    with show_progress(total, "Fitting", unit) as progress:
         for step in steps:
             yield step
             progress.update()

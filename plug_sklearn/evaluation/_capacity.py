@@ -150,13 +150,11 @@ def capacity_curve(
     fit_params = collect_fit_params(estimator, params, groups)
     candidates = [clone(estimator).set_params(**{param_name: r}) for r in ratios]
     frames: list[pd.DataFrame] = run_jobs(
-        (
+        [
             delayed(_score_ratio)(candidate, X, y, folds, scoring, fit_params)
             for candidate in candidates
-        ),
+        ],
         n_jobs=n_jobs,
-        total=len(ratios),
-        description="Fitting",
         unit="size",
         verbose=verbose,
     )

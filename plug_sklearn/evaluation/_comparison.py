@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from plug_sklearn._progress import count_steps
+from plug_sklearn._progress import count_fits
 from plug_sklearn._sklearn import Interval, validate_parameter_constraints
 from plug_sklearn.evaluation._folds import (
     Scoring,
@@ -273,12 +273,8 @@ def compare_probes(
             fit_params=collect_fit_params(probe, params, groups),
             n_jobs=n_jobs,
         )[0]
-        for probe, params in count_steps(
-            ((first, first_params), (second, second_params)),
-            total=2,
-            description="Fitting",
-            unit="probe",
-            shown=verbose,
+        for probe, params in count_fits(
+            ((first, first_params), (second, second_params)), 2, "probe", shown=verbose
         )
     ]
     for probe, table in zip(("first", "second"), tables, strict=True):

@@ -11,7 +11,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
-from plug_sklearn._progress import count_steps
+from plug_sklearn._progress import count_fits
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._control_inputs import (
     make_text_baselines,
@@ -188,13 +188,7 @@ def probe_controls(
     seeds = check_random_state(random_state).randint(2**31, size=2)
     tables: list[pd.DataFrame] = []
     made = _make_controls(embedder, probe, X, labels, groups, chosen, seeds)
-    for control in count_steps(
-        made,
-        total=len(chosen) + 1,
-        description="Fitting",
-        unit="control",
-        shown=verbose,
-    ):
+    for control in count_fits(made, len(chosen) + 1, "control", shown=verbose):
         try:
             if control.estimator is probe:
                 table = score_probe(

@@ -227,17 +227,15 @@ def _score_cells(
     n_joint_layers = max(1, n_joint // len(folds))
     n_chunks = max(-(-len(features) // n_joint_layers), effective_n_jobs(n_jobs))
     cells = list(features.items())
-    chunks = list(gen_even_slices(len(cells), min(n_chunks, len(cells))))
+    chunks = gen_even_slices(len(cells), min(n_chunks, len(cells)))
     scored: list[tuple[list[pd.DataFrame], str]] = run_jobs(
-        (
+        [
             delayed(score_layers)(
                 estimator, dict(cells[at]), y, folds, scoring, fit_params, n_joint
             )
             for at in chunks
-        ),
+        ],
         n_jobs=n_jobs,
-        total=len(chunks),
-        description="Fitting",
         unit="group of layers",
         verbose=verbose,
     )

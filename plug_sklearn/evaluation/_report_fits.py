@@ -63,13 +63,11 @@ def fit_folds(
 
     def fit(chosen: Folds) -> list[FoldFit]:
         return run_jobs(
-            (
+            [
                 delayed(_fit_fold)(estimator, X, y, fold, scorer, fit_params)
                 for fold in chosen
-            ),
+            ],
             n_jobs=n_jobs,
-            total=len(chosen),
-            description="Fitting",
             unit="fold",
             verbose=verbose,
         )

@@ -128,10 +128,8 @@ def transfer_matrix(
         for name in datasets
     }
     scores = run_jobs(
-        (delayed(_score_row)(probe, name, held, scorer) for name in held),
+        [delayed(_score_row)(probe, name, held, scorer) for name in held],
         n_jobs=n_jobs,
-        total=len(held),
-        description="Fitting",
         unit="data set",
         verbose=verbose,
     )

@@ -18,7 +18,6 @@ from plug_sklearn import (
     PlugTokenClassifier,
     check_pipeline,
 )
-from plug_sklearn.embedding import _language_model
 
 TEXTS = [f"Gold has the number {n}." for n in range(40)]
 LABELS = ["yes", "no"] * 20
@@ -31,7 +30,7 @@ def _refuse_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(_language_model, "load_model", refuse)
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", refuse)
 
 
 def build(model: str, *steps: BaseEstimator, **parameters: Any) -> Pipeline:  # noqa: ANN401
