@@ -7,7 +7,7 @@ import torch
 from plug_sklearn._warnings import warn_user
 
 #: Accelerators that torch supports only through a package of their vendor.
-ADD_ON_ACCELERATORS = ("gcu", "mlu", "musa", "neuron", "npu", "sdaa")
+ADD_ONS = re.compile(r"(gcu|mlu|musa|neuron|npu|sdaa)(:\d+)?")
 
 
 def resolve_device(device: str, owner: str) -> torch.device:
@@ -36,7 +36,9 @@ def resolve_device(device: str, owner: str) -> torch.device:
 def check_device(device: str, owner: str) -> None:
     """Raise a ValueError if torch has no device of this name, available here or not."""
     is_known = isinstance(device, str) and (
-        device == "auto" or _is_add_on(device) or _parse(device) is not None
+        device == "auto"
+        or ADD_ONS.fullmatch(device) is not None
+        or _parse(device) is not None
     )
     # Tensors on the device "meta" have no values.
     if not is_known or device.startswith("meta"):
@@ -51,12 +53,6 @@ def _parse(device: str) -> torch.device | None:
         return torch.device(device)
     except RuntimeError:
         return None
-
-
-def _is_add_on(device: str) -> bool:
-    return (
-        re.fullmatch(rf"({'|'.join(ADD_ON_ACCELERATORS)})(:\d+)?", device) is not None
-    )
 
 
 def _is_present(device: str) -> bool:

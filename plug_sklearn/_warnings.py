@@ -18,7 +18,10 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     line and this package. The number differs by release, so that a fixed ``stacklevel``
     would show a line of scikit-learn.
     """
-    frame = _find_user_frame(sys._getframe())
+    frame = sys._getframe()
+    # A worker process runs no lines of the user's code.
+    while _is_library(frame) and frame.f_back is not None:
+        frame = frame.f_back
     warnings.warn_explicit(
         message,
         category,
@@ -29,17 +32,8 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     )
 
 
-def _find_user_frame(frame: FrameType) -> FrameType:
-    """Return the innermost frame that does not belong to a library."""
-    while _is_library(frame):
-        if frame.f_back is None:
-            # A worker process runs no lines of the user's code.
-            break
-        frame = frame.f_back
-    return frame
-
-
 def _is_library(frame: FrameType) -> bool:
+    """Return whether a frame does not belong to the user's code."""
     module = str(frame.f_globals.get("__name__", ""))
     if module.partition(".")[0] in _CALLERS:
         return True

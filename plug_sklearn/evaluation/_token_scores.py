@@ -72,13 +72,15 @@ one-column frame
     3     0         3   Peru  0.902254  0.097746
     4     0         4      .  0.941790  0.058210
     """
-    fitted = read_pipeline(pipeline, OWNER)
+    fitted = _read_pipeline(pipeline)
     embedder = fitted[0].keep_tokens()
     tokens = embedder.selected_tokens(X)
     activations = embedder.transform(X)
     # Equal texts share one array, which is scored once.
-    score = _Scorer(fitted, running)
-    scored = {id(one): score(one) for one in {id(a): a for a in activations}.values()}
+    scored: dict[int, NDArray[np.floating]] = {}
+    for one in activations:
+        if id(one) not in scored:
+            scored[id(one)] = _score_text(fitted, one, running=running)
     lengths = [len(own) for own in tokens]
     table = pd.DataFrame(
         {
@@ -92,10 +94,7 @@ one-column frame
     return table
 
 
-def read_pipeline(
-    pipeline: Any,  # noqa: ANN401 - anything else is refused
-    owner: str,
-) -> Pipeline:
+def _read_pipeline(pipeline: Any) -> Pipeline:  # noqa: ANN401 - anything else is refused
     """Check that a pipeline can score tokens; of a search, return its best pipeline."""
     if is_search(pipeline):
         check_is_fitted(pipeline, "best_estimator_")
@@ -103,52 +102,45 @@ def read_pipeline(
     # The class is not imported here, since this takes seconds.
     if not isinstance(pipeline, Pipeline) or not hasattr(pipeline[0], "keep_tokens"):
         raise ValueError(
-            f"The 'pipeline' parameter of {owner} must be a fitted Pipeline that "
+            f"The 'pipeline' parameter of {OWNER} must be a fitted Pipeline that "
             f"begins with an HFEmbeddingTransformer. Got {describe(pipeline)} instead."
         )
     check_is_fitted(pipeline[0])
     check_is_fitted(pipeline[-1])
-    check_probabilistic(pipeline, owner, is_fitted=True)
+    check_probabilistic(pipeline, OWNER, is_fitted=True)
     if pipeline[0].pooling is None and not hasattr(pipeline[-1], "predict_token_proba"):
         raise ValueError(
-            f"The 'pipeline' parameter of {owner} must end in a PlugTokenClassifier if "
+            f"The 'pipeline' parameter of {OWNER} must end in a PlugTokenClassifier if "
             "its embedder has pooling=None. Got "
             f"{type(pipeline[-1]).__name__} instead."
         )
     return pipeline
 
 
-class _Scorer:
-    """Token activations of one text → probabilities of its tokens."""
-
-    def __init__(self, pipeline: Pipeline, running: bool) -> None:
-        self.running = running
-        self.pooling = pipeline[0].pooling
-        self.last = pipeline[-1]
-        self.features, self.rest = pipeline[1:-1], pipeline[1:]
-
-    def __call__(self, activations: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Score tokens of shape (n_tokens, n_layers, n_parts, hidden_size)."""
-        if self.pooling is None:
-            one = np.empty(1, dtype=object)
-            one[0] = activations
-            if len(self.features.steps):
-                one = self.features.transform(one)
-            found: NDArray[np.floating] = self.last.predict_token_proba(
-                one, running=self.running
-            )[0]
-            return found
-        names = [self.pooling] if isinstance(self.pooling, str) else list(self.pooling)
-        pooled = [_pool_prefixes(activations, n) for n in names]
-        if not self.running:
-            pooled = [activations] * len(names)
-        n_tokens, n_layers, n_parts, hidden_size = activations.shape
-        # Each part under each pooling, in the order of the embedder.
-        stacked = np.stack(pooled, axis=3).reshape(
-            n_tokens, n_layers, n_parts * len(names), hidden_size
-        )
-        probabilities: NDArray[np.floating] = self.rest.predict_proba(stacked)
+def _score_text(
+    pipeline: Pipeline, activations: NDArray[np.floating], *, running: bool
+) -> NDArray[np.floating]:
+    """Score tokens of shape (n_tokens, n_layers, n_parts, hidden_size)."""
+    pooling = pipeline[0].pooling
+    probabilities: NDArray[np.floating]
+    if pooling is None:
+        one = np.empty(1, dtype=object)
+        one[0] = activations
+        if len(pipeline.steps) > 2:
+            one = pipeline[1:-1].transform(one)
+        (probabilities,) = pipeline[-1].predict_token_proba(one, running=running)
         return probabilities
+    names = [pooling] if isinstance(pooling, str) else list(pooling)
+    pooled = [
+        _pool_prefixes(activations, name) if running else activations for name in names
+    ]
+    n_tokens, n_layers, n_parts, hidden_size = activations.shape
+    # Each part under each pooling, in the order of the embedder.
+    stacked = np.stack(pooled, axis=3).reshape(
+        n_tokens, n_layers, n_parts * len(names), hidden_size
+    )
+    probabilities = pipeline[1:].predict_proba(stacked)
+    return probabilities
 
 
 def _pool_prefixes(
