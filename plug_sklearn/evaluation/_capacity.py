@@ -34,7 +34,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
-from plug_sklearn.evaluation._inputs import check_estimator
+from plug_sklearn.evaluation._inputs import check_estimator, check_rows
 from plug_sklearn.evaluation._training_curves import find_trained
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def capacity_curve(
     ratios = _read_ratios(target_ratios)
     check_estimator(estimator, OWNER)
     _find_parameter(clone(estimator), param_name)
+    check_rows(X, y, groups, OWNER)
     folds = split_folds(estimator, X, y, cv, groups, OWNER)
     fit_params = collect_fit_params(estimator, params, groups)
     candidates = [clone(estimator).set_params(**{param_name: r}) for r in ratios]

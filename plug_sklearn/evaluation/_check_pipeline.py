@@ -16,7 +16,7 @@ from plug_sklearn._activations import name_axes
 from plug_sklearn._sklearn import is_search
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._folds import collect_fit_params, split_folds, uses_groups
-from plug_sklearn.evaluation._inputs import check_groups, describe
+from plug_sklearn.evaluation._inputs import check_groups, check_rows, describe
 
 OWNER = "check_pipeline"
 #: Number of rows of the first trial fit. All rows are tried only if this fit fails.
@@ -169,7 +169,9 @@ def _check_groups(
 ) -> None:
     """Check the folds of a search, and warn if its groups do not reach all of it."""
     if uses_groups(search.cv):
-        split_folds(search, np.zeros((np.shape(y)[0], 1)), y, search.cv, groups, OWNER)
+        rows = np.zeros((np.shape(y)[0], 1))
+        check_rows(rows, y, groups, OWNER)
+        split_folds(search, rows, y, search.cv, groups, OWNER)
     else:
         warn_user(
             f"The folds of {type(search).__name__} do not keep groups together with "

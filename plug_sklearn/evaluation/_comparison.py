@@ -21,7 +21,7 @@ from plug_sklearn.evaluation._folds import (
     score_folds,
     split_folds,
 )
-from plug_sklearn.evaluation._inputs import check_estimator
+from plug_sklearn.evaluation._inputs import check_estimator, check_rows
 
 OWNER = "compare_probes"
 #: What the level of an interval may be.
@@ -261,6 +261,7 @@ def compare_probes(
     """
     check_estimator(first, OWNER, "first")
     check_estimator(second, OWNER, "second")
+    check_rows(X, y, groups, OWNER)
     folds = split_folds(first, X, y, cv, groups, OWNER)
     _check_comparable(first, second, scoring, len(folds), level)
     tables = [

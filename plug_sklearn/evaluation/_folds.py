@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
 from plug_sklearn._sklearn import is_search
-from plug_sklearn.evaluation._inputs import check_rows, describe
+from plug_sklearn.evaluation._inputs import describe
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 Folds = list[Fold]
@@ -49,13 +49,12 @@ def split_folds(
     groups: ArrayLike | None,
     owner: str,
 ) -> Folds:
-    """Split rows into positions of training and test rows, once for all fits.
+    """Split checked rows into positions of training and test rows, once for all fits.
 
     Folds of a classifier are stratified, as scikit-learn's functions make them. If
-    there are groups, None or a number of folds keeps them together. Raises a TypeError
-    or ValueError, which names the parameter of ``owner``, for unsuitable rows or folds.
+    there are groups, None or a number of folds keeps them together. Raises a
+    ValueError, which names the parameter of ``owner``, for unsuitable folds.
     """
-    check_rows(X, y, groups, owner)
     splitter = check_cv(cv, y, classifier=is_classifier(estimator))
     if groups is not None and (cv is None or isinstance(cv, Integral)):
         splitter = _make_group_splitter(splitter, groups, owner)

@@ -141,8 +141,8 @@ def check_rows(
             f"rows of X. Got {_count_rows(y)} instead."
         )
     _refuse_token_labels(y, owner)
-    if len(getattr(y, "shape", (0,))) == 1:
-        refuse_missing("y", y, owner)
+    if getattr(y, "shape", (0,))[1:] in ((), (1,)):
+        _refuse_missing("y", y, owner)
     check_groups(groups, n_rows, owner)
     if isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind == "f":
         _refuse_non_finite(np.asarray(X), owner)
@@ -158,10 +158,10 @@ def check_groups(groups: ArrayLike | None, n_rows: int | None, owner: str) -> No
         raise ValueError(f"{expected}. Got {describe(groups)} instead.")
     if n_found != n_rows:
         raise ValueError(f"{expected} of X. Got {n_found} for {n_rows} rows instead.")
-    refuse_missing("groups", groups, owner)
+    _refuse_missing("groups", groups, owner)
 
 
-def refuse_missing(name: str, given: ArrayLike, owner: str) -> None:
+def _refuse_missing(name: str, given: ArrayLike, owner: str) -> None:
     """Raise a ValueError if labels or groups are None or NaN."""
     missing = np.flatnonzero(pd.isna(np.asarray(given, dtype=object))).tolist()
     if missing:

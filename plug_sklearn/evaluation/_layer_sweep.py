@@ -23,7 +23,7 @@ from plug_sklearn.evaluation._folds import (
     score_chance,
     split_folds,
 )
-from plug_sklearn.evaluation._inputs import check_estimator
+from plug_sklearn.evaluation._inputs import check_estimator, check_rows
 from plug_sklearn.evaluation._joint_fits import count_joint_fits, score_layers
 from plug_sklearn.features import LayerAggregator
 
@@ -179,6 +179,7 @@ def sweep_layers(
     elif getattr(embedder, "pooling", "last") is None:
         raise _refuse_tokens(owner)
     # Errors in these are raised before texts are read, which takes long.
+    check_rows(X, y, groups, owner)
     folds = split_folds(estimator, X, y, cv, groups, owner)
     chance = score_chance(estimator, y, folds, scoring)
     if embedder is not None:

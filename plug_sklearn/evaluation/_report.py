@@ -23,7 +23,6 @@ from plug_sklearn.evaluation._inputs import (
     check_estimator,
     check_probabilistic,
     check_rows,
-    refuse_missing,
 )
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_fits import (
@@ -278,7 +277,6 @@ def _read_labels(
     """
     check_rows(X, y, groups, OWNER)
     labels = column_or_1d(y)
-    refuse_missing("y", labels, OWNER)
     try:
         classes = np.unique(labels)
     except TypeError:
