@@ -15,6 +15,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from plug_sklearn._progress import count_fits
 from plug_sklearn._sklearn import Interval, validate_parameter_constraints
 from plug_sklearn.evaluation._folds import (
+    Folds,
     Scoring,
     collect_fit_params,
     list_scores,
@@ -24,8 +25,12 @@ from plug_sklearn.evaluation._folds import (
 from plug_sklearn.evaluation._inputs import check_estimator, check_rows
 
 OWNER = "compare_probes"
-#: What the level of an interval may be.
-LEVEL = [Interval(Real, 0, 1, closed="neither")]
+#: What the numbers of rows, and the level of an interval, may be.
+CONSTRAINTS = {
+    "n_train": [Interval(Real, 0, None, closed="neither")],
+    "n_test": [Interval(Real, 0, None, closed="neither")],
+    "level": [Interval(Real, 0, 1, closed="neither")],
+}
 
 
 @dataclass(frozen=True)
@@ -125,17 +130,9 @@ def compare_scores(
     >>> print(compare_scores([0.9, 0.8, 0.9], [0.7, 0.7, 0.6], n_train=80, n_test=40))
     +0.200 [-0.193, +0.593], p = 0.16
     """
-    owner = "compare_scores"
-    validate_parameter_constraints(
-        {
-            "n_train": [Interval(Real, 0, None, closed="neither")],
-            "n_test": [Interval(Real, 0, None, closed="neither")],
-            "level": LEVEL,
-        },
-        {"n_train": n_train, "n_test": n_test, "level": level},
-        caller_name=owner,
-    )
-    pair = _read_pair(first, second, owner)
+    given = {"n_train": n_train, "n_test": n_test, "level": level}
+    validate_parameter_constraints(CONSTRAINTS, given, caller_name="compare_scores")
+    pair = _read_pair(first, second)
     differences = pair[0] - pair[1]
     # Differences of equal scores are not exactly 0 after rounding.
     rounding = 1e-12 * np.abs(pair).max()
@@ -163,15 +160,14 @@ def compare_scores(
     )
 
 
-def _read_pair(
-    first: ArrayLike, second: ArrayLike, owner: str
-) -> list[NDArray[np.float64]]:
+def _read_pair(first: ArrayLike, second: ArrayLike) -> list[NDArray[np.float64]]:
     pair = [column_or_1d(scores).astype(np.float64) for scores in (first, second)]
     check_consistent_length(*pair)
     if len(pair[0]) < 2 or not np.isfinite(pair).all():
         raise ValueError(
-            f"The 'first' and 'second' parameters of {owner} must be finite scores of "
-            f"two folds or more. Got {pair[0].tolist()} and {pair[1].tolist()} instead."
+            "The 'first' and 'second' parameters of compare_scores must be finite "
+            f"scores of two folds or more. Got {pair[0].tolist()} and "
+            f"{pair[1].tolist()} instead."
         )
     return pair
 
@@ -278,16 +274,23 @@ def compare_probes(
             ((first, first_params), (second, second_params)), 2, "probe", shown=verbose
         )
     ]
+    return _compare_tables(tables, folds, level)
+
+
+def _compare_tables(
+    tables: list[pd.DataFrame], folds: Folds, level: float
+) -> pd.DataFrame:
     for probe, table in zip(("first", "second"), tables, strict=True):
         _refuse_nan(table, probe)
     n_train, n_test = (
-        [len(rows) for rows in side] for side in zip(*folds, strict=True)
+        float(np.mean([len(rows) for rows in side]))
+        for side in zip(*folds, strict=True)
     )
     comparisons = {
         score: compare_scores(
             *(table[score] for table in tables),
-            n_train=float(np.mean(n_train)),
-            n_test=float(np.mean(n_test)),
+            n_train=n_train,
+            n_test=n_test,
             level=level,
         )
         for score in list_scores(tables[0])
@@ -303,7 +306,7 @@ def _check_comparable(
     level: float,
 ) -> None:
     """Check what would otherwise fail only after all fits."""
-    validate_parameter_constraints({"level": LEVEL}, {"level": level}, OWNER)
+    validate_parameter_constraints(CONSTRAINTS, {"level": level}, caller_name=OWNER)
     if n_folds < 2:
         raise ValueError(
             f"The 'cv' parameter of {OWNER} must give two folds or more. Got {n_folds} "

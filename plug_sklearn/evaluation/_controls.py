@@ -1,6 +1,7 @@
 """Cross-validate a probe together with controls that show what its score means."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,6 @@ from plug_sklearn.evaluation._control_inputs import (
 from plug_sklearn.evaluation._folds import (
     Scoring,
     score_chance,
-    score_folds,
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import check_rows, split_pipeline
@@ -185,25 +185,14 @@ def probe_controls(
     folds = split_folds(probe, np.zeros((len(labels), 1)), labels, cv, groups, OWNER)
     # A misspelt score is refused before the model reads any text.
     score_chance(probe, labels, folds, scoring)
-    seeds = check_random_state(random_state).randint(2**31, size=2)
+    made = _make_controls(embedder, probe, X, labels, groups, chosen, random_state)
+    score = partial(
+        score_probe, groups=groups, folds=folds, scoring=scoring, n_jobs=n_jobs
+    )
     tables: list[pd.DataFrame] = []
-    made = _make_controls(embedder, probe, X, labels, groups, chosen, seeds)
     for control in count_fits(made, len(chosen) + 1, "control", shown=verbose):
         try:
-            if control.estimator is probe:
-                table = score_probe(
-                    probe, control.X, control.y, groups, folds, scoring, n_jobs
-                )
-            else:
-                table, _ = score_folds(
-                    control.estimator,
-                    control.X,
-                    control.y,
-                    folds,
-                    scoring=scoring,
-                    fit_params={},
-                    n_jobs=n_jobs,
-                )
+            table = score(control.estimator, control.X, control.y)
         except ValueError as error:
             if not tables:
                 raise
@@ -266,9 +255,10 @@ def _make_controls(
     y: NDArray[Any],
     groups: ArrayLike | None,
     chosen: Sequence[str],
-    seeds: Sequence[int],
+    random_state: int | np.random.RandomState | None,
 ) -> Iterator[_Control]:
     """Yield the probe and its controls one by one, so that few arrays are in memory."""
+    seeds = check_random_state(random_state).randint(2**31, size=2)
     inputs = read_inputs(embedder, X, wants_first="first_layer" in chosen)
     yield _Control(PROBE, probe, inputs.activations, y)
     if "majority" in chosen:

@@ -188,22 +188,16 @@ def sweep_layers(
     selector = LayerAggregator(layers=layers, parts=parts).fit(X)
     activations = np.asarray(X).reshape(len(X), *selector.input_shape_)
     cells = list(product(selector.layers_, selector.parts_))
+    features = {cell: activations[:, *cell] for cell in cells}
+    fit_params = collect_fit_params(estimator, params, groups)
     frames = _score_cells(
-        estimator,
-        {cell: activations[:, *cell] for cell in cells},
-        y,
-        folds,
-        scoring,
-        collect_fit_params(estimator, params, groups),
-        n_jobs,
-        verbose,
+        estimator, features, y, folds, scoring, fit_params, n_jobs, verbose
     )
-    n_parts = activations.shape[2]
     layer_names = getattr(embedder, "layers_", selector.model_layers_)
-    part_names = getattr(embedder, "parts_", selector.part_names_) or range(n_parts)
+    part_names = getattr(embedder, "parts_", selector.part_names_)
     for (layer, part), frame in zip(cells, frames, strict=True):
         frame.insert(0, "layer", layer_names[layer] if layer_names else layer)
-        frame.insert(1, "part", part_names[part])
+        frame.insert(1, "part", part_names[part] if part_names else part)
         _add_chance(frame, chance)
     return pd.concat(frames, ignore_index=True)
 

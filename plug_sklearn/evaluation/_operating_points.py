@@ -188,15 +188,7 @@ def threshold_at_fpr(
         unit = "groups with rows"
         of_groups = pd.Series(negatives).groupby(np.asarray(groups)[is_negative])
         negatives = of_groups.max().to_numpy(dtype=scores.dtype)
-    n_allowed = count_allowed(len(negatives), fpr, confidence)
-    if n_allowed is None:
-        needed = ceil(log(1 - confidence) / log1p(-fpr))
-        raise ValueError(
-            f"{owner} needs {needed} {unit} of the negative class to ensure a "
-            f"false-positive rate below {fpr} with confidence {confidence}. Got "
-            f"{len(negatives)}. Give more, or choose a higher 'fpr' or a lower "
-            "'confidence'."
-        )
+    n_allowed = _count_allowed(len(negatives), fpr, confidence, unit)
     highest = np.sort(negatives)[::-1][n_allowed]
     threshold = float(np.nextafter(highest, np.array(np.inf, dtype=scores.dtype)))
     return FixedThresholdClassifier(
@@ -207,17 +199,22 @@ def threshold_at_fpr(
     ).fit(X, labels)
 
 
-def count_allowed(n_negatives: int, fpr: float, confidence: float) -> int | None:
+def _count_allowed(n_negatives: int, fpr: float, confidence: float, unit: str) -> int:
     """Count the negative scores that may be at or above the threshold.
 
-    None if even a threshold above all of them does not guarantee enough.
+    Raises a ValueError if even a threshold above all of them does not guarantee enough.
     """
     n_allowed = int(stats.binom.ppf(1 - confidence, n_negatives, fpr)) + 1
     while n_allowed >= 0:
         if stats.binom.cdf(n_allowed, n_negatives, fpr) <= 1 - confidence:
             return n_allowed
         n_allowed -= 1
-    return None
+    needed = ceil(log(1 - confidence) / log1p(-fpr))
+    raise ValueError(
+        f"threshold_at_fpr needs {needed} {unit} of the negative class to ensure a "
+        f"false-positive rate below {fpr} with confidence {confidence}. Got "
+        f"{n_negatives}. Give more, or choose a higher 'fpr' or a lower 'confidence'."
+    )
 
 
 def _check_share(name: str, value: Any, owner: str) -> None:  # noqa: ANN401 - anything else is refused

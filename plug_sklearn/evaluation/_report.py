@@ -28,7 +28,6 @@ from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_fits import (
     OWNER,
     fit_folds,
-    name_columns,
     tabulate_predictions,
     tabulate_scores,
 )
@@ -217,6 +216,51 @@ def cross_validation_report(
     roc_auc  0.87  0.12    0.88
     """
     start = perf_counter()
+    _check_parameters(estimator, out_dir, params, controls)
+    truth, classes = _read_labels(X, y, groups)
+    scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
+    folds = split_folds(estimator, X, truth, cv, groups, OWNER)
+    fit_params = collect_fit_params(estimator, params, groups)
+    # The last of all checks, since it may make a folder.
+    folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
+    fits = fit_folds(estimator, X, truth, folds, scorer, fit_params, n_jobs, verbose)
+    scores = tabulate_scores(fits, folds, scorer)
+    predictions = tabulate_predictions(fits, X, truth, groups, folds, classes)
+    estimators = [fit.estimator for fit in fits]
+    report = CrossValidationReport(
+        predictions=predictions,
+        scores=scores,
+        overall=score_overall(scores, predictions, scorer),
+        calibration=measure_calibration(predictions, classes),
+        history=_collect_history(estimators),
+        n_samples=len(truth),
+        classes=classes,
+        wall_time=perf_counter() - start,
+        description=str(estimator),
+        estimators=estimators,
+        controls=controls,
+    )
+    if folder is not None:
+        write_report(
+            report, folder, estimator, X, truth, folds, scorer, fit_params, n_jobs
+        )
+    return report
+
+
+def _collect_history(estimators: list[Any]) -> pd.DataFrame | None:
+    """Collect the losses by epoch; None for estimators that have none."""
+    fitted = [one for one in estimators if one is not None]
+    if any(find_trained(one) is None for one in fitted):
+        return None
+    return training_history(estimators)
+
+
+def _check_parameters(
+    estimator: Any,  # noqa: ANN401 - anything else is refused
+    out_dir: Any,  # noqa: ANN401 - as above
+    params: Any,  # noqa: ANN401 - as above
+    controls: Any,  # noqa: ANN401 - as above
+) -> None:
     check_estimator(estimator, OWNER)
     check_probabilistic(estimator, OWNER, is_fitted=False)
     if controls is not None:
@@ -231,38 +275,6 @@ def cross_validation_report(
             f"The 'params' parameter of {OWNER} must be None or a dict of arguments of "
             f"fit. Got {params!r} instead."
         )
-    truth, classes = _read_labels(X, y, groups)
-    scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
-    folds = split_folds(estimator, X, truth, cv, groups, OWNER)
-    fit_params = collect_fit_params(estimator, params, groups)
-    # The last of all checks, since it may make a folder.
-    folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
-    fits = fit_folds(estimator, X, truth, folds, scorer, fit_params, n_jobs, verbose)
-    scores = tabulate_scores(fits, folds, scorer)
-    predictions = tabulate_predictions(fits, X, truth, groups, folds, classes)
-    labels = predictions["label"].to_numpy()
-    probabilities = predictions[name_columns(classes)].to_numpy()
-    estimators = [fit.estimator for fit in fits]
-    fitted = [one for one in estimators if one is not None]
-    has_history = all(find_trained(one) is not None for one in fitted)
-    report = CrossValidationReport(
-        predictions=predictions,
-        scores=scores,
-        overall=score_overall(scores, probabilities, labels, scorer),
-        calibration=measure_calibration(labels, probabilities, classes),
-        history=training_history(estimators) if has_history else None,
-        n_samples=len(truth),
-        classes=classes,
-        wall_time=perf_counter() - start,
-        description=str(estimator),
-        estimators=estimators,
-        controls=controls,
-    )
-    if folder is not None:
-        write_report(
-            report, folder, estimator, X, truth, folds, scorer, fit_params, n_jobs
-        )
-    return report
 
 
 def _read_labels(

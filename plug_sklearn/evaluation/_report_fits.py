@@ -25,7 +25,11 @@ from plug_sklearn.evaluation._folds import (
     shorten_error,
 )
 from plug_sklearn.evaluation._inputs import check_probabilistic
-from plug_sklearn.evaluation._report_scores import FoldScorer, PaddedClassifier
+from plug_sklearn.evaluation._report_scores import (
+    FoldScorer,
+    PaddedClassifier,
+    name_columns,
+)
 
 OWNER = "cross_validation_report"
 
@@ -214,8 +218,3 @@ def tabulate_predictions(
     table["predicted"] = predicted
     table[name_columns(classes)] = probabilities
     return table.iloc[np.argsort(rows, kind="stable")]
-
-
-def name_columns(classes: NDArray[Any]) -> list[str]:
-    """Return the names of the columns of probabilities, such as ``"proba_cat"``."""
-    return [f"proba_{label}" for label in classes]

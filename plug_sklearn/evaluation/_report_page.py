@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from plug_sklearn.evaluation._comparison import compare_scores
 from plug_sklearn.evaluation._controls_display import ControlsDisplay, name_control
 from plug_sklearn.evaluation._drawing import make_figure, name_score
 from plug_sklearn.evaluation._folds import list_scores
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay
+from plug_sklearn.evaluation._report_scores import name_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,7 +134,8 @@ def _describe_calibration(report: CrossValidationReport) -> str:
         ],
         columns=["Measure", "Value"],
     )
-    probabilities = _read_probabilities(report)
+    columns = name_columns(report.classes)
+    probabilities = report.predictions[columns].to_numpy(dtype=np.float64)
     is_predicted = np.isfinite(probabilities).all(axis=1)
     parts = [_write_table(table)]
     if is_predicted.any():
@@ -181,11 +182,6 @@ def _describe_setting(
     ]
     table = pd.DataFrame(rows, columns=["Setting", "Value"])
     return _make_section("Settings and versions", _write_table(table))
-
-
-def _read_probabilities(report: CrossValidationReport) -> NDArray[np.float64]:
-    names = [f"proba_{label}" for label in report.classes]
-    return report.predictions[names].to_numpy(dtype=np.float64)
 
 
 def _write_table(table: pd.DataFrame) -> str:

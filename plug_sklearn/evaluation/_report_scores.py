@@ -210,17 +210,20 @@ def _warn_of_failure(what: str, reason: str) -> None:
     )
 
 
+def name_columns(classes: NDArray[Any]) -> list[str]:
+    """Return the names of the columns of probabilities, such as ``"proba_cat"``."""
+    return [f"proba_{label}" for label in classes]
+
+
 def score_overall(
-    scores: pd.DataFrame,
-    probabilities: NDArray[np.float64],
-    y: NDArray[Any],
-    scorer: FoldScorer,
+    scores: pd.DataFrame, predictions: pd.DataFrame, scorer: FoldScorer
 ) -> pd.DataFrame:
     """Make a table with a row a score: ``mean`` and ``std`` over folds, and ``pooled``.
 
-    ``scores`` are those by fold. ``probabilities`` of shape (n_predictions, n_classes)
-    are those of the test rows of all folds, which may be NaN, and ``y`` their labels.
+    ``scores`` are those by fold, and ``predictions`` those of the report.
     """
+    y = predictions["label"].to_numpy()
+    probabilities = predictions[name_columns(scorer.classes)].to_numpy()
     stored = _StoredPredictions(scorer.classes, probabilities)
     rows = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     with warnings.catch_warnings():
@@ -233,12 +236,14 @@ def score_overall(
 
 
 def measure_calibration(
-    y: NDArray[Any], probabilities: NDArray[np.float64], classes: NDArray[Any]
+    predictions: pd.DataFrame, classes: NDArray[Any]
 ) -> dict[str, float]:
     """Compute calibration error and Brier score, without rows whose values are NaN.
 
     What is no probability has NaN, with a warning.
     """
+    y = predictions["label"].to_numpy()
+    probabilities = predictions[name_columns(classes)].to_numpy()
     rows = np.isfinite(probabilities).all(axis=1)
     measured = {}
     for metric in (expected_calibration_error, brier_score):
