@@ -5,7 +5,6 @@ For each file that is not in the cache, the hub's client tries for 23 seconds.
 
 import errno
 import socket
-from collections.abc import Iterator
 from time import monotonic
 
 from huggingface_hub import constants, get_session
@@ -48,7 +47,12 @@ def _ask(address: str) -> bool:
         get_session().head(address, timeout=_PATIENCE)
     # Clients of other releases raise errors of their own.
     except Exception as error:
-        return not any(map(_says_unreachable, _list_causes(error)))
+        cause: BaseException | None = error
+        # Sockets raise an OSError, which leads to the client's own error.
+        while cause is not None:
+            if _says_unreachable(cause):
+                return False
+            cause = cause.__cause__ or cause.__context__
     return True
 
 
@@ -57,11 +61,3 @@ def _says_unreachable(error: BaseException) -> bool:
     return isinstance(error, ConnectionRefusedError | socket.gaierror) or (
         isinstance(error, OSError) and error.errno in _NO_ROUTE
     )
-
-
-def _list_causes(error: BaseException) -> Iterator[BaseException]:
-    """List an error and those that led to it: sockets raise an OSError."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__

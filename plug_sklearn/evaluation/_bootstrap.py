@@ -14,6 +14,7 @@ from plug_sklearn._sklearn import Interval, validate_parameter_constraints
 from plug_sklearn.evaluation._inputs import check_groups
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+Rows = list[NDArray[np.intp]]
 
 #: Resamples of one job of joblib.
 CHUNK = 250
@@ -128,13 +129,15 @@ def bootstrap_interval(
     models = [np.asarray(y) for y in (y_pred, other) if y is not None]
     check_consistent_length(truth, *models)
     check_groups(groups, len(truth), owner)
-    sample = _stratify(truth, groups, stratify, owner)
+    strata, members = _stratify(truth, groups, stratify, owner)
     estimate = _measure(metric, truth, models)
     sizes = np.diff([*range(0, n_resamples, CHUNK), n_resamples])
     seeds = check_random_state(random_state).randint(2**31 - 1, size=len(sizes))
     found = np.concatenate(
         Parallel(n_jobs=n_jobs)(
-            delayed(_measure_resamples)(metric, truth, models, sample, size, seed)
+            delayed(_measure_resamples)(
+                metric, truth, models, strata, members, size, seed
+            )
             for size, seed in zip(sizes, seeds, strict=True)
         )
     )
@@ -182,38 +185,18 @@ def _check_parameters(
     )
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Rows to draw resamples from.
-
-    ``strata`` holds arrays of units, each to be drawn from separately. ``members``
-    holds the rows of each unit; if it is None, a unit is a row.
-    """
-
-    strata: list[NDArray[np.intp]]
-    members: list[NDArray[np.intp]] | None = None
-
-    def draw_rows(self, rng: np.random.RandomState) -> NDArray[np.intp]:
-        """Draw the rows of one resample."""
-        units = np.concatenate(
-            [
-                stratum[rng.randint(len(stratum), size=len(stratum))]
-                for stratum in self.strata
-            ]
-        )
-        if self.members is None:
-            return units
-        return np.concatenate([self.members[unit] for unit in units])
-
-
 def _stratify(
     truth: NDArray[Any], groups: ArrayLike | None, stratify: bool, owner: str
-) -> _Sample:
+) -> tuple[Rows, Rows | None]:
+    """Return the units of each stratum, to draw separately, and the rows of each unit.
+
+    If there are no groups, a unit is a row.
+    """
     if groups is not None:
         members = _split_by_value(column_or_1d(groups))
-        return _Sample([np.arange(len(members))], members)
+        return [np.arange(len(members))], members
     if not stratify:
-        return _Sample([np.arange(len(truth))])
+        return [np.arange(len(truth))], None
     strata = _split_by_value(truth)
     n_alone = sum(len(rows) == 1 for rows in strata)
     if 2 * n_alone > len(truth):
@@ -223,10 +206,10 @@ def _stratify(
             f"classes. Got True, and {n_alone} of {len(truth)} rows have a label that "
             "no other row has."
         )
-    return _Sample(strata)
+    return strata, None
 
 
-def _split_by_value(values: NDArray[Any]) -> list[NDArray[np.intp]]:
+def _split_by_value(values: NDArray[Any]) -> Rows:
     """Return the rows of each value."""
     codes = np.unique(values, return_inverse=True)[1]
     order = np.argsort(codes, kind="stable")
@@ -237,15 +220,20 @@ def _measure_resamples(
     metric: Metric,
     truth: NDArray[Any],
     models: list[NDArray[Any]],
-    sample: _Sample,
+    strata: Rows,
+    members: Rows | None,
     n_resamples: int,
     seed: int,
 ) -> NDArray[np.float64]:
     rng = np.random.RandomState(seed)
-    resamples = (sample.draw_rows(rng) for _ in range(n_resamples))
-    return np.array(
-        [_measure(metric, truth[rows], [y[rows] for y in models]) for rows in resamples]
-    )
+    measured = []
+    for _ in range(n_resamples):
+        drawn = [own[rng.randint(len(own), size=len(own))] for own in strata]
+        rows = np.concatenate(drawn)
+        if members is not None:
+            rows = np.concatenate([members[unit] for unit in rows])
+        measured.append(_measure(metric, truth[rows], [y[rows] for y in models]))
+    return np.array(measured)
 
 
 def _measure(metric: Metric, truth: NDArray[Any], models: list[NDArray[Any]]) -> float:

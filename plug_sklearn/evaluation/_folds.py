@@ -58,7 +58,11 @@ def split_folds(
     splitter = check_cv(cv, y, classifier=is_classifier(estimator))
     if groups is not None and (cv is None or isinstance(cv, Integral)):
         splitter = _make_group_splitter(splitter, groups, owner)
-    elif groups is None and _needs_groups(splitter):
+    elif (
+        groups is None
+        and hasattr(splitter, "get_metadata_routing")
+        and uses_groups(splitter)
+    ):
         raise ValueError(
             f"The 'groups' parameter of {owner} must have a group for each row if 'cv' "
             f"is {splitter!r}. Got None instead."
@@ -82,11 +86,6 @@ def _make_group_splitter(splitter: Any, groups: ArrayLike, owner: str) -> Any:  
     if isinstance(splitter, StratifiedKFold):
         return StratifiedGroupKFold(n_splits)
     return GroupKFold(n_splits)
-
-
-def _needs_groups(splitter: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
-    """Return whether a splitter requires groups."""
-    return hasattr(splitter, "get_metadata_routing") and uses_groups(splitter)
 
 
 def collect_fit_params(
@@ -124,7 +123,9 @@ def _name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estima
                 break
         return names
     searches = is_search(estimator)
-    if searches or _is_rfecv(estimator):
+    # Whoever passes an RFECV has imported its module. Others need not import it.
+    selection = sys.modules.get("sklearn.feature_selection")
+    if searches or (selection and isinstance(estimator, selection.RFECV)):
         own = ["groups"] if uses_groups(estimator.cv) else []
         if not searches:
             return own
@@ -133,12 +134,6 @@ def _name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estima
         return own + [name for name in inner if name != "groups"]
     takes_groups = hasattr(estimator, "fit") and has_fit_parameter(estimator, "groups")
     return ["groups"] if takes_groups else []
-
-
-def _is_rfecv(estimator: Any) -> bool:  # noqa: ANN401 - as above
-    # Whoever passes an RFECV has imported its module. Others need not import it.
-    module = sys.modules.get("sklearn.feature_selection")
-    return module is not None and isinstance(estimator, module.RFECV)
 
 
 def uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions take it
