@@ -21,6 +21,7 @@ from plug_sklearn.evaluation._drawing import (
     VERMILION,
     ScoresDisplay,
     add_legend,
+    label_ticks,
     mark_point,
     name_score,
     write_folds,
@@ -48,8 +49,6 @@ ADVICE = {
     "least": 'least width; sizing="budget" goes below',
     "most": 'greatest width; sizing="budget" goes above',
 }
-#: Inches that the label of a ratio takes, with room beside it.
-LABEL_WIDTH = 0.42
 
 
 def capacity_curve(
@@ -313,22 +312,9 @@ class CapacityCurveDisplay(ScoresDisplay):
         lower.set(xscale="log", yscale="log")
         self._draw_scores(upper)
         self._draw_parameters(lower)
-        self._label_ratios(lower)
+        label_ticks(lower, self.summary_["target_ratio"].to_numpy())
         upper.legend(frameon=False)
         add_legend(lower)
-
-    def _label_ratios(self, axes: Axes) -> None:
-        ratios = self.summary_["target_ratio"].to_numpy()
-        extent = axes.get_window_extent()
-        inches = extent.transformed(axes.figure.dpi_scale_trans.inverted()).width
-        room = LABEL_WIDTH / inches * np.ptp(np.log(ratios))
-        labels, last = [], -np.inf
-        for ratio in ratios:
-            is_far = np.log(ratio) - last >= room
-            labels.append(f"{ratio:.3g}" if is_far else "")
-            last = np.log(ratio) if is_far else last
-        axes.set_xticks(ratios, labels)
-        axes.minorticks_off()
 
     def _draw_scores(self, axes: Axes) -> None:
         rows = self.summary_
@@ -337,14 +323,9 @@ class CapacityCurveDisplay(ScoresDisplay):
         (self.score_line_,) = axes.plot(
             ratios, mean, "-o", color=BLUE, label=f"mean of {write_folds(n_folds)}"
         )
+        spread = "± 1 sd" if n_folds > 1 else None
         self.band_ = axes.fill_between(
-            ratios,
-            mean - std,
-            mean + std,
-            color=BLUE,
-            alpha=0.15,
-            linewidth=0,
-            label="± 1 sd" if n_folds > 1 else None,
+            ratios, mean - std, mean + std, color=BLUE, alpha=0.15, lw=0, label=spread
         )
         axes.margins(y=0.15)
         best = float(mean.max())
@@ -353,30 +334,18 @@ class CapacityCurveDisplay(ScoresDisplay):
 
     def _draw_parameters(self, axes: Axes) -> None:
         rows = self.summary_
+        ratios, sizes = rows["target_ratio"], rows["n_parameters"]
         (self.parameters_line_,) = axes.plot(
-            rows["target_ratio"],
-            rows["n_parameters"],
-            "-s",
-            color=VERMILION,
-            label="built",
+            ratios, sizes, "-s", color=VERMILION, label="built"
         )
         (self.budget_line_,) = axes.plot(
-            rows["target_ratio"],
-            rows["budget"],
-            color=GREY,
-            linestyle="--",
-            label="ratio times training rows",
+            ratios, rows["budget"], "--", color=GREY, label="ratio times training rows"
         )
         self.limit_marks_ = []
-        for limit, limited in rows[rows["width_limit"] != "none"].groupby(
-            "width_limit"
-        ):
-            self.limit_marks_ += axes.plot(
-                limited["target_ratio"],
-                limited["n_parameters"],
-                "s",
-                color=VERMILION,
-                markerfacecolor="white",
-                label=ADVICE[str(limit)],
-            )
+        for limit, advice in ADVICE.items():
+            at = rows["width_limit"] == limit
+            if at.any():
+                self.limit_marks_ += axes.plot(
+                    ratios[at], sizes[at], "s", color=VERMILION, mfc="w", label=advice
+                )
         axes.set(xlabel="target_ratio", ylabel="Trainable parameters")

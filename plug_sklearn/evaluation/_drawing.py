@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from plug_sklearn._fonts import replace_missing_letters
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Width of a new figure in inches: 600 pixels at matplotlib's 100 dots an inch.
 WIDTH = 6.0
+#: Inches that the label of a tick takes, with room beside it.
+LABEL_WIDTH = 0.42
 
 #: From the palette of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -256,6 +258,20 @@ def add_legend(ax: Axes, handles: list[Any] | None = None) -> None:
             bbox_to_anchor=(0.5, 0),
             bbox_transform=ax.transAxes + below_label,
         )
+
+
+def label_ticks(ax: Axes, values: NDArray[np.floating]) -> None:
+    """Label values on a logarithmic x axis, as many as there is room for."""
+    extent = ax.get_window_extent()
+    inches = extent.transformed(ax.figure.dpi_scale_trans.inverted()).width
+    room = LABEL_WIDTH / inches * np.ptp(np.log(values))
+    labels, last = [], -np.inf
+    for value in values:
+        is_far = np.log(value) - last >= room
+        labels.append(f"{value:.3g}" if is_far else "")
+        last = np.log(value) if is_far else last
+    ax.set_xticks(values, labels)
+    ax.minorticks_off()
 
 
 def mark_point(ax: Axes, x: float, y: float, text: str, color: ColorType) -> Annotation:
