@@ -306,8 +306,7 @@ class CapacityCurveDisplay(ScoresDisplay):
         self.best_ratio_ = float(self.summary_["target_ratio"][best])
 
     def _draw(self, axes: list[Axes]) -> None:
-        self.ax_ = axes
-        upper, lower = axes
+        upper, lower = self.ax_ = axes
         upper.set_xscale("log")
         lower.set(xscale="log", yscale="log")
         self._draw_scores(upper)
