@@ -7,12 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
-from _readable import GROUPS, X, Y
+from _readable import FRAGILE_MLP, GROUPS, X, Y
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import StackingClassifier
-from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import (
@@ -20,7 +19,6 @@ from sklearn.model_selection import (
     GroupKFold,
     KFold,
     LeaveOneGroupOut,
-    cross_validate,
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -28,10 +26,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.metaestimators import available_if
 
 from plug_sklearn import (
-    PlugMLPClassifier,
-    TrainingCurveDisplay,
     cross_validation_report,
-    training_history,
 )
 
 FEATURES = X[:, 1, 0].astype(np.float64)
@@ -159,19 +154,6 @@ class LateFragile(Late):
 
     def make_inner(self) -> ClassifierMixin:
         return Fragile(self.failing)
-
-
-class FragileMLP(PlugMLPClassifier):
-    """A network that cannot be fitted where the rows of one group are missing."""
-
-    def fit(self, X: Any, y: Any, **params: Any) -> Self:  # noqa: ANN401
-        if FEATURES[7, 0] not in X[:, 0]:
-            self.classes_ = np.unique(y)
-            raise RuntimeError("out of memory")
-        return super().fit(X, y, **params)
-
-
-MLP = FragileMLP(max_epochs=2, random_state=0, device="cpu")
 
 
 def score_likelihood(estimator: Any, X: Any, y: Any) -> float:  # noqa: ANN401
@@ -370,7 +352,7 @@ def test_history_keeps_the_numbers_of_folds(
     )
     with pytest.warns(UserWarning, match=f"on fold {failed}, .*out of memory"):
         report = cross_validation_report(
-            MLP,
+            FRAGILE_MLP,
             FEATURES,
             Y,
             cv=cv,
@@ -388,30 +370,3 @@ def test_history_keeps_the_numbers_of_folds(
     title, lines = read_title_and_lines(saved[0])
     assert "one line a fold" in title
     assert len(lines) == 5  # training and validation of two folds, and the kept epochs
-
-
-@pytest.mark.parametrize("failed", [0, 1])
-def test_history_of_cross_validation_keeps_the_numbers_of_folds(failed: int) -> None:
-    folds = KFold(3).split(FEATURES)
-    row = list(folds)[failed][1][0]
-    order = np.arange(len(Y))
-    order[[7, row]] = row, 7
-    with pytest.warns(FitFailedWarning, match="out of memory"):
-        results = cross_validate(
-            MLP, FEATURES[order], Y[order], cv=KFold(3), return_estimator=True
-        )
-    others = [fold for fold in range(3) if fold != failed]
-    assert training_history(results)["fold"].unique().tolist() == others
-    display = TrainingCurveDisplay.from_estimator(results)
-    assert len(display.lines_["train_loss"]) == 2
-    one_by_one = [
-        None if n == failed else one for n, one in enumerate(results["estimator"])
-    ]
-    assert training_history(one_by_one).equals(training_history(results))
-
-
-def test_history_is_refused_where_no_fit_succeeded_or_another_kind_is_there() -> None:
-    fitted = PlugMLPClassifier(max_epochs=1, random_state=0, device="cpu").fit(X, Y)
-    for wrong in ([None, None], [MLP, MLP], [fitted, LogisticRegression()]):
-        with pytest.raises(ValueError, match="'estimators' parameter of training_hist"):
-            training_history(wrong)

@@ -2,12 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from _drawn import find_overlapping_texts
-from _readable import X, Y
+from _readable import FRAGILE_MLP, X, Y
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 
 from plug_sklearn import (
@@ -17,6 +18,7 @@ from plug_sklearn import (
     training_history,
 )
 
+FEATURES = X[:, 1, 0]
 PROBE = PlugMLPClassifier(max_epochs=6, random_state=0, device="cpu")
 
 
@@ -175,3 +177,32 @@ def test_what_was_not_trained_by_epochs_is_refused(wrong: object, got: str) -> N
 def test_results_without_estimators_are_refused() -> None:
     with pytest.raises(ValueError, match="return_estimator=True"):
         training_history({"test_score": [1.0]})
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_history_of_cross_validation_keeps_the_numbers_of_folds(failed: int) -> None:
+    folds = KFold(3).split(FEATURES)
+    row = list(folds)[failed][1][0]
+    order = np.arange(len(Y))
+    order[[7, row]] = row, 7
+    with pytest.warns(FitFailedWarning, match="out of memory"):
+        results = cross_validate(
+            FRAGILE_MLP, FEATURES[order], Y[order], cv=KFold(3), return_estimator=True
+        )
+    others = [fold for fold in range(3) if fold != failed]
+    assert training_history(results)["fold"].unique().tolist() == others
+    display = TrainingCurveDisplay.from_estimator(results)
+    assert len(display.lines_["train_loss"]) == 2
+    one_by_one = [
+        None if n == failed else one for n, one in enumerate(results["estimator"])
+    ]
+    assert training_history(one_by_one).equals(training_history(results))
+
+
+def test_history_is_refused_where_no_fit_succeeded_or_another_kind_is_there(
+    fitted: PlugMLPClassifier,
+) -> None:
+    failed = 2 * [FRAGILE_MLP]
+    for wrong in ([None, None], failed, [fitted, LogisticRegression()]):
+        with pytest.raises(ValueError, match="'estimators' parameter of training_hist"):
+            training_history(wrong)
