@@ -6,7 +6,7 @@
     Choose a layer by these scores.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``, ``_report_page``
     Cross-validation with out-of-fold probabilities, scores and files.
-``_controls``, ``_control_inputs``, ``_controls_display``
+``_controls``, ``_control_inputs``
     Compare a probe with controls, such as words and shuffled labels.
 ``_transfer``, ``_transfer_display``
     Train a probe on each of several data sets, and test it on each.
@@ -48,8 +48,7 @@ from plug_sklearn.evaluation._comparison import (
     compare_probes,
     compare_scores,
 )
-from plug_sklearn.evaluation._controls import probe_controls
-from plug_sklearn.evaluation._controls_display import ControlsDisplay
+from plug_sklearn.evaluation._controls import ControlsDisplay, probe_controls
 from plug_sklearn.evaluation._directions import ProbeDirection, probe_direction
 from plug_sklearn.evaluation._layer_choice import (
     BestLayerClassifier,

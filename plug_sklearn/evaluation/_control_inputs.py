@@ -1,23 +1,47 @@
-"""What the controls of a probe are fitted on: first layers, words, shuffled labels."""
+"""Which controls of a probe there are, and the estimator, rows and labels of each."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
+from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.multiclass import type_of_target
 
+OWNER = "probe_controls"
+PROBE = "probe"
+#: Controls that need texts.
+TEXT_CONTROLS = ("text_length", "bag_of_words", "tf_idf", "random_weights")
+CONTROLS = (
+    "majority",
+    "text_length",
+    "bag_of_words",
+    "tf_idf",
+    "shuffled_labels",
+    "first_layer",
+    "random_weights",
+)
 #: Words of one letter count too, such as the symbols of chemical elements.
 WORDS = r"(?u)\b\w+\b"
 
 
-class ControlInputs(NamedTuple):
+class Control(NamedTuple):
+    """An estimator of one row of the table, with the rows and labels to fit."""
+
+    name: str
+    estimator: BaseEstimator
+    X: Any
+    y: NDArray[Any]
+
+
+class _Inputs(NamedTuple):
     """The arrays on which a probe and its controls are fitted.
 
     ``activations`` and ``first_layer`` have the same shape; the latter is None if it
@@ -31,12 +55,85 @@ class ControlInputs(NamedTuple):
     items: Sequence[Hashable]
 
 
-def read_inputs(
+def name_control(name: str) -> str:
+    """Turn the name of a control into a label."""
+    label = "TF-IDF" if name == "tf_idf" else name.replace("_", " ")
+    return label[:1].upper() + label[1:]
+
+
+def choose_controls(controls: Any, *, has_texts: bool) -> list[str]:  # noqa: ANN401 - validated here
+    possible = [name for name in CONTROLS if has_texts or name not in TEXT_CONTROLS]
+    if isinstance(controls, str) and controls == "all":
+        return possible
+    is_listed = isinstance(controls, Sequence) and not isinstance(controls, str)
+    if not is_listed or not controls or not set(controls) <= set(CONTROLS):
+        raise ValueError(
+            f"The 'controls' parameter of {OWNER} must be 'all', or one or more of "
+            f"{list(CONTROLS)} in a list. Got {controls!r} instead."
+        )
+    impossible = [name for name in controls if name not in possible]
+    if impossible:
+        raise ValueError(
+            f"The 'controls' parameter of {OWNER} must be among {possible} for "
+            "activations: others need texts, and a pipeline that begins with an "
+            f"HFEmbeddingTransformer. Got {impossible} instead."
+        )
+    return [name for name in possible if name in controls]
+
+
+def read_labels(y: ArrayLike) -> NDArray[Any]:
+    """Check labels, and return them as an array of shape (n_samples,)."""
+    labels: NDArray[Any] = column_or_1d(y)
+    classes = np.unique(labels)
+    is_continuous = type_of_target(labels).startswith("continuous")
+    if is_continuous or len(classes) < 2:
+        found = "continuous values" if is_continuous else f"one class, {classes}"
+        raise ValueError(
+            f"The 'y' parameter of {OWNER} must be labels of two classes or more. Got "
+            f"{found} instead."
+        )
+    return labels
+
+
+def make_controls(
+    embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
+    probe: BaseEstimator,
+    X: Any,  # noqa: ANN401 - texts or activations
+    y: NDArray[Any],
+    groups: ArrayLike | None,
+    chosen: Sequence[str],
+    random_state: int | np.random.RandomState | None,
+) -> Iterator[Control]:
+    """Yield the probe and its controls one by one, so that few arrays are in memory."""
+    seeds = check_random_state(random_state).randint(2**31, size=2)
+    inputs = _read_inputs(embedder, X, wants_first="first_layer" in chosen)
+    yield Control(PROBE, probe, inputs.activations, y)
+    if "majority" in chosen:
+        yield Control("majority", DummyClassifier(), np.zeros((len(y), 1)), y)
+    for name, baseline in make_text_baselines().items():
+        if name in chosen:
+            yield Control(name, baseline, inputs.contents, y)
+    if "shuffled_labels" in chosen:
+        shuffled = shuffle_labels(
+            y, items=inputs.items, groups=groups, random_state=seeds[0]
+        )
+        yield Control("shuffled_labels", probe, inputs.activations, shuffled)
+    if "first_layer" in chosen:
+        yield Control("first_layer", probe, inputs.first_layer, y)
+    if "random_weights" in chosen:
+        from plug_sklearn.embedding import with_random_weights
+
+        with with_random_weights(embedder, seeds[1]) as untrained:
+            activations = untrained.fit_transform(X)
+        yield Control("random_weights", probe, activations, y)
+
+
+def _read_inputs(
     embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
     X: Any,  # noqa: ANN401 - texts or activations
     *,
     wants_first: bool,
-) -> ControlInputs:
+) -> _Inputs:
     """Run the texts through the model once, or take activations as they are."""
     if embedder is not None:
         return _embed(embedder, X, wants_first=wants_first)
@@ -44,17 +141,17 @@ def read_inputs(
     is_numeric = activations.dtype.kind in "fiu"
     if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
         raise ValueError(
-            "The 'X' parameter of probe_controls must be activations of 3 or 4 axes, "
+            f"The 'X' parameter of {OWNER} must be activations of 3 or 4 axes, "
             "none of them empty, or texts, with a pipeline that begins with an "
             f"HFEmbeddingTransformer. Got {activations.dtype} of shape "
             f"{activations.shape} instead."
         )
     first = _fill_layers(activations, activations, 0) if wants_first else None
     items = [row.tobytes() for row in activations]
-    return ControlInputs(activations, first, None, items)
+    return _Inputs(activations, first, None, items)
 
 
-def _embed(embedder: Any, X: Any, *, wants_first: bool) -> ControlInputs:  # noqa: ANN401 - as above
+def _embed(embedder: Any, X: Any, *, wants_first: bool) -> _Inputs:  # noqa: ANN401 - as above
     from plug_sklearn.embedding import list_texts
 
     contents = np.array([join_contents(text) for text in list_texts(X)], dtype=object)
@@ -70,7 +167,7 @@ def _embed(embedder: Any, X: Any, *, wants_first: bool) -> ControlInputs:  # noq
     first = None
     if wants_first:
         first = _fill_layers(own, activations, layers.index(0))
-    return ControlInputs(own, first, contents, contents.tolist())
+    return _Inputs(own, first, contents, contents.tolist())
 
 
 def _fill_layers(like: NDArray[Any], source: NDArray[Any], layer: int) -> NDArray[Any]:

@@ -1,54 +1,43 @@
-"""Cross-validate a probe together with controls that show what its score means."""
+"""Cross-validate a probe with controls that show what its score means; plot these."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, is_classifier
-from sklearn.dummy import DummyClassifier
-from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils.multiclass import type_of_target
 
 from plug_sklearn._progress import count_fits
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._control_inputs import (
-    make_text_baselines,
-    read_inputs,
-    shuffle_labels,
+    OWNER,
+    PROBE,
+    choose_controls,
+    make_controls,
+    name_control,
+    read_labels,
 )
-from plug_sklearn.evaluation._folds import (
-    Scoring,
-    score_chance,
-    split_folds,
+from plug_sklearn.evaluation._drawing import (
+    BLUE,
+    ScoresDisplay,
+    name_score,
+    write_folds,
+    write_name,
 )
+from plug_sklearn.evaluation._folds import Scoring, score_chance, split_folds
 from plug_sklearn.evaluation._inputs import check_rows, split_pipeline
 from plug_sklearn.evaluation._joint_fits import score_probe
 
-OWNER = "probe_controls"
-PROBE = "probe"
-#: Controls that need texts.
-TEXT_CONTROLS = ("text_length", "bag_of_words", "tf_idf", "random_weights")
-CONTROLS = (
-    "majority",
-    "text_length",
-    "bag_of_words",
-    "tf_idf",
-    "shuffled_labels",
-    "first_layer",
-    "random_weights",
-)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-
-class _Control(NamedTuple):
-    """An estimator of one row of the table, with the rows and labels to fit."""
-
-    name: str
-    estimator: BaseEstimator
-    X: Any
-    y: NDArray[Any]
+COLUMNS = ("control", "fold", "fit_time")
+#: Bars of controls: light, so that the points of folds can be seen on them.
+LIGHT = "#BBBBBB"
 
 
 def probe_controls(
@@ -174,18 +163,18 @@ def probe_controls(
     Name: roc_auc, dtype: float64
     """
     embedder, probe = split_pipeline(pipeline, OWNER)
-    chosen = _choose_controls(controls, has_texts=embedder is not None)
+    chosen = choose_controls(controls, has_texts=embedder is not None)
     if not is_classifier(probe):
         raise ValueError(
             f"The 'pipeline' parameter of {OWNER} must be or end in a classifier. Got "
             f"{type(pipeline).__name__} instead."
         )
     check_rows(X, y, groups, OWNER)
-    labels = _read_labels(y)
+    labels = read_labels(y)
     folds = split_folds(probe, np.zeros((len(labels), 1)), labels, cv, groups, OWNER)
     # A misspelt score is refused before the model reads any text.
     score_chance(probe, labels, folds, scoring)
-    made = _make_controls(embedder, probe, X, labels, groups, chosen, random_state)
+    made = make_controls(embedder, probe, X, labels, groups, chosen, random_state)
     score = partial(
         score_probe, groups=groups, folds=folds, scoring=scoring, n_jobs=n_jobs
     )
@@ -202,19 +191,6 @@ def probe_controls(
     return pd.concat(tables, ignore_index=True)
 
 
-def _read_labels(y: ArrayLike) -> NDArray[Any]:
-    labels: NDArray[Any] = column_or_1d(y)
-    classes = np.unique(labels)
-    is_continuous = type_of_target(labels).startswith("continuous")
-    if is_continuous or len(classes) < 2:
-        found = "continuous values" if is_continuous else f"one class, {classes}"
-        raise ValueError(
-            f"The 'y' parameter of {OWNER} must be labels of two classes or more. Got "
-            f"{found} instead."
-        )
-    return labels
-
-
 def _tell_failure(name: str, error: ValueError, like: pd.DataFrame) -> pd.DataFrame:
     """Warn that a control cannot be fitted, and return NaN for its scores."""
     reason = str(error).strip().rpartition("\n")[2]
@@ -228,54 +204,146 @@ def _tell_failure(name: str, error: ValueError, like: pd.DataFrame) -> pd.DataFr
     return table
 
 
-def _choose_controls(controls: Any, *, has_texts: bool) -> list[str]:  # noqa: ANN401 - validated here
-    possible = [name for name in CONTROLS if has_texts or name not in TEXT_CONTROLS]
-    if isinstance(controls, str) and controls == "all":
-        return possible
-    is_listed = isinstance(controls, Sequence) and not isinstance(controls, str)
-    if not is_listed or not controls or not set(controls) <= set(CONTROLS):
-        raise ValueError(
-            f"The 'controls' parameter of {OWNER} must be 'all', or one or more of "
-            f"{list(CONTROLS)} in a list. Got {controls!r} instead."
-        )
-    impossible = [name for name in controls if name not in possible]
-    if impossible:
-        raise ValueError(
-            f"The 'controls' parameter of {OWNER} must be among {possible} for "
-            "activations: others need texts, and a pipeline that begins with an "
-            f"HFEmbeddingTransformer. Got {impossible} instead."
-        )
-    return [name for name in possible if name in controls]
+class ControlsDisplay(ScoresDisplay):
+    """Bar plot of the scores of a probe and its controls, with a point for each fold.
 
+    Parameters
+    ----------
+    table : DataFrame
+        What :func:`probe_controls` returns.
+    score : str, default=None
+        The score to draw, a column of ``table``; None: the first.
 
-def _make_controls(
-    embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
-    probe: BaseEstimator,
-    X: Any,  # noqa: ANN401 - texts or activations
-    y: NDArray[Any],
-    groups: ArrayLike | None,
-    chosen: Sequence[str],
-    random_state: int | np.random.RandomState | None,
-) -> Iterator[_Control]:
-    """Yield the probe and its controls one by one, so that few arrays are in memory."""
-    seeds = check_random_state(random_state).randint(2**31, size=2)
-    inputs = read_inputs(embedder, X, wants_first="first_layer" in chosen)
-    yield _Control(PROBE, probe, inputs.activations, y)
-    if "majority" in chosen:
-        yield _Control("majority", DummyClassifier(), np.zeros((len(y), 1)), y)
-    for name, baseline in make_text_baselines().items():
-        if name in chosen:
-            yield _Control(name, baseline, inputs.contents, y)
-    if "shuffled_labels" in chosen:
-        shuffled = shuffle_labels(
-            y, items=inputs.items, groups=groups, random_state=seeds[0]
+    Attributes
+    ----------
+    table : DataFrame
+        As given.
+    score : str
+        The score that is drawn.
+    summary_ : DataFrame
+        A row for each control, by its name. Columns: the ``mean`` and standard
+        deviation ``std`` of the score over the folds, and ``lead``, the mean score of
+        the probe minus that of the control.
+    selectivity_ : float or None
+        The lead over ``"shuffled_labels"``; None if this control was not run.
+    ax_ : Axes
+        The axes.
+    figure_ : Figure
+        Its figure.
+    bars_ : BarContainer
+        The bars, from top to bottom.
+    points_ : Line2D
+        The scores of folds.
+
+    See Also
+    --------
+    probe_controls : Computes the scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import ControlsDisplay
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from plug_sklearn import LayerAggregator
+    >>> from sklearn.pipeline import make_pipeline
+    >>> y = np.arange(200) % 2
+    >>> X = np.random.default_rng(0).normal(size=(200, 3, 1, 8))
+    >>> X[:, 1, 0, 0] += 3 * y
+    >>> probe = make_pipeline(LayerAggregator(layers=[1]), LogisticRegression())
+    >>> display = ControlsDisplay.from_estimator(
+    ...     probe, X, y, scoring="roc_auc", random_state=0
+    ... )
+    >>> round(display.selectivity_, 2)
+    0.56
+    """
+
+    _compute = staticmethod(probe_controls)
+    _columns = COLUMNS
+
+    def __init__(self, table: pd.DataFrame, *, score: str | None = None) -> None:
+        super().__init__(table, score=score)
+        self.table = table
+        grouped = table.groupby("control", sort=False)[self.score]
+        self.summary_ = grouped.agg(["mean", "std"])
+        if PROBE not in self.summary_.index:
+            raise ValueError(
+                f"The 'table' parameter of {type(self).__name__} must have rows of "
+                f"the control {PROBE!r}. Got {list(self.summary_.index)} instead."
+            )
+        means = self.summary_["mean"]
+        self.summary_["lead"] = means[PROBE] - means
+        lead = self.summary_["lead"].get("shuffled_labels")
+        self.selectivity_ = None if lead is None else float(lead)
+        self._height = 1.2 + 0.35 * len(self.summary_)
+
+    @classmethod
+    def from_estimator(  # type: ignore[override]  # its first argument has another name
+        cls,
+        pipeline: BaseEstimator,
+        X: Any,  # noqa: ANN401 - texts or activations
+        y: ArrayLike,
+        *,
+        score: str | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
+        **options: Any,  # noqa: ANN401 - see probe_controls
+    ) -> Self:
+        """Run :func:`probe_controls`, and draw its scores.
+
+        Parameters
+        ----------
+        pipeline, X, y : see below
+            The probe, texts or activations, and labels, as in :func:`probe_controls`.
+        score : str, default=None
+            The score to draw, if there are several; None: the first.
+        ax : Axes, default=None
+            Where to draw; None: a new figure.
+        **options : dict
+            Further arguments of :func:`probe_controls`, such as ``cv`` and ``groups``.
+
+        Returns
+        -------
+        ControlsDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a parameter is invalid.
+        """
+        return super().from_estimator(pipeline, X, y, score=score, ax=ax, **options)
+
+    def _draw(self, axes: list[Axes]) -> None:
+        (self.ax_,) = axes
+        names = list(self.summary_.index)
+        means = self.summary_["mean"].to_numpy()
+        places = np.arange(len(names))
+        colors = [BLUE if name == PROBE else LIGHT for name in names]
+        self.bars_ = self.ax_.barh(places, means, height=0.7, color=colors)
+        at = self.table["control"].map({name: n for n, name in enumerate(names)})
+        (self.points_,) = self.ax_.plot(
+            self.table[self.score], at, "o", markersize=4, color="black", alpha=0.6
         )
-        yield _Control("shuffled_labels", probe, inputs.activations, shuffled)
-    if "first_layer" in chosen:
-        yield _Control("first_layer", probe, inputs.first_layer, y)
-    if "random_weights" in chosen:
-        from plug_sklearn.embedding import with_random_weights
+        self._write_means(places)
+        self.ax_.set_yticks(
+            places, [write_name(name_control(name), most=24) for name in names]
+        )
+        folds = write_folds(self.table["fold"].nunique())
+        self.ax_.set_xlabel(
+            f"{write_name(name_score(self.score))} (bar: mean; points: {folds})"
+        )
+        self.ax_.invert_yaxis()
 
-        with with_random_weights(embedder, seeds[1]) as untrained:
-            activations = untrained.fit_transform(X)
-        yield _Control("random_weights", probe, activations, y)
+    def _write_means(self, places: np.ndarray[Any, Any]) -> None:
+        """Write each mean at the right edge, where there are no bars or points."""
+        for place, mean in zip(places, self.summary_["mean"], strict=True):
+            self.ax_.annotate(
+                "-" if np.isnan(mean) else f"{mean:.2f}",
+                (1, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                ha="left",
+            )

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import column_or_1d
 
-from plug_sklearn.evaluation._controls_display import COLUMNS as CONTROL_COLUMNS
+from plug_sklearn.evaluation._controls import COLUMNS as CONTROL_COLUMNS
 from plug_sklearn.evaluation._folds import (
     Scoring,
     check_table,

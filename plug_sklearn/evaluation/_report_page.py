@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from plug_sklearn.evaluation._comparison import compare_scores
-from plug_sklearn.evaluation._controls_display import ControlsDisplay, name_control
+from plug_sklearn.evaluation._control_inputs import name_control
+from plug_sklearn.evaluation._controls import ControlsDisplay
 from plug_sklearn.evaluation._drawing import make_figure, name_score
 from plug_sklearn.evaluation._folds import list_scores
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay
