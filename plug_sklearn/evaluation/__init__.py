@@ -1,7 +1,7 @@
 """Evaluation of probes, as tables of numbers and as pictures.
 
-``_layer_sweep``, ``_layer_sweep_display``
-    Scores of a probe on each layer and part.
+``_layer_sweep``, ``_layer_fits``
+    Scores of a probe on each layer and part, whose networks are trained together.
 ``_layer_choice``
     Choose a layer by these scores.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``, ``_report_page``
@@ -28,8 +28,6 @@
     Whether one of two probes is better.
 ``_bootstrap``
     Bootstrap intervals.
-``_joint_fits``
-    Train the networks of several layers and folds together.
 ``_folds``, ``_inputs``, ``_drawing``
     What these share: cross-validation on fixed folds; checks of estimators, rows,
     labels and probabilities; axes, legends and styles.
@@ -54,8 +52,7 @@ from plug_sklearn.evaluation._layer_choice import (
     BestLayerClassifier,
     summarize_layers,
 )
-from plug_sklearn.evaluation._layer_sweep import layer_sweep
-from plug_sklearn.evaluation._layer_sweep_display import LayerSweepDisplay
+from plug_sklearn.evaluation._layer_sweep import LayerSweepDisplay, layer_sweep
 from plug_sklearn.evaluation._operating_points import recall_at_fpr, threshold_at_fpr
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay
 from plug_sklearn.evaluation._report import (

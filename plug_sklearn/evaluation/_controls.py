@@ -30,7 +30,7 @@ from plug_sklearn.evaluation._drawing import (
 )
 from plug_sklearn.evaluation._folds import Scoring, score_chance, split_folds
 from plug_sklearn.evaluation._inputs import check_rows, split_pipeline
-from plug_sklearn.evaluation._joint_fits import score_probe
+from plug_sklearn.evaluation._layer_fits import score_probe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,7 @@ from plug_sklearn.evaluation._folds import (
     find_score,
 )
 from plug_sklearn.evaluation._inputs import check_rows
-from plug_sklearn.evaluation._layer_sweep import sweep_layers
+from plug_sklearn.evaluation._layer_fits import sweep_layers
 from plug_sklearn.features import LayerAggregator
 
 COLUMNS = ("layer", "part", "fold", "fit_time")

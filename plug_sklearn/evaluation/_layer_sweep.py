@@ -1,31 +1,35 @@
-"""Scores of a probe on each layer and part."""
+"""Scores of a probe on each layer and part, as a table and as a plot."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from joblib import effective_n_jobs
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils import gen_even_slices
-from sklearn.utils.parallel import delayed
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 
-from plug_sklearn._progress import run_jobs
-from plug_sklearn._warnings import warn_user
-from plug_sklearn.evaluation._folds import (
-    CHANCE,
-    Folds,
-    Scoring,
-    collect_fit_params,
-    list_scores,
-    score_chance,
-    split_folds,
+from plug_sklearn.evaluation._drawing import (
+    GREY,
+    ScoresDisplay,
+    add_legend,
+    mark_point,
+    name_score,
+    style_line,
+    write_folds,
+    write_name,
 )
-from plug_sklearn.evaluation._inputs import check_estimator, check_rows
-from plug_sklearn.evaluation._joint_fits import count_joint_fits, score_layers
-from plug_sklearn.features import LayerAggregator
+from plug_sklearn.evaluation._folds import CHANCE, Scoring
+from plug_sklearn.evaluation._layer_choice import summarize_layers
+from plug_sklearn.evaluation._layer_fits import sweep_layers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
+    from matplotlib.lines import Line2D
+
+BEST = ["layer", "part", "mean"]
 
 
 def layer_sweep(
@@ -156,118 +160,149 @@ def layer_sweep(
     )
 
 
-def sweep_layers(
-    estimator: BaseEstimator,
-    X: Any,  # noqa: ANN401 - activations, or texts in any container
-    y: ArrayLike,
-    *,
-    embedder: BaseEstimator | None = None,
-    layers: str | int | Sequence[int],
-    parts: str | int | Sequence[int | str],
-    cv: Any,  # noqa: ANN401 - as scikit-learn's functions take it
-    scoring: Scoring | None,
-    groups: ArrayLike | None,
-    params: Mapping[str, Any] | None = None,
-    n_jobs: int | None,
-    verbose: bool = False,
-    owner: str,
-) -> pd.DataFrame:
-    """Do what :func:`layer_sweep` does, with errors that name the ``owner``."""
-    check_estimator(estimator, owner)
-    if embedder is None:
-        X = _read_activations(X, owner)
-    elif getattr(embedder, "pooling", "last") is None:
-        raise _refuse_tokens(owner)
-    # Errors in these are raised before texts are read, which takes long.
-    check_rows(X, y, groups, owner)
-    folds = split_folds(estimator, X, y, cv, groups, owner)
-    chance = score_chance(estimator, y, folds, scoring)
-    if embedder is not None:
-        embedder = clone(embedder)
-        X = _read_activations(embedder.fit_transform(X), owner)
-    selector = LayerAggregator(layers=layers, parts=parts).fit(X)
-    activations = np.asarray(X).reshape(len(X), *selector.input_shape_)
-    cells = list(product(selector.layers_, selector.parts_))
-    features = {cell: activations[:, *cell] for cell in cells}
-    fit_params = collect_fit_params(estimator, params, groups)
-    frames = _score_cells(
-        estimator, features, y, folds, scoring, fit_params, n_jobs, verbose
-    )
-    layer_names = getattr(embedder, "layers_", selector.model_layers_)
-    part_names = getattr(embedder, "parts_", selector.part_names_)
-    for (layer, part), frame in zip(cells, frames, strict=True):
-        frame.insert(0, "layer", layer_names[layer] if layer_names else layer)
-        frame.insert(1, "part", part_names[part] if part_names else part)
-        _add_chance(frame, chance)
-    return pd.concat(frames, ignore_index=True)
+class LayerSweepDisplay(ScoresDisplay):
+    """Plot of the score of each layer, with a line for each part.
 
+    Parameters
+    ----------
+    sweep : DataFrame
+        What :func:`layer_sweep` returns.
+    score : str, default=None
+        The score to draw, a column of ``sweep``; None: the first.
 
-def _score_cells(
-    estimator: BaseEstimator,
-    features: Mapping[tuple[int, int], NDArray[Any]],
-    y: ArrayLike,
-    folds: Folds,
-    scoring: Scoring | None,
-    fit_params: Mapping[str, Any],
-    n_jobs: int | None,
-    verbose: bool,
-) -> list[pd.DataFrame]:
-    """Return the scores on each layer and part, whose features are given by position.
+    Attributes
+    ----------
+    sweep : DataFrame
+        As given.
+    score : str
+        The score that is drawn.
+    summary_ : DataFrame
+        A row for each layer and part, as :func:`summarize_layers` returns it.
+    best_ : dict
+        The ``layer`` and ``part`` of the highest mean, and that ``mean``.
+    chosen_ : dict
+        The same of the first layer within one standard error of the best.
+    ax_ : Axes
+        The axes.
+    figure_ : Figure
+        Its figure.
+    lines_ : dict of Line2D
+        The line of each part.
+    bands_ : dict of PolyCollection
+        The band of each part: the mean ± one standard deviation over folds.
+    chance_line_ : Line2D or None
+        The score of a constant prediction; None where that is unknown.
 
-    Workers get several layers each, so that their probes can be fitted together.
+    See Also
+    --------
+    layer_sweep : Computes the scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from plug_sklearn import LayerSweepDisplay
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> y = np.arange(100) % 2
+    >>> X = np.random.default_rng(0).normal(size=(100, 3, 1, 8))
+    >>> X[:, 1, 0, 0] += 3 * y
+    >>> display = LayerSweepDisplay.from_estimator(
+    ...     LogisticRegression(), X, y, scoring="roc_auc"
+    ... )
+    >>> display.best_["layer"]
+    1
     """
-    n_joint = count_joint_fits(
-        estimator, fit_params, next(iter(features.values())).shape, folds
-    )
-    n_joint_layers = max(1, n_joint // len(folds))
-    n_chunks = max(-(-len(features) // n_joint_layers), effective_n_jobs(n_jobs))
-    cells = list(features.items())
-    chunks = gen_even_slices(len(cells), min(n_chunks, len(cells)))
-    scored: list[tuple[list[pd.DataFrame], str]] = run_jobs(
-        [
-            delayed(score_layers)(
-                estimator, dict(cells[at]), y, folds, scoring, fit_params, n_joint
-            )
-            for at in chunks
-        ],
-        n_jobs=n_jobs,
-        unit="group of layers",
-        verbose=verbose,
-    )
-    for failure in {failure for _, failure in scored if failure}:
-        warn_user(
-            "In layer_sweep, networks were trained one by one, which is slower, "
-            f"because training them together failed: {failure}"
+
+    _compute = staticmethod(layer_sweep)
+    _columns = ("layer", "part", "fold", "fit_time")
+
+    def __init__(self, sweep: pd.DataFrame, *, score: str | None = None) -> None:
+        super().__init__(sweep, score=score)
+        self.sweep = sweep
+        self.summary_ = summarize_layers(sweep, score=self.score)
+        self.best_, self.chosen_ = (
+            self.summary_.loc[self.summary_[column], BEST].to_dict("records")[0]
+            for column in ("is_best", "is_chosen")
         )
-    return list(chain(*(tables for tables, _ in scored)))
 
+    def _draw(self, axes: list[Axes]) -> None:
+        (self.ax_,) = axes
+        from matplotlib.ticker import MaxNLocator
 
-def _add_chance(frame: pd.DataFrame, chance: pd.DataFrame) -> None:
-    """Add the column of its chance level after each score."""
-    for score in list_scores(frame):
-        place = list(frame.columns).index(score) + 1
-        frame.insert(place, score + CHANCE, chance.get(score, np.nan))
+        self.lines_: dict[Any, Line2D] = {}
+        self.bands_: dict[Any, PolyCollection] = {}
+        by_part = self.summary_.groupby("part", sort=False)
+        for number, (part, rows) in enumerate(by_part):
+            self._draw_part(part, rows.sort_values("layer"), number, by_part.ngroups)
+        self.chance_line_ = self._draw_chance()
+        layers = self.summary_["layer"]
+        if layers.nunique() == 1:
+            self.ax_.set_xlim(layers.iloc[0] - 1, layers.iloc[0] + 1)
+        self.ax_.margins(y=0.12)
+        self._mark_best(by_part.ngroups)
+        chosen = self._mark_chosen()
+        self.ax_.set(xlabel="Layer", ylabel=write_name(name_score(self.score)))
+        self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        bands = [*self.bands_.values()][: self.sweep["fold"].nunique() > 1]
+        chance = [] if self.chance_line_ is None else [self.chance_line_]
+        add_legend(self.ax_, [*self.lines_.values(), *bands, *chance, *chosen])
 
-
-def _read_activations(X: Any, owner: str) -> NDArray[Any]:  # noqa: ANN401 - anything else is refused
-    activations: NDArray[Any] = np.asanyarray(X)
-    if activations.dtype == object and any(map(np.ndim, activations.ravel()[:1])):
-        raise _refuse_tokens(owner)
-    is_numeric = activations.dtype.kind not in "OSU"
-    if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
-        other = ", or texts with an 'embedder'" if owner == "layer_sweep" else ""
-        raise ValueError(
-            f"The 'X' parameter of {owner} must be activations of 3 or 4 axes, none "
-            f"of them empty{other}. Got {activations.dtype} of shape "
-            f"{activations.shape} instead."
+    def _draw_part(
+        self, part: object, rows: pd.DataFrame, number: int, n_parts: int
+    ) -> None:
+        style = style_line(number)
+        folds = write_folds(self.sweep["fold"].nunique())
+        (self.lines_[part],) = self.ax_.plot(
+            rows["layer"],
+            rows["mean"],
+            markersize=4,
+            label=_name_part(part) if n_parts > 1 else f"mean of {folds}",
+            **style,
         )
-    return activations
+        # The band of a single layer would have no width.
+        edges = rows.loc[rows.index.repeat(2 if len(rows) == 1 else 1)]
+        width = 0.05 if len(rows) == 1 else 0
+        self.bands_[part] = self.ax_.fill_between(
+            edges["layer"] + np.linspace(-width, width, len(edges)),
+            edges["mean"] - edges["std"],
+            edges["mean"] + edges["std"],
+            color=style["color"],
+            alpha=0.15,
+            linewidth=0,
+            label=f"± 1 sd, {folds}" if number == 0 else None,
+        )
+
+    def _mark_best(self, n_parts: int) -> None:
+        layer, part, mean = (self.best_[name] for name in BEST)
+        name = f"{_name_part(part)}, " if n_parts > 1 else ""
+        color = self.lines_[part].get_color()
+        # Large scores, such as squared errors, have three figures.
+        score = f"{mean:.2f}" if abs(mean) < 100 else f"{mean:.3g}"
+        text = f"{name}layer {layer}: {score}"
+        mark_point(self.ax_, layer, mean, text, color)
+
+    def _mark_chosen(self) -> list[Line2D]:
+        """Mark the first layer within one standard error, if it is not the best."""
+        if self.chosen_ == self.best_:
+            return []
+        layer, part, mean = (self.chosen_[name] for name in BEST)
+        return self.ax_.plot(
+            layer,
+            mean,
+            "D",
+            markersize=10,
+            fillstyle="none",
+            color=self.lines_[part].get_color(),
+            label=f"layer {layer}: first within 1 se",
+        )
+
+    def _draw_chance(self) -> Line2D | None:
+        levels = self.sweep.get(self.score + CHANCE)
+        if levels is None or levels.isna().all():
+            return None
+        return self.ax_.axhline(
+            levels.mean(), color=GREY, linestyle="--", linewidth=1, label="chance"
+        )
 
 
-def _refuse_tokens(owner: str) -> ValueError:
-    return ValueError(
-        f"The 'X' parameter of {owner} must be pooled activations, one vector of "
-        "each layer for a text. Got those of every token, which pooling=None keeps, "
-        "instead. Give the 'embedder' a 'pooling', such as 'mean', or aggregate the "
-        "tokens first."
-    )
+def _name_part(part: object) -> str:
+    return write_name(part if isinstance(part, str) else f"part {part}", most=20)

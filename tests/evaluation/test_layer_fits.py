@@ -32,6 +32,7 @@ WEIGHT = np.linspace(0.5, 2, N)
 X = np.random.default_rng(0).normal(size=(N, 4, 2, 16)).astype(np.float32)
 X[:, 1:3, 0, 0] += 2 * (Y == "yes")[:, None]
 PROBE = PlugMLPClassifier(width_cap=16, max_epochs=3, random_state=0, device="cpu")
+LINEAR = LogisticRegression()
 FOLDS = list(KFold(3).split(X))
 GROUP_FOLDS = list(GroupKFold(3).split(X, Y, GROUPS))
 SCORING = ["roc_auc", "neg_log_loss"]
@@ -281,3 +282,45 @@ def test_a_probe_beside_its_controls_is_scored_as_alone(
     assert table["neg_log_loss"].tolist() == pytest.approx(expected)
     assert table["fold"].tolist() == [0, 1, 2]
     assert calls == ([3] if is_joint else [])
+
+
+def test_workers_change_nothing() -> None:
+    one = layer_sweep(LINEAR, X, Y, cv=2, scoring="roc_auc")
+    two = layer_sweep(LINEAR, X, Y, cv=2, scoring="roc_auc", n_jobs=2)
+    times = ["fit_time", "score_time"]
+    pd.testing.assert_frame_equal(one.drop(columns=times), two.drop(columns=times))
+
+
+def test_groups_split_the_folds_and_reach_the_probe() -> None:
+    class Recorder(PlugMLPClassifier):
+        seen: list[np.ndarray] = []  # noqa: RUF012 - clones are to share it
+
+        def fit(
+            self, X: np.ndarray, y: np.ndarray, groups: object = None
+        ) -> "Recorder":
+            self.seen.append(groups)
+            return super().fit(X, y, groups=groups)
+
+    probe = Recorder(max_epochs=1, random_state=0, device="cpu")
+    layer_sweep(probe, X, Y, layers=[1], parts=[0], cv=GroupKFold(3), groups=GROUPS)
+    expected = [GROUPS[train] for train, _ in GroupKFold(3).split(X, Y, GROUPS)]
+    for given, groups in zip(Recorder.seen, expected, strict=True):
+        assert (np.asarray(given) == groups).all()
+
+
+def test_fit_arguments_are_split_with_the_rows() -> None:
+    params = {"sample_weight": np.linspace(0.1, 2, len(Y))}
+    sweep = layer_sweep(
+        LINEAR,
+        X,
+        Y,
+        layers=[1],
+        parts=[0],
+        cv=KFold(2),
+        scoring="neg_log_loss",
+        params=params,
+    )
+    expected = cross_validate(
+        LINEAR, X[:, 1, 0], Y, cv=KFold(2), scoring="neg_log_loss", params=params
+    )
+    np.testing.assert_allclose(sweep["neg_log_loss"], expected["test_score"])

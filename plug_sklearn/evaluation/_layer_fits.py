@@ -1,9 +1,9 @@
-"""Scores of a probe on layers and folds, with its fits trained together if possible."""
+"""Fit a probe to layers and folds and score it, with fits together if possible."""
 
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import product
+from itertools import chain, product
 from time import perf_counter
 from typing import Any
 
@@ -15,15 +15,24 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils import gen_even_slices
+from sklearn.utils.parallel import delayed
 from threadpoolctl import threadpool_limits
 
+from plug_sklearn._progress import run_jobs
 from plug_sklearn._sklearn import take_rows
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._folds import (
+    CHANCE,
     Folds,
     Scoring,
     collect_fit_params,
+    list_scores,
+    score_chance,
     score_folds,
+    split_folds,
 )
+from plug_sklearn.evaluation._inputs import check_estimator, check_rows
 from plug_sklearn.features import LayerAggregator
 
 #: Arguments of ``fit`` that hold one value a row, which all layers of a fold share.
@@ -32,7 +41,124 @@ SHARED = {"sample_weight", "groups"}
 MOST_NUMBERS = 2**22
 
 
-def count_joint_fits(
+def sweep_layers(
+    estimator: BaseEstimator,
+    X: Any,  # noqa: ANN401 - activations, or texts in any container
+    y: ArrayLike,
+    *,
+    embedder: BaseEstimator | None = None,
+    layers: str | int | Sequence[int],
+    parts: str | int | Sequence[int | str],
+    cv: Any,  # noqa: ANN401 - as scikit-learn's functions take it
+    scoring: Scoring | None,
+    groups: ArrayLike | None,
+    params: Mapping[str, Any] | None = None,
+    n_jobs: int | None,
+    verbose: bool = False,
+    owner: str,
+) -> pd.DataFrame:
+    """Do what :func:`layer_sweep` does, with errors that name the ``owner``."""
+    check_estimator(estimator, owner)
+    if embedder is None:
+        X = _read_activations(X, owner)
+    elif getattr(embedder, "pooling", "last") is None:
+        raise _refuse_tokens(owner)
+    # Errors in these are raised before texts are read, which takes long.
+    check_rows(X, y, groups, owner)
+    folds = split_folds(estimator, X, y, cv, groups, owner)
+    chance = score_chance(estimator, y, folds, scoring)
+    if embedder is not None:
+        embedder = clone(embedder)
+        X = _read_activations(embedder.fit_transform(X), owner)
+    selector = LayerAggregator(layers=layers, parts=parts).fit(X)
+    activations = np.asarray(X).reshape(len(X), *selector.input_shape_)
+    cells = list(product(selector.layers_, selector.parts_))
+    features = {cell: activations[:, *cell] for cell in cells}
+    fit_params = collect_fit_params(estimator, params, groups)
+    frames = _score_cells(
+        estimator, features, y, folds, scoring, fit_params, n_jobs, verbose
+    )
+    layer_names = getattr(embedder, "layers_", selector.model_layers_)
+    part_names = getattr(embedder, "parts_", selector.part_names_)
+    for (layer, part), frame in zip(cells, frames, strict=True):
+        frame.insert(0, "layer", layer_names[layer] if layer_names else layer)
+        frame.insert(1, "part", part_names[part] if part_names else part)
+        _add_chance(frame, chance)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _score_cells(
+    estimator: BaseEstimator,
+    features: Mapping[tuple[int, int], NDArray[Any]],
+    y: ArrayLike,
+    folds: Folds,
+    scoring: Scoring | None,
+    fit_params: Mapping[str, Any],
+    n_jobs: int | None,
+    verbose: bool,
+) -> list[pd.DataFrame]:
+    """Return the scores on each layer and part, whose features are given by position.
+
+    Workers get several layers each, so that their probes can be fitted together.
+    """
+    n_joint = _count_joint_fits(
+        estimator, fit_params, next(iter(features.values())).shape, folds
+    )
+    n_joint_layers = max(1, n_joint // len(folds))
+    n_chunks = max(-(-len(features) // n_joint_layers), effective_n_jobs(n_jobs))
+    cells = list(features.items())
+    chunks = gen_even_slices(len(cells), min(n_chunks, len(cells)))
+    scored: list[tuple[list[pd.DataFrame], str]] = run_jobs(
+        [
+            delayed(_score_layers)(
+                estimator, dict(cells[at]), y, folds, scoring, fit_params, n_joint
+            )
+            for at in chunks
+        ],
+        n_jobs=n_jobs,
+        unit="group of layers",
+        verbose=verbose,
+    )
+    for failure in {failure for _, failure in scored if failure}:
+        warn_user(
+            "In layer_sweep, networks were trained one by one, which is slower, "
+            f"because training them together failed: {failure}"
+        )
+    return list(chain(*(tables for tables, _ in scored)))
+
+
+def _add_chance(frame: pd.DataFrame, chance: pd.DataFrame) -> None:
+    """Add the column of its chance level after each score."""
+    for score in list_scores(frame):
+        place = list(frame.columns).index(score) + 1
+        frame.insert(place, score + CHANCE, chance.get(score, np.nan))
+
+
+def _read_activations(X: Any, owner: str) -> NDArray[Any]:  # noqa: ANN401 - anything else is refused
+    activations: NDArray[Any] = np.asanyarray(X)
+    if activations.dtype == object and any(map(np.ndim, activations.ravel()[:1])):
+        raise _refuse_tokens(owner)
+    is_numeric = activations.dtype.kind not in "OSU"
+    if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
+        other = ", or texts with an 'embedder'" if owner == "layer_sweep" else ""
+        raise ValueError(
+            f"The 'X' parameter of {owner} must be activations of 3 or 4 axes, none "
+            f"of them empty{other}. Got {activations.dtype} of shape "
+            f"{activations.shape} instead."
+        )
+    return activations
+
+
+def _refuse_tokens(owner: str) -> ValueError:
+    return ValueError(
+        f"The 'X' parameter of {owner} must be pooled activations, one vector of "
+        "each layer for a text. Got those of every token, which pooling=None keeps, "
+        "instead. Give the 'embedder' a 'pooling', such as 'mean', or aggregate the "
+        "tokens first."
+    )
+
+
+def _count_joint_fits(
     estimator: BaseEstimator,
     fit_params: Mapping[str, Any],
     shape: tuple[int, ...],
@@ -62,7 +188,7 @@ def count_joint_fits(
     return count_joint_probes(estimator, n_rows, shape[-1])
 
 
-def score_layers(
+def _score_layers(
     estimator: BaseEstimator,
     features: Mapping[tuple[int, int], NDArray[Any]],
     y: ArrayLike,
@@ -179,14 +305,14 @@ def score_probe(
     steps, last = _split_off_aggregators(probe)
     if effective_n_jobs(n_jobs) == 1 and X.dtype != object:
         params = collect_fit_params(last, None, groups)
-        if count_joint_fits(last, params, X.shape, folds) > 1:
+        if _count_joint_fits(last, params, X.shape, folds) > 1:
             # Aggregators learn nothing from the rows.
             features = X
             for step in steps:
                 features = clone(step).fit_transform(features)
             features = np.reshape(features, (len(features), -1))
-            n_joint = count_joint_fits(last, params, features.shape, folds)
-            (table,), _ = score_layers(
+            n_joint = _count_joint_fits(last, params, features.shape, folds)
+            (table,), _ = _score_layers(
                 last, {(0, 0): features}, y, folds, scoring, params, n_joint
             )
             return table
