@@ -51,7 +51,7 @@ WORDS = {
 
 
 class Display:
-    """Base class of the plots. ``_n_plots`` and ``_height`` are those of a figure."""
+    """Base class of the plots: their number, and the height of a new figure."""
 
     _n_plots = 1
     _height = 4.0
@@ -100,6 +100,7 @@ class ScoresDisplay(Display):
 
     def __init__(self, table: pd.DataFrame, *, score: str | None = None) -> None:
         owner = type(self).__name__
+        # A subclass names its parameter after what its table holds.
         name = next(iter(signature(type(self)).parameters))
         check_table(table, self._columns, name, owner, self._compute.__name__)
         self.score = find_score(table, score, name, owner)
