@@ -80,11 +80,24 @@ def sweep_layers(
     )
     layer_names = getattr(embedder, "layers_", selector.model_layers_)
     part_names = getattr(embedder, "parts_", selector.part_names_)
-    for (layer, part), frame in zip(cells, frames, strict=True):
-        frame.insert(0, "layer", layer_names[layer] if layer_names else layer)
-        frame.insert(1, "part", part_names[part] if part_names else part)
-        _add_chance(frame, chance)
+    _complete(frames, cells, layer_names, part_names, chance)
     return pd.concat(frames, ignore_index=True)
+
+
+def _complete(
+    frames: Sequence[pd.DataFrame],
+    cells: Sequence[tuple[int, int]],
+    layers: Sequence[int] | None,
+    parts: Sequence[str] | None,
+    chance: pd.DataFrame,
+) -> None:
+    """Add the layer, the part, and chance levels beside scores, to each table."""
+    for (layer, part), frame in zip(cells, frames, strict=True):
+        for score in list_scores(frame):
+            place = list(frame.columns).index(score) + 1
+            frame.insert(place, score + CHANCE, chance.get(score, np.nan))
+        frame.insert(0, "layer", layers[layer] if layers else layer)
+        frame.insert(1, "part", parts[part] if parts else part)
 
 
 def _score_cells(
@@ -125,13 +138,6 @@ def _score_cells(
             f"because training them together failed: {failure}"
         )
     return list(chain(*(tables for tables, _ in scored)))
-
-
-def _add_chance(frame: pd.DataFrame, chance: pd.DataFrame) -> None:
-    """Add the column of its chance level after each score."""
-    for score in list_scores(frame):
-        place = list(frame.columns).index(score) + 1
-        frame.insert(place, score + CHANCE, chance.get(score, np.nan))
 
 
 def _read_activations(X: Any, owner: str) -> NDArray[Any]:  # noqa: ANN401 - anything else is refused
