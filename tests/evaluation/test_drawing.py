@@ -159,6 +159,7 @@ NAMES = {
     "costs $5 and $6": r"costs \$5 and \$6",
     r"$\frac{": r"\$\frac{",
     "_hidden": " _hidden",
+    20 * "c": 20 * "c",
     150 * "a" + 150 * "b": f"{10 * 'a'}…{9 * 'b'}",
     "\u6f22\u5b57": 2 * "\ufffd",
     "a\nb\x07": "a\ufffdb\ufffd",
