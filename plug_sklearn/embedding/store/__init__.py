@@ -4,7 +4,7 @@
     :class:`ActivationStore`: read, write and claim the activations of prompts.
 ``_folder``
     Its base class: open, list, compact and close the folder.
-``_exchange``, ``_shards``
+``_exchange``
     Export activations to safetensors files with an index, and import them.
 ``_requests``
     Check the arguments of its methods.
