@@ -11,16 +11,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plug_sklearn.embedding.anatomy._contributions import (
     Contributions,
-    find_contributions,
-)
-from plug_sklearn.embedding.anatomy._families import Anatomy, Stack
-from plug_sklearn.embedding.anatomy._modules import first_tensor, resolve_modules
-from plug_sklearn.embedding.anatomy._tracing import (
-    N_TOKENS,
     Trace,
-    explain_failure,
-    run_random_tokens,
+    find_contributions,
     trace_blocks,
+)
+from plug_sklearn.embedding.anatomy._families import Anatomy, Stack, resolve_modules
+from plug_sklearn.embedding.anatomy._model_state import (
+    N_TOKENS,
+    explain_failure,
+    first_tensor,
+    run_random_tokens,
 )
 
 #: What a token mixer has in its path, and what an MLP has.
