@@ -3,9 +3,9 @@
 ``_sources``
     Where a model comes from, and the error message if its files are missing.
 ``_loading``
-    Load, keep and share models, their tokenizers and configurations.
-``_turns``
-    Order the forward passes of several threads that write with one model.
+    Load models, their tokenizers and configurations, and keep them.
+``_sharing``
+    Models in memory, shared among threads: a cache, and a lock that is taken in turns.
 ``_causal``
     A model with its language-model head, around the backbone that is read.
 ``_registered``
@@ -17,7 +17,7 @@
 ``_adapters``, with ``_adapter_files`` and ``_adapted_models``
     PEFT adapters: how they are applied, their files, and the models that they were
     trained on.
-``_gguf``, with the script ``_gguf_conversion``
+``_gguf``
     Convert GGUF files to safetensors.
 ``_identity``
     Identify a model by its hub commit or a digest of its files.
@@ -45,7 +45,6 @@ from plug_sklearn.embedding.models._identity import (
     warn_of_change,
 )
 from plug_sklearn.embedding.models._loading import (
-    LoadedModel,
     WeightOptions,
     load_config,
     load_model,
@@ -58,13 +57,13 @@ from plug_sklearn.embedding.models._registered import (
     register_model,
     unregister_model,
 )
+from plug_sklearn.embedding.models._sharing import PATIENCE, LoadedModel, Turns
 from plug_sklearn.embedding.models._sources import (
     FETCHING,
     ModelSource,
     file_state,
     find_commit,
 )
-from plug_sklearn.embedding.models._turns import PATIENCE, Turns
 
 __all__ = [
     "CACHE",

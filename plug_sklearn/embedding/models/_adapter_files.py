@@ -12,9 +12,9 @@ from transformers.utils.hub import cached_file
 
 from plug_sklearn._extras import require_extra
 from plug_sklearn.embedding.models._registered import find_registered
+from plug_sklearn.embedding.models._sharing import LRUCache
 from plug_sklearn.embedding.models._sources import (
     ADAPTER_CONFIG_NAME,
-    LRUCache,
     ModelSource,
     explain_missing_files,
 )

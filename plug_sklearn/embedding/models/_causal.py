@@ -19,12 +19,12 @@ from transformers.utils.hub import cached_file
 
 from plug_sklearn.embedding.models._adapter_files import find_adapter, read_adapter
 from plug_sklearn.embedding.models._loading import (
-    LoadedModel,
     WeightOptions,
     choose_arguments,
     hide_loading_bars,
 )
 from plug_sklearn.embedding.models._registered import find_registered
+from plug_sklearn.embedding.models._sharing import LoadedModel
 from plug_sklearn.embedding.models._sources import ModelSource, explain_missing_files
 
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"

@@ -17,7 +17,7 @@ from plug_sklearn.embedding.anatomy import (
     first_tensor,
     list_words,
 )
-from plug_sklearn.embedding.models._loading import LoadedModel
+from plug_sklearn.embedding.models._sharing import LoadedModel
 
 
 def require_weights(loaded: LoadedModel, stack: Stack | None, name: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.models._registered import find_registered
+from plug_sklearn.embedding.models._sharing import LRUCache
 from plug_sklearn.embedding.models._sources import (
-    LRUCache,
     ModelSource,
     file_state,
     find_commit,

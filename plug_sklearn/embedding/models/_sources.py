@@ -3,16 +3,14 @@
 import json
 import os
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from transformers.utils.hub import cached_file
 
-from plug_sklearn._forks import make_lock
 from plug_sklearn._hub_access import is_hub_reachable
 from plug_sklearn.embedding.models._gguf import convert_gguf
 from plug_sklearn.embedding.models._registered import find_registered
@@ -39,8 +37,6 @@ LOCATING = FETCHING | {
 
 #: What can be the name of a repository: a path is told from it.
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?")
-
-_Loaded = TypeVar("_Loaded")
 
 
 @dataclass(frozen=True)
@@ -228,23 +224,3 @@ def _explain_folder(source: ModelSource, error: Exception) -> None:
             f"with a config.json. Got {str(source.path)!r} instead, which has none"
             f"{hint}."
         ) from None
-
-
-class LRUCache:
-    """Keeps what was loaded last; each thing is loaded once however many ask."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.items: OrderedDict[Hashable, Any] = OrderedDict()
-        self.lock = make_lock()
-
-    def get(self, key: Hashable, load: Callable[[], _Loaded]) -> _Loaded:
-        # Loading holds the lock: two threads that want one model load it once.
-        with self.lock:
-            if key not in self.items:
-                while len(self.items) >= self.size:
-                    self.items.popitem(last=False)
-                self.items[key] = load()
-            self.items.move_to_end(key)
-            loaded: _Loaded = self.items[key]
-            return loaded
