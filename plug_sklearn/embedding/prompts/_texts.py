@@ -1,17 +1,130 @@
-"""Check the texts in X: strings or conversations, in any container."""
+"""The texts in X: strings or conversations, in any container, and their errors."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import unicodedata
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
 
-from plug_sklearn.embedding.prompts._conversations import Conversation, Text
-
 EXPECTED = (
     "a list, tuple, 1-D array, Series or one-column frame of strings or of "
     "conversations, one a row"
 )
+#: Positions that an error lists.
+MOST_LISTED = 5
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One conversation of X; ``spelling`` holds its messages as JSON, for hashing."""
+
+    spelling: str
+
+    @classmethod
+    def from_messages(cls, messages: Sequence[Mapping[str, Any]]) -> "Conversation":
+        """Make a conversation of messages; keys without a value are left out."""
+        # Tables fill keys that a message does not have with None.
+        present = [
+            {key: value for key, value in message.items() if value is not None}
+            for message in messages
+        ]
+        spelling = json.dumps(present, default=_convert_arrays)
+        return cls(spelling)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, each with its role and content."""
+        messages: list[Message] = json.loads(self.spelling)
+        return messages
+
+    def __len__(self) -> int:
+        return len(self.spelling)
+
+    def __repr__(self) -> str:
+        return self.spelling
+
+    def encode(self) -> bytes:
+        """Return the bytes that identify it; no string has the same in UTF-8."""
+        return b"\xff" + self.spelling.encode()
+
+
+#: What one row of X becomes.
+Text = str | Conversation
+
+
+class RefusedTextError(ValueError):
+    """An error about one text, the row ``text`` of X.
+
+    ``message`` says what is wrong with it, without a full stop.
+    """
+
+    def __init__(self, text: Hashable, message: str) -> None:
+        super().__init__(f"{message}.")
+        self.text = text
+        self.message = message
+
+    def at(self, position: int) -> ValueError:
+        """Return the same error with the text's position, for whoever knows X."""
+        return ValueError(f"{self.message}, at position {position}.")
+
+
+def refuse_empty_texts(
+    texts: Sequence[Hashable],
+    empty: Collection[Hashable],
+    roles: Sequence[str] | None = None,
+) -> None:
+    """Raise a ValueError if texts of X are ``empty``, before any text is computed.
+
+    ``empty`` are those without a token to pool, of ``roles`` if these are given. The
+    message says how many there are, and where the first ones are.
+    """
+    n_empty, listed = list_positions(texts, empty)
+    if not n_empty:
+        return
+    first = next(text for text in texts if text in empty)
+    said = "" if roles is None else f" of roles={roles!r}"
+    raise ValueError(
+        "X given to HFEmbeddingTransformer must hold texts of at least one token"
+        f"{said}. Got {n_empty} of {len(texts)} texts without one, at positions "
+        f"{listed}; the first is {first!r}."
+    )
+
+
+def list_positions(
+    texts: Sequence[Hashable], chosen: Collection[Hashable]
+) -> tuple[int, str]:
+    """Count the rows that hold some texts, and list the first of them for a message."""
+    positions = [row for row, text in enumerate(texts) if text in chosen]
+    more = ["..."] * (len(positions) > MOST_LISTED)
+    return len(positions), f"[{', '.join([*map(str, positions[:MOST_LISTED]), *more])}]"
+
+
+def list_invisible(texts: Sequence[Text], roles: Sequence[str] | None) -> list[Text]:
+    """List the texts in which these roles write nothing that can be seen.
+
+    Only separators and control characters are invisible. None is all roles.
+    """
+    return [text for text in texts if _is_invisible(text, roles)]
+
+
+def _is_invisible(text: Text, roles: Sequence[str] | None) -> bool:
+    said = (
+        [text]
+        if isinstance(text, str)
+        else [
+            message["content"]
+            for message in text.messages
+            if roles is None or message["role"] in roles
+        ]
+    )
+    characters = chain.from_iterable(said)
+    return all(unicodedata.category(character)[0] in "ZC" for character in characters)
 
 
 def read_texts(X: Any, owner: str) -> list[Text]:  # noqa: ANN401 - any container of texts
@@ -218,3 +331,10 @@ one-column frame
         text if isinstance(text, str) else text.messages
         for text in read_texts(X, "list_texts")
     ]
+
+
+def _convert_arrays(value: object) -> object:
+    """Make lists of numpy's arrays and scalars, which parquet files give."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
