@@ -1,10 +1,14 @@
-"""What ``fit`` has found, and what has been set since."""
+"""What ``fit`` has found: output names, and a check of what has been set since."""
 
 from os.path import expanduser
-from typing import Any
+from typing import Any, Self
 
 import joblib
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from transformers import PreTrainedModel
 
@@ -57,7 +61,9 @@ _PLACING = {
 }
 
 
-class FittedEmbedding(EmbeddingParameters):
+class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
+    TransformerMixin, EmbeddingParameters, auto_wrap_output_keys=None
+):
     """Base class that keeps what ``fit`` has found, and describes the model by it."""
 
     layers_: tuple[int, ...]
@@ -68,6 +74,65 @@ class FittedEmbedding(EmbeddingParameters):
     # What the model was in fit, as far as it is known.
     _origin: str | None
     _stack: Stack | None
+
+    def get_feature_names_out(
+        self, input_features: object = None
+    ) -> NDArray[np.object_]:
+        """Return a name for each unit of the flattened activations.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored, since texts have no names.
+
+        Returns
+        -------
+        ndarray of shape (n_layers * n_parts * hidden_size,), object
+            Such as ``"L20_rs_17"``, or ``"L20_rs_mean_17"`` with several poolings.
+        """
+        check_is_fitted(self)
+        names = [
+            f"L{layer}_{part}_{unit}"
+            for layer in self.layers_
+            for part in self.parts_
+            for unit in range(self.hidden_size_)
+        ]
+        return np.array(names, dtype=object)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Accept a container for the output of a pipeline, and keep returning arrays.
+
+        Activations have four axes, and cannot be a data frame. The other steps of a
+        pipeline follow its ``set_output``.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            Container that the other steps of the pipeline return.
+
+        Returns
+        -------
+        HFEmbeddingTransformer
+            This estimator, unchanged.
+
+        Raises
+        ------
+        ValueError
+            If ``transform`` has another value.
+        """
+        if transform not in ("default", "pandas", "polars", None):
+            raise ValueError(
+                f"The 'transform' parameter of {OWNER}.set_output must be 'default', "
+                f"'pandas', 'polars' or None. Got {transform!r} instead."
+            )
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
     def _remember_reading(self) -> None:
         """Remember what is read of a text, and by which model, at the end of fit."""

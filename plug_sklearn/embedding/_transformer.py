@@ -17,10 +17,12 @@ from plug_sklearn._progress import show_progress
 from plug_sklearn._provenance import RecordsVersions
 from plug_sklearn.embedding._embed import EmbeddingJob
 from plug_sklearn.embedding._fitted import FittedEmbedding
-from plug_sklearn.embedding._memory import make_room
-from plug_sklearn.embedding._output import ActivationOutput
 from plug_sklearn.embedding._parameters import OWNER
-from plug_sklearn.embedding._row_errors import naming_positions, refuse_missing_labels
+from plug_sklearn.embedding._rows import (
+    make_room,
+    naming_positions,
+    refuse_missing_labels,
+)
 from plug_sklearn.embedding.models import (
     check_adapter,
     find_commit,
@@ -43,7 +45,7 @@ _QUICK = 1.0
 
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
-    ActivationOutput, RecordsVersions, FittedEmbedding, auto_wrap_output_keys=None
+    RecordsVersions, FittedEmbedding, auto_wrap_output_keys=None
 ):
     """Compute the activations of a Hugging Face language model for texts.
 

@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from plug_sklearn import HFEmbeddingTransformer
 from plug_sklearn.embedding import ActivationStore
-from plug_sklearn.embedding._embed_jobs import (
+from plug_sklearn.embedding._embed import (
     compute_in_jobs,
     cut_prompts,
     find_worker_device,
@@ -206,8 +206,8 @@ def test_cluster_that_loses_a_worker_still_gives_all(
             embedder._describe_model(),
             TEXTS,
             Request(embedder.layers_, embedder.parts_, ("last",)),
-            n_jobs=None,
-            spread=False,
+            None,
+            False,
         )
         read = [next(pieces)]
         os.kill(pids[0], signal.SIGKILL)
