@@ -16,7 +16,7 @@ from plug_sklearn._devices import resolve_device
 from plug_sklearn._positions import resolve_positions
 from plug_sklearn._provenance import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
+from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding._parameters import OWNER, EmbeddingParameters
 from plug_sklearn.embedding.anatomy import Stack
 from plug_sklearn.embedding.models import (
@@ -134,21 +134,6 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def _remember_reading(self) -> None:
-        """Remember what is read of a text, and by which model, at the end of fit."""
-        self._reading = self._describe_reading()
-        self._fitted_source = self._source
-
-    def _describe_fitted(self) -> LanguageModel:
-        """Describe the language model, after checking that nothing else is asked for.
-
-        Parameters may have been set since ``fit``.
-        """
-        check_is_fitted(self)
-        self._check_parameters()
-        self._check_unchanged()
-        return self._describe_model()
-
     def _describe_reading(self) -> dict[str, Any]:
         """Describe what is read of a text, by the names of parameters."""
         layers = resolve_positions(
@@ -194,8 +179,18 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
             )
 
     def _describe_model(self) -> LanguageModel:
-        """Describe the language model, and how it reads texts."""
+        """Describe the language model, and how it reads texts.
+
+        Parameters may have been set since ``fit``: they are checked again, and must not
+        ask for anything else.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        self._check_unchanged()
         weights = self._describe_weights()
+        batch_tokens = self.batch_tokens
+        if batch_tokens == "auto":
+            batch_tokens = 2048 if weights.device.type == "cpu" else 16384
         prompts = PromptOptions(
             prompt_template=self.prompt_template,
             chat_template=bool(self.chat_template),
@@ -213,7 +208,7 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
             weights=weights,
             prompts=prompts,
             stack=self.stack,
-            batch_tokens=choose_budget(self.batch_tokens, weights.device),
+            batch_tokens=int(batch_tokens),
             verbose=bool(self.verbose),
             origin=self._recall_origin(),
             fitted_stack=self._stack,
@@ -244,7 +239,7 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
             attn_implementation=self.attn_implementation,
             quantization=self.quantization,
             adapter=None if self.adapter is None else expanduser(self.adapter),
-            model_kwargs=self._read_model_kwargs(),
+            model_kwargs=self._source.model_kwargs,
         )
 
     def _describe_registered(self, model: PreTrainedModel) -> WeightOptions:
@@ -312,4 +307,4 @@ def describe_model(embedder: FittedEmbedding) -> LanguageModel:
     ValueError
         If a parameter is not as it must be, or has been changed since ``fit``.
     """
-    return embedder._describe_fitted()
+    return embedder._describe_model()

@@ -8,7 +8,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -53,9 +52,7 @@ from plug_sklearn.embedding.prompts import (
     list_invisible,
     render_turn,
 )
-from plug_sklearn.embedding.store import (
-    ActivationStore,
-)
+from plug_sklearn.embedding.store import ActivationStore
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
@@ -72,30 +69,15 @@ Batch = tuple[NDArray[np.int64], NDArray[np.float32] | list[NDArray[np.float32]]
 class LanguageModel:
     """A language model, and all settings that its activations depend on.
 
-    Attributes
-    ----------
-    source : ModelSource
-        Where the model comes from.
-    weights : WeightOptions
-        How its weights are loaded.
-    prompts : PromptOptions
-        What a prompt is made of.
-    stack : str
-        As in :class:`~plug_sklearn.HFEmbeddingTransformer`.
-    batch_tokens : int
-        Tokens in one forward pass.
-    verbose : bool
-        Whether to say why token tries are not used.
-    origin : str or None
-        What the model was when an estimator that has been loaded was fitted with it.
-    fitted_stack : "encoder", "decoder" or None
-        The stack that was read then, for where its configuration is not at hand.
-    fitted_sizes : tuple of int or None
-        Layers and hidden size then.
-    fitted_turn : ChatTurn or None
-        What the chat template wrote around a message then; None renders it anew.
-    fitted_chat : ChatTemplate or None
-        The chat template that rendered conversations then; None is the tokenizer's.
+    ``source`` and ``weights`` say where the model comes from and how it is loaded,
+    ``prompts`` what a prompt is made of, and ``batch_tokens`` how many tokens are in
+    one forward pass. With ``verbose``, it is said why token tries are not used.
+
+    The others are what the model was when an estimator that has been loaded was fitted
+    with it: its identity ``origin``; the stack that was read, for where its
+    configuration is not at hand; its numbers of layers and of units; what the chat
+    template wrote around a message; and the template that rendered conversations. None
+    renders these anew.
     """
 
     source: ModelSource
@@ -140,26 +122,12 @@ class LanguageModel:
         if not self._readers:
             geometry, tokenizer = self.geometry, load_tokenizer(self.source)
             limit, start = geometry.max_tokens, geometry.start_id
-            self._readers.append(
-                PromptReader(
-                    tokenizer,
-                    self.prompts,
-                    limit,
-                    start,
-                    self.fitted_turn,
-                    self.fitted_chat,
-                )
-            )
+            fitted = self.fitted_turn, self.fitted_chat
+            reader = PromptReader(tokenizer, self.prompts, limit, start, *fitted)
+            self._readers.append(reader)
         return self._readers[0]
 
-    @property
-    def turn(self) -> ChatTurn | None:
-        """What stands around each message; None without a chat template."""
-        if not self.prompts.chat_template:
-            return None
-        return self.fitted_turn or self.prompt_reader.template.turn
-
-    def warn_of_other_turn(self) -> None:
+    def _warn_of_other_turn(self) -> None:
         """Warn, once in a process, if the chat template writes something else by now.
 
         Nothing is said of a template that writes something else each time.
@@ -209,10 +177,11 @@ class LanguageModel:
         return int(prompts.kept.sum())
 
     def tell_changes(self, X: Sequence[Text]) -> None:
-        """Warn, once for all rows of X, of those that are not read as they are."""
+        """Warn, once for all rows of X, of those that are not read as in fit."""
         # What is read from a store alone needs no tokenizer.
         for reader in self._readers:
             reader.tell_changes(X)
+        self._warn_of_other_turn()
 
     def check_model(self) -> None:
         """Warn if the model is not what it was, now that its weights are needed.
@@ -264,7 +233,20 @@ float32
         loaded = self.load()
         with loaded.reading():
             forward = ForwardPass(loaded, request, reuses_memory=True)
-            yield from self._read(forward, prompts)
+            trial = choose_strategy(forward)
+            if trial.n_calls != self.geometry.n_layers:
+                raise ValueError(
+                    "The 'model_name' parameter of HFEmbeddingTransformer must name a "
+                    f"model that runs {self.geometry.n_layers} blocks on a text, as "
+                    f"its configuration says. Got {self.source.name!r} instead, which "
+                    f"runs {trial.n_calls}."
+                )
+            if trial.why is not None and self.verbose and trial.why not in self._told:
+                self._told.add(trial.why)
+                tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
+            yield from read_activations(
+                forward, prompts, self.batch_tokens, trial.strategy, trial.beyond_window
+            )
 
     def load(self) -> LoadedModel:
         """Load the model without its head, and make sure that no weight is missing."""
@@ -296,23 +278,6 @@ float32
             self.fitted_chat,
         )
 
-    def _read(self, forward: ForwardPass, prompts: TokenizedPrompts) -> Iterator[Batch]:
-        """Read prompts with the fastest strategy that is exact."""
-        trial = choose_strategy(forward)
-        if trial.n_calls != self.geometry.n_layers:
-            raise ValueError(
-                "The 'model_name' parameter of HFEmbeddingTransformer must name a "
-                f"model that runs {self.geometry.n_layers} blocks on a text, as its "
-                f"configuration says. Got {self.source.name!r} instead, which runs "
-                f"{trial.n_calls}."
-            )
-        if trial.why is not None and self.verbose and trial.why not in self._told:
-            self._told.add(trial.why)
-            tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
-        yield from read_activations(
-            forward, prompts, self.batch_tokens, trial.strategy, trial.beyond_window
-        )
-
     @property
     def is_registered(self) -> bool:
         """Whether the model is one in memory, which other processes do not have."""
@@ -331,7 +296,9 @@ float32
 
     def describe(self, *, conversations: bool = False) -> dict[str, Any]:
         """Return everything that activations depend on, except model and pooling."""
-        weights, turn = self.weights, self.turn
+        weights, turn = self.weights, None
+        if self.prompts.chat_template:
+            turn = self.fitted_turn or self.prompt_reader.template.turn
         settings = {
             "reading": READING,
             "dtype": str(weights.dtype).removeprefix("torch."),
@@ -357,10 +324,3 @@ float32
             if self.source.commit is None:
                 raise
             return self.fitted_stack
-
-
-def choose_budget(batch_tokens: str | int, device: torch.device) -> int:
-    """Choose the tokens in one forward pass."""
-    if batch_tokens == "auto":
-        return 2048 if device.type == "cpu" else 16384
-    return int(batch_tokens)

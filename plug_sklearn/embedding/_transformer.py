@@ -274,7 +274,8 @@ one-column frame
         if any(isinstance(text, Conversation) for text in texts):
             chat = describe_chat_template(load_tokenizer(self._source))
             self._chat = asdict(chat)
-        self._remember_reading()
+        self._reading = self._describe_reading()
+        self._fitted_source = self._source
         return self
 
     def _check_prompts(self, texts: Sequence[Text]) -> None:
@@ -319,7 +320,7 @@ one-column frame
             If the activations would not fit into free memory. This is checked before
             anything is computed.
         """
-        model = self._describe_fitted()
+        model = self._describe_model()
         texts = read_texts(X, OWNER)
         first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
@@ -350,11 +351,11 @@ one-column frame
                 dtype=np.dtype(self.activation_dtype),
                 rows=rows,
                 n_jobs=self.n_jobs,
-                spread=self._workers_choose_devices(),
+                spread=self.device == "auto"
+                and "device_map" not in (self.model_kwargs or {}),
                 report=report,
-            ).run(self._find_store())
+            ).run(None if self.store is None else expanduser(self.store))
         model.tell_changes(texts)
-        model.warn_of_other_turn()
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
         return name_axes(activations, self.layers_, self.parts_)
@@ -376,7 +377,7 @@ one-column frame
             ``token_filter`` keeps. With ``pooling=None``, these are the tokens along
             axis 0 of the text's activations.
         """
-        model = self._describe_fitted()
+        model = self._describe_model()
         texts = read_texts(X, OWNER)
         reader = model.prompt_reader
         first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
@@ -384,8 +385,7 @@ one-column frame
             empty = model.list_empty(list(first_rows))
             refuse_empty_texts(texts, empty, model.prompts.roles)
             prompts = reader.read(texts)
-        reader.tell_changes(texts)
-        model.warn_of_other_turn()
+        model.tell_changes(texts)
         shown = reader.show_tokens(prompts)
         places = {"first": 0, "last": -1}
         poolings = self._read_poolings()
@@ -417,7 +417,7 @@ one-column frame
 
     def _locate_tokens(self, X: Any) -> list[NDArray[np.int64]]:  # noqa: ANN401 - as for fit
         """Find the positions of the kept tokens in their texts, (n_tokens, 2)."""
-        model = self._describe_fitted()
+        model = self._describe_model()
         texts = read_texts(X, OWNER)
         reader = model.prompt_reader
         if not reader.tokenizer.is_fast:

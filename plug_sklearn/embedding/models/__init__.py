@@ -14,9 +14,8 @@
     Numbers of layers, widths and maximum lengths, read from the configuration.
 ``_checkpoints``
     Check that the files of a model contain all weights that are needed.
-``_adapters``, with ``_adapter_files`` and ``_adapted_models``
-    PEFT adapters: how they are applied, their files, and the models that they were
-    trained on.
+``_adapters``, with ``_adapter_files``
+    PEFT adapters: how they are applied, and their files.
 ``_gguf``
     Convert GGUF files to safetensors.
 ``_identity``
