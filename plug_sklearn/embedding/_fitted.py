@@ -74,6 +74,12 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
     # What the model was in fit, as far as it is known.
     _origin: str | None
     _stack: Stack | None
+    # What fit read of a text, from which source, and what the chat template wrote then.
+    # Pickles of earlier releases do not have all of these.
+    _reading: dict[str, Any] | None = None
+    _fitted_source: ModelSource | None = None
+    _turn: dict[str, Any] | None = None
+    _chat: dict[str, Any] | None = None
 
     def get_feature_names_out(
         self, input_features: object = None
@@ -160,8 +166,7 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
         An adapter may have been moved, so that only a warning is issued of another one.
         """
         found = self._describe_reading()
-        # Pickles of earlier releases do not have it.
-        fitted = getattr(self, "_reading", found)
+        fitted = self._reading or found
         for name in (name for name in found if found[name] != fitted[name]):
             given = getattr(self, name)
             if name == "adapter":
@@ -261,28 +266,25 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
 
     def _find_turn(self) -> ChatTurn | None:
         """Return what the chat template wrote in ``fit``, if it was used then."""
-        # Pickles of earlier releases do not have it.
-        turn: dict[str, str] | None = getattr(self, "_turn", None)
-        return ChatTurn(**turn) if turn else None
+        return ChatTurn(**self._turn) if self._turn else None
 
     def _find_chat(self) -> ChatTemplate | None:
         """Return the chat template of conversations in ``fit``, if X held any."""
-        chat: dict[str, str] | None = getattr(self, "_chat", None)
-        return ChatTemplate(**chat) if chat else None
+        return ChatTemplate(**self._chat) if self._chat else None
 
     def _recall_origin(self) -> str | None:
         """Return what the model was in fit, if it may be another one now.
 
         In one process, it is the same as long as it has the same name.
         """
-        fitted: ModelSource = getattr(self, "_fitted_source", self._source)
+        fitted = self._fitted_source or self._source
         names = {(one.name, one.revision) for one in (fitted, self._source)}
         return self._origin if len(names) == 1 else self._find_origin()
 
     def _find_origin(self) -> str | None:
         """Return the identity of the model in ``fit``, as far as it is known."""
         known = self._origin or self.model_revision_
-        fitted: ModelSource = getattr(self, "_fitted_source", self._source)
+        fitted = self._fitted_source or self._source
         if known is None and fitted.path.exists():
             known = find_origin(fitted)
         return known

@@ -262,15 +262,11 @@ one-column frame
         registered = find_registered(self._source.name)
         self._origin = None if registered is None else registered.origin
         self._stack = geometry.stack
-        self._turn: dict[str, str] | None = None
+        self._turn = self._chat = None
         if self.chat_template:
             # Once for all texts: a template may write today's date.
-            tokenizer = load_tokenizer(self._source)
-            turn = render_turn(
-                tokenizer, generation_prompt=bool(self.generation_prompt)
-            )
-            self._turn = asdict(turn)
-        self._chat: dict[str, str | None] | None = None
+            tokenizer, opens = load_tokenizer(self._source), self.generation_prompt
+            self._turn = asdict(render_turn(tokenizer, generation_prompt=bool(opens)))
         if any(isinstance(text, Conversation) for text in texts):
             chat = describe_chat_template(load_tokenizer(self._source))
             self._chat = asdict(chat)
@@ -411,25 +407,6 @@ one-column frame
         copied = copy(self)
         copied.pooling, copied.store = None, None
         copied.parts_ = copied._name_parts()
-        reading = getattr(self, "_reading", None) or self._describe_reading()
+        reading = self._reading or self._describe_reading()
         copied._reading = {**reading, "pooling": None, "parts": copied.parts_}
         return copied
-
-    def _locate_tokens(self, X: Any) -> list[NDArray[np.int64]]:  # noqa: ANN401 - as for fit
-        """Find the positions of the kept tokens in their texts, (n_tokens, 2)."""
-        model = self._describe_model()
-        texts = read_texts(X, OWNER)
-        reader = model.prompt_reader
-        if not reader.tokenizer.is_fast:
-            raise ValueError(
-                "The 'embedder' given to token_labels must have a tokenizer that tells "
-                "where its tokens stand in a text. Got a "
-                f"{type(reader.tokenizer).__name__} instead."
-            )
-        first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
-        with naming_positions(texts, first_rows):
-            prompts = reader.read(texts)
-        return [
-            reader.locate(str(text))[prompts.kept_of(number)]
-            for number, text in enumerate(texts)
-        ]

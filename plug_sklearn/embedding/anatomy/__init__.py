@@ -20,6 +20,7 @@ from plug_sklearn.embedding.anatomy._anatomy import (
 )
 from plug_sklearn.embedding.anatomy._families import FAMILIES, Anatomy, Stack
 from plug_sklearn.embedding.anatomy._model_state import (
+    draw_tokens,
     find_input_device,
     first_tensor,
     list_words,
@@ -33,6 +34,7 @@ __all__ = [
     "Block",
     "Stack",
     "anatomy_of",
+    "draw_tokens",
     "find_blocks",
     "find_input_device",
     "first_tensor",

@@ -81,12 +81,11 @@ def resolve_modules(root: nn.Module, path: str) -> list[nn.Module]:
     are joined by commas; of paths joined by ``|``, the first that leads somewhere
     counts.
     """
-    return [item for one in path.split(",") for item in _resolve_first(root, one)]
-
-
-def _resolve_first(root: nn.Module, path: str) -> list[nn.Module]:
-    found = (_resolve_path(root, one) for one in path.split("|"))
-    return next((modules for modules in found if modules), [])
+    modules: list[nn.Module] = []
+    for alternatives in path.split(","):
+        found = (_resolve_path(root, one) for one in alternatives.split("|"))
+        modules += next(filter(None, found), [])
+    return modules
 
 
 def _resolve_path(root: nn.Module, path: str) -> list[nn.Module]:

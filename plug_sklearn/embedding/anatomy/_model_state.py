@@ -17,7 +17,7 @@ N_TOKENS = 8
 def run_random_tokens(model: PreTrainedModel) -> None:
     """Run a few random tokens through a model, and restore its state."""
     with restore_state(model), _evaluating(model), torch.no_grad():
-        model(**_draw_tokens(model))
+        model(**draw_tokens(model))
 
 
 @contextmanager
@@ -47,7 +47,8 @@ def list_words(model: PreTrainedModel) -> list[int]:
     return [i for i in range(len(embeddings.weight)) if i not in special]
 
 
-def _draw_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
+def draw_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Draw a few random tokens, as arguments of a model."""
     words = list_words(model)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(words), (1, N_TOKENS), generator=generator)

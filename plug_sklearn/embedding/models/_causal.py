@@ -6,7 +6,6 @@ the files. Where these have other names, the whole is loaded and its backbone dr
 """
 
 import json
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -107,29 +106,24 @@ def _graft(causal: PreTrainedModel, backbone: PreTrainedModel) -> None:
     causal.tie_weights()
 
 
-def _list_absent(causal: PreTrainedModel) -> Iterator[tuple[nn.Module, str, str, bool]]:
-    """List the weights that are not there: module, own name, full name, if learned."""
-    for path, module in causal.named_modules():
-        learned = module.named_parameters(recurse=False, remove_duplicate=False)
-        for own, weight in learned:
-            if weight.is_meta:
-                yield module, own, f"{path}.{own}".lstrip("."), True
-        for own, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                yield module, own, f"{path}.{own}".lstrip("."), False
-
-
 def _fill_head(causal: PreTrainedModel, source: ModelSource) -> bool:
     """Read the weights of the head; False where the files do not hold them by name."""
-    absent = list(_list_absent(causal))
-    if not all(learned for *_, learned in absent):
+    if any(buffer.is_meta for buffer in causal.buffers()):
         return False
-    files = _find_files(source, [name for _, _, name, _ in absent])
+    absent = [
+        (module, own, f"{path}.{own}".lstrip("."))
+        for path, module in causal.named_modules()
+        for own, weight in module.named_parameters(
+            recurse=False, remove_duplicate=False
+        )
+        if weight.is_meta
+    ]
+    files = _find_files(source, [name for *_, name in absent])
     if files is None:
         return False
     reference = causal.get_input_embeddings().weight
     assert isinstance(reference, Tensor)
-    for module, own, name, _ in absent:
+    for module, own, name in absent:
         with safe_open(files[name], framework="pt") as stored:
             weight = stored.get_tensor(name).to(reference.device, reference.dtype)
         if weight.shape != getattr(module, own).shape:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from functools import cache, lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ def _convert(path: Path, size: int, modified: int, within: Path) -> Path | None:
     # The script runs without this package.
     from plug_sklearn._extras import require_extra
 
-    name = f"{path.stem}-{_digest(path)}-transformers-{transformers.__version__}"
+    with path.open("rb") as stream:
+        digest = file_digest(stream, lambda: blake2b(digest_size=8)).hexdigest()
+    name = f"{path.stem}-{digest}-transformers-{transformers.__version__}"
     folder = within / name
     if size <= LARGEST and folder.is_dir():
         return folder
@@ -87,14 +89,6 @@ def _run_script(path: Path, folder: Path) -> None:
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    digest = blake2b(digest_size=8)
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _tell(message: str) -> None:

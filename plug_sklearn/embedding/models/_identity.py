@@ -3,7 +3,7 @@
 import json
 import os
 from contextlib import suppress
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,8 @@ def digest_files(path: Path, memory: Path | None) -> str:
 
 
 def _digest_file(file: Path) -> str:
-    digest = blake2b(digest_size=16)
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def _read_digests(memory: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -116,8 +116,10 @@ class ConversationRenderer:
         """
         messages = conversation.messages
         # Some templates write nothing at all for a blank content.
-        for stays in (_is_empty, _is_blank):
-            rendered = self._fill_outline(messages, prompt, stays)
+        contents = [message["content"] for message in messages]
+        empty, blank = ([not c for c in contents], [not c.strip() for c in contents])
+        for stay in (empty, blank):
+            rendered = self._fill_outline(messages, prompt, stay)
             if rendered is not None:
                 return rendered
         raise RefusedTextError(
@@ -129,14 +131,12 @@ class ConversationRenderer:
         )
 
     def _fill_outline(
-        self, messages: list[Message], prompt: str, stays: Callable[[str], bool]
+        self, messages: list[Message], prompt: str, stay: Sequence[bool]
     ) -> RenderedPrompt | None:
         """Find the contents of a prompt, but for those that stay in its outline."""
         outlined = [
-            message
-            if stays(message["content"])
-            else message | {"content": _PLACEHOLDER.format(number)}
-            for number, message in enumerate(messages)
+            message if stays else message | {"content": _PLACEHOLDER.format(number)}
+            for number, (message, stays) in enumerate(zip(messages, stay, strict=True))
         ]
         outline = self._render_outline(outlined)
         if outline is None:
@@ -219,11 +219,3 @@ class ConversationRenderer:
 def _squeeze(text: str) -> str:
     """Leave out white space, which templates change."""
     return "".join(text.split())
-
-
-def _is_empty(content: str) -> bool:
-    return not content
-
-
-def _is_blank(content: str) -> bool:
-    return not content.strip()

@@ -51,10 +51,11 @@ class PromptEncoder:
         self.adds_special = adds_special
         self.literal = literal
         self.start = list(start)
+        self._around_strings = template.fixed, adds_special
         self._encoders: dict[tuple[tuple[str, ...], bool], LiteralEncoder] = {}
         if literal:
             # Its refusals come before any text is read.
-            self._find_encoder(template.fixed, adds_special)
+            self._find_encoder(*self._around_strings)
 
     def encode(
         self, texts: Sequence[Text], *, needs_owners: bool
@@ -141,14 +142,13 @@ class PromptEncoder:
 
     def find_literal_ids(self) -> list[list[int]]:
         """Return the token ids around every string that is encoded literally."""
-        return self._find_encoder(self.template.fixed, self.adds_special).fixed_ids
+        return self._find_encoder(*self._around_strings).fixed_ids
 
     def cut_spellings(self, text: str) -> list[str]:
         """Cut a string into the pieces that are tokenized each by itself."""
         if not self.literal:
             return [text]
-        encoder = self._find_encoder(self.template.fixed, self.adds_special)
-        return encoder.cut_spellings(text)
+        return self._find_encoder(*self._around_strings).cut_spellings(text)
 
     def _encode_alike(
         self, texts: Sequence[Text], adds_special: bool, needs_owners: bool

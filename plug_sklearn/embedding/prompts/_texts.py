@@ -2,9 +2,8 @@
 
 import json
 import unicodedata
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from reprlib import repr as shorten
 from typing import Any
 
@@ -110,21 +109,17 @@ def list_invisible(texts: Sequence[Text], roles: Sequence[str] | None) -> list[T
 
     Only separators and control characters are invisible. None is all roles.
     """
-    return [text for text in texts if _is_invisible(text, roles)]
+    invisible: list[Text] = []
+    for text in texts:
+        said = text if isinstance(text, str) else _join_contents(text, roles)
+        if all(unicodedata.category(character)[0] in "ZC" for character in said):
+            invisible.append(text)
+    return invisible
 
 
-def _is_invisible(text: Text, roles: Sequence[str] | None) -> bool:
-    said = (
-        [text]
-        if isinstance(text, str)
-        else [
-            message["content"]
-            for message in text.messages
-            if roles is None or message["role"] in roles
-        ]
-    )
-    characters = chain.from_iterable(said)
-    return all(unicodedata.category(character)[0] in "ZC" for character in characters)
+def _join_contents(text: Conversation, roles: Sequence[str] | None) -> str:
+    said = [m["content"] for m in text.messages if roles is None or m["role"] in roles]
+    return "".join(said)
 
 
 def read_texts(X: Any, owner: str) -> list[Text]:  # noqa: ANN401 - any container of texts
@@ -151,7 +146,9 @@ one-column frame
     column, a conversation is empty or its messages are not as described, or a text
     holds half of a surrogate pair, which is no character.
     """
-    rows = list(_iterate_rows(X, owner))
+    column = _find_column(X, owner)
+    # Iterating over a pyarrow array gives its scalars, which are no strings.
+    rows = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
     if not rows:
         raise ValueError(
             f"X given to {owner} must hold at least one text. "
@@ -250,10 +247,10 @@ def _check_characters(text: str, position: int, owner: str) -> None:
         ) from None
 
 
-def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as above
+def _find_column(X: Any, owner: str) -> Any:  # noqa: ANN401 - as above
     shape = getattr(X, "shape", None)
     if isinstance(shape, tuple) and len(shape) != 1 and not _holds_messages(X, shape):
-        return _list_rows(_take_only_column(X, shape, owner))
+        return _take_only_column(X, shape, owner)
     is_text = isinstance(X, (str, bytes))
     has_rows = hasattr(X, "__iter__") and hasattr(X, "__len__")
     if is_text or isinstance(X, (dict, set)) or not has_rows:
@@ -263,7 +260,7 @@ def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as 
         raise TypeError(
             f"X given to {owner} must be {EXPECTED}. Got {shorten(X)} instead.{hint}"
         )
-    return _list_rows(X)
+    return X
 
 
 def _holds_messages(X: Any, shape: tuple[int, ...]) -> bool:  # noqa: ANN401 - as above
@@ -287,14 +284,6 @@ def _take_only_column(X: Any, shape: tuple[int, ...], owner: str) -> Any:  # noq
         # Tables of pyarrow and datasets are indexed by the name of a column.
         return X[X.column_names[0]]
     return X[:, 0]
-
-
-def _list_rows(column: Any) -> Iterable[object]:  # noqa: ANN401 - as above
-    # Iterating over a pyarrow array gives its scalars, which are no strings.
-    rows: Iterable[object] = (
-        column.to_pylist() if hasattr(column, "to_pylist") else column
-    )
-    return rows
 
 
 def list_texts(X: Any) -> list[str | list[dict[str, Any]]]:  # noqa: ANN401 - texts, see read_texts
