@@ -1,7 +1,8 @@
 """Hugging Face models: loading, sharing, adapters and identity.
 
 ``_sources``
-    Where a model comes from, and the error message if its files are missing.
+    Where a model comes from, the error message if its files are missing, and its
+    identity: its hub commit or a digest of its files.
 ``_loading``
     Load models, their tokenizers and configurations, and keep them.
 ``_sharing``
@@ -18,8 +19,6 @@
     PEFT adapters: how they are applied, and their files.
 ``_gguf``
     Convert GGUF files to safetensors.
-``_identity``
-    Identify a model by its hub commit or a digest of its files.
 """
 
 from plug_sklearn.embedding.models._adapter_files import (
@@ -38,11 +37,6 @@ from plug_sklearn.embedding.models._geometry import (
     read_geometry,
 )
 from plug_sklearn.embedding.models._gguf import CACHE
-from plug_sklearn.embedding.models._identity import (
-    find_origin,
-    identify_model,
-    warn_of_change,
-)
 from plug_sklearn.embedding.models._loading import (
     WeightOptions,
     load_config,
@@ -62,6 +56,9 @@ from plug_sklearn.embedding.models._sources import (
     ModelSource,
     file_state,
     find_commit,
+    find_origin,
+    identify_model,
+    warn_of_change,
 )
 
 __all__ = [
