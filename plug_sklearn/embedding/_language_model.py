@@ -203,24 +203,13 @@ class LanguageModel:
             warn_of_change(self.source, self.origin)
 
     def compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
-        """Run texts through the model, each once.
+        """Run distinct texts through the model.
 
-        Parameters
-        ----------
-        texts : sequence of str or Conversation
-            Distinct texts.
-        asked : Request
-            What to read, of the stack that the model's options name.
-
-        Yields
-        ------
-        numbers : ndarray of shape (n,), int64
-            Texts of one batch.
-        states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
-float32
-            Their activations, overwritten when the next batch is asked for; or a list
-            of arrays of shape (n_tokens, n_layers, n_parts, hidden_size), which are
-            not, where every token is kept.
+        ``asked`` says what to read, of the stack that the model's options name. Yields
+        the numbers (n,) of the texts of one batch, and their activations of shape (n,
+        n_layers, n_parts * n_poolings, hidden_size), overwritten when the next batch is
+        asked for; or a list of arrays (n_tokens, n_layers, n_parts, hidden_size), which
+        are not, where every token is kept.
         """
         try:
             yield from self.run(self.read_prompts(texts), asked)
@@ -299,6 +288,13 @@ float32
         weights, turn = self.weights, None
         if self.prompts.chat_template:
             turn = self.fitted_turn or self.prompt_reader.template.turn
+        try:
+            stack = self.geometry.stack
+        except OSError:
+            # What is stored can be read without the model, once its stack is known.
+            if self.source.commit is None:
+                raise
+            stack = self.fitted_stack
         settings = {
             "reading": READING,
             "dtype": str(weights.dtype).removeprefix("torch."),
@@ -307,7 +303,7 @@ float32
             "model_kwargs": joblib.hash(
                 {k: v for k, v in weights.model_kwargs.items() if k not in FETCHING}
             ),
-            "stack": self._find_stack(),
+            "stack": stack,
             **asdict(self.prompts),
         }
         if turn is not None:
@@ -315,12 +311,3 @@ float32
         if conversations:
             settings["chat"] = asdict(self.fitted_chat or self.prompt_reader.chat)
         return settings
-
-    def _find_stack(self) -> Stack | None:
-        try:
-            return self.geometry.stack
-        except OSError:
-            # What is stored can be read without the model, once its stack is known.
-            if self.source.commit is None:
-                raise
-            return self.fitted_stack

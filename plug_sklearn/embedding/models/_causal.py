@@ -143,23 +143,16 @@ def _find_files(source: ModelSource, names: list[str]) -> dict[str, str] | None:
     quiet = {"_raise_exceptions_for_missing_entries": False}
     index = cached_file(name, _INDEX, **fetching, **quiet)
     if index is not None:
-        return _look_up(str(index), name, names, fetching)
-    whole = cached_file(name, _WEIGHTS, **fetching, **quiet)
-    if whole is None:
+        with open(index, encoding="utf-8") as stream:
+            shards: dict[str, str] = json.load(stream)["weight_map"]
+    elif (whole := cached_file(name, _WEIGHTS, **fetching, **quiet)) is not None:
+        with safe_open(whole, framework="pt") as stored:
+            shards = dict.fromkeys(stored.keys(), _WEIGHTS)
+    else:
         return None
-    with safe_open(whole, framework="pt") as stored:
-        held = set(stored.keys())
-    return dict.fromkeys(names, str(whole)) if held.issuperset(names) else None
-
-
-def _look_up(
-    index: str, source: str, names: list[str], fetching: dict[str, Any]
-) -> dict[str, str] | None:
-    with open(index, encoding="utf-8") as stream:
-        shards: dict[str, str] = json.load(stream)["weight_map"]
     if not shards.keys() >= set(names):
         return None
-    return {name: str(cached_file(source, shards[name], **fetching)) for name in names}
+    return {each: str(cached_file(name, shards[each], **fetching)) for each in names}
 
 
 def _load_whole(source: ModelSource, options: WeightOptions) -> PreTrainedModel:

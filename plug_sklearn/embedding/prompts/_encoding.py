@@ -154,12 +154,15 @@ class PromptEncoder:
         self, texts: Sequence[Text], adds_special: bool, needs_owners: bool
     ) -> tuple[list[list[int]], list[Owners]]:
         """Encode texts that are all strings, or all conversations."""
-        prompts = self._render(texts)
-        if self.literal:
+        conversations = [text for text in texts if isinstance(text, Conversation)]
+        if conversations:
+            prompts = self.renderer.render(conversations)
+        else:
+            prompts = [self.template.fill(str(text)) for text in texts]
+        if self.literal or needs_owners:
             rendered = list(map(self._split, texts, prompts))
-            return self._encode_literally(texts, rendered, adds_special)
-        if needs_owners:
-            rendered = list(map(self._split, texts, prompts))
+            if self.literal:
+                return self._encode_literally(texts, rendered, adds_special)
             return self._parse_with_owners(rendered, adds_special)
         all_ids: list[list[int]] = self.tokenizer(
             prompts, add_special_tokens=adds_special, verbose=False
@@ -167,12 +170,6 @@ class PromptEncoder:
         if adds_special:
             all_ids = [ids[self.special.find_own(ids)] for ids in all_ids]
         return all_ids, [np.empty(0, dtype=np.int32)] * len(all_ids)
-
-    def _render(self, texts: Sequence[Text]) -> list[str]:
-        conversations = [text for text in texts if isinstance(text, Conversation)]
-        if conversations:
-            return self.renderer.render(conversations)
-        return [self.template.fill(str(text)) for text in texts]
 
     def _split(self, text: Text, prompt: str) -> RenderedPrompt:
         if isinstance(text, Conversation):

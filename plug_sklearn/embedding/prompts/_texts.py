@@ -123,23 +123,12 @@ def _join_contents(text: Conversation, roles: Sequence[str] | None) -> str:
 
 
 def read_texts(X: Any, owner: str) -> list[Text]:  # noqa: ANN401 - any container of texts
-    """Read the texts of ``X``, in order.
+    """Read the texts of ``X``, in order; at least one.
 
-    Parameters
-    ----------
-    X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
-one-column frame
-        Strings or conversations, one a row. A conversation is a sequence of mappings
-        with ``role`` and ``content``: a string, or a list of parts
-        ``{"type": "text", "text": ...}``, which are joined. A frame is one of pandas or
-        polars, a ``Dataset`` of datasets, or a table or record batch of pyarrow.
-    owner : str
-        Name of the estimator, for messages.
-
-    Returns
-    -------
-    list of str and Conversation
-        The texts; at least one.
+    ``X`` is a list, tuple, 1-D array, Series, datasets column, pyarrow array or
+    one-column frame. A row is a string or a conversation: a sequence of mappings with
+    ``role`` and ``content``, which is a string, or a list of parts ``{"type": "text",
+    "text": ...}`` that are joined. ``owner`` names the estimator in messages.
 
     Raises a TypeError if ``X`` is not such a container, or a row is neither a string
     nor a conversation. Raises a ValueError if ``X`` is empty or has more than one

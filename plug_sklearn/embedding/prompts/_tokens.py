@@ -134,13 +134,13 @@ class TokenSelector:
         self.eos_id = self._find_eos_id(eos_token)
 
     def select(
-        self, ids: Sequence[Ids], own: Sequence[NDArray[np.bool_]] | None
+        self, ids: Sequence[Ids], own: Sequence[NDArray[np.bool_]]
     ) -> tuple[TokenizedPrompts, int]:
         """Join prompts, and choose the tokens to pool.
 
-        ``own`` says which tokens may be pooled, at least one of each prompt; None: all.
-        If the filter leaves no token of a prompt, all that may be pooled are. Returns
-        the prompts, and how many these are.
+        ``own`` says which tokens may be pooled, at least one of each prompt. If the
+        filter leaves no token of a prompt, all that may be pooled are. Returns the
+        prompts, and how many these are.
         """
         prompts = TokenizedPrompts.join(ids, own)
         left_out, blank = self.classify_vocabulary(prompts.ids)
