@@ -1,7 +1,7 @@
 """The rows of X and of its activations: their memory, and errors that name them."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from plug_sklearn.embedding._parameters import OWNER
 from plug_sklearn.embedding.passes import NonFiniteStatesError
-from plug_sklearn.embedding.prompts import MOST_LISTED, RefusedTextError, Text
+from plug_sklearn.embedding.prompts import RefusedTextError, Text, list_positions
 
 #: Where Linux says what a container may use and uses, in bytes.
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -29,33 +29,26 @@ def refuse_missing_labels(y: Any) -> None:  # noqa: ANN401 - labels of any kind
     if missing:
         raise ValueError(
             f"The 'y' given to {OWNER} must have a label for each text. Got "
-            f"{len(missing)} missing, at positions {_list_positions(missing)}."
+            f"{len(missing)} missing, at positions {list_positions(missing)}."
         )
 
 
 @contextmanager
-def naming_positions(
-    texts: Sequence[Text], first_rows: Mapping[Any, int]
-) -> Iterator[None]:
+def naming_positions(texts: Sequence[Text]) -> Iterator[None]:
     """Add the positions in X to errors about texts."""
     try:
         yield
     except RefusedTextError as error:
-        raise error.at(first_rows[error.text]) from None
+        raise error.at(texts.index(error.text)) from None
     except NonFiniteStatesError as error:
         found = set(error.texts)
         positions = [row for row, text in enumerate(texts) if text in found]
         raise FloatingPointError(
             f"The states of {error.states} contain infinity or NaN for at least "
             f"{len(positions)} of {len(texts)} texts, at positions "
-            f"{_list_positions(positions)}. The first of them is "
+            f"{list_positions(positions)}. The first of them is "
             f"{texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' in {OWNER}."
         ) from None
-
-
-def _list_positions(positions: Sequence[int]) -> str:
-    listed = ", ".join(map(str, positions[:MOST_LISTED]))
-    return f"[{listed}{', ...' if len(positions) > MOST_LISTED else ''}]"
 
 
 def find_free_memory() -> int:

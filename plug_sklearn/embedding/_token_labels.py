@@ -113,8 +113,7 @@ def _locate_tokens(
             "where its tokens stand in a text. Got a "
             f"{type(reader.tokenizer).__name__} instead."
         )
-    first_rows = {text: n for n, text in reversed(list(enumerate(rows)))}
-    with naming_positions(texts, first_rows):
+    with naming_positions(rows):
         prompts = reader.read(rows)
     return [
         reader.locate(str(text))[prompts.kept_of(number)]

@@ -321,7 +321,7 @@ one-column frame
         first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
-        with naming_positions(texts, first_rows), ExitStack() as shown:
+        with naming_positions(texts), ExitStack() as shown:
             refuse_empty_texts(texts, model.list_empty(distinct), model.prompts.roles)
             activations = make_room(
                 len(texts),
@@ -376,10 +376,8 @@ one-column frame
         model = self._describe_model()
         texts = read_texts(X, OWNER)
         reader = model.prompt_reader
-        first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
-        with naming_positions(texts, first_rows):
-            empty = model.list_empty(list(first_rows))
-            refuse_empty_texts(texts, empty, model.prompts.roles)
+        with naming_positions(texts):
+            refuse_empty_texts(texts, model.list_empty(texts), model.prompts.roles)
             prompts = reader.read(texts)
         model.tell_changes(texts)
         shown = reader.show_tokens(prompts)

@@ -29,11 +29,11 @@ from plug_sklearn.embedding.prompts._templates import (
     render_turn,
 )
 from plug_sklearn.embedding.prompts._texts import (
-    MOST_LISTED,
     Conversation,
     RefusedTextError,
     Text,
     list_invisible,
+    list_positions,
     list_texts,
     read_texts,
     refuse_empty_texts,
@@ -47,7 +47,6 @@ from plug_sklearn.embedding.prompts._tokens import (
 )
 
 __all__ = [
-    "MOST_LISTED",
     "SLOT",
     "ChatTemplate",
     "ChatTurn",
@@ -64,6 +63,7 @@ __all__ = [
     "describe_chat_template",
     "describe_difference",
     "list_invisible",
+    "list_positions",
     "list_texts",
     "read_texts",
     "refuse_empty_texts",

@@ -190,11 +190,12 @@ class PromptReader:
                 f"eos_token={options.eos_token!r}; all their tokens are pooled."
             )
         if changes.dropped:
-            n_dropped, listed = list_positions(X, set(changes.dropped))
+            dropped = set(changes.dropped)
+            rows = [row for row, text in enumerate(X) if text in dropped]
             warn_user(
-                f"In {n_dropped} of {len(X)} rows of X, at positions {listed}, messages"
-                f"{of_roles} are left out by the model's chat template: no token of "
-                "theirs is in the prompt or pooled."
+                f"In {len(rows)} of {len(X)} rows of X, at positions "
+                f"{list_positions(rows)}, messages{of_roles} are left out by the "
+                "model's chat template: no token of theirs is in the prompt or pooled."
             )
 
     def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:

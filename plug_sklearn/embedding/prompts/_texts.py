@@ -14,7 +14,7 @@ EXPECTED = (
     "conversations, one a row"
 )
 #: Positions that an error lists.
-MOST_LISTED = 5
+_MOST_LISTED = 5
 
 Message = dict[str, Any]
 
@@ -74,34 +74,27 @@ class RefusedTextError(ValueError):
 
 
 def refuse_empty_texts(
-    texts: Sequence[Hashable],
-    empty: Collection[Hashable],
-    roles: Sequence[str] | None = None,
+    texts: Sequence[Text], empty: Collection[Text], roles: Sequence[str] | None = None
 ) -> None:
     """Raise a ValueError if texts of X are ``empty``, before any text is computed.
 
     ``empty`` are those without a token to pool, of ``roles`` if these are given. The
     message says how many there are, and where the first ones are.
     """
-    n_empty, listed = list_positions(texts, empty)
-    if not n_empty:
-        return
-    first = next(text for text in texts if text in empty)
-    said = "" if roles is None else f" of roles={roles!r}"
-    raise ValueError(
-        "X given to HFEmbeddingTransformer must hold texts of at least one token"
-        f"{said}. Got {n_empty} of {len(texts)} texts without one, at positions "
-        f"{listed}; the first is {first!r}."
-    )
+    rows = [row for row, text in enumerate(texts) if text in empty]
+    if rows:
+        said = "" if roles is None else f" of roles={roles!r}"
+        raise ValueError(
+            "X given to HFEmbeddingTransformer must hold texts of at least one token"
+            f"{said}. Got {len(rows)} of {len(texts)} texts without one, at positions "
+            f"{list_positions(rows)}; the first is {texts[rows[0]]!r}."
+        )
 
 
-def list_positions(
-    texts: Sequence[Hashable], chosen: Collection[Hashable]
-) -> tuple[int, str]:
-    """Count the rows that hold some texts, and list the first of them for a message."""
-    positions = [row for row, text in enumerate(texts) if text in chosen]
-    more = ["..."] * (len(positions) > MOST_LISTED)
-    return len(positions), f"[{', '.join([*map(str, positions[:MOST_LISTED]), *more])}]"
+def list_positions(rows: Sequence[int]) -> str:
+    """List the positions of some rows for a message: the first ones of many."""
+    listed = [*map(str, rows[:_MOST_LISTED]), *["..."] * (len(rows) > _MOST_LISTED)]
+    return f"[{', '.join(listed)}]"
 
 
 def list_invisible(texts: Sequence[Text], roles: Sequence[str] | None) -> list[Text]:
