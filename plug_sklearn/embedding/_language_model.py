@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
 from typing import Any
 
 import joblib
@@ -65,7 +64,7 @@ _TOLD: set[tuple[Hashable, ChatTurn]] = set()
 Batch = tuple[NDArray[np.int64], NDArray[np.float32] | list[NDArray[np.float32]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class LanguageModel:
     """A language model, and all settings that its activations depend on.
 
@@ -92,40 +91,36 @@ class LanguageModel:
     fitted_turn: ChatTurn | None = None
     fitted_chat: ChatTemplate | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
-    _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
-    _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
-    _counted: list[tuple[dict[Text, int], TokenizedPrompts]] = field(
-        default_factory=list, init=False, repr=False
-    )
+    _geometry: Geometry | None = field(default=None, init=False, repr=False)
+    _reader: PromptReader | None = field(default=None, init=False, repr=False)
+    # Texts whose tokens were counted, by their numbers among the prompts.
+    _numbers: dict[Text, int] = field(default_factory=dict, init=False, repr=False)
+    _prompts: TokenizedPrompts | None = field(default=None, init=False, repr=False)
 
     # No cached properties: before Python 3.12, these are computed under a lock of
     # their own, which a fork would leave locked in the child.
     @property
     def geometry(self) -> Geometry:
         """Layers, widths and limits, from the configuration alone."""
-        if not self._geometries:
-            config = load_config(self.source)
-            self._geometries.append(read_geometry(config, self.stack))
-        return self._geometries[0]
+        if self._geometry is None:
+            self._geometry = read_geometry(load_config(self.source), self.stack)
+        return self._geometry
 
     def read_prompts(self, texts: Sequence[Text]) -> TokenizedPrompts:
         """Tokenize texts, and choose the tokens to pool."""
-        for numbers, prompts in self._counted:
-            # Their tokens were counted, to know how much memory they need.
-            if all(text in numbers for text in texts):
-                return prompts.take(np.array([numbers[text] for text in texts]))
+        if self._prompts is not None and self._numbers.keys() >= set(texts):
+            return self._prompts.take(np.array([self._numbers[t] for t in texts]))
         return self.prompt_reader.read(texts)
 
     @property
     def prompt_reader(self) -> PromptReader:
         """The model's tokenizer with these options, made on first use."""
-        if not self._readers:
+        if self._reader is None:
             geometry, tokenizer = self.geometry, load_tokenizer(self.source)
             limit, start = geometry.max_tokens, geometry.start_id
             fitted = self.fitted_turn, self.fitted_chat
-            reader = PromptReader(tokenizer, self.prompts, limit, start, *fitted)
-            self._readers.append(reader)
-        return self._readers[0]
+            self._reader = PromptReader(tokenizer, self.prompts, limit, start, *fitted)
+        return self._reader
 
     def _warn_of_other_turn(self) -> None:
         """Warn, once in a process, if the chat template writes something else by now.
@@ -171,16 +166,16 @@ class LanguageModel:
         return reader.list_empty(suspects)
 
     def count_tokens(self, texts: Sequence[Text]) -> int:
-        """Count the tokens of texts that are kept."""
-        prompts = self.prompt_reader.read(texts)
-        self._counted.append((dict(zip(texts, count(), strict=False)), prompts))
-        return int(prompts.kept.sum())
+        """Count the tokens of texts that are kept, and remember their prompts."""
+        self._prompts = self.prompt_reader.read(texts)
+        self._numbers = {text: number for number, text in enumerate(texts)}
+        return int(self._prompts.kept.sum())
 
     def tell_changes(self, X: Sequence[Text]) -> None:
         """Warn, once for all rows of X, of those that are not read as in fit."""
         # What is read from a store alone needs no tokenizer.
-        for reader in self._readers:
-            reader.tell_changes(X)
+        if self._reader is not None:
+            self._reader.tell_changes(X)
         self._warn_of_other_turn()
 
     def check_model(self) -> None:

@@ -12,11 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from plug_sklearn.embedding.anatomy._model_state import (
-    explain_failure,
-    first_tensor,
-    run_random_tokens,
-)
+from plug_sklearn.embedding.anatomy._model_state import first_tensor, run_hooked
 
 # Sums of a few terms in the model's own precision are off by a few units of rounding.
 _ROUNDING_UNITS = 8
@@ -74,12 +70,7 @@ def trace_blocks(
     Raises a ValueError if the model does not run on token ids alone.
     """
     hooks = [hook for block in blocks for hook in _record_block(block, handle)]
-    try:
-        with explain_failure(model):
-            run_random_tokens(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_hooked(model, hooks)
 
 
 def _record_block(

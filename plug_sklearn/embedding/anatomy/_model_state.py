@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
@@ -20,11 +21,13 @@ def run_random_tokens(model: PreTrainedModel) -> None:
         model(**draw_tokens(model))
 
 
-@contextmanager
-def explain_failure(model: PreTrainedModel) -> Iterator[None]:
-    """Turn what a model raises on random tokens into an error that says so."""
+def run_hooked(model: PreTrainedModel, hooks: Sequence[RemovableHandle]) -> None:
+    """Run a few random tokens through a model, and remove its hooks.
+
+    Raises a ValueError if the model does not run on token ids alone.
+    """
     try:
-        yield
+        run_random_tokens(model)
     # The code of a family that nobody here knows may raise anything.
     except Exception as error:
         raise ValueError(
@@ -33,6 +36,9 @@ def explain_failure(model: PreTrainedModel) -> Iterator[None]:
             "random ones. If only its parts cannot be traced, name them with "
             "register_anatomy."
         ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def list_words(model: PreTrainedModel) -> list[int]:
