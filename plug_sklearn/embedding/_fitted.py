@@ -193,6 +193,9 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
         self._check_parameters()
         self._check_unchanged()
         weights = self._describe_weights()
+        source, fitted = self._source, self._fitted_source or self._source
+        # In one process, a model is the same as long as it has the same name.
+        is_same = (source.name, source.revision) == (fitted.name, fitted.revision)
         batch_tokens = self.batch_tokens
         if batch_tokens == "auto":
             batch_tokens = 2048 if weights.device.type == "cpu" else 16384
@@ -209,13 +212,13 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
             truncation_side=self.truncation_side,
         )
         return LanguageModel(
-            source=self._source,
+            source=source,
             weights=weights,
             prompts=prompts,
             stack=self.stack,
             batch_tokens=int(batch_tokens),
             verbose=bool(self.verbose),
-            origin=self._recall_origin(),
+            origin=self._origin if is_same else self._find_origin(),
             fitted_stack=self._stack,
             fitted_sizes=(self.n_model_layers_, self.hidden_size_),
             fitted_turn=self._find_turn(),
@@ -271,15 +274,6 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
     def _find_chat(self) -> ChatTemplate | None:
         """Return the chat template of conversations in ``fit``, if X held any."""
         return ChatTemplate(**self._chat) if self._chat else None
-
-    def _recall_origin(self) -> str | None:
-        """Return what the model was in fit, if it may be another one now.
-
-        In one process, it is the same as long as it has the same name.
-        """
-        fitted = self._fitted_source or self._source
-        names = {(one.name, one.revision) for one in (fitted, self._source)}
-        return self._origin if len(names) == 1 else self._find_origin()
 
     def _find_origin(self) -> str | None:
         """Return the identity of the model in ``fit``, as far as it is known."""

@@ -50,14 +50,6 @@ def describe_chat_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     return ChatTemplate(sha256(template.encode()).hexdigest(), now)
 
 
-def stop_clock(template: str, time: str | None) -> str:
-    """Replace a template's questions for the time by a time in ISO 8601."""
-    if time is None:
-        return template
-    now = datetime.fromisoformat(time)
-    return _CLOCK.sub(lambda found: repr(now.strftime(found[2])), template)
-
-
 class ConversationRenderer:
     """Renders conversations with a tokenizer's chat template.
 
@@ -74,11 +66,14 @@ class ConversationRenderer:
     ) -> None:
         self.tokenizer = tokenizer
         self.generation_prompt = generation_prompt
-        self.template = (
-            stop_clock(tokenizer.get_chat_template(), time)
-            if tokenizer.chat_template
-            else None
-        )
+        self.template: str | None = None
+        if tokenizer.chat_template:
+            self.template = tokenizer.get_chat_template()
+            if time is not None:
+                now = datetime.fromisoformat(time)
+                self.template = _CLOCK.sub(
+                    lambda found: repr(now.strftime(found[2])), self.template
+                )
         self._outlines: dict[str, str | None] = {}
 
     def render(self, conversations: Sequence[Conversation]) -> list[str]:
