@@ -16,7 +16,7 @@ from transformers.utils import logging
 from plug_sklearn._extras import require_extra
 from plug_sklearn.embedding.models._adapter_files import find_adapter
 from plug_sklearn.embedding.models._adapters import apply_adapter
-from plug_sklearn.embedding.models._registered import find_registered
+from plug_sklearn.embedding.models._registered import find_registered, set_for_reading
 from plug_sklearn.embedding.models._sharing import LoadedModel, LRUCache
 from plug_sklearn.embedding.models._sources import (
     LOCATING,
@@ -202,13 +202,7 @@ def _load_backbone(source: ModelSource, options: WeightOptions) -> LoadedModel:
             missing -= apply_adapter(model, adapter)
     if "device_map" not in arguments:
         model = model.to(options.device)
-    for module in model.modules():
-        # An MLP run in chunks would put out its contribution in pieces.
-        if hasattr(module, "chunk_size_feed_forward"):
-            module.chunk_size_feed_forward = 0
-    # A KV cache would cost memory that no pass here reads again.
-    for config in (model.config, model.config.get_text_config()):
-        config.use_cache = False
+    set_for_reading(model)
     backbone: PreTrainedModel = model.eval().requires_grad_(False)
     return LoadedModel(
         backbone,
