@@ -4,22 +4,18 @@
     :class:`HFEmbeddingTransformer`, the estimator.
 ``_token_labels``
     Labels of tokens from spans of characters.
-``_parameters``
-    Its parameters, checked.
-``_fitted``
-    What ``fit`` has found, compared with parameters that have been set since, and
-    turned into a description of the model.
-``_output``
-    Its feature names, output containers and tags.
-``_row_errors``
-    Errors about rows of X and y, with their positions.
 ``_random_weights``
     The same model with random weights, as a control.
+``_parameters``
+    The parameters of the estimator, checked.
+``_fitted``
+    What ``fit`` has found: the names of its output, and a description of the model,
+    compared with parameters that have been set since.
+``_rows``
+    Rows of X and of the activations: memory, dtype, and errors with positions.
 ``_embed``
     Compute the activations of texts, or read them from a store; share the work among
     workers.
-``_memory``
-    Check that activations fit into memory, and convert their dtype.
 ``_language_model``
     A model with its prompts and settings, which computes activations of texts.
 ``prompts``

@@ -1,34 +1,37 @@
 """Fill rows of an array with the activations of texts.
 
-Activations that a store holds are read from it. The others are computed by the model.
+Activations that a store holds are read from it. The others are computed by the model,
+in several joblib workers if asked to.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
 import joblib
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from plug_sklearn._devices import resolve_device
 from plug_sklearn._forks import make_lock
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.embedding._embed_jobs import PIECES_A_WORKER, compute_in_jobs
 from plug_sklearn.embedding._language_model import Batch, LanguageModel
-from plug_sklearn.embedding._memory import cast_states, put_states, require_finite
-from plug_sklearn.embedding.passes import Request
-from plug_sklearn.embedding.prompts import (
-    Conversation,
-    Text,
-)
-from plug_sklearn.embedding.store import (
-    ActivationStore,
-)
+from plug_sklearn.embedding._rows import cast_states, put_states, require_finite
+from plug_sklearn.embedding.passes import NonFiniteStatesError, Request, sort_prompts
+from plug_sklearn.embedding.prompts import Conversation, Text, TokenizedPrompts
+from plug_sklearn.embedding.store import ActivationStore
 
 Numbers = NDArray[np.int64]
 
+#: Pieces for each worker at least: so that none waits long for the last.
+PIECES_A_WORKER = 4
+#: Batches in a piece at most: so that its activations travel, and fit in memory.
+_BATCHES_A_PIECE = 4
 #: Characters of text claimed in a store at once, for each token of a batch: four make
 #: a token, and two batches are a fair share.
 _CHARACTERS_CLAIMED = 8
@@ -40,29 +43,11 @@ _MOST_SEEN = 100_000
 class EmbeddingJob:
     """Distinct texts, and the rows of an array to fill with their activations.
 
-    Attributes
-    ----------
-    model : LanguageModel
-        What computes them.
-    texts : sequence of str or Conversation
-        Distinct texts.
-    layers : tuple of int
-        What axis 1 holds.
-    parts, poolings : tuple of str
-        What axis 2 holds: each part under each pooling. None for ``poolings`` keeps
-        every token.
-    out : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size)
-        What to fill; of shape (n,) and dtype object for arrays of token activations.
-    dtype : dtype
-        Type of the activations.
-    rows : ndarray of shape (n_texts,), int64
-        The row of each text.
-    n_jobs : int or None
-        Workers, as joblib counts them.
-    spread : bool
-        Whether each worker chooses its own device.
-    report : callable
-        Told how many texts are done, each time that some are.
+    Text n goes to ``out[rows[n]]``. The shape of ``out`` is (n, n_layers,
+    n_parts * n_poolings, hidden_size); or (n,), of dtype object, where ``poolings`` is
+    None and every token is kept. The activations have the type ``dtype``. ``n_jobs``
+    are workers, as joblib counts them; with ``spread``, each chooses its own device.
+    ``report`` is told how many texts are done, each time that some are.
     """
 
     model: LanguageModel
@@ -83,40 +68,40 @@ class EmbeddingJob:
             with ActivationStore(store) as opened:
                 self._run_with(opened)
             return
-        _hint_at_store(self.model, self.texts, self.poolings)
+        # A store of every token is large, and rarely what the user wants.
+        if self.poolings is not None:
+            settings = (self.model.source, self.model.describe(), self.poolings)
+            if note_repetition(self.texts, repr(settings)):
+                warn_user(
+                    "HFEmbeddingTransformer has read most of these texts before in this"
+                    " process. With store='some/folder' it would read each text once."
+                )
         asked = Request(self.layers, self.parts, self.poolings)
-        for numbers, states in self._compute(self.texts, asked):
+        batches = compute_in_jobs(
+            self.model, self.texts, asked, self.n_jobs, self.spread
+        )
+        for numbers, states in batches:
             put_states(self.out, self.rows[numbers], states, self.dtype)
             self.report(len(numbers))
 
     def _run_with(self, store: ActivationStore) -> None:
         """Read what is held, compute what no one else does, and wait for the rest."""
         store.create()
-        settings = self.model.register(
-            store,
-            conversations=any(isinstance(text, Conversation) for text in self.texts),
-        )
+        conversations = any(isinstance(text, Conversation) for text in self.texts)
+        settings = self.model.register(store, conversations=conversations)
         digests = [digest_text(text) for text in self.texts]
-        asked: dict[str, Any] = {
-            "layers": self.layers,
-            "parts": self.parts,
-            "poolings": self.poolings,
-        }
+        names = ("layers", "parts", "poolings")
+        asked: dict[str, Any] = {name: getattr(self, name) for name in names}
         # Texts with a common beginning are claimed, and so computed, together.
         spelled = [text.encode() for text in self.texts]
         pending = np.array(sorted(range(len(digests)), key=spelled.__getitem__))
         while len(pending):
-            wanted = [digests[number] for number in pending]
+            wanted, rows = [digests[number] for number in pending], self.rows[pending]
             missing = store.read_into(
-                settings,
-                wanted,
-                out=self.out,
-                rows=self.rows[pending],
-                dtype=self.dtype,
-                **asked,
+                settings, wanted, out=self.out, rows=rows, dtype=self.dtype, **asked
             )
             is_held = ~missing.any(axis=(1, 2))
-            require_finite(self.out, self.rows[pending[is_held]], self.dtype)
+            require_finite(self.out, rows[is_held], self.dtype)
             self.report(int(is_held.sum()))
             pending, missing = pending[~is_held], missing[~is_held]
             of_others = [pending[:0]]
@@ -160,7 +145,10 @@ class EmbeddingJob:
                 numbers = claimed[kinds.ravel() == kind]
                 asked, where = self._ask(pattern)
                 texts = [self.texts[number] for number in numbers]
-                for places, states in self._compute(texts, asked):
+                batches = compute_in_jobs(
+                    self.model, texts, asked, self.n_jobs, self.spread
+                )
+                for places, states in batches:
                     done = numbers[places]
                     kept = store.write(
                         settings,
@@ -192,9 +180,7 @@ class EmbeddingJob:
             tuple(self.parts[part] for part in parts),
             self.poolings and tuple(self.poolings[pooling] for pooling in poolings),
         )
-        columns = [
-            part * n_poolings + pooling for part in parts for pooling in poolings
-        ]
+        columns = [part * n_poolings + nth for part in parts for nth in poolings]
         return asked, np.ix_(layers, columns)
 
     def _put(
@@ -215,10 +201,124 @@ class EmbeddingJob:
                 self.out[row] = np.empty((len(item), *shape), dtype=self.dtype)
             self.out[row][:, layers, columns] = cast_states(item, self.dtype)
 
-    def _compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
-        return compute_in_jobs(
-            self.model, texts, asked, n_jobs=self.n_jobs, spread=self.spread
+
+def compute_in_jobs(
+    model: LanguageModel,
+    texts: Sequence[Text],
+    asked: Request,
+    n_jobs: int | None,
+    spread: bool,
+) -> Iterator[Batch]:
+    """Run distinct texts through the model, over the workers of joblib's backend.
+
+    Texts become tokens here; the workers need the model, and nothing else of this
+    process. Yields the numbers of some texts, shape (n,), and their activations, shape
+    (n, n_layers, n_parts * n_poolings, hidden_size), which may be overwritten when the
+    next are asked for; or a list of arrays of shape
+    (n_tokens, n_layers, n_parts, hidden_size) where every token is kept.
+    """
+    model.check_model()
+    n_workers = joblib.effective_n_jobs(n_jobs)
+    if n_workers == 1 or model.is_registered:
+        yield from model.compute(texts, asked)
+        return
+    prompts = model.read_prompts(texts)
+    most = _BATCHES_A_PIECE * model.batch_tokens
+    pieces = cut_prompts(prompts, PIECES_A_WORKER * n_workers, most)
+    tasks = (
+        joblib.delayed(_compute_piece)(
+            # One worker of many says why tries are not used, and none needs a cache.
+            replace(model, verbose=model.verbose and number == 0),
+            number,
+            prompts.take(piece),
+            asked,
+            spread,
         )
+        for number, piece in enumerate(pieces)
+    )
+    try:
+        parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
+    except ValueError:
+        # Backends of multiprocessing's kind give all results at the end.
+        parallel = joblib.Parallel(n_jobs)
+    results: Iterable[tuple[int, Any]] = parallel(tasks)
+    try:
+        for number, states in results:
+            yield pieces[number], states
+    except NonFiniteStatesError as error:
+        found = [texts[pieces[number][row]] for number, row in error.texts]
+        raise NonFiniteStatesError(error.states, found) from None
+
+
+def cut_prompts(
+    prompts: TokenizedPrompts, n_pieces: int, most_tokens: int
+) -> list[Numbers]:
+    """Cut prompts into pieces of like work that keep shared prefixes together.
+
+    Aims at ``n_pieces``; cuts more where a piece would have more than about
+    ``most_tokens`` distinct prefixes. Gives the numbers of each piece's prompts; no
+    piece is empty.
+    """
+    order, shared = sort_prompts(prompts)
+    own = prompts.lengths[order] - shared
+    # What all share is computed in each piece: it is no one's work, but has its price.
+    n_common = int(shared[1:].min(initial=own[0]))
+    own[0] -= n_common
+    ends = np.cumsum(own)
+    n_pieces = max(n_pieces, -(-int(ends[-1]) // most_tokens))
+    if n_common:
+        n_pieces = min(n_pieces, max(1, int(ends[-1]) // n_common))
+    n_pieces = min(n_pieces, len(order))
+    cuts = set()
+    for number in range(1, n_pieces):
+        # Of the places near an even cut, the one where the least is shared.
+        near = ends[-1] * (number + np.array([-0.25, 0.25])) / n_pieces
+        low, high = np.searchsorted(ends, near)
+        window = shared[low + 1 : high + 2]
+        if len(window):
+            cuts.add(int(low) + 1 + int(window.argmin()))
+    pieces: list[Numbers] = np.split(order, sorted(cuts))
+    return pieces
+
+
+def _compute_piece(
+    model: LanguageModel,
+    number: int,
+    prompts: TokenizedPrompts,
+    asked: Request,
+    spread: bool,
+) -> tuple[int, NDArray[np.float32] | list[NDArray[np.float32]]]:
+    """Compute one piece, in a worker; its states are in the order of its prompts."""
+    if spread:
+        weights = replace(model.weights, device=find_worker_device())
+        model = replace(model, weights=weights)
+    states: dict[int, NDArray[np.float32]] = {}
+    try:
+        for places, values in model.run(prompts, asked):
+            # Those of the next batch take the place of an array.
+            kept = values.copy() if isinstance(values, np.ndarray) else values
+            states |= zip(places.tolist(), kept, strict=True)
+    except NonFiniteStatesError as error:
+        raise error.rename([(number, row) for row in range(len(prompts))]) from None
+    in_order = [states[place] for place in range(len(prompts))]
+    return number, in_order if asked.poolings is None else np.stack(in_order)
+
+
+@lru_cache(maxsize=1)
+def find_worker_device() -> torch.device:
+    """Choose a device for this worker process: of several cards, a free one."""
+    device = resolve_device("auto", "HFEmbeddingTransformer")
+    if device.type != "cuda":
+        return device
+    # Processes started by one parent are numbered from 1, loky's and dask's too.
+    process: Any = multiprocessing.current_process()
+    identity: tuple[int, ...] = process._identity
+    worker = identity[-1] - 1 if identity else 0
+    # A card with a model of another worker has less memory left.
+    cards = range(torch.cuda.device_count())
+    left = [torch.cuda.mem_get_info(card)[0] for card in cards]
+    free = [card for card, memory in enumerate(left) if memory > 0.95 * max(left)]
+    return torch.device("cuda", free[worker % len(free)])
 
 
 def digest_text(text: Text) -> bytes:
@@ -230,20 +330,6 @@ def digest_text(text: Text) -> bytes:
 _seen: dict[bytes, None] = {}
 _hinted: list[bool] = []
 _noting = make_lock()
-
-
-def _hint_at_store(
-    model: LanguageModel, texts: Sequence[Text], poolings: Sequence[str] | None
-) -> None:
-    # A store of every token is large, and rarely what the user wants.
-    if poolings is None:
-        return
-    settings = repr((model.source, model.describe(), poolings))
-    if note_repetition(texts, settings):
-        warn_user(
-            "HFEmbeddingTransformer has read most of these texts before in this "
-            "process. With store='some/folder' it would read each text once."
-        )
 
 
 def note_repetition(texts: Sequence[Text], settings: str) -> bool:

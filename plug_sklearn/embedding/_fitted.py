@@ -1,10 +1,14 @@
-"""What ``fit`` has found, and what has been set since."""
+"""What ``fit`` has found: output names, and a check of what has been set since."""
 
 from os.path import expanduser
-from typing import Any
+from typing import Any, Self
 
 import joblib
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from transformers import PreTrainedModel
 
@@ -12,7 +16,7 @@ from plug_sklearn._activations import resolve_positions
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._packages import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.embedding._language_model import LanguageModel, choose_budget
+from plug_sklearn.embedding._language_model import LanguageModel
 from plug_sklearn.embedding._parameters import OWNER, EmbeddingParameters
 from plug_sklearn.embedding.anatomy import Stack
 from plug_sklearn.embedding.models import (
@@ -57,7 +61,9 @@ _PLACING = {
 }
 
 
-class FittedEmbedding(EmbeddingParameters):
+class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
+    TransformerMixin, EmbeddingParameters, auto_wrap_output_keys=None
+):
     """Base class that keeps what ``fit`` has found, and describes the model by it."""
 
     layers_: tuple[int, ...]
@@ -68,21 +74,71 @@ class FittedEmbedding(EmbeddingParameters):
     # What the model was in fit, as far as it is known.
     _origin: str | None
     _stack: Stack | None
+    # What fit read of a text, from which source, and what the chat template wrote then.
+    # Pickles of earlier releases do not have all of these.
+    _reading: dict[str, Any] | None = None
+    _fitted_source: ModelSource | None = None
+    _turn: dict[str, Any] | None = None
+    _chat: dict[str, Any] | None = None
 
-    def _remember_reading(self) -> None:
-        """Remember what is read of a text, and by which model, at the end of fit."""
-        self._reading = self._describe_reading()
-        self._fitted_source = self._source
+    def get_feature_names_out(
+        self, input_features: object = None
+    ) -> NDArray[np.object_]:
+        """Return a name for each unit of the flattened activations.
 
-    def _describe_fitted(self) -> LanguageModel:
-        """Describe the language model, after checking that nothing else is asked for.
+        Parameters
+        ----------
+        input_features : None
+            Ignored, since texts have no names.
 
-        Parameters may have been set since ``fit``.
+        Returns
+        -------
+        ndarray of shape (n_layers * n_parts * hidden_size,), object
+            Such as ``"L20_rs_17"``, or ``"L20_rs_mean_17"`` with several poolings.
         """
         check_is_fitted(self)
-        self._check_parameters()
-        self._check_unchanged()
-        return self._describe_model()
+        names = [
+            f"L{layer}_{part}_{unit}"
+            for layer in self.layers_
+            for part in self.parts_
+            for unit in range(self.hidden_size_)
+        ]
+        return np.array(names, dtype=object)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Accept a container for the output of a pipeline, and keep returning arrays.
+
+        Activations have four axes, and cannot be a data frame. The other steps of a
+        pipeline follow its ``set_output``.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            Container that the other steps of the pipeline return.
+
+        Returns
+        -------
+        HFEmbeddingTransformer
+            This estimator, unchanged.
+
+        Raises
+        ------
+        ValueError
+            If ``transform`` has another value.
+        """
+        if transform not in ("default", "pandas", "polars", None):
+            raise ValueError(
+                f"The 'transform' parameter of {OWNER}.set_output must be 'default', "
+                f"'pandas', 'polars' or None. Got {transform!r} instead."
+            )
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
     def _describe_reading(self) -> dict[str, Any]:
         """Describe what is read of a text, by the names of parameters."""
@@ -110,8 +166,7 @@ class FittedEmbedding(EmbeddingParameters):
         An adapter may have been moved, so that only a warning is issued of another one.
         """
         found = self._describe_reading()
-        # Pickles of earlier releases do not have it.
-        fitted = getattr(self, "_reading", found)
+        fitted = self._reading or found
         for name in (name for name in found if found[name] != fitted[name]):
             given = getattr(self, name)
             if name == "adapter":
@@ -129,8 +184,21 @@ class FittedEmbedding(EmbeddingParameters):
             )
 
     def _describe_model(self) -> LanguageModel:
-        """Describe the language model, and how it reads texts."""
+        """Describe the language model, and how it reads texts.
+
+        Parameters may have been set since ``fit``: they are checked again, and must not
+        ask for anything else.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        self._check_unchanged()
         weights = self._describe_weights()
+        source, fitted = self._source, self._fitted_source or self._source
+        # In one process, a model is the same as long as it has the same name.
+        is_same = (source.name, source.revision) == (fitted.name, fitted.revision)
+        batch_tokens = self.batch_tokens
+        if batch_tokens == "auto":
+            batch_tokens = 2048 if weights.device.type == "cpu" else 16384
         prompts = PromptOptions(
             prompt_template=self.prompt_template,
             chat_template=bool(self.chat_template),
@@ -144,13 +212,13 @@ class FittedEmbedding(EmbeddingParameters):
             truncation_side=self.truncation_side,
         )
         return LanguageModel(
-            source=self._source,
+            source=source,
             weights=weights,
             prompts=prompts,
             stack=self.stack,
-            batch_tokens=choose_budget(self.batch_tokens, weights.device),
+            batch_tokens=int(batch_tokens),
             verbose=bool(self.verbose),
-            origin=self._recall_origin(),
+            origin=self._origin if is_same else self._find_origin(),
             fitted_stack=self._stack,
             fitted_sizes=(self.n_model_layers_, self.hidden_size_),
             fitted_turn=self._find_turn(),
@@ -179,7 +247,7 @@ class FittedEmbedding(EmbeddingParameters):
             attn_implementation=self.attn_implementation,
             quantization=self.quantization,
             adapter=None if self.adapter is None else expanduser(self.adapter),
-            model_kwargs=self._read_model_kwargs(),
+            model_kwargs=self._source.model_kwargs,
         )
 
     def _describe_registered(self, model: PreTrainedModel) -> WeightOptions:
@@ -201,28 +269,16 @@ class FittedEmbedding(EmbeddingParameters):
 
     def _find_turn(self) -> ChatTurn | None:
         """Return what the chat template wrote in ``fit``, if it was used then."""
-        # Pickles of earlier releases do not have it.
-        turn: dict[str, str] | None = getattr(self, "_turn", None)
-        return ChatTurn(**turn) if turn else None
+        return ChatTurn(**self._turn) if self._turn else None
 
     def _find_chat(self) -> ChatTemplate | None:
         """Return the chat template of conversations in ``fit``, if X held any."""
-        chat: dict[str, str] | None = getattr(self, "_chat", None)
-        return ChatTemplate(**chat) if chat else None
-
-    def _recall_origin(self) -> str | None:
-        """Return what the model was in fit, if it may be another one now.
-
-        In one process, it is the same as long as it has the same name.
-        """
-        fitted: ModelSource = getattr(self, "_fitted_source", self._source)
-        names = {(one.name, one.revision) for one in (fitted, self._source)}
-        return self._origin if len(names) == 1 else self._find_origin()
+        return ChatTemplate(**self._chat) if self._chat else None
 
     def _find_origin(self) -> str | None:
         """Return the identity of the model in ``fit``, as far as it is known."""
         known = self._origin or self.model_revision_
-        fitted: ModelSource = getattr(self, "_fitted_source", self._source)
+        fitted = self._fitted_source or self._source
         if known is None and fitted.path.exists():
             known = find_origin(fitted)
         return known
@@ -247,4 +303,4 @@ def describe_model(embedder: FittedEmbedding) -> LanguageModel:
     ValueError
         If a parameter is not as it must be, or has been changed since ``fit``.
     """
-    return embedder._describe_fitted()
+    return embedder._describe_model()

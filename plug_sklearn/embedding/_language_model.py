@@ -3,12 +3,10 @@
 import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
 from typing import Any
 
 import joblib
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -53,9 +51,7 @@ from plug_sklearn.embedding.prompts import (
     list_invisible,
     render_turn,
 )
-from plug_sklearn.embedding.store import (
-    ActivationStore,
-)
+from plug_sklearn.embedding.store import ActivationStore
 
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
@@ -68,34 +64,19 @@ _TOLD: set[tuple[Hashable, ChatTurn]] = set()
 Batch = tuple[NDArray[np.int64], NDArray[np.float32] | list[NDArray[np.float32]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class LanguageModel:
     """A language model, and all settings that its activations depend on.
 
-    Attributes
-    ----------
-    source : ModelSource
-        Where the model comes from.
-    weights : WeightOptions
-        How its weights are loaded.
-    prompts : PromptOptions
-        What a prompt is made of.
-    stack : str
-        As in :class:`~plug_sklearn.HFEmbeddingTransformer`.
-    batch_tokens : int
-        Tokens in one forward pass.
-    verbose : bool
-        Whether to say why token tries are not used.
-    origin : str or None
-        What the model was when an estimator that has been loaded was fitted with it.
-    fitted_stack : "encoder", "decoder" or None
-        The stack that was read then, for where its configuration is not at hand.
-    fitted_sizes : tuple of int or None
-        Layers and hidden size then.
-    fitted_turn : ChatTurn or None
-        What the chat template wrote around a message then; None renders it anew.
-    fitted_chat : ChatTemplate or None
-        The chat template that rendered conversations then; None is the tokenizer's.
+    ``source`` and ``weights`` say where the model comes from and how it is loaded,
+    ``prompts`` what a prompt is made of, and ``batch_tokens`` how many tokens are in
+    one forward pass. With ``verbose``, it is said why token tries are not used.
+
+    The others are what the model was when an estimator that has been loaded was fitted
+    with it: its identity ``origin``; the stack that was read, for where its
+    configuration is not at hand; its numbers of layers and of units; what the chat
+    template wrote around a message; and the template that rendered conversations. None
+    renders these anew.
     """
 
     source: ModelSource
@@ -110,56 +91,38 @@ class LanguageModel:
     fitted_turn: ChatTurn | None = None
     fitted_chat: ChatTemplate | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False)
-    _geometries: list[Geometry] = field(default_factory=list, init=False, repr=False)
-    _readers: list[PromptReader] = field(default_factory=list, init=False, repr=False)
-    _counted: list[tuple[dict[Text, int], TokenizedPrompts]] = field(
-        default_factory=list, init=False, repr=False
-    )
+    _geometry: Geometry | None = field(default=None, init=False, repr=False)
+    _reader: PromptReader | None = field(default=None, init=False, repr=False)
+    # Texts whose tokens were counted, by their numbers among the prompts.
+    _numbers: dict[Text, int] = field(default_factory=dict, init=False, repr=False)
+    _prompts: TokenizedPrompts | None = field(default=None, init=False, repr=False)
 
     # No cached properties: before Python 3.12, these are computed under a lock of
     # their own, which a fork would leave locked in the child.
     @property
     def geometry(self) -> Geometry:
         """Layers, widths and limits, from the configuration alone."""
-        if not self._geometries:
-            config = load_config(self.source)
-            self._geometries.append(read_geometry(config, self.stack))
-        return self._geometries[0]
+        if self._geometry is None:
+            self._geometry = read_geometry(load_config(self.source), self.stack)
+        return self._geometry
 
     def read_prompts(self, texts: Sequence[Text]) -> TokenizedPrompts:
         """Tokenize texts, and choose the tokens to pool."""
-        for numbers, prompts in self._counted:
-            # Their tokens were counted, to know how much memory they need.
-            if all(text in numbers for text in texts):
-                return prompts.take(np.array([numbers[text] for text in texts]))
+        if self._prompts is not None and self._numbers.keys() >= set(texts):
+            return self._prompts.take(np.array([self._numbers[t] for t in texts]))
         return self.prompt_reader.read(texts)
 
     @property
     def prompt_reader(self) -> PromptReader:
         """The model's tokenizer with these options, made on first use."""
-        if not self._readers:
+        if self._reader is None:
             geometry, tokenizer = self.geometry, load_tokenizer(self.source)
             limit, start = geometry.max_tokens, geometry.start_id
-            self._readers.append(
-                PromptReader(
-                    tokenizer,
-                    self.prompts,
-                    limit,
-                    start,
-                    self.fitted_turn,
-                    self.fitted_chat,
-                )
-            )
-        return self._readers[0]
+            fitted = self.fitted_turn, self.fitted_chat
+            self._reader = PromptReader(tokenizer, self.prompts, limit, start, *fitted)
+        return self._reader
 
-    @property
-    def turn(self) -> ChatTurn | None:
-        """What stands around each message; None without a chat template."""
-        if not self.prompts.chat_template:
-            return None
-        return self.fitted_turn or self.prompt_reader.template.turn
-
-    def warn_of_other_turn(self) -> None:
+    def _warn_of_other_turn(self) -> None:
         """Warn, once in a process, if the chat template writes something else by now.
 
         Nothing is said of a template that writes something else each time.
@@ -203,16 +166,17 @@ class LanguageModel:
         return reader.list_empty(suspects)
 
     def count_tokens(self, texts: Sequence[Text]) -> int:
-        """Count the tokens of texts that are kept."""
-        prompts = self.prompt_reader.read(texts)
-        self._counted.append((dict(zip(texts, count(), strict=False)), prompts))
-        return int(prompts.kept.sum())
+        """Count the tokens of texts that are kept, and remember their prompts."""
+        self._prompts = self.prompt_reader.read(texts)
+        self._numbers = {text: number for number, text in enumerate(texts)}
+        return int(self._prompts.kept.sum())
 
     def tell_changes(self, X: Sequence[Text]) -> None:
-        """Warn, once for all rows of X, of those that are not read as they are."""
+        """Warn, once for all rows of X, of those that are not read as in fit."""
         # What is read from a store alone needs no tokenizer.
-        for reader in self._readers:
-            reader.tell_changes(X)
+        if self._reader is not None:
+            self._reader.tell_changes(X)
+        self._warn_of_other_turn()
 
     def check_model(self) -> None:
         """Warn if the model is not what it was, now that its weights are needed.
@@ -234,24 +198,13 @@ class LanguageModel:
             warn_of_change(self.source, self.origin)
 
     def compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
-        """Run texts through the model, each once.
+        """Run distinct texts through the model.
 
-        Parameters
-        ----------
-        texts : sequence of str or Conversation
-            Distinct texts.
-        asked : Request
-            What to read, of the stack that the model's options name.
-
-        Yields
-        ------
-        numbers : ndarray of shape (n,), int64
-            Texts of one batch.
-        states : ndarray of shape (n, n_layers, n_parts * n_poolings, hidden_size), \
-float32
-            Their activations, overwritten when the next batch is asked for; or a list
-            of arrays of shape (n_tokens, n_layers, n_parts, hidden_size), which are
-            not, where every token is kept.
+        ``asked`` says what to read, of the stack that the model's options name. Yields
+        the numbers (n,) of the texts of one batch, and their activations of shape (n,
+        n_layers, n_parts * n_poolings, hidden_size), overwritten when the next batch is
+        asked for; or a list of arrays (n_tokens, n_layers, n_parts, hidden_size), which
+        are not, where every token is kept.
         """
         try:
             yield from self.run(self.read_prompts(texts), asked)
@@ -264,7 +217,20 @@ float32
         loaded = self.load()
         with loaded.reading():
             forward = ForwardPass(loaded, request, reuses_memory=True)
-            yield from self._read(forward, prompts)
+            trial = choose_strategy(forward)
+            if trial.n_calls != self.geometry.n_layers:
+                raise ValueError(
+                    "The 'model_name' parameter of HFEmbeddingTransformer must name a "
+                    f"model that runs {self.geometry.n_layers} blocks on a text, as "
+                    f"its configuration says. Got {self.source.name!r} instead, which "
+                    f"runs {trial.n_calls}."
+                )
+            if trial.why is not None and self.verbose and trial.why not in self._told:
+                self._told.add(trial.why)
+                tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
+            yield from read_activations(
+                forward, prompts, self.batch_tokens, trial.strategy, trial.beyond_window
+            )
 
     def load(self) -> LoadedModel:
         """Load the model without its head, and make sure that no weight is missing."""
@@ -296,23 +262,6 @@ float32
             self.fitted_chat,
         )
 
-    def _read(self, forward: ForwardPass, prompts: TokenizedPrompts) -> Iterator[Batch]:
-        """Read prompts with the fastest strategy that is exact."""
-        trial = choose_strategy(forward)
-        if trial.n_calls != self.geometry.n_layers:
-            raise ValueError(
-                "The 'model_name' parameter of HFEmbeddingTransformer must name a "
-                f"model that runs {self.geometry.n_layers} blocks on a text, as its "
-                f"configuration says. Got {self.source.name!r} instead, which runs "
-                f"{trial.n_calls}."
-            )
-        if trial.why is not None and self.verbose and trial.why not in self._told:
-            self._told.add(trial.why)
-            tqdm.write(f"No token tries: {trial.why}.", file=sys.stderr)
-        yield from read_activations(
-            forward, prompts, self.batch_tokens, trial.strategy, trial.beyond_window
-        )
-
     @property
     def is_registered(self) -> bool:
         """Whether the model is one in memory, which other processes do not have."""
@@ -331,7 +280,16 @@ float32
 
     def describe(self, *, conversations: bool = False) -> dict[str, Any]:
         """Return everything that activations depend on, except model and pooling."""
-        weights, turn = self.weights, self.turn
+        weights, turn = self.weights, None
+        if self.prompts.chat_template:
+            turn = self.fitted_turn or self.prompt_reader.template.turn
+        try:
+            stack = self.geometry.stack
+        except OSError:
+            # What is stored can be read without the model, once its stack is known.
+            if self.source.commit is None:
+                raise
+            stack = self.fitted_stack
         settings = {
             "reading": READING,
             "dtype": str(weights.dtype).removeprefix("torch."),
@@ -340,7 +298,7 @@ float32
             "model_kwargs": joblib.hash(
                 {k: v for k, v in weights.model_kwargs.items() if k not in FETCHING}
             ),
-            "stack": self._find_stack(),
+            "stack": stack,
             **asdict(self.prompts),
         }
         if turn is not None:
@@ -348,19 +306,3 @@ float32
         if conversations:
             settings["chat"] = asdict(self.fitted_chat or self.prompt_reader.chat)
         return settings
-
-    def _find_stack(self) -> Stack | None:
-        try:
-            return self.geometry.stack
-        except OSError:
-            # What is stored can be read without the model, once its stack is known.
-            if self.source.commit is None:
-                raise
-            return self.fitted_stack
-
-
-def choose_budget(batch_tokens: str | int, device: torch.device) -> int:
-    """Choose the tokens in one forward pass."""
-    if batch_tokens == "auto":
-        return 2048 if device.type == "cpu" else 16384
-    return int(batch_tokens)

@@ -204,8 +204,11 @@ class EmbeddingParameters(BaseEstimator):
 
     @property
     def _source(self) -> ModelSource:
-        """Where the model comes from."""
-        model_kwargs = self._read_model_kwargs()
+        """Where the model comes from, by paths in which ``~`` is expanded."""
+        model_kwargs = dict(self.model_kwargs or {})
+        for name in ("cache_dir", "offload_folder"):
+            if model_kwargs.get(name) is not None:
+                model_kwargs[name] = expanduser(model_kwargs[name])
         return ModelSource(
             expanduser(self.model_name),
             self.revision,
@@ -213,21 +216,6 @@ class EmbeddingParameters(BaseEstimator):
             commit=getattr(self, "model_revision_", None),
             model_kwargs=model_kwargs,
         )
-
-    def _read_model_kwargs(self) -> dict[str, Any]:
-        """Return ``model_kwargs`` with paths in which ``~`` is expanded."""
-        model_kwargs = dict(self.model_kwargs or {})
-        for name in ("cache_dir", "offload_folder"):
-            if model_kwargs.get(name) is not None:
-                model_kwargs[name] = expanduser(model_kwargs[name])
-        return model_kwargs
-
-    def _find_store(self) -> str | None:
-        """Return the folder of the store as a path in which ``~`` is expanded."""
-        return None if self.store is None else expanduser(self.store)
-
-    def _workers_choose_devices(self) -> bool:
-        return self.device == "auto" and "device_map" not in (self.model_kwargs or {})
 
 
 def _is_listed(names: object) -> bool:

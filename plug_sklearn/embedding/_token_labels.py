@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plug_sklearn.embedding._parameters import OWNER
+from plug_sklearn.embedding._rows import naming_positions
 from plug_sklearn.embedding._transformer import HFEmbeddingTransformer
+from plug_sklearn.embedding.prompts import read_texts
 
 #: Default label of a span, and label of the tokens outside all spans.
 IN_SPAN, IN_NO_SPAN = 1, 0
@@ -87,7 +90,7 @@ def token_labels(
                 "The 'texts' given to token_labels must be strings. Got a "
                 f"{type(text).__name__} at position {position} instead."
             )
-    places = embedder._locate_tokens(texts)
+    places = _locate_tokens(embedder, texts)
     checked = [
         _check_spans(own, text, position)
         for position, (own, text) in enumerate(zip(spans, texts, strict=True))
@@ -96,6 +99,26 @@ def token_labels(
     for position, own in enumerate(checked):
         labels[position] = _label_tokens(texts[position], places[position], own)
     return labels
+
+
+def _locate_tokens(
+    embedder: HFEmbeddingTransformer, texts: list[str]
+) -> list[NDArray[np.int64]]:
+    """Find the positions of the kept tokens in their texts, (n_tokens, 2)."""
+    reader = embedder._describe_model().prompt_reader
+    rows = read_texts(texts, OWNER)
+    if not reader.tokenizer.is_fast:
+        raise ValueError(
+            "The 'embedder' given to token_labels must have a tokenizer that tells "
+            "where its tokens stand in a text. Got a "
+            f"{type(reader.tokenizer).__name__} instead."
+        )
+    with naming_positions(rows):
+        prompts = reader.read(rows)
+    return [
+        reader.locate(str(text))[prompts.kept_of(number)]
+        for number, text in enumerate(rows)
+    ]
 
 
 def _check_spans(

@@ -16,10 +16,12 @@ from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._progress import show_progress
 from plug_sklearn.embedding._embed import EmbeddingJob
 from plug_sklearn.embedding._fitted import FittedEmbedding
-from plug_sklearn.embedding._memory import make_room
-from plug_sklearn.embedding._output import ActivationOutput
 from plug_sklearn.embedding._parameters import OWNER
-from plug_sklearn.embedding._row_errors import naming_positions, refuse_missing_labels
+from plug_sklearn.embedding._rows import (
+    make_room,
+    naming_positions,
+    refuse_missing_labels,
+)
 from plug_sklearn.embedding.models import (
     check_adapter,
     find_commit,
@@ -42,7 +44,7 @@ _QUICK = 1.0
 
 
 class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is untyped
-    ActivationOutput, RecordsVersions, FittedEmbedding, auto_wrap_output_keys=None
+    RecordsVersions, FittedEmbedding, auto_wrap_output_keys=None
 ):
     """Compute the activations of a Hugging Face language model for texts.
 
@@ -259,19 +261,16 @@ one-column frame
         registered = find_registered(self._source.name)
         self._origin = None if registered is None else registered.origin
         self._stack = geometry.stack
-        self._turn: dict[str, str] | None = None
+        self._turn = self._chat = None
         if self.chat_template:
             # Once for all texts: a template may write today's date.
-            tokenizer = load_tokenizer(self._source)
-            turn = render_turn(
-                tokenizer, generation_prompt=bool(self.generation_prompt)
-            )
-            self._turn = asdict(turn)
-        self._chat: dict[str, str | None] | None = None
+            tokenizer, opens = load_tokenizer(self._source), self.generation_prompt
+            self._turn = asdict(render_turn(tokenizer, generation_prompt=bool(opens)))
         if any(isinstance(text, Conversation) for text in texts):
             chat = describe_chat_template(load_tokenizer(self._source))
             self._chat = asdict(chat)
-        self._remember_reading()
+        self._reading = self._describe_reading()
+        self._fitted_source = self._source
         return self
 
     def _check_prompts(self, texts: Sequence[Text]) -> None:
@@ -316,12 +315,12 @@ one-column frame
             If the activations would not fit into free memory. This is checked before
             anything is computed.
         """
-        model = self._describe_fitted()
+        model = self._describe_model()
         texts = read_texts(X, OWNER)
         first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
-        with naming_positions(texts, first_rows), ExitStack() as shown:
+        with naming_positions(texts), ExitStack() as shown:
             refuse_empty_texts(texts, model.list_empty(distinct), model.prompts.roles)
             activations = make_room(
                 len(texts),
@@ -347,11 +346,11 @@ one-column frame
                 dtype=np.dtype(self.activation_dtype),
                 rows=rows,
                 n_jobs=self.n_jobs,
-                spread=self._workers_choose_devices(),
+                spread=self.device == "auto"
+                and "device_map" not in (self.model_kwargs or {}),
                 report=report,
-            ).run(self._find_store())
+            ).run(None if self.store is None else expanduser(self.store))
         model.tell_changes(texts)
-        model.warn_of_other_turn()
         for row in np.flatnonzero(first != np.arange(len(texts))):
             activations[row] = activations[first[row]]
         return name_axes(activations, self.layers_, self.parts_)
@@ -373,16 +372,13 @@ one-column frame
             ``token_filter`` keeps. With ``pooling=None``, these are the tokens along
             axis 0 of the text's activations.
         """
-        model = self._describe_fitted()
+        model = self._describe_model()
         texts = read_texts(X, OWNER)
         reader = model.prompt_reader
-        first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
-        with naming_positions(texts, first_rows):
-            empty = model.list_empty(list(first_rows))
-            refuse_empty_texts(texts, empty, model.prompts.roles)
+        with naming_positions(texts):
+            refuse_empty_texts(texts, model.list_empty(texts), model.prompts.roles)
             prompts = reader.read(texts)
-        reader.tell_changes(texts)
-        model.warn_of_other_turn()
+        model.tell_changes(texts)
         shown = reader.show_tokens(prompts)
         places = {"first": 0, "last": -1}
         poolings = self._read_poolings()
@@ -408,25 +404,6 @@ one-column frame
         copied = copy(self)
         copied.pooling, copied.store = None, None
         copied.parts_ = copied._name_parts()
-        reading = getattr(self, "_reading", None) or self._describe_reading()
+        reading = self._reading or self._describe_reading()
         copied._reading = {**reading, "pooling": None, "parts": copied.parts_}
         return copied
-
-    def _locate_tokens(self, X: Any) -> list[NDArray[np.int64]]:  # noqa: ANN401 - as for fit
-        """Find the positions of the kept tokens in their texts, (n_tokens, 2)."""
-        model = self._describe_fitted()
-        texts = read_texts(X, OWNER)
-        reader = model.prompt_reader
-        if not reader.tokenizer.is_fast:
-            raise ValueError(
-                "The 'embedder' given to token_labels must have a tokenizer that tells "
-                "where its tokens stand in a text. Got a "
-                f"{type(reader.tokenizer).__name__} instead."
-            )
-        first_rows = {text: n for n, text in reversed(list(enumerate(texts)))}
-        with naming_positions(texts, first_rows):
-            prompts = reader.read(texts)
-        return [
-            reader.locate(str(text))[prompts.kept_of(number)]
-            for number, text in enumerate(texts)
-        ]

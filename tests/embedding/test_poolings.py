@@ -259,13 +259,13 @@ def test_activations_that_do_not_fit_are_refused_before_a_pass(
     )
     n_bytes = (len(TEXTS) if pooling else tokens) * 3 * 16 * 4
     monkeypatch.setattr(
-        "plug_sklearn.embedding._memory.find_free_memory", lambda: n_bytes - 1
+        "plug_sklearn.embedding._rows.find_free_memory", lambda: n_bytes - 1
     )
     with pytest.raises(MemoryError, match=r"of 6 texts take.*float16"):
         embed(llama, pooling=pooling)
     assert not passes
     monkeypatch.setattr(
-        "plug_sklearn.embedding._memory.find_free_memory", lambda: n_bytes
+        "plug_sklearn.embedding._rows.find_free_memory", lambda: n_bytes
     )
     embed(llama, pooling=pooling)
     assert passes

@@ -1,13 +1,13 @@
 """Where a model keeps its blocks, its attention and its MLPs.
 
 ``_families``
-    The table of families.
-``_anatomy``, with ``_modules``
+    The table of families, and the paths of modules that it is made of.
+``_anatomy``
     A model's own anatomy and blocks; :func:`register_anatomy`.
-``_discovery``, with ``_tracing`` and ``_contributions``
+``_discovery``, with ``_contributions``
     How those of an unknown family are found: by running it on a few random tokens.
 ``_model_state``
-    How a model's state is restored after a pass.
+    Run a model on random tokens, and restore its state after a pass.
 """
 
 from plug_sklearn.embedding.anatomy._anatomy import (
@@ -19,9 +19,14 @@ from plug_sklearn.embedding.anatomy._anatomy import (
     require_parts,
 )
 from plug_sklearn.embedding.anatomy._families import FAMILIES, Anatomy, Stack
-from plug_sklearn.embedding.anatomy._model_state import restore_state
-from plug_sklearn.embedding.anatomy._modules import find_input_device, first_tensor
-from plug_sklearn.embedding.anatomy._tracing import list_words, run_random_tokens
+from plug_sklearn.embedding.anatomy._model_state import (
+    draw_tokens,
+    find_input_device,
+    first_tensor,
+    list_words,
+    restore_state,
+    run_random_tokens,
+)
 
 __all__ = [
     "FAMILIES",
@@ -29,6 +34,7 @@ __all__ = [
     "Block",
     "Stack",
     "anatomy_of",
+    "draw_tokens",
     "find_blocks",
     "find_input_device",
     "first_tensor",

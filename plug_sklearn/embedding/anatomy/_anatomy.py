@@ -14,15 +14,14 @@ from plug_sklearn.embedding.anatomy._families import (
     VARIANTS,
     Anatomy,
     Stack,
-)
-from plug_sklearn.embedding.anatomy._modules import (
-    first_tensor,
-    is_mlp,
     resolve_modules,
 )
+from plug_sklearn.embedding.anatomy._model_state import first_tensor
 
 #: What a block adds to the residual stream, by fields of Anatomy and Block.
 PARTS = ("attn", "mlp", "others")
+#: How the name of a class of MLPs, dense or of experts, ends.
+_MLP_CLASS = re.compile("(mlp|moe|moeblock|feedforward|ffn|experts?)$", re.IGNORECASE)
 
 _REGISTERED: dict[tuple[str, Stack | None], Anatomy] = {}
 
@@ -183,7 +182,8 @@ def _describe_block(
         for path in getattr(anatomy, part):
             for module in _resolve_part(model, block, number, path):
                 # Hybrids may have a mixer or an MLP under one name.
-                own = "mlp" if part == "attn" and is_mlp(module) else part
+                is_mlp = _MLP_CLASS.search(type(module).__name__)
+                own = "mlp" if part == "attn" and is_mlp else part
                 parts[own].append(module)
                 name = anatomy.multiplier
                 if isinstance(name, Mapping):

@@ -1,23 +1,144 @@
-"""Find which modules of a block add to its residual stream, from one trace of it."""
+"""Trace what each block of a model computes, and find what adds to its stream."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
-from plug_sklearn.embedding.anatomy._tracing import Call, Trace
+from plug_sklearn.embedding.anatomy._model_state import first_tensor, run_hooked
 
 # Sums of a few terms in the model's own precision are off by a few units of rounding.
 _ROUNDING_UNITS = 8
+
 #: Additions to follow within one block.
 _MOST_ADDITIONS = 6
+
 #: Numbers of each tensor that are compared first.
 _N_SAMPLED = 64
+
 #: How far a scale that is fitted may be from the one that is named.
 _SCALE_TOLERANCE = 1e-5
+
 #: The least factor of a stream that goes on.
 _LEAST_KEPT = 1e-3
+
+
+@dataclass
+class Call:
+    """One call of a module within a block.
+
+    ``path`` leads to the module in the block, and ``name`` is its class. ``taken`` and
+    ``given``, of shape (texts, tokens, hidden), are its first input and output, or None
+    if they are not as large as the block's.
+    """
+
+    path: str
+    name: str
+    taken: Tensor | None
+    given: Tensor | None = None
+
+
+@dataclass
+class Trace:
+    """What one call of a block took, gave, and computed on the way.
+
+    ``taken`` and ``given``, of shape (texts, tokens, hidden), are the residual stream
+    before and after it. ``calls`` are those of the modules inside that ran once, in the
+    order in which they began.
+    """
+
+    block: nn.Module
+    taken: Tensor
+    given: Tensor
+    calls: list[Call]
+
+
+def trace_blocks(
+    model: PreTrainedModel,
+    blocks: Sequence[nn.Module],
+    handle: Callable[[Trace], None],
+) -> None:
+    """Run random tokens and handle the trace of each call of a block, in their order.
+
+    Raises a ValueError if the model does not run on token ids alone.
+    """
+    hooks = [hook for block in blocks for hook in _record_block(block, handle)]
+    run_hooked(model, hooks)
+
+
+def _record_block(
+    block: nn.Module, handle: Callable[[Trace], None]
+) -> list[RemovableHandle]:
+    recorder = _Recorder(handle)
+    handles = [block.register_forward_pre_hook(recorder.begin, with_kwargs=True)]
+    for path, module in block.named_modules():
+        # Dropout does nothing here: what it is given is named elsewhere.
+        if path and not isinstance(module, nn.Dropout | nn.Identity):
+            begin = partial(recorder.open_call, path)
+            handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
+            end = partial(recorder.close_call, path)
+            handles.append(module.register_forward_hook(end))
+    return [*handles, block.register_forward_hook(recorder.end)]
+
+
+class _Recorder:
+    """Records what one block and the modules in it take and give, call by call."""
+
+    def __init__(self, handle: Callable[[Trace], None]) -> None:
+        self.handle = handle
+        self.taken: Tensor | None = None
+        self.calls: list[Call] = []
+
+    def begin(
+        self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.calls = []
+        self.taken = first_tensor(args or tuple(kwargs.values())).detach().clone()
+
+    def end(self, block: nn.Module, args: object, output: object) -> None:
+        if self.taken is None:
+            return
+        counts = Counter(call.path for call in self.calls)
+        # A module called twice, such as a shared dropout, has no one output.
+        once = [call for call in self.calls if counts[call.path] == 1]
+        given = first_tensor(output).detach().clone()
+        self.handle(Trace(block, self.taken, given, once))
+        self.taken = None
+
+    def open_call(
+        self,
+        path: str,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        # Blocks may share a module, and this call be another block's.
+        if self.taken is not None:
+            taken = self._keep(args or tuple(kwargs.values()))
+            self.calls.append(Call(path, type(module).__name__, taken))
+
+    def close_call(
+        self, path: str, module: nn.Module, args: object, output: object
+    ) -> None:
+        if self.taken is not None:
+            own = (call for call in reversed(self.calls) if call.path == path)
+            next(own).given = self._keep(output)
+
+    def _keep(self, value: object) -> Tensor | None:
+        with suppress(TypeError):
+            tensor = first_tensor(value)
+            taken = self.taken
+            if taken is not None and tensor.numel() == taken.numel():
+                # Copied, because some families add to it in place.
+                return tensor.detach().clone().reshape(taken.shape)
+        return None
 
 
 @dataclass(frozen=True)
@@ -43,7 +164,8 @@ def find_contributions(trace: Trace) -> Contributions | None:
     added, when a norm replaces it, and when a constant scales it. The result is None if
     the block's output is not reached.
     """
-    return _Search(trace).run()
+    search = _Search(trace)
+    return search.follow(search.start, Contributions(), first_stop=0)
 
 
 class _Search:
@@ -58,13 +180,9 @@ class _Search:
         self.sampled = drawn.to(self.end.device)
         self.sources = self._list_sources(trace.calls)
         self.stops = self._list_stops(trace.calls)
-        numbers = {
-            name: value
-            for name, value in vars(trace.block).items()
-            if isinstance(value, float) and value not in (0, 1)
-        }
-        divisors = {f"1/{name}": 1 / value for name, value in numbers.items()}
-        self.scales = numbers | divisors
+        floats = {n: v for n, v in vars(trace.block).items() if isinstance(v, float)}
+        numbers = {name: v for name, v in floats.items() if v not in (0, 1)}
+        self.scales = numbers | {f"1/{name}": 1 / v for name, v in numbers.items()}
         self.norms = [
             (self._flatten(call.taken), self._flatten(call.given))
             for call in trace.calls
@@ -73,10 +191,7 @@ class _Search:
             and "norm" in f"{call.path}{call.name}".lower()
         ]
 
-    def run(self) -> Contributions | None:
-        return self._follow(self.start, Contributions(), first_stop=0)
-
-    def _follow(
+    def follow(
         self, stream: Tensor, found: Contributions, first_stop: int
     ) -> Contributions | None:
         if len(found.paths) > _MOST_ADDITIONS:
@@ -86,16 +201,16 @@ class _Search:
             for step in self._find_steps(stream, place, found):
                 rest: Contributions | None = step
                 if place < last:
-                    rest = self._follow(self.stops[place], step, place + 1)
+                    rest = self.follow(self.stops[place], step, place + 1)
                 if rest is not None:
                     return rest
         for given, normed in self.norms:
             if not self._is_sum([stream], given) or self._is_sum([stream], normed):
                 continue
-            replaced = Contributions(found.paths, found.scales, rescaled=True)
+            replaced = replace(found, rescaled=True)
             if found.paths and self._is_sum([normed], self.end):
                 return replaced
-            after = self._follow(normed, replaced, first_stop)
+            after = self.follow(normed, replaced, first_stop)
             if after is not None:
                 return after
         return None
@@ -114,25 +229,19 @@ class _Search:
             return
         outputs = torch.stack([self.sources[path][self.sampled] for path in free])
         for paths in self._find_sums(stream, stop, free, outputs, 1):
-            yield Contributions(found.paths + paths, found.scales, found.rescaled)
+            yield replace(found, paths=found.paths + paths)
         yield from self._find_scaled(stream, stop, free, outputs, found)
         for n_modules in (2, 3):
             for paths in self._find_sums(stream, stop, free, outputs, n_modules):
-                yield Contributions(found.paths + paths, found.scales, found.rescaled)
+                yield replace(found, paths=found.paths + paths)
         for name, scale in self.scales.items():
             for paths in self._find_sums(stream, stop, free, outputs, 2, scale):
                 scales = {**found.scales, **dict.fromkeys(paths, name)}
-                yield Contributions(found.paths + paths, scales, found.rescaled)
-        yield from self._end_scaled(stream, place, found)
-
-    def _end_scaled(
-        self, stream: Tensor, place: int, found: Contributions
-    ) -> Iterator[Contributions]:
-        """Yield what has been found if the block's output is the stream, scaled."""
-        scale = float((self.end @ stream) / (stream @ stream))
-        is_end = place == len(self.stops) - 1
-        if found.paths and is_end and self._is_sum([scale * stream], self.end):
-            yield Contributions(found.paths, found.scales, rescaled=True)
+                yield replace(found, paths=found.paths + paths, scales=scales)
+        # The output of the block may be the stream times a constant.
+        whole = float((self.end @ stream) / (stream @ stream))
+        if found.paths and is_end and self._is_sum([whole * stream], self.end):
+            yield replace(found, rescaled=True)
 
     def _find_sums(
         self,

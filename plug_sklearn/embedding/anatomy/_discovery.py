@@ -11,16 +11,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plug_sklearn.embedding.anatomy._contributions import (
     Contributions,
-    find_contributions,
-)
-from plug_sklearn.embedding.anatomy._families import Anatomy, Stack
-from plug_sklearn.embedding.anatomy._modules import first_tensor, resolve_modules
-from plug_sklearn.embedding.anatomy._tracing import (
-    N_TOKENS,
     Trace,
-    explain_failure,
-    run_random_tokens,
+    find_contributions,
     trace_blocks,
+)
+from plug_sklearn.embedding.anatomy._families import Anatomy, Stack, resolve_modules
+from plug_sklearn.embedding.anatomy._model_state import (
+    N_TOKENS,
+    first_tensor,
+    run_hooked,
 )
 
 #: What a token mixer has in its path, and what an MLP has.
@@ -207,11 +206,9 @@ def find_block_lists(model: PreTrainedModel, root: str, stack: Stack | None) -> 
             joined = _join_lists(path, passes, lists)
             states = own[0].given
             channels = _find_channels(states, model.config.get_text_config())
-            return Anatomy(
-                ",".join(joined),
-                channels=channels,
-                token_axis=_find_token_axis(states),
-            )
+            is_first = states.dim() == 3 and states.shape[:2] == (N_TOKENS, 1)
+            token_axis = 0 if is_first else 1
+            return Anatomy(",".join(joined), channels=channels, token_axis=token_axis)
     largest = max(lists, key=lambda path: _count_weights(lists[path]))
     raise ValueError(
         "The 'model_name' parameter of HFEmbeddingTransformer must name a model whose "
@@ -239,17 +236,12 @@ def _record_passes(
 
         return hook
 
-    handles = [
+    hooks = [
         module.register_forward_hook(listen(path), with_kwargs=True)
         for path, modules in lists.items()
         for module in modules
     ]
-    try:
-        with explain_failure(model):
-            run_random_tokens(model)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_hooked(model, hooks)
     return passes
 
 
@@ -273,10 +265,6 @@ def _find_channels(states: Tensor, config: PreTrainedConfig) -> int | None:
         width = getattr(config, "hidden_size", None) or states.shape[-1]
         return -1 if states.shape[-1] > width else None
     return 0 if states.shape[1:3] == (1, N_TOKENS) else 2
-
-
-def _find_token_axis(states: Tensor) -> int:
-    return 0 if states.dim() == 3 and states.shape[:2] == (N_TOKENS, 1) else 1
 
 
 def _join_lists(

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Literal
+
+from torch import nn
 
 Stack = Literal["encoder", "decoder"]
 
@@ -68,6 +71,37 @@ class Anatomy:
     channels: int | None = None
     token_axis: int = 1
     reason: str | None = None
+
+
+def resolve_modules(root: nn.Module, path: str) -> list[nn.Module]:
+    """List the modules at a path below `root`, none if the path leads nowhere.
+
+    Names are joined by dots; ``*`` and ``?`` stand for any characters, as in file
+    names. A list of modules at the end of the path stands for its items. Several paths
+    are joined by commas; of paths joined by ``|``, the first that leads somewhere
+    counts.
+    """
+    modules: list[nn.Module] = []
+    for alternatives in path.split(","):
+        found = (_resolve_path(root, one) for one in alternatives.split("|"))
+        modules += next(filter(None, found), [])
+    return modules
+
+
+def _resolve_path(root: nn.Module, path: str) -> list[nn.Module]:
+    modules = [root]
+    for name in path.split("."):
+        modules = [
+            child
+            for module in modules
+            for child_name, child in module._modules.items()
+            if child is not None and fnmatchcase(child_name, name)
+        ]
+    return [
+        item
+        for module in modules
+        for item in (module if isinstance(module, nn.ModuleList) else [module])
+    ]
 
 
 @dataclass(frozen=True)

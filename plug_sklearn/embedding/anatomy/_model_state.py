@@ -1,4 +1,4 @@
-"""Restore a model's state after passes that may change it."""
+"""Run a model on a few random tokens, and restore its state after any pass."""
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -6,8 +6,105 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+#: Tokens in the text that is run.
+N_TOKENS = 8
+
+
+def run_random_tokens(model: PreTrainedModel) -> None:
+    """Run a few random tokens through a model, and restore its state."""
+    with restore_state(model), _evaluating(model), torch.no_grad():
+        model(**draw_tokens(model))
+
+
+def run_hooked(model: PreTrainedModel, hooks: Sequence[RemovableHandle]) -> None:
+    """Run a few random tokens through a model, and remove its hooks.
+
+    Raises a ValueError if the model does not run on token ids alone.
+    """
+    try:
+        run_random_tokens(model)
+    # The code of a family that nobody here knows may raise anything.
+    except Exception as error:
+        raise ValueError(
+            "The 'model_name' parameter of HFEmbeddingTransformer must name a model "
+            f"that runs on token ids. {type(model).__name__} raised {error!r} on "
+            "random ones. If only its parts cannot be traced, name them with "
+            "register_anatomy."
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def list_words(model: PreTrainedModel) -> list[int]:
+    """List the token ids of a model that its configuration gives no special role."""
+    embeddings: Any = model.get_input_embeddings()
+    # An image's token, say, would ask for the image.
+    special: list[object] = []
+    for config in (model.config, model.config.get_text_config()):
+        for name, value in config.to_dict().items():
+            if name.endswith(("_token_id", "_token_index")):
+                special += value if isinstance(value, list) else [value]
+    return [i for i in range(len(embeddings.weight)) if i not in special]
+
+
+def draw_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Draw a few random tokens, as arguments of a model."""
+    words = list_words(model)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(words), (1, N_TOKENS), generator=generator)
+    ids = torch.tensor(words)[drawn].to(find_input_device(model))
+    tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        tokens["decoder_input_ids"] = ids
+    return tokens
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off, and afterwards each module back to the mode it had."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def find_input_device(model: PreTrainedModel) -> torch.device:
+    """Find the device of a model's input embeddings, which token ids go to."""
+    embeddings = model.get_input_embeddings()
+    device = next(embeddings.parameters()).device
+    if device.type != "meta":
+        return device
+    # accelerate has offloaded the weights, and its hook brings them to a device.
+    hook = getattr(embeddings, "_hf_hook", None)
+    for each in getattr(hook, "hooks", [hook]):
+        if getattr(each, "execution_device", None) is not None:
+            return torch.device(each.execution_device)
+    return torch.device("cpu")
+
+
+def first_tensor(output: object) -> Tensor:
+    """Return the tensor that a module returned: the output, or the first of several.
+
+    It is not a copy, and some families add to it in place later.
+
+    Raises a TypeError if the first output is no tensor.
+    """
+    first = output[0] if isinstance(output, tuple | list | ModelOutput) else output
+    if not isinstance(first, Tensor):
+        raise TypeError(
+            "The output of a module must be a tensor or begin with one. "
+            f"Got {type(output).__name__} instead."
+        )
+    return first
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Hugging Face models: loading, sharing, adapters and identity.
 
 ``_sources``
-    Where a model comes from, and the error message if its files are missing.
+    Where a model comes from, the error message if its files are missing, and its
+    identity: its hub commit or a digest of its files.
 ``_loading``
-    Load, keep and share models, their tokenizers and configurations.
-``_turns``
-    Order the forward passes of several threads that write with one model.
+    Load models, their tokenizers and configurations, and keep them.
+``_sharing``
+    Models in memory, shared among threads: a cache, and a lock that is taken in turns.
 ``_causal``
     A model with its language-model head, around the backbone that is read.
 ``_registered``
@@ -14,13 +15,10 @@
     Numbers of layers, widths and maximum lengths, read from the configuration.
 ``_checkpoints``
     Check that the files of a model contain all weights that are needed.
-``_adapters``, with ``_adapter_files`` and ``_adapted_models``
-    PEFT adapters: how they are applied, their files, and the models that they were
-    trained on.
-``_gguf``, with the script ``_gguf_conversion``
+``_adapters``, with ``_adapter_files``
+    PEFT adapters: how they are applied, and their files.
+``_gguf``
     Convert GGUF files to safetensors.
-``_identity``
-    Identify a model by its hub commit or a digest of its files.
 """
 
 from plug_sklearn.embedding.models._adapter_files import (
@@ -39,13 +37,7 @@ from plug_sklearn.embedding.models._geometry import (
     read_geometry,
 )
 from plug_sklearn.embedding.models._gguf import CACHE
-from plug_sklearn.embedding.models._identity import (
-    find_origin,
-    identify_model,
-    warn_of_change,
-)
 from plug_sklearn.embedding.models._loading import (
-    LoadedModel,
     WeightOptions,
     load_config,
     load_model,
@@ -58,13 +50,16 @@ from plug_sklearn.embedding.models._registered import (
     register_model,
     unregister_model,
 )
+from plug_sklearn.embedding.models._sharing import PATIENCE, LoadedModel, Turns
 from plug_sklearn.embedding.models._sources import (
     FETCHING,
     ModelSource,
     file_state,
     find_commit,
+    find_origin,
+    identify_model,
+    warn_of_change,
 )
-from plug_sklearn.embedding.models._turns import PATIENCE, Turns
 
 __all__ = [
     "CACHE",

@@ -1,4 +1,4 @@
-"""Find, fetch and read the files of a PEFT adapter."""
+"""Find, fetch and read the files of a PEFT adapter, and name the weights in them."""
 
 import json
 import re
@@ -12,15 +12,33 @@ from transformers.utils.hub import cached_file
 
 from plug_sklearn._packages import require_extra
 from plug_sklearn.embedding.models._registered import find_registered
+from plug_sklearn.embedding.models._sharing import LRUCache
 from plug_sklearn.embedding.models._sources import (
     ADAPTER_CONFIG_NAME,
-    LRUCache,
     ModelSource,
     explain_missing_files,
 )
 
 _SAFE_WEIGHTS = "adapter_model.safetensors"
 _WEIGHT_NAMES = (_SAFE_WEIGHTS, "adapter_model.bin")
+
+#: What PEFT puts before the name of each module.
+_PREFIX = "base_model.model."
+
+#: Towers beside a language model, which transformers 4.52 moved into "model".
+_TOWERS = {r"^(?=(?:vision|visual|audio|multi_modal)\w*\.)": "model."}
+#: How names have changed: first as they are, then those of wrappers of language models
+#: before transformers 4.52, of a text model out of its wrapper, and of one into it.
+RENAMINGS: tuple[Mapping[str, str], ...] = (
+    {},
+    {
+        r"^language_model\.model\.": "model.language_model.",
+        r"^language_model\.lm_head": "lm_head",
+        **_TOWERS,
+    },
+    {r"^(?:model\.)?language_model\.(?:model\.)?": "model."},
+    {r"^model\.(?=layers\.|embed_tokens\.)": "model.language_model.", **_TOWERS},
+)
 
 # Asking the hub takes a while, and its answer for a revision does not change.
 _ON_HUB = LRUCache(size=64)
@@ -161,3 +179,28 @@ def _list_mixed_adapters(folder: Path) -> list[str]:
         return []
     mixed = found.get("adapters") if isinstance(found, dict) else None
     return [str(path) for path in mixed.values()] if isinstance(mixed, dict) else []
+
+
+def rename_weight(key: str, renaming: Mapping[str, str]) -> str:
+    """Rename a weight of an adapter as a release of transformers has renamed it."""
+    prefix = _PREFIX if key.startswith(_PREFIX) else ""
+    name = key.removeprefix(prefix)
+    for pattern, replacement in renaming.items():
+        name, n_changes = re.subn(pattern, replacement, name)
+        if n_changes:
+            break
+    return prefix + name
+
+
+def name_parameter(key: str) -> str:
+    """Name the parameter that has as many rows as a weight of an adapter.
+
+    Examples
+    --------
+    >>> name_parameter("base_model.model.score.modules_to_save.weight")
+    'score.weight'
+    >>> name_parameter("base_model.model.lm_head.lora_B.weight")
+    'lm_head.weight'
+    """
+    name = re.sub(r"\.(modules_to_save|base_layer|lora_B)(?=\.)", "", key)
+    return name.removeprefix(_PREFIX)

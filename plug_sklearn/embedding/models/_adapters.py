@@ -6,26 +6,24 @@ Such a model is built without weights, the modules that are read are put into it
 PEFT applies the adapter to all of it.
 """
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from plug_sklearn.embedding.models._adapted_models import (
-    PREFIX,
-    SharedModules,
-    build_empty,
-    build_trained_models,
-    fit_sizes,
-    match_modules,
+from plug_sklearn.embedding.models._adapter_files import (
+    RENAMINGS,
+    import_peft,
     name_parameter,
+    read_adapter,
+    rename_weight,
 )
-from plug_sklearn.embedding.models._adapter_files import import_peft, read_adapter
 from plug_sklearn.embedding.models._sources import ModelSource
 
 #: Parameters that all adapted modules share, and that are stored once.
@@ -33,20 +31,55 @@ _SHARED = ("vblora_vector_bank", "tinylora_v", "unilora_theta_d")
 #: What tells PEFT that a model's weights are quantized.
 _QUANTIZED = ("is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method")
 
-#: Towers beside a language model, which transformers 4.52 moved into "model".
-_TOWERS = {r"^(?=(?:vision|visual|audio|multi_modal)\w*\.)": "model."}
-#: How names have changed: first as they are, then those of wrappers of language models
-#: before transformers 4.52, of a text model out of its wrapper, and of one into it.
-_RENAMINGS: tuple[Mapping[str, str], ...] = (
-    {},
-    {
-        r"^language_model\.model\.": "model.language_model.",
-        r"^language_model\.lm_head": "lm_head",
-        **_TOWERS,
-    },
-    {r"^(?:model\.)?language_model\.(?:model\.)?": "model."},
-    {r"^model\.(?=layers\.|embed_tokens\.)": "model.language_model.", **_TOWERS},
+#: Classes by the task that an adapter's configuration names, then all others.
+_TASKS = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+_OTHERS = (
+    "AutoModelForImageTextToText",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
 )
+
+
+@dataclass(frozen=True)
+class SharedModules:
+    """The modules that a model has in common with the one an adapter was trained on.
+
+    ``parent`` and ``trained_parent`` are the paths of the module that holds them, in
+    the model and in the trained model. Their ``names`` are the same in both.
+    """
+
+    parent: str
+    trained_parent: str
+    names: tuple[str, ...]
+
+    def move_into(self, model: PreTrainedModel, trained: PreTrainedModel) -> None:
+        """Put the model's modules into the trained model."""
+        source = model.get_submodule(self.parent)
+        target = trained.get_submodule(self.trained_parent)
+        for name in self.names:
+            setattr(target, name, getattr(source, name))
+
+    def move_back(self, model: PreTrainedModel, trained: PreTrainedModel) -> None:
+        """Put the modules of the trained model into the model."""
+        reverse = SharedModules(self.trained_parent, self.parent, self.names)
+        reverse.move_into(trained, model)
+
+    def rename(self, name: str) -> str | None:
+        """Name a tensor of the trained model as in the model; None if it has none."""
+        prefix = f"{self.trained_parent}." if self.trained_parent else ""
+        inner = name.removeprefix(prefix)
+        if not name.startswith(prefix) or inner.split(".")[0] not in self.names:
+            return None
+        return f"{self.parent}.{inner}" if self.parent else inner
 
 
 def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str]:
@@ -65,37 +98,23 @@ def apply_adapter(model: PreTrainedModel, adapter: ModelSource) -> frozenset[str
             "it into the model, save the result, and give its path as 'model_name'."
         )
     config, stored = read_adapter(adapter)
-    fit = _find_fit(model, config, stored, adapter)
+    trained, weights, shared = _find_fit(model, config, stored, adapter)
     marker = _find_marker(config)
-    saved = {name_parameter(key) for key in fit.weights if marker not in key}
-    _resize_embeddings(model, fit.trained, saved)
+    saved = {name_parameter(key) for key in weights if marker not in key}
+    _resize_embeddings(model, trained, saved)
     for mark in _QUANTIZED:
         if hasattr(model, mark):
-            setattr(fit.trained, mark, getattr(model, mark))
-    fit.shared.move_into(model, fit.trained)
-    _fill_heads(fit.trained, set(model.modules()))
-    adapted, _ = _load(fit.trained, config, fit.weights)
+            setattr(trained, mark, getattr(model, mark))
+    shared.move_into(model, trained)
+    _fill_heads(trained, set(model.modules()))
+    adapted, _ = _load(trained, config, weights)
     # Merging into quantized weights would round the adapter away.
     if getattr(model.config, "quantization_config", None) is None:
         # Merging ends what ties the head.
-        fit.trained.config.tie_word_embeddings = False
+        trained.config.tie_word_embeddings = False
         _merge(adapted, config.peft_type.value, adapter.name)
-    fit.shared.move_back(model, fit.trained)
-    return frozenset(name for each in saved if (name := fit.shared.rename(each)))
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """How an adapter fits a model.
-
-    ``trained`` is a model of the class that the adapter was trained on, without
-    weights. ``weights`` are the adapter's, as this release of transformers names them,
-    and ``shared`` the modules that both models have.
-    """
-
-    trained: PreTrainedModel
-    weights: dict[str, Tensor]
-    shared: SharedModules
+    shared.move_back(model, trained)
+    return frozenset(name for each in saved if (name := shared.rename(each)))
 
 
 def _find_fit(
@@ -103,11 +122,15 @@ def _find_fit(
     config: Any,  # noqa: ANN401 - of peft, untyped
     stored: Mapping[str, Tensor],
     adapter: ModelSource,
-) -> _Fit:
-    """Find the class that an adapter was trained on, by the names of its weights."""
+) -> tuple[PreTrainedModel, dict[str, Tensor], SharedModules]:
+    """Find the class that an adapter was trained on, by the names of its weights.
+
+    Gives a model of that class, without weights; the adapter's weights, as this release
+    of transformers names them; and the modules that both models have.
+    """
     best = list(stored)
-    for renaming in _RENAMINGS:
-        weights = {_rename(key, renaming): tensor for key, tensor in stored.items()}
+    for renaming in RENAMINGS:
+        weights = {rename_weight(key, renaming): t for key, t in stored.items()}
         if renaming and list(weights) == list(stored):
             continue
         for empty in build_trained_models(
@@ -122,7 +145,7 @@ def _find_fit(
             if shared is not None and not unmatched:
                 # That one has been adapted already.
                 trained = build_empty(type(trained), trained.config)
-                return _Fit(trained, weights, shared)
+                return trained, weights, shared
             best = min(best, unmatched or best, key=len)
     raise ValueError(
         "The 'adapter' parameter of HFEmbeddingTransformer must name an adapter of "
@@ -136,16 +159,6 @@ def _find_marker(config: Any) -> str:  # noqa: ANN401 - of peft, untyped
     """Find what the names of all parameters that an adapter adds contain."""
     prefixes: dict[object, str] = import_peft().mapping.PEFT_TYPE_TO_PREFIX_MAPPING
     return prefixes.get(config.peft_type) or f"{config.peft_type.value.lower()}_"
-
-
-def _rename(key: str, renaming: Mapping[str, str]) -> str:
-    prefix = PREFIX if key.startswith(PREFIX) else ""
-    name = key.removeprefix(prefix)
-    for pattern, replacement in renaming.items():
-        name, n_changes = re.subn(pattern, replacement, name)
-        if n_changes:
-            break
-    return prefix + name
 
 
 def _find_unmatched(
@@ -222,3 +235,116 @@ def _merge(adapted: Any, peft_type: str, name: str) -> None:  # noqa: ANN401 - o
             f"that can be merged into the weights. Got {name!r} instead, of type "
             f"{peft_type}: {error}"
         ) from error
+
+
+def build_trained_models(
+    config: PreTrainedConfig,
+    *,
+    task: str | None,
+    class_name: str | None,
+    trust_remote_code: bool,
+) -> Iterator[PreTrainedModel]:
+    """Build the models that an adapter may have been trained on, likely ones first.
+
+    ``task`` and ``class_name`` are what the adapter's configuration names. Each class
+    comes once, without weights: all tensors are on the meta device.
+    """
+    seen: set[type] = set()
+    tasks = sorted(_TASKS, key=lambda name: name != task)
+    names = [class_name, *(_TASKS[name] for name in tasks), *_OTHERS]
+    for name in names:
+        # A text model may have been trained without the towers around it.
+        for each in (config, config.get_text_config()):
+            trained = _build(name, each, trust_remote_code)
+            if trained is not None and type(trained) not in seen:
+                seen.add(type(trained))
+                yield trained
+
+
+def _build(
+    name: str | None, config: PreTrainedConfig, trust_remote_code: bool
+) -> PreTrainedModel | None:
+    model_class = getattr(transformers, str(name), None)
+    if model_class is None:
+        return None
+    config = deepcopy(config)
+    with torch.device("meta"):
+        if hasattr(model_class, "from_config"):
+            try:
+                auto: PreTrainedModel = model_class.from_config(
+                    config, trust_remote_code=trust_remote_code
+                )
+            except ValueError:
+                # The family has no model for this task.
+                return None
+            return auto
+        if not isinstance(config, model_class.config_class or ()):
+            return None
+        return build_empty(model_class, config)
+
+
+def fit_sizes(
+    trained: PreTrainedModel, weights: Mapping[str, Tensor]
+) -> PreTrainedModel:
+    """Resize heads and embeddings of a model to those that an adapter has saved.
+
+    It is the model itself where they fit, and a new one of its class otherwise.
+    """
+    config = deepcopy(trained.config)
+    text = config.get_text_config()
+    sizes = {name: len(tensor) for name, tensor in trained.named_parameters()}
+    for key, tensor in weights.items():
+        name = name_parameter(key)
+        if sizes.get(name, len(tensor)) == len(tensor):
+            continue
+        if sizes[name] == config.num_labels:
+            config.num_labels = len(tensor)
+        elif sizes[name] == text.vocab_size:
+            text.vocab_size = len(tensor)
+    if config.to_dict() == trained.config.to_dict():
+        return trained
+    return build_empty(type(trained), config)
+
+
+def build_empty(
+    model_class: type[PreTrainedModel], config: PreTrainedConfig
+) -> PreTrainedModel:
+    """Build a model without weights."""
+    with torch.device("meta"):
+        return model_class(deepcopy(config))
+
+
+def match_modules(
+    model: PreTrainedModel, trained: PreTrainedModel
+) -> SharedModules | None:
+    """Find where a model, or the text model in it, has its place in a trained model.
+
+    Of several places, it is the one that holds the most weights.
+    """
+    best: SharedModules | None = None
+    most = 0
+    for parent, inner in model.named_modules():
+        if not isinstance(inner, PreTrainedModel):
+            continue
+        children = {
+            name: (child, sum(weight.numel() for weight in child.parameters()))
+            for name, child in inner.named_children()
+        }
+        for trained_parent, outer in trained.named_modules():
+            others = dict(outer.named_children())
+            names = tuple(
+                name
+                for name, (child, _) in children.items()
+                if _have_same_type(child, others.get(name))
+            )
+            n_weights = sum(children[name][1] for name in names)
+            if n_weights > most:
+                best = SharedModules(parent, trained_parent, names)
+                most = n_weights
+    return best
+
+
+def _have_same_type(module: nn.Module, other: nn.Module | None) -> bool:
+    if isinstance(module, nn.ModuleList) and isinstance(other, nn.ModuleList):
+        return [type(item) for item in module] == [type(item) for item in other]
+    return type(module) is type(other)

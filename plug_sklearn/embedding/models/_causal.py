@@ -6,7 +6,6 @@ the files. Where these have other names, the whole is loaded and its backbone dr
 """
 
 import json
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -19,12 +18,12 @@ from transformers.utils.hub import cached_file
 
 from plug_sklearn.embedding.models._adapter_files import find_adapter, read_adapter
 from plug_sklearn.embedding.models._loading import (
-    LoadedModel,
     WeightOptions,
     choose_arguments,
     hide_loading_bars,
 )
 from plug_sklearn.embedding.models._registered import find_registered
+from plug_sklearn.embedding.models._sharing import LoadedModel
 from plug_sklearn.embedding.models._sources import ModelSource, explain_missing_files
 
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
@@ -107,29 +106,24 @@ def _graft(causal: PreTrainedModel, backbone: PreTrainedModel) -> None:
     causal.tie_weights()
 
 
-def _list_absent(causal: PreTrainedModel) -> Iterator[tuple[nn.Module, str, str, bool]]:
-    """List the weights that are not there: module, own name, full name, if learned."""
-    for path, module in causal.named_modules():
-        learned = module.named_parameters(recurse=False, remove_duplicate=False)
-        for own, weight in learned:
-            if weight.is_meta:
-                yield module, own, f"{path}.{own}".lstrip("."), True
-        for own, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                yield module, own, f"{path}.{own}".lstrip("."), False
-
-
 def _fill_head(causal: PreTrainedModel, source: ModelSource) -> bool:
     """Read the weights of the head; False where the files do not hold them by name."""
-    absent = list(_list_absent(causal))
-    if not all(learned for *_, learned in absent):
+    if any(buffer.is_meta for buffer in causal.buffers()):
         return False
-    files = _find_files(source, [name for _, _, name, _ in absent])
+    absent = [
+        (module, own, f"{path}.{own}".lstrip("."))
+        for path, module in causal.named_modules()
+        for own, weight in module.named_parameters(
+            recurse=False, remove_duplicate=False
+        )
+        if weight.is_meta
+    ]
+    files = _find_files(source, [name for *_, name in absent])
     if files is None:
         return False
     reference = causal.get_input_embeddings().weight
     assert isinstance(reference, Tensor)
-    for module, own, name, _ in absent:
+    for module, own, name in absent:
         with safe_open(files[name], framework="pt") as stored:
             weight = stored.get_tensor(name).to(reference.device, reference.dtype)
         if weight.shape != getattr(module, own).shape:
@@ -149,23 +143,16 @@ def _find_files(source: ModelSource, names: list[str]) -> dict[str, str] | None:
     quiet = {"_raise_exceptions_for_missing_entries": False}
     index = cached_file(name, _INDEX, **fetching, **quiet)
     if index is not None:
-        return _look_up(str(index), name, names, fetching)
-    whole = cached_file(name, _WEIGHTS, **fetching, **quiet)
-    if whole is None:
+        with open(index, encoding="utf-8") as stream:
+            shards: dict[str, str] = json.load(stream)["weight_map"]
+    elif (whole := cached_file(name, _WEIGHTS, **fetching, **quiet)) is not None:
+        with safe_open(whole, framework="pt") as stored:
+            shards = dict.fromkeys(stored.keys(), _WEIGHTS)
+    else:
         return None
-    with safe_open(whole, framework="pt") as stored:
-        held = set(stored.keys())
-    return dict.fromkeys(names, str(whole)) if held.issuperset(names) else None
-
-
-def _look_up(
-    index: str, source: str, names: list[str], fetching: dict[str, Any]
-) -> dict[str, str] | None:
-    with open(index, encoding="utf-8") as stream:
-        shards: dict[str, str] = json.load(stream)["weight_map"]
     if not shards.keys() >= set(names):
         return None
-    return {name: str(cached_file(source, shards[name], **fetching)) for name in names}
+    return {each: str(cached_file(name, shards[each], **fetching)) for each in names}
 
 
 def _load_whole(source: ModelSource, options: WeightOptions) -> PreTrainedModel:

@@ -12,12 +12,11 @@ from transformers import PreTrainedModel
 from plug_sklearn.embedding.anatomy import (
     Stack,
     anatomy_of,
+    draw_tokens,
     find_blocks,
-    find_input_device,
     first_tensor,
-    list_words,
 )
-from plug_sklearn.embedding.models._loading import LoadedModel
+from plug_sklearn.embedding.models._sharing import LoadedModel
 
 
 def require_weights(loaded: LoadedModel, stack: Stack | None, name: str) -> None:
@@ -110,21 +109,13 @@ def _find_reached(
         for tensor in watched:
             tensor.requires_grad_(True)
         with torch.enable_grad():
-            model(**_make_inputs(model))
+            model(**draw_tokens(model))
     finally:
         for handle in handles:
             handle.remove()
         for tensor in watched:
             tensor.requires_grad_(False)
     return reached | _walk_graph(outputs)
-
-
-def _make_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
-    ids = torch.tensor([list_words(model)[:4]], device=find_input_device(model))
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if model.config.is_encoder_decoder:
-        inputs |= {"decoder_input_ids": ids}
-    return inputs
 
 
 def _walk_graph(outputs: Iterable[Tensor]) -> set[int]:

@@ -116,7 +116,9 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
             f"{config.model_type!r}, which is not an encoder-decoder model. Got "
             f"{stack!r} instead."
         )
-    text = _config_of_stack(config, chosen)
+    # Some models have the configuration of a stack within their own.
+    own = getattr(config, chosen or "", None)
+    text = (own if isinstance(own, PreTrainedConfig) else config).get_text_config()
     for name in ("num_hidden_layers", "hidden_size"):
         if getattr(text, name, None) is None:
             raise ValueError(
@@ -140,15 +142,6 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
     return Geometry(
         chosen, n_layers, text.hidden_size, find_limit(text, chosen), start_id
     )
-
-
-def _config_of_stack(config: PreTrainedConfig, stack: Stack | None) -> PreTrainedConfig:
-    """Return the configuration of a stack, which some models have within their own."""
-    own = getattr(config, stack or "", None)
-    if not isinstance(own, PreTrainedConfig):
-        own = config
-    text: PreTrainedConfig = own.get_text_config()
-    return text
 
 
 def _find_start(*configs: PreTrainedConfig) -> int | None:

@@ -1,8 +1,7 @@
-"""Load, keep and share Hugging Face models, their tokenizers and configurations."""
+"""Load Hugging Face models, their tokenizers and configurations, and keep them."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,19 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from plug_sklearn._forks import make_lock
 from plug_sklearn._packages import require_extra
-from plug_sklearn.embedding.anatomy import Stack, find_input_device
 from plug_sklearn.embedding.models._adapter_files import find_adapter
 from plug_sklearn.embedding.models._adapters import apply_adapter
-from plug_sklearn.embedding.models._registered import find_registered
+from plug_sklearn.embedding.models._registered import find_registered, set_for_reading
+from plug_sklearn.embedding.models._sharing import LoadedModel, LRUCache
 from plug_sklearn.embedding.models._sources import (
     LOCATING,
-    LRUCache,
     ModelSource,
     explain_missing_files,
     file_state,
     find_commit,
     list_model_files,
 )
-from plug_sklearn.embedding.models._turns import Turns
 
 #: Models kept at once. Two, so that a union of two embedders does not load in turns.
 MODELS_KEPT = 2
@@ -63,37 +59,6 @@ class WeightOptions:
     quantization: str | None = None
     adapter: str | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class LoadedModel:
-    """A model in memory; whoever has hooks on it holds its lock.
-
-    ``missing`` names the weights that its files lack, and ``unused`` what the files
-    hold that it has no place for. ``identity`` is equal in all processes that load the
-    same files in the same way, and changes with them; None where that is not known.
-    """
-
-    model: PreTrainedModel
-    lock: threading.RLock = field(default_factory=make_lock)
-    # Of those who write with it; each takes its turn before the lock.
-    turns: Turns = field(default_factory=Turns)
-    # How each stack is read, found on first use.
-    trials: dict[str | None, Any] = field(default_factory=dict)
-    missing: frozenset[str] = frozenset()
-    unused: frozenset[str] = frozenset()
-    identity: str | None = None
-    # What the model must be read within.
-    reading: Callable[[], AbstractContextManager[object]] = nullcontext
-    # Stacks none of whose weights are missing.
-    complete: set[Stack | None] = field(default_factory=set)
-    # The model with its language-model head, made on first use.
-    causal: PreTrainedModel | None = None
-
-    @property
-    def input_device(self) -> torch.device:
-        """Where token ids go: a model spread over devices has several."""
-        return find_input_device(self.model)
 
 
 _CONFIGS = LRUCache(size=16)
@@ -237,13 +202,7 @@ def _load_backbone(source: ModelSource, options: WeightOptions) -> LoadedModel:
             missing -= apply_adapter(model, adapter)
     if "device_map" not in arguments:
         model = model.to(options.device)
-    for module in model.modules():
-        # An MLP run in chunks would put out its contribution in pieces.
-        if hasattr(module, "chunk_size_feed_forward"):
-            module.chunk_size_feed_forward = 0
-    # A KV cache would cost memory that no pass here reads again.
-    for config in (model.config, model.config.get_text_config()):
-        config.use_cache = False
+    set_for_reading(model)
     backbone: PreTrainedModel = model.eval().requires_grad_(False)
     return LoadedModel(
         backbone,

@@ -32,7 +32,7 @@ class RegisteredModel:
     # What load_model gave for it.
     loaded: Any = field(default=None, repr=False)
     _digests: dict[State, str] = field(default_factory=dict, repr=False)
-    _prepared: ExitStack = field(default_factory=ExitStack, repr=False)
+    _undo: ExitStack = field(default_factory=ExitStack, repr=False)
     _n_readers: int = 0
     _lock: Any = field(default_factory=make_lock, repr=False)
 
@@ -46,7 +46,7 @@ class RegisteredModel:
         """Prepare the model to be read; the last of its readers restores it."""
         with self._lock:
             if self._n_readers == 0:
-                self._prepared.enter_context(preparing_to_read(self.model))
+                self._undo = set_for_reading(self.model)
             self._n_readers += 1
         try:
             yield
@@ -54,7 +54,7 @@ class RegisteredModel:
             with self._lock:
                 self._n_readers -= 1
                 if self._n_readers == 0:
-                    self._prepared.close()
+                    self._undo.close()
 
     def digest(self) -> str:
         """Digest the weights as they are now.
@@ -155,38 +155,26 @@ def find_registered(name: str) -> RegisteredModel | None:
     return _REGISTERED.get(name)
 
 
-@contextmanager
-def preparing_to_read(model: PreTrainedModel) -> Iterator[None]:
-    """Read a user's model as a loaded one is read, and put its settings back.
+def set_for_reading(model: PreTrainedModel) -> ExitStack:
+    """Switch dropout, chunks of MLPs and the KV cache off.
 
-    Dropout is off, MLPs run in one piece, and no KV cache is kept.
+    An MLP run in chunks would put out its contribution in pieces, and a cache would
+    cost memory that no pass here reads again. Closing the result undoes it.
     """
-    training = [module for module in model.modules() if module.training]
-    chunked: dict[Any, Any] = {
-        module: module.chunk_size_feed_forward
-        for module in model.modules()
-        if getattr(module, "chunk_size_feed_forward", 0)
-    }
-    configs = [model.config, model.config.get_text_config()]
-    caches = [(config, getattr(config, "use_cache", None)) for config in configs]
-    try:
-        for module in training:
-            module.training = False
-        for module in chunked:
-            module.chunk_size_feed_forward = 0
-        for config in configs:
-            config.use_cache = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        for module, size in chunked.items():
-            module.chunk_size_feed_forward = size
-        for config, use_cache in reversed(caches):
-            if use_cache is None:
-                del config.use_cache
-            else:
-                config.use_cache = use_cache
+    undo = ExitStack()
+    for module in model.modules():
+        for name, value in (("training", False), ("chunk_size_feed_forward", 0)):
+            if before := getattr(module, name, value):
+                undo.callback(setattr, module, name, before)
+                setattr(module, name, value)
+    for config in (model.config, model.config.get_text_config()):
+        use_cache = getattr(config, "use_cache", None)
+        if use_cache is None:
+            undo.callback(delattr, config, "use_cache")
+        else:
+            undo.callback(setattr, config, "use_cache", use_cache)
+        config.use_cache = False
+    return undo
 
 
 def _unwrap(model: Any) -> PreTrainedModel:  # noqa: ANN401 - validated here

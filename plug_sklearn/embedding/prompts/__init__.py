@@ -1,47 +1,52 @@
 """Texts and conversations → token ids, and which tokens are pooled.
 
-``_texts``, ``_conversations``
-    What users pass as texts, checked; conversations, rendered by a chat template.
+``_texts``
+    What users pass as texts, checked: strings or conversations.
 ``_prompts``
-    :class:`PromptReader`, which turns texts into prompts.
-``_open_prompts``
-    Prompts that the model goes on with.
-``_templates``
-    What prompt and chat templates write around a text.
-``_encoding``, with ``_literal`` and ``_special_tokens``
-    Texts → token ids; text that spells special tokens, read as ordinary letters.
+    :class:`PromptReader`, which turns texts into prompts, also into those that a model
+    continues.
+``_templates``, ``_conversations``
+    What prompt and chat templates write around a text, and between the messages of a
+    conversation.
+``_encoding``, with ``_special_tokens``
+    Prompts → token ids, and whose words each token holds; text that spells special
+    tokens, read as ordinary letters.
+``_truncation``
+    Cut prompts to the length limit.
 ``_tokens``
-    Prompts as flat arrays of token ids: which are pooled, and which stay when a prompt
-    is cut.
-``_notices``
-    Errors and warnings about texts.
+    Prompts as flat arrays of token ids, and which of them are pooled.
 """
 
 from plug_sklearn.embedding.prompts._conversations import (
     ChatTemplate,
-    Conversation,
-    Text,
     describe_chat_template,
-    list_invisible,
 )
-from plug_sklearn.embedding.prompts._notices import (
-    MOST_LISTED,
-    RefusedTextError,
-    refuse_empty_texts,
-)
-from plug_sklearn.embedding.prompts._open_prompts import OpenPrompt, OpenPromptReader
-from plug_sklearn.embedding.prompts._prompts import PromptOptions, PromptReader
+from plug_sklearn.embedding.prompts._prompts import OpenPromptReader, PromptReader
 from plug_sklearn.embedding.prompts._templates import (
     SLOT,
     ChatTurn,
     describe_difference,
     render_turn,
 )
-from plug_sklearn.embedding.prompts._texts import list_texts, read_texts
-from plug_sklearn.embedding.prompts._tokens import Ids, TokenizedPrompts, TokenSelector
+from plug_sklearn.embedding.prompts._texts import (
+    Conversation,
+    RefusedTextError,
+    Text,
+    list_invisible,
+    list_positions,
+    list_texts,
+    read_texts,
+    refuse_empty_texts,
+)
+from plug_sklearn.embedding.prompts._tokens import (
+    Ids,
+    OpenPrompt,
+    PromptOptions,
+    TokenizedPrompts,
+    TokenSelector,
+)
 
 __all__ = [
-    "MOST_LISTED",
     "SLOT",
     "ChatTemplate",
     "ChatTurn",
@@ -58,6 +63,7 @@ __all__ = [
     "describe_chat_template",
     "describe_difference",
     "list_invisible",
+    "list_positions",
     "list_texts",
     "read_texts",
     "refuse_empty_texts",

@@ -2,22 +2,22 @@
 
 import json
 import re
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from itertools import chain
 from os.path import commonprefix
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from plug_sklearn.embedding.prompts._notices import RefusedTextError
 from plug_sklearn.embedding.prompts._templates import RenderedPrompt
-
-Message = dict[str, Any]
+from plug_sklearn.embedding.prompts._texts import (
+    Conversation,
+    Message,
+    RefusedTextError,
+)
 
 # Stands for a message's content while a template is rendered. The characters are from
 # Unicode's private use area, so that no template spells them.
@@ -27,52 +27,6 @@ _PLACEHOLDERS = re.compile("\ue000([0-9]+)\ue001")
 _CLOCK = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 #: Outlines of conversations that are kept: one for each order of roles.
 _MOST_OUTLINES = 1024
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """One conversation of X; ``spelling`` holds its messages as JSON, for hashing."""
-
-    spelling: str
-
-    @classmethod
-    def from_messages(cls, messages: Sequence[Mapping[str, Any]]) -> "Conversation":
-        """Make a conversation of messages; keys without a value are left out."""
-        # Tables fill keys that a message does not have with None.
-        present = [
-            {key: value for key, value in message.items() if value is not None}
-            for message in messages
-        ]
-        spelling = json.dumps(present, default=_convert_arrays)
-        return cls(spelling)
-
-    @property
-    def messages(self) -> list[Message]:
-        """The messages, each with its role and content."""
-        messages: list[Message] = json.loads(self.spelling)
-        return messages
-
-    def __len__(self) -> int:
-        return len(self.spelling)
-
-    def __repr__(self) -> str:
-        return self.spelling
-
-    def encode(self) -> bytes:
-        """Return the bytes that identify it; no string has the same in UTF-8."""
-        return b"\xff" + self.spelling.encode()
-
-
-#: What one row of X becomes.
-Text = str | Conversation
-
-
-def list_invisible(texts: Sequence[Text], roles: Sequence[str] | None) -> list[Text]:
-    """List the texts in which these roles write nothing that can be seen.
-
-    Only separators and control characters are invisible. None is all roles.
-    """
-    return [text for text in texts if _is_invisible(text, roles)]
 
 
 @dataclass(frozen=True)
@@ -96,14 +50,6 @@ def describe_chat_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     return ChatTemplate(sha256(template.encode()).hexdigest(), now)
 
 
-def stop_clock(template: str, time: str | None) -> str:
-    """Replace a template's questions for the time by a time in ISO 8601."""
-    if time is None:
-        return template
-    now = datetime.fromisoformat(time)
-    return _CLOCK.sub(lambda found: repr(now.strftime(found[2])), template)
-
-
 class ConversationRenderer:
     """Renders conversations with a tokenizer's chat template.
 
@@ -120,11 +66,14 @@ class ConversationRenderer:
     ) -> None:
         self.tokenizer = tokenizer
         self.generation_prompt = generation_prompt
-        self.template = (
-            stop_clock(tokenizer.get_chat_template(), time)
-            if tokenizer.chat_template
-            else None
-        )
+        self.template: str | None = None
+        if tokenizer.chat_template:
+            self.template = tokenizer.get_chat_template()
+            if time is not None:
+                now = datetime.fromisoformat(time)
+                self.template = _CLOCK.sub(
+                    lambda found: repr(now.strftime(found[2])), self.template
+                )
         self._outlines: dict[str, str | None] = {}
 
     def render(self, conversations: Sequence[Conversation]) -> list[str]:
@@ -162,8 +111,10 @@ class ConversationRenderer:
         """
         messages = conversation.messages
         # Some templates write nothing at all for a blank content.
-        for stays in (_is_empty, _is_blank):
-            rendered = self._fill_outline(messages, prompt, stays)
+        contents = [message["content"] for message in messages]
+        empty, blank = ([not c for c in contents], [not c.strip() for c in contents])
+        for stay in (empty, blank):
+            rendered = self._fill_outline(messages, prompt, stay)
             if rendered is not None:
                 return rendered
         raise RefusedTextError(
@@ -175,14 +126,12 @@ class ConversationRenderer:
         )
 
     def _fill_outline(
-        self, messages: list[Message], prompt: str, stays: Callable[[str], bool]
+        self, messages: list[Message], prompt: str, stay: Sequence[bool]
     ) -> RenderedPrompt | None:
         """Find the contents of a prompt, but for those that stay in its outline."""
         outlined = [
-            message
-            if stays(message["content"])
-            else message | {"content": _PLACEHOLDER.format(number)}
-            for number, message in enumerate(messages)
+            message if stays else message | {"content": _PLACEHOLDER.format(number)}
+            for number, (message, stays) in enumerate(zip(messages, stay, strict=True))
         ]
         outline = self._render_outline(outlined)
         if outline is None:
@@ -262,35 +211,6 @@ class ConversationRenderer:
         return list(prompts)
 
 
-def _convert_arrays(value: object) -> object:
-    """Make lists of numpy's arrays and scalars, which parquet files give."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
-
-
 def _squeeze(text: str) -> str:
     """Leave out white space, which templates change."""
     return "".join(text.split())
-
-
-def _is_empty(content: str) -> bool:
-    return not content
-
-
-def _is_blank(content: str) -> bool:
-    return not content.strip()
-
-
-def _is_invisible(text: Text, roles: Sequence[str] | None) -> bool:
-    said = (
-        [text]
-        if isinstance(text, str)
-        else [
-            message["content"]
-            for message in text.messages
-            if roles is None or message["role"] in roles
-        ]
-    )
-    characters = chain.from_iterable(said)
-    return all(unicodedata.category(character)[0] in "ZC" for character in characters)

@@ -7,19 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from plug_sklearn.embedding.prompts._conversations import (
-    Conversation,
-    ConversationRenderer,
-    Text,
-)
-from plug_sklearn.embedding.prompts._literal import LiteralEncoder
-from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
+from plug_sklearn.embedding.prompts._conversations import ConversationRenderer
+from plug_sklearn.embedding.prompts._special_tokens import LiteralEncoder, SpecialTokens
 from plug_sklearn.embedding.prompts._templates import PromptTemplate, RenderedPrompt
-from plug_sklearn.embedding.prompts._tokens import TEMPLATE, Ids, find_owners
+from plug_sklearn.embedding.prompts._texts import Conversation, Text
+from plug_sklearn.embedding.prompts._tokens import Ids
 
+#: Owner of the tokens that templates and the tokenizer write.
+TEMPLATE = -1
 #: Templates whose literal encoders are kept: one for each order of roles.
 _MOST_ENCODERS = 64
 
+#: The message that each token of a prompt belongs to, or ``TEMPLATE``.
 Owners = NDArray[np.int32]
 #: First and end position of each token in a text, (n_tokens, 2).
 Places = NDArray[np.int64]
@@ -52,10 +51,11 @@ class PromptEncoder:
         self.adds_special = adds_special
         self.literal = literal
         self.start = list(start)
+        self._around_strings = template.fixed, adds_special
         self._encoders: dict[tuple[tuple[str, ...], bool], LiteralEncoder] = {}
         if literal:
             # Its refusals come before any text is read.
-            self._find_encoder(template.fixed, adds_special)
+            self._find_encoder(*self._around_strings)
 
     def encode(
         self, texts: Sequence[Text], *, needs_owners: bool
@@ -142,25 +142,27 @@ class PromptEncoder:
 
     def find_literal_ids(self) -> list[list[int]]:
         """Return the token ids around every string that is encoded literally."""
-        return self._find_encoder(self.template.fixed, self.adds_special).fixed_ids
+        return self._find_encoder(*self._around_strings).fixed_ids
 
     def cut_spellings(self, text: str) -> list[str]:
         """Cut a string into the pieces that are tokenized each by itself."""
         if not self.literal:
             return [text]
-        encoder = self._find_encoder(self.template.fixed, self.adds_special)
-        return encoder.cut_spellings(text)
+        return self._find_encoder(*self._around_strings).cut_spellings(text)
 
     def _encode_alike(
         self, texts: Sequence[Text], adds_special: bool, needs_owners: bool
     ) -> tuple[list[list[int]], list[Owners]]:
         """Encode texts that are all strings, or all conversations."""
-        prompts = self._render(texts)
-        if self.literal:
+        conversations = [text for text in texts if isinstance(text, Conversation)]
+        if conversations:
+            prompts = self.renderer.render(conversations)
+        else:
+            prompts = [self.template.fill(str(text)) for text in texts]
+        if self.literal or needs_owners:
             rendered = list(map(self._split, texts, prompts))
-            return self._encode_literally(texts, rendered, adds_special)
-        if needs_owners:
-            rendered = list(map(self._split, texts, prompts))
+            if self.literal:
+                return self._encode_literally(texts, rendered, adds_special)
             return self._parse_with_owners(rendered, adds_special)
         all_ids: list[list[int]] = self.tokenizer(
             prompts, add_special_tokens=adds_special, verbose=False
@@ -168,12 +170,6 @@ class PromptEncoder:
         if adds_special:
             all_ids = [ids[self.special.find_own(ids)] for ids in all_ids]
         return all_ids, [np.empty(0, dtype=np.int32)] * len(all_ids)
-
-    def _render(self, texts: Sequence[Text]) -> list[str]:
-        conversations = [text for text in texts if isinstance(text, Conversation)]
-        if conversations:
-            return self.renderer.render(conversations)
-        return [self.template.fill(str(text)) for text in texts]
 
     def _split(self, text: Text, prompt: str) -> RenderedPrompt:
         if isinstance(text, Conversation):
@@ -210,7 +206,7 @@ class PromptEncoder:
             strict=True,
         ):
             own = self.special.find_own(ids) if adds_special else slice(None)
-            owners = find_owners(
+            owners = _find_owners(
                 np.array(offsets, dtype=np.int64).reshape(-1, 2),
                 np.array(is_added, dtype=bool) & adds_special,
                 prompt.spans,
@@ -258,3 +254,37 @@ class PromptEncoder:
                 self.tokenizer, self.special, fixed, adds_special
             )
         return self._encoders[key]
+
+
+def _find_owners(
+    offsets: NDArray[np.int64],
+    is_added: NDArray[np.bool_],
+    spans: Sequence[tuple[int, int]],
+    owners: Sequence[int],
+) -> NDArray[np.int32]:
+    """Find whose words each token of a prompt holds.
+
+    A token that holds a template's words and a user's is the user's.
+
+    ``offsets`` (n_tokens, 2) are the first and end position of each token in the
+    prompt, in characters, and ``is_added`` (n_tokens,) says which tokens the tokenizer
+    added. ``spans`` are those of each content, in ascending order, and ``owners`` the
+    messages that the contents belong to. The result (n_tokens,) is the message of each
+    token, or ``TEMPLATE``.
+    """
+    chosen = [number for number, (start, end) in enumerate(spans) if start < end]
+    if not chosen or len(offsets) == 0:
+        return np.full(len(offsets), TEMPLATE, dtype=np.int32)
+    starts, ends = np.array([spans[number] for number in chosen]).T
+    messages = np.array([owners[number] for number in chosen])
+    begins, stops = offsets.T
+    # Tokenizers give white space that they trim no width: it is where the token before
+    # it ends.
+    previous = np.maximum.accumulate(np.where(is_added, 0, stops))
+    is_point = begins == stops
+    begins = np.where(is_point, np.concatenate([[0], previous[:-1]]), begins)
+    stops = np.where(is_point, begins + 1, stops)
+    # The first content that ends behind the token's beginning.
+    number = np.minimum(np.searchsorted(ends, begins, side="right"), len(ends) - 1)
+    inside = (begins < ends[number]) & (stops > starts[number]) & ~is_added
+    return np.where(inside, messages[number], TEMPLATE).astype(np.int32)

@@ -1,21 +1,19 @@
 """Turn texts into prompts: token ids, and which of them are pooled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding.prompts._conversations import (
     ChatTemplate,
-    Conversation,
     ConversationRenderer,
-    Text,
     describe_chat_template,
 )
 from plug_sklearn.embedding.prompts._encoding import Owners, Places, PromptEncoder
-from plug_sklearn.embedding.prompts._notices import Notices, RefusedTextError
 from plug_sklearn.embedding.prompts._special_tokens import TOKENIZING, SpecialTokens
 from plug_sklearn.embedding.prompts._templates import (
     SLOT,
@@ -23,47 +21,43 @@ from plug_sklearn.embedding.prompts._templates import (
     PromptTemplate,
     render_turn,
 )
+from plug_sklearn.embedding.prompts._texts import (
+    Conversation,
+    RefusedTextError,
+    Text,
+    list_positions,
+)
 from plug_sklearn.embedding.prompts._tokens import (
-    TEMPLATE,
     Ids,
+    OpenPrompt,
+    PromptOptions,
     TokenizedPrompts,
     TokenSelector,
-    keep_tokens,
-    make_cutter,
 )
+from plug_sklearn.embedding.prompts._truncation import PromptCutter, decide_limit
 
 #: Texts tokenized in one call: a fast tokenizer keeps kilobytes for each.
 CHUNK = 1024
 #: The role of a text that is a string.
 _STRING_ROLE = "user"
+#: The role of the answer.
+_ANSWER_ROLE = "assistant"
 
 
-@dataclass(frozen=True)
-class PromptOptions:
-    """What a prompt is made of; as in :class:`~plug_sklearn.HFEmbeddingTransformer`."""
+@dataclass
+class _Changes:
+    """Counts of texts that were changed in reading.
 
-    prompt_template: str | None = None
-    chat_template: bool = False
-    generation_prompt: bool = False
-    special_tokens: str = "parse"
-    pool_over: str = "auto"
-    roles: tuple[str, ...] | None = None
-    token_filter: str | None = None
-    eos_token: str | None = None
-    max_length: int | None = None
-    truncation_side: str = "left"
+    Of ``n_read`` texts, ``n_cut`` were longer than the limit; ``n_roles_cut`` of these
+    lost tokens of the roles that are pooled. ``n_emptied`` had no token left to pool.
+    ``dropped`` are conversations with messages to pool that the chat template left out.
+    """
 
-
-def pools_contents(options: PromptOptions, text: Text) -> bool:
-    """Return whether only what users wrote is pooled of a text."""
-    if options.roles is not None:
-        return True
-    if options.pool_over != "auto":
-        return options.pool_over == "text"
-    # The opening of the answer is there to be read.
-    has_template = options.chat_template or options.prompt_template is not None
-    in_template = has_template or isinstance(text, Conversation)
-    return in_template and not options.generation_prompt
+    n_read: int = 0
+    n_cut: int = 0
+    n_roles_cut: int = 0
+    n_emptied: int = 0
+    dropped: list[Text] = field(default_factory=list)
 
 
 class PromptReader:
@@ -86,8 +80,10 @@ class PromptReader:
     ) -> None:
         self.tokenizer = tokenizer
         self.options = options
+        # Those of a text, which a prompt that is continued shares.
+        self.pooled_by = options
         self.start = [] if start_id is None else [start_id]
-        self.limit = self._decide_limit(model_limit)
+        self.limit = decide_limit(tokenizer, model_limit, options.max_length)
         if options.chat_template:
             opens = options.generation_prompt
             turn = turn or render_turn(tokenizer, generation_prompt=opens)
@@ -108,17 +104,14 @@ class PromptReader:
                 literal=options.special_tokens == "literal",
                 start=self.start,
             )
+        self.cutter = PromptCutter(self.encoder, self.limit, options.truncation_side)
         self.selector = TokenSelector(
             self.special, options.token_filter, options.eos_token, self.start
         )
-        self.notices = Notices()
-
-    def pools_contents(self, text: Text) -> bool:
-        """Return whether only what users wrote is pooled of a text."""
-        return pools_contents(self.options, text)
+        self._changes = _Changes()
 
     def _encode(self, texts: Sequence[Text]) -> tuple[list[Ids], list[Owners]]:
-        needs_owners = any(map(self.pools_contents, texts))
+        needs_owners = any(map(self.pooled_by.pools_contents, texts))
         return self.encoder.encode(texts, needs_owners=needs_owners)
 
     def read(self, texts: Sequence[Text]) -> TokenizedPrompts:
@@ -134,20 +127,19 @@ class PromptReader:
         template cannot express a conversation. Raises a ValueError if the limit leaves
         no room for text.
         """
-        notices = self.notices
-        notices.n_read += len(texts)
-        ids, own = self._read_own(texts, notices)
+        ids, own = self._read_own(texts)
         for text, may_pool in zip(texts, own, strict=True):
             if not may_pool.any():
                 raise self._refuse_empty(text)
         prompts, n_emptied = self.selector.select(ids, own)
-        notices.n_emptied += n_emptied
+        self._changes.n_emptied += n_emptied
         return prompts
 
     def _read_own(
-        self, texts: Sequence[Text], notices: Notices
+        self, texts: Sequence[Text]
     ) -> tuple[list[Ids], list[NDArray[np.bool_]]]:
         """Tokenize texts, cut to the limit, and find the tokens that may be pooled."""
+        self._changes.n_read += len(texts)
         ids: list[Ids] = []
         owners: list[Owners] = []
         with TOKENIZING:
@@ -156,8 +148,8 @@ class PromptReader:
                 found = self._encode(chunk)
                 ids += found[0]
                 owners += found[1]
-            notices.dropped += self._list_dropped(texts, owners)
-            self._cut_long(texts, ids, owners, notices)
+            self._changes.dropped += self._list_dropped(texts, owners)
+            self._cut_long(texts, ids, owners)
         return ids, self._find_own(texts, ids, owners)
 
     def _refuse_empty(self, text: Text) -> RefusedTextError:
@@ -179,14 +171,32 @@ class PromptReader:
 
     def tell_changes(self, X: Sequence[Text]) -> None:
         """Warn, once for all texts read of the rows of X, of what was changed."""
-        self.notices.tell(
-            X,
-            limit=self.limit,
-            side=self.options.truncation_side,
-            roles=self.options.roles,
-            token_filter=self.options.token_filter,
-            eos_token=self.options.eos_token,
-        )
+        options, changes, self._changes = self.options, self._changes, _Changes()
+        n_read = f"{changes.n_read} distinct texts"
+        of_roles = "" if options.roles is None else f" of roles={options.roles!r}"
+        if changes.n_cut:
+            also = of_roles and f" All text{of_roles} was kept."
+            if changes.n_roles_cut:
+                n_more = changes.n_roles_cut
+                also = of_roles and f" In {n_more} of them, text{of_roles} was cut too."
+            warn_user(
+                f"{changes.n_cut} of {n_read} are longer than {self.limit} tokens and "
+                f"were cut on the {options.truncation_side} side.{also}"
+            )
+        if changes.n_emptied:
+            warn_user(
+                f"{changes.n_emptied} of {n_read} have no token left after "
+                f"token_filter={options.token_filter!r} and "
+                f"eos_token={options.eos_token!r}; all their tokens are pooled."
+            )
+        if changes.dropped:
+            dropped = set(changes.dropped)
+            rows = [row for row, text in enumerate(X) if text in dropped]
+            warn_user(
+                f"In {len(rows)} of {len(X)} rows of X, at positions "
+                f"{list_positions(rows)}, messages{of_roles} are left out by the "
+                "model's chat template: no token of theirs is in the prompt or pooled."
+            )
 
     def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:
         """Return the text of every token that is pooled."""
@@ -202,7 +212,7 @@ class PromptReader:
         n_start = len(self.start)
         return [
             np.isin(own, self._list_messages(text))
-            if self.pools_contents(text)
+            if self.pooled_by.pools_contents(text)
             # A decoder's start token alone is no text.
             else np.full(len(found), len(found) > n_start)
             for text, found, own in zip(texts, ids, owners, strict=True)
@@ -214,7 +224,7 @@ class PromptReader:
         """List the conversations with messages to pool that are not in the prompt."""
         dropped: list[Text] = []
         for text, own in zip(texts, owners, strict=True):
-            if isinstance(text, Conversation) and self.pools_contents(text):
+            if isinstance(text, Conversation) and self.pooled_by.pools_contents(text):
                 present = set(own.tolist())
                 absent = [n for n in self._list_messages(text) if n not in present]
                 # A blank content may well have no token.
@@ -233,24 +243,22 @@ class PromptReader:
         return [n for n, role in enumerate(spoken) if roles is None or role in roles]
 
     def _cut_long(
-        self,
-        texts: Sequence[Text],
-        ids: list[Ids],
-        owners: list[Owners],
-        notices: Notices,
+        self, texts: Sequence[Text], ids: list[Ids], owners: list[Owners]
     ) -> None:
-        """Cut prompts to the limit: what users wrote, not what templates write."""
-        if self.limit is None:
-            return
+        """Cut prompts to the limit, and count them."""
         for row, text in enumerate(texts):
-            if len(ids[row]) <= self.limit:
+            if not self.cutter.is_too_long(ids[row]):
                 continue
-            notices.n_cut += 1
+            self._changes.n_cut += 1
             if isinstance(text, str):
-                _, ids[row], owners[row] = self._cut_string(text)
+                _, ids[row], owners[row] = self.cutter.cut_string(
+                    text, needs_owners=self.pooled_by.pools_contents(text)
+                )
             else:
-                ids[row], owners[row], is_whole = self._cut_conversation(text)
-                notices.n_roles_cut += not is_whole
+                ids[row], owners[row], is_whole = self.cutter.cut_conversation(
+                    text, self._list_messages(text)
+                )
+                self._changes.n_roles_cut += not is_whole
 
     def locate(self, text: str) -> Places:
         """Find where in a text its tokens stand, in characters: (n_tokens, 2).
@@ -259,77 +267,61 @@ class PromptReader:
         not.
         """
         with TOKENIZING:
-            (ids,), _ = self._encode([text])
-            if self.limit is None or len(ids) <= self.limit:
+            (ids,), _ = self.encoder.encode([text], needs_owners=False)
+            if not self.cutter.is_too_long(ids):
                 return self.encoder.locate(text)
-            kept, _, _ = self._cut_string(text)
+            kept, *_ = self.cutter.cut_string(text, needs_owners=False)
             places = self.encoder.locate(kept)
         if self.options.truncation_side == "left":
             places[places >= 0] += len(text) - len(kept)
         return places
 
-    def _cut_string(self, text: str) -> tuple[str, Ids, Owners]:
-        """Cut a text; gives what stays of it, its tokens and whose they are."""
-        limit, side = self.limit or 0, self.options.truncation_side
-        n_template = self.encoder.count_template_tokens()
-        room = (limit - n_template) // self.template.n_slots
-        pieces = self.encoder.cut_spellings(text)
-        keep = make_cutter(self.tokenizer, pieces, side)
-        # Tokens merge otherwise where a text was cut: a few may be too many still.
-        while room > 0:
-            kept = keep(room)
-            (ids,), (owners,) = self._encode([kept])
-            if len(ids) > limit:
-                room -= max(1, len(ids) - limit)
-                continue
-            # A text that spells the tokenizer's own special tokens gets no second ones.
-            more = (limit - len(ids)) // self.template.n_slots
-            if more > 0:
-                longer = keep(room + more)
-                (its_ids,), (its_owners,) = self._encode([longer])
-                if len(ids) < len(its_ids) <= limit:
-                    return longer, its_ids, its_owners
-            return kept, ids, owners
-        raise self._refuse_limit(n_template)
 
-    def _cut_conversation(self, conversation: Conversation) -> tuple[Ids, Owners, bool]:
-        """Cut a conversation, and say whether all that may be pooled was kept."""
-        limit, side = self.limit or 0, self.options.truncation_side
-        try:
-            (ids,), (owners,) = self.encoder.encode([conversation], needs_owners=True)
-        except RefusedTextError as error:
-            # It was encoded before without a need to tell its messages apart.
-            raise RefusedTextError(
-                conversation,
-                "X given to HFEmbeddingTransformer must hold conversations that fit "
-                f"into {limit} tokens where the model's chat template does not write "
-                "each message once: what to cut could not be told from the template's "
-                f"own words. Got {conversation!r}",
-            ) from error
-        wanted = np.isin(owners, self._list_messages(conversation))
-        kept = keep_tokens(owners, wanted, limit, side)
-        if not kept[wanted].any():
-            raise self._refuse_limit(int((owners == TEMPLATE).sum()))
-        return ids[kept], owners[kept], bool(kept[wanted].all())
+class OpenPromptReader(PromptReader):
+    """Turns texts into prompts that end where the model's answer begins.
 
-    def _refuse_limit(self, n_template: int) -> ValueError:
-        return ValueError(
-            "The 'max_length' parameter of HFEmbeddingTransformer must leave room for "
-            f"text: the template around it takes {n_template} tokens. Got a limit of "
-            f"{self.limit} instead."
-        )
+    Prompts that the chat template writes end with the header of the assistant's turn.
+    ``options`` decide which tokens are pooled. The answer counts as a message of the
+    assistant if they name roles, and otherwise as part of the text. ``model_limit`` is
+    the longest prompt that the model takes, in tokens. ``turn`` and ``chat`` are the
+    chat template's output in ``fit``.
+    """
 
-    def _decide_limit(self, model_limit: int | None) -> int | None:
-        limits = [self.tokenizer.model_max_length, model_limit]
-        # Tokenizers without a limit of their own say a huge number.
-        known = [limit for limit in limits if limit is not None and limit < 10**9]
-        model_limit = min(known, default=None)
-        chosen = self.options.max_length
-        if chosen is None:
-            return model_limit
-        if model_limit is not None and chosen > model_limit:
-            raise ValueError(
-                "The 'max_length' parameter of HFEmbeddingTransformer must be at most "
-                f"{model_limit} tokens, the model's own limit. Got {chosen} instead."
-            )
-        return chosen
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        options: PromptOptions,
+        model_limit: int | None,
+        turn: ChatTurn | None = None,
+        chat: ChatTemplate | None = None,
+    ) -> None:
+        if options.chat_template and turn is not None and not options.generation_prompt:
+            turn = _open_turn(tokenizer, turn)
+        opened = replace(options, generation_prompt=True)
+        super().__init__(tokenizer, opened, model_limit, None, turn, chat)
+        self.pooled_by = options
+
+    def open(self, texts: Sequence[Text]) -> list[OpenPrompt]:
+        """Tokenize texts, and tell which of their tokens are pooled.
+
+        Raises a RefusedTextError if a text has no token, or none to pool where its
+        answer has none either; or the chat template cannot express a conversation.
+        """
+        ids, own = self._read_own(texts)
+        roles = self.pooled_by.roles
+        owns_answer = roles is None or _ANSWER_ROLE in roles
+        pairs = zip(ids, own, strict=True)
+        prompts = [OpenPrompt(*pair, owns_answer) for pair in pairs]
+        for text, prompt in zip(texts, prompts, strict=True):
+            if len(prompt.ids) == 0 or not (prompt.own.any() or owns_answer):
+                raise self._refuse_empty(text)
+        return prompts
+
+
+def _open_turn(tokenizer: PreTrainedTokenizerBase, turn: ChatTurn) -> ChatTurn:
+    """Add the opening of the answer to a turn as it was written in ``fit``."""
+    opened = render_turn(tokenizer, generation_prompt=True)
+    closed = render_turn(tokenizer)
+    if not opened.end.startswith(closed.end):
+        return opened
+    return replace(turn, end=turn.end + opened.end.removeprefix(closed.end))

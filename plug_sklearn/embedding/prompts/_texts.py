@@ -1,44 +1,136 @@
-"""Check the texts in X: strings or conversations, in any container."""
+"""The texts in X: strings or conversations, in any container, and their errors."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import unicodedata
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
 
-from plug_sklearn.embedding.prompts._conversations import Conversation, Text
-
 EXPECTED = (
     "a list, tuple, 1-D array, Series or one-column frame of strings or of "
     "conversations, one a row"
 )
+#: Positions that an error lists.
+_MOST_LISTED = 5
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One conversation of X; ``spelling`` holds its messages as JSON, for hashing."""
+
+    spelling: str
+
+    @classmethod
+    def from_messages(cls, messages: Sequence[Mapping[str, Any]]) -> "Conversation":
+        """Make a conversation of messages; keys without a value are left out."""
+        # Tables fill keys that a message does not have with None.
+        present = [
+            {key: value for key, value in message.items() if value is not None}
+            for message in messages
+        ]
+        spelling = json.dumps(present, default=_convert_arrays)
+        return cls(spelling)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, each with its role and content."""
+        messages: list[Message] = json.loads(self.spelling)
+        return messages
+
+    def __len__(self) -> int:
+        return len(self.spelling)
+
+    def __repr__(self) -> str:
+        return self.spelling
+
+    def encode(self) -> bytes:
+        """Return the bytes that identify it; no string has the same in UTF-8."""
+        return b"\xff" + self.spelling.encode()
+
+
+#: What one row of X becomes.
+Text = str | Conversation
+
+
+class RefusedTextError(ValueError):
+    """An error about one text, the row ``text`` of X.
+
+    ``message`` says what is wrong with it, without a full stop.
+    """
+
+    def __init__(self, text: Hashable, message: str) -> None:
+        super().__init__(f"{message}.")
+        self.text = text
+        self.message = message
+
+    def at(self, position: int) -> ValueError:
+        """Return the same error with the text's position, for whoever knows X."""
+        return ValueError(f"{self.message}, at position {position}.")
+
+
+def refuse_empty_texts(
+    texts: Sequence[Text], empty: Collection[Text], roles: Sequence[str] | None = None
+) -> None:
+    """Raise a ValueError if texts of X are ``empty``, before any text is computed.
+
+    ``empty`` are those without a token to pool, of ``roles`` if these are given. The
+    message says how many there are, and where the first ones are.
+    """
+    rows = [row for row, text in enumerate(texts) if text in empty]
+    if rows:
+        said = "" if roles is None else f" of roles={roles!r}"
+        raise ValueError(
+            "X given to HFEmbeddingTransformer must hold texts of at least one token"
+            f"{said}. Got {len(rows)} of {len(texts)} texts without one, at positions "
+            f"{list_positions(rows)}; the first is {texts[rows[0]]!r}."
+        )
+
+
+def list_positions(rows: Sequence[int]) -> str:
+    """List the positions of some rows for a message: the first ones of many."""
+    listed = [*map(str, rows[:_MOST_LISTED]), *["..."] * (len(rows) > _MOST_LISTED)]
+    return f"[{', '.join(listed)}]"
+
+
+def list_invisible(texts: Sequence[Text], roles: Sequence[str] | None) -> list[Text]:
+    """List the texts in which these roles write nothing that can be seen.
+
+    Only separators and control characters are invisible. None is all roles.
+    """
+    invisible: list[Text] = []
+    for text in texts:
+        said = text if isinstance(text, str) else _join_contents(text, roles)
+        if all(unicodedata.category(character)[0] in "ZC" for character in said):
+            invisible.append(text)
+    return invisible
+
+
+def _join_contents(text: Conversation, roles: Sequence[str] | None) -> str:
+    said = [m["content"] for m in text.messages if roles is None or m["role"] in roles]
+    return "".join(said)
 
 
 def read_texts(X: Any, owner: str) -> list[Text]:  # noqa: ANN401 - any container of texts
-    """Read the texts of ``X``, in order.
+    """Read the texts of ``X``, in order; at least one.
 
-    Parameters
-    ----------
-    X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
-one-column frame
-        Strings or conversations, one a row. A conversation is a sequence of mappings
-        with ``role`` and ``content``: a string, or a list of parts
-        ``{"type": "text", "text": ...}``, which are joined. A frame is one of pandas or
-        polars, a ``Dataset`` of datasets, or a table or record batch of pyarrow.
-    owner : str
-        Name of the estimator, for messages.
-
-    Returns
-    -------
-    list of str and Conversation
-        The texts; at least one.
+    ``X`` is a list, tuple, 1-D array, Series, datasets column, pyarrow array or
+    one-column frame. A row is a string or a conversation: a sequence of mappings with
+    ``role`` and ``content``, which is a string, or a list of parts ``{"type": "text",
+    "text": ...}`` that are joined. ``owner`` names the estimator in messages.
 
     Raises a TypeError if ``X`` is not such a container, or a row is neither a string
     nor a conversation. Raises a ValueError if ``X`` is empty or has more than one
     column, a conversation is empty or its messages are not as described, or a text
     holds half of a surrogate pair, which is no character.
     """
-    rows = list(_iterate_rows(X, owner))
+    column = _find_column(X, owner)
+    # Iterating over a pyarrow array gives its scalars, which are no strings.
+    rows = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
     if not rows:
         raise ValueError(
             f"X given to {owner} must hold at least one text. "
@@ -137,10 +229,10 @@ def _check_characters(text: str, position: int, owner: str) -> None:
         ) from None
 
 
-def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as above
+def _find_column(X: Any, owner: str) -> Any:  # noqa: ANN401 - as above
     shape = getattr(X, "shape", None)
     if isinstance(shape, tuple) and len(shape) != 1 and not _holds_messages(X, shape):
-        return _list_rows(_take_only_column(X, shape, owner))
+        return _take_only_column(X, shape, owner)
     is_text = isinstance(X, (str, bytes))
     has_rows = hasattr(X, "__iter__") and hasattr(X, "__len__")
     if is_text or isinstance(X, (dict, set)) or not has_rows:
@@ -150,7 +242,7 @@ def _iterate_rows(X: Any, owner: str) -> Iterable[object]:  # noqa: ANN401 - as 
         raise TypeError(
             f"X given to {owner} must be {EXPECTED}. Got {shorten(X)} instead.{hint}"
         )
-    return _list_rows(X)
+    return X
 
 
 def _holds_messages(X: Any, shape: tuple[int, ...]) -> bool:  # noqa: ANN401 - as above
@@ -174,14 +266,6 @@ def _take_only_column(X: Any, shape: tuple[int, ...], owner: str) -> Any:  # noq
         # Tables of pyarrow and datasets are indexed by the name of a column.
         return X[X.column_names[0]]
     return X[:, 0]
-
-
-def _list_rows(column: Any) -> Iterable[object]:  # noqa: ANN401 - as above
-    # Iterating over a pyarrow array gives its scalars, which are no strings.
-    rows: Iterable[object] = (
-        column.to_pylist() if hasattr(column, "to_pylist") else column
-    )
-    return rows
 
 
 def list_texts(X: Any) -> list[str | list[dict[str, Any]]]:  # noqa: ANN401 - texts, see read_texts
@@ -218,3 +302,10 @@ one-column frame
         text if isinstance(text, str) else text.messages
         for text in read_texts(X, "list_texts")
     ]
+
+
+def _convert_arrays(value: object) -> object:
+    """Make lists of numpy's arrays and scalars, which parquet files give."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")

@@ -1,20 +1,44 @@
-"""The token ids of prompts: which are pooled, and which stay when a prompt is cut."""
+"""The options of prompts, their token ids, and which of these are pooled."""
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from plug_sklearn.embedding.prompts._special_tokens import SpecialTokens
+from plug_sklearn.embedding.prompts._texts import Conversation, Text
 
 #: One text's token ids, or positions in them.
 Ids = NDArray[np.int32]
-#: Owner of the tokens that templates and the tokenizer write.
-TEMPLATE = -1
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What a prompt is made of; as in :class:`~plug_sklearn.HFEmbeddingTransformer`."""
+
+    prompt_template: str | None = None
+    chat_template: bool = False
+    generation_prompt: bool = False
+    special_tokens: str = "parse"
+    pool_over: str = "auto"
+    roles: tuple[str, ...] | None = None
+    token_filter: str | None = None
+    eos_token: str | None = None
+    max_length: int | None = None
+    truncation_side: str = "left"
+
+    def pools_contents(self, text: Text) -> bool:
+        """Return whether only what users wrote is pooled of a text."""
+        if self.roles is not None:
+            return True
+        if self.pool_over != "auto":
+            return self.pool_over == "text"
+        # The opening of the answer is there to be read.
+        has_template = self.chat_template or self.prompt_template is not None
+        in_template = has_template or isinstance(text, Conversation)
+        return in_template and not self.generation_prompt
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,20 @@ class TokenizedPrompts:
         return TokenizedPrompts.join([self.ids[span]], [self.kept[span]])
 
 
+@dataclass(frozen=True)
+class OpenPrompt:
+    """A prompt that the model continues.
+
+    ``ids`` (n_tokens,) are its token ids. ``own`` (n_tokens,) marks the tokens that may
+    be pooled, before the filters. ``owns_answer`` says whether those of the answer may
+    be.
+    """
+
+    ids: Ids
+    own: NDArray[np.bool_]
+    owns_answer: bool
+
+
 class TokenSelector:
     """Selects the tokens of prompts that pooling takes in.
 
@@ -96,13 +134,13 @@ class TokenSelector:
         self.eos_id = self._find_eos_id(eos_token)
 
     def select(
-        self, ids: Sequence[Ids], own: Sequence[NDArray[np.bool_]] | None
+        self, ids: Sequence[Ids], own: Sequence[NDArray[np.bool_]]
     ) -> tuple[TokenizedPrompts, int]:
         """Join prompts, and choose the tokens to pool.
 
-        ``own`` says which tokens may be pooled, at least one of each prompt; None: all.
-        If the filter leaves no token of a prompt, all that may be pooled are. Returns
-        the prompts, and how many these are.
+        ``own`` says which tokens may be pooled, at least one of each prompt. If the
+        filter leaves no token of a prompt, all that may be pooled are. Returns the
+        prompts, and how many these are.
         """
         prompts = TokenizedPrompts.join(ids, own)
         left_out, blank = self.classify_vocabulary(prompts.ids)
@@ -166,92 +204,9 @@ class TokenSelector:
         return int(token_id)
 
 
-def find_owners(
-    offsets: NDArray[np.int64],
-    is_added: NDArray[np.bool_],
-    spans: Sequence[tuple[int, int]],
-    owners: Sequence[int],
-) -> NDArray[np.int32]:
-    """Find whose words each token of a prompt holds.
-
-    A token that holds a template's words and a user's is the user's.
-
-    ``offsets`` (n_tokens, 2) are the first and end position of each token in the
-    prompt, in characters, and ``is_added`` (n_tokens,) says which tokens the tokenizer
-    added. ``spans`` are those of each content, in ascending order, and ``owners`` the
-    messages that the contents belong to. The result (n_tokens,) is the message of each
-    token, or ``TEMPLATE``.
-    """
-    chosen = [number for number, (start, end) in enumerate(spans) if start < end]
-    if not chosen or len(offsets) == 0:
-        return np.full(len(offsets), TEMPLATE, dtype=np.int32)
-    starts, ends = np.array([spans[number] for number in chosen]).T
-    messages = np.array([owners[number] for number in chosen])
-    begins, stops = offsets.T
-    # Tokenizers give white space that they trim no width: it is where the token before
-    # it ends.
-    previous = np.maximum.accumulate(np.where(is_added, 0, stops))
-    is_point = begins == stops
-    begins = np.where(is_point, np.concatenate([[0], previous[:-1]]), begins)
-    stops = np.where(is_point, begins + 1, stops)
-    # The first content that ends behind the token's beginning.
-    number = np.minimum(np.searchsorted(ends, begins, side="right"), len(ends) - 1)
-    inside = (begins < ends[number]) & (stops > starts[number]) & ~is_added
-    return np.where(inside, messages[number], TEMPLATE).astype(np.int32)
-
-
 def _holds_text(token: str) -> bool:
     # A byte of a longer character decodes to U+FFFD: it is part of some letter.
     return any(
         unicodedata.category(character)[0] in "LNM" or character == "\ufffd"
         for character in token
     )
-
-
-def make_cutter(
-    tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str], side: str
-) -> Callable[[int], str]:
-    """Make a function of n that keeps n tokens of a text, at its beginning or end.
-
-    ``pieces`` are the parts of the text that are tokenized each by itself. The function
-    takes a number above 0. The text that it returns has as many tokens if they are the
-    same where it was cut.
-    """
-    encoded = tokenizer(
-        list(pieces),
-        add_special_tokens=False,
-        return_offsets_mapping=tokenizer.is_fast,
-        verbose=False,
-    )
-    if not tokenizer.is_fast:
-        ids = [token_id for found in encoded["input_ids"] for token_id in found]
-        return lambda n: str(tokenizer.decode(ids[-n:] if side == "left" else ids[:n]))
-    text = "".join(pieces)
-    begins = accumulate((len(piece) for piece in pieces), initial=0)
-    spans = [
-        (begin + start, begin + end)
-        for begin, found in zip(begins, encoded["offset_mapping"], strict=False)
-        for start, end in found
-    ]
-    if side == "left":
-        return lambda n: text[spans[-n:][0][0] :]
-    return lambda n: text[: spans[:n][-1][1]]
-
-
-def keep_tokens(
-    owners: NDArray[np.int32], wanted: NDArray[np.bool_], limit: int, side: str
-) -> NDArray[np.bool_]:
-    """Choose the tokens of a conversation that stay when it is cut to a limit.
-
-    The template's tokens stay. Those that are not wanted go first, and on one side.
-
-    ``owners`` (n_tokens,) are the messages of the tokens, or ``TEMPLATE``; ``wanted``
-    (n_tokens,) says which may be pooled. At most ``limit`` tokens stay, if the
-    template's are no more. The result (n_tokens,) says which do.
-    """
-    said = owners != TEMPLATE
-    places = [np.flatnonzero(said & ~wanted), np.flatnonzero(said & wanted)]
-    in_order = np.concatenate(places if side == "left" else [p[::-1] for p in places])
-    kept = np.ones(len(owners), dtype=bool)
-    kept[in_order[: max(0, len(owners) - limit)]] = False
-    return kept

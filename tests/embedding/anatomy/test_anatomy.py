@@ -18,9 +18,9 @@ from _families import (
     shake_weights,
 )
 from _toy import build_toy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plug_sklearn.embedding.anatomy import FAMILIES as KNOWN
 from plug_sklearn.embedding.anatomy import (
@@ -434,3 +434,32 @@ def test_every_family_of_the_table_is_tested(tell: Callable[..., None]) -> None:
         tested.add((model.config.get_text_config().model_type, stack))
     tell(*list_rows())
     assert KNOWN.keys() - tested == LIKE_OTHERS
+
+
+def list_blocks(root: nn.Module, path: str) -> list[nn.Module]:
+    return [block.module for block in find_blocks(root, Anatomy(path))]
+
+
+def test_paths_lead_to_modules_and_lists_to_their_items() -> None:
+    root = nn.ModuleDict(
+        {
+            "blocks": nn.ModuleList([nn.ReLU(), nn.Tanh()]),
+            "groups": nn.ModuleList(
+                nn.ModuleDict({"layers": nn.ModuleList([nn.GELU(), nn.SiLU()])})
+                for _ in range(2)
+            ),
+        }
+    )
+    root.config = PreTrainedConfig(hidden_size=8)
+    relu, tanh = root["blocks"]
+    assert list_blocks(root, "blocks") == [relu, tanh]
+    assert list_blocks(root, "blocks.1") == [tanh]
+    names = [type(m).__name__ for m in list_blocks(root, "groups.*.layers")]
+    assert names == ["GELU", "SiLU", "GELU", "SiLU"]
+
+
+def test_a_path_that_leads_nowhere_gives_nothing() -> None:
+    block = nn.ReLU()
+    block.register_module("attention", None)
+    for path in ("attention", "attention.output", "absent"):
+        assert list_blocks(block, path) == []

@@ -1,11 +1,18 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from _families import build_model
 from _toy import build_toy
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
-from plug_sklearn.embedding.anatomy import restore_state
+from plug_sklearn.embedding.anatomy import (
+    find_input_device,
+    first_tensor,
+    restore_state,
+)
 
 
 def replace_module(model: nn.Module) -> None:
@@ -72,3 +79,37 @@ def test_state_is_put_back_after_an_error_too() -> None:
         model.config.mode = "other"
         raise RuntimeError("halfway")
     assert model.config.mode == "sound"
+
+
+STATES = torch.arange(6.0).reshape(1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [STATES, (STATES, None), [STATES], BaseModelOutput(last_hidden_state=STATES)],
+)
+def test_first_tensor_is_the_output_or_its_first_item(output: object) -> None:
+    assert first_tensor(output) is STATES
+
+
+@pytest.mark.parametrize("output", [None, (None, STATES), {"states": STATES}])
+def test_an_output_that_begins_with_no_tensor_is_an_error(output: object) -> None:
+    with pytest.raises(TypeError, match="must be a tensor or begin with one"):
+        first_tensor(output)
+
+
+def test_token_ids_go_where_the_embeddings_are() -> None:
+    model, _ = build_model("llama")
+    assert find_input_device(model) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_token_ids_go_where_offloaded_embeddings_run(
+    device: str, sequence: bool
+) -> None:
+    embeddings = nn.Embedding(3, 2, device="meta")
+    hook = SimpleNamespace(execution_device=device)
+    embeddings._hf_hook = SimpleNamespace(hooks=[object(), hook]) if sequence else hook
+    model = SimpleNamespace(get_input_embeddings=lambda: embeddings)
+    assert find_input_device(model) == torch.device(device)

@@ -8,10 +8,27 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from plug_sklearn.embedding.prompts import PromptOptions, PromptReader, RefusedTextError
+from plug_sklearn.embedding.prompts import (
+    Conversation,
+    OpenPromptReader,
+    PromptOptions,
+    PromptReader,
+    RefusedTextError,
+    render_turn,
+)
 
 Build = Callable[..., PreTrainedTokenizerFast]
 END = "<|im_end|>"
+LONG = ["a long text " * 9, "another one " * 9]
+SPECIAL = ["<pad>", "<pad><pad>", "<|im_end|>"]
+OPENING = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CONVERSATION = Conversation.from_messages(
+    [
+        {"role": "user", "content": "Gold"},
+        {"role": "assistant", "content": "Au"},
+        {"role": "user", "content": "Iron"},
+    ]
+)
 
 
 def show(
@@ -350,3 +367,88 @@ def test_template_is_not_pooled_unless_it_opens_the_answer(
 ) -> None:
     shown = show(wrapping, "gold", pool_over="auto", **options)
     assert "".join(shown).strip() == kept.strip()
+
+
+@pytest.fixture
+def counting_reader(byte_tokenizer: Build) -> PromptReader:
+    options = PromptOptions(max_length=9, token_filter="special")
+    return PromptReader(byte_tokenizer(), options, None)
+
+
+def test_counts_are_told_once(counting_reader: PromptReader) -> None:
+    for texts in (["short"], LONG, ["Lima"], SPECIAL):
+        counting_reader.read(texts)
+    with pytest.warns(UserWarning) as caught:
+        counting_reader.tell_changes([])
+    cut, emptied = (str(warning.message) for warning in caught)
+    assert cut.startswith("2 of 7 distinct texts are longer than 9 tokens")
+    assert emptied.startswith("3 of 7 distinct texts have no token left")
+    counting_reader.tell_changes([])
+
+
+def test_warning_points_at_the_caller(counting_reader: PromptReader) -> None:
+    counting_reader.read(LONG)
+    with pytest.warns(UserWarning) as caught:
+        counting_reader.tell_changes([])
+    assert caught[0].filename == __file__
+
+
+def test_nothing_changed_is_nothing_told(counting_reader: PromptReader) -> None:
+    counting_reader.read(["short", "Lima"])
+    counting_reader.tell_changes([])
+
+
+@pytest.fixture
+def opening(byte_tokenizer: Build) -> PreTrainedTokenizerFast:
+    found = byte_tokenizer()
+    found.chat_template += OPENING
+    return found
+
+
+@pytest.mark.parametrize("text", ["Gold", CONVERSATION])
+@pytest.mark.parametrize("roles", [None, ("assistant",), ("user",)])
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("pool_over", ["auto", "prompt", "text"])
+def test_a_prompt_ends_with_the_opening_and_pools_what_the_text_does(
+    opening: PreTrainedTokenizerFast,
+    text: str | Conversation,
+    pool_over: str,
+    is_open: bool,
+    roles: tuple[str, ...] | None,
+) -> None:
+    if roles == ("assistant",) and text == "Gold":
+        # The user says it.
+        roles = None
+    chosen = PromptOptions(
+        chat_template=True, pool_over=pool_over, generation_prompt=is_open, roles=roles
+    )
+    (prompt,) = OpenPromptReader(opening, chosen, None).open([text])
+    closed = PromptReader(opening, chosen, None).read([text])
+    tokens = opening("<|im_start|>assistant\n")["input_ids"]
+    n_opening = 0 if is_open else len(tokens)
+    assert prompt.ids.tolist() == [*closed.ids, *(tokens if n_opening else [])]
+    expected = closed.kept.tolist()
+    pools_all = roles is None and pool_over == "prompt"
+    assert prompt.own.tolist() == [*expected, *[pools_all] * n_opening]
+    assert prompt.owns_answer == (roles != ("user",))
+
+
+def test_the_turn_of_fit_is_opened_as_it_was(
+    opening: PreTrainedTokenizerFast,
+) -> None:
+    fitted = render_turn(opening)
+    opening.chat_template = "Today. " + opening.chat_template
+    options = PromptOptions(chat_template=True)
+    (prompt,) = OpenPromptReader(opening, options, None, fitted).open(["Gold"])
+    written = "<|im_start|>user\nGold<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt.ids.tolist() == opening(written)["input_ids"]
+
+
+def test_a_text_of_which_nothing_is_ever_pooled_is_refused(
+    opening: PreTrainedTokenizerFast,
+) -> None:
+    options = PromptOptions(roles=("system",))
+    with pytest.raises(RefusedTextError, match=r"token of roles=\('system',\)"):
+        OpenPromptReader(opening, options, None).open([CONVERSATION])
+    with pytest.raises(RefusedTextError, match="at least one token"):
+        OpenPromptReader(opening, PromptOptions(), None).open([""])

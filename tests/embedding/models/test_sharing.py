@@ -1,4 +1,4 @@
-"""Turns of threads that run one model."""
+"""The lock that threads take in turns to run one model."""
 
 import os
 import threading

@@ -1,17 +1,54 @@
-"""Check that activations fit into memory, and convert their dtype."""
+"""The rows of X and of its activations: their memory, and errors that name them."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 from numpy.typing import NDArray
 
-OWNER = "HFEmbeddingTransformer"
+from plug_sklearn.embedding._parameters import OWNER
+from plug_sklearn.embedding.passes import NonFiniteStatesError
+from plug_sklearn.embedding.prompts import RefusedTextError, Text, list_positions
+
 #: Where Linux says what a container may use and uses, in bytes.
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _USED = Path("/sys/fs/cgroup/memory.current")
+
+
+def refuse_missing_labels(y: Any) -> None:  # noqa: ANN401 - labels of any kind
+    """Raise a ValueError if a label is None or NaN."""
+    labels = y.to_numpy() if hasattr(y, "to_numpy") else y
+    if isinstance(labels, np.ndarray) and labels.dtype.kind not in "fO":
+        return
+    missing = np.flatnonzero(pd.Series(list(labels), dtype=object).isna()).tolist()
+    if missing:
+        raise ValueError(
+            f"The 'y' given to {OWNER} must have a label for each text. Got "
+            f"{len(missing)} missing, at positions {list_positions(missing)}."
+        )
+
+
+@contextmanager
+def naming_positions(texts: Sequence[Text]) -> Iterator[None]:
+    """Add the positions in X to errors about texts."""
+    try:
+        yield
+    except RefusedTextError as error:
+        raise error.at(texts.index(error.text)) from None
+    except NonFiniteStatesError as error:
+        found = set(error.texts)
+        positions = [row for row, text in enumerate(texts) if text in found]
+        raise FloatingPointError(
+            f"The states of {error.states} contain infinity or NaN for at least "
+            f"{len(positions)} of {len(texts)} texts, at positions "
+            f"{list_positions(positions)}. The first of them is "
+            f"{texts[positions[0]]!r}. Use dtype='bfloat16' or 'float32' in {OWNER}."
+        ) from None
 
 
 def find_free_memory() -> int:
@@ -36,31 +73,21 @@ def make_room(
     If every token is kept, ``n_tokens`` counts them, and the array holds objects.
     Raises a MemoryError if the activations do not fit into free memory.
     """
-    if n_tokens is None:
-        _refuse_too_large(_count_bytes(n_samples, shape, dtype), n_samples)
-        return np.empty((n_samples, *shape), dtype=dtype)
-    _refuse_too_large(_count_bytes(n_tokens, shape, dtype), n_samples)
-    return np.empty(n_samples, dtype=object)
-
-
-def _refuse_too_large(n_bytes: int, n_samples: int) -> None:
-    """Say how much memory is needed, and what needs less."""
+    n_items = n_samples if n_tokens is None else n_tokens
+    n_bytes = n_items * math.prod(shape) * dtype.itemsize
     free = find_free_memory()
     if n_bytes > free:
+        needed, left = (f"{n / 2**30:,.1f} GiB" for n in (n_bytes, free))
         raise MemoryError(
-            f"The activations of {n_samples} texts take {_show(n_bytes)}, and "
-            f"{_show(free)} of memory are free. {OWNER} takes less with fewer 'layers' "
-            "or 'parts', with activation_dtype='float16', or, if tokens are kept, "
-            "with a smaller 'max_length'. Or transform fewer texts at a time, with a "
-            "'store' that keeps the results."
+            f"The activations of {n_samples} texts take {needed}, and {left} of memory "
+            f"are free. {OWNER} takes less with fewer 'layers' or 'parts', with "
+            "activation_dtype='float16', or, if tokens are kept, with a smaller "
+            "'max_length'. Or transform fewer texts at a time, with a 'store' that "
+            "keeps the results."
         )
-
-
-def _count_bytes(
-    n_rows: int, shape: Sequence[int], dtype: np.dtype[np.floating]
-) -> int:
-    """Count the bytes of an array of ``n_rows`` items of a shape."""
-    return n_rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if n_tokens is None:
+        return np.empty((n_samples, *shape), dtype=dtype)
+    return np.empty(n_samples, dtype=object)
 
 
 def put_states(
@@ -112,7 +139,3 @@ def _refuse_dtype(dtype: np.dtype[np.floating]) -> FloatingPointError:
         f"The 'activation_dtype' parameter of {OWNER} must be 'float32', because some "
         f"states are too large for {dtype.name}. Got {dtype.name!r} instead."
     )
-
-
-def _show(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:,.1f} GiB"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from plug_sklearn.embedding.prompts._tokens import make_cutter
+from plug_sklearn.embedding.prompts._truncation import make_cutter
 
 PIECES = st.lists(st.text(max_size=8), min_size=1, max_size=5).filter(any)
 
