@@ -65,8 +65,15 @@ class EmbeddingJob:
     def run(self, store: str | None) -> None:
         """Fill the rows, through a store if its folder is given."""
         if store is not None:
+            # What renders conversations is no matter for strings, which a store may
+            # hold already.
+            kinds = np.array([isinstance(text, Conversation) for text in self.texts])
             with ActivationStore(store) as opened:
-                self._run_with(opened)
+                for kind in np.unique(kinds):
+                    numbers = np.flatnonzero(kinds == kind)
+                    texts = [self.texts[number] for number in numbers.tolist()]
+                    job = replace(self, texts=texts, rows=self.rows[numbers])
+                    job._run_with(opened)
             return
         # A store of every token is large, and rarely what the user wants.
         if self.poolings is not None:
@@ -192,14 +199,15 @@ class EmbeddingJob:
         """Put states of some texts where they go."""
         layers, columns = where
         if self.poolings is not None:
-            cast = cast_states(np.asarray(states), self.dtype)
+            cast = cast_states(np.asarray(states), self.dtype, rows)
             self.out[rows[:, None, None], layers, columns] = cast
             return
         shape = (len(self.layers), len(self.parts), self.model.geometry.hidden_size)
         for row, item in zip(rows, states, strict=True):
             if self.out[row] is None:
                 self.out[row] = np.empty((len(item), *shape), dtype=self.dtype)
-            self.out[row][:, layers, columns] = cast_states(item, self.dtype)
+            (cast,) = cast_states(item[None], self.dtype, [row])
+            self.out[row][:, layers, columns] = cast
 
 
 def compute_in_jobs(

@@ -208,7 +208,7 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
             roles=self._read_roles(),
             token_filter=self.token_filter,
             eos_token=self.eos_token,
-            max_length=self.max_length,
+            max_length=None if self.max_length is None else int(self.max_length),
             truncation_side=self.truncation_side,
         )
         return LanguageModel(

@@ -42,11 +42,13 @@ from plug_sklearn.embedding.passes import (
 from plug_sklearn.embedding.prompts import (
     ChatTemplate,
     ChatTurn,
+    Conversation,
     OpenPromptReader,
     PromptOptions,
     PromptReader,
     Text,
     TokenizedPrompts,
+    describe_chat_template,
     describe_difference,
     list_invisible,
     render_turn,
@@ -56,8 +58,8 @@ from plug_sklearn.embedding.store import ActivationStore
 #: Part of every key in a store: raised when a release computes anything differently.
 READING = 2
 
-# Models and turns of which a change has been told in this process.
-_TOLD: set[tuple[Hashable, ChatTurn]] = set()
+# Models, and turns or templates, of which a change has been told in this process.
+_TOLD: set[tuple[Hashable, ChatTurn | ChatTemplate]] = set()
 
 
 #: Numbers of some texts, and their activations; a list of arrays keeps every token.
@@ -151,6 +153,27 @@ class LanguageModel:
         )
         _TOLD.add(key)
 
+    def _warn_of_other_chat(self) -> None:
+        """Warn, once in a process, if another template renders conversations now."""
+        fitted = self.fitted_chat
+        if fitted is None or (key := (file_state(self.source), fitted)) in _TOLD:
+            return
+        try:
+            tokenizer = load_tokenizer(self.source)
+        except (OSError, ValueError, ImportError):
+            # Everything was stored.
+            return
+        if describe_chat_template(tokenizer, fitted.time) == fitted:
+            return
+        warn_user(
+            f"The chat template of {self.source.name!r} has changed since "
+            "HFEmbeddingTransformer was fitted. Conversations are rendered with the "
+            "current one, and predictions may differ. Fit again to use it for all "
+            "texts.",
+            ProvenanceWarning,
+        )
+        _TOLD.add(key)
+
     def list_empty(self, texts: Sequence[Text]) -> list[Text]:
         """List the texts that have no token to pool; none without a tokenizer.
 
@@ -177,6 +200,8 @@ class LanguageModel:
         if self._reader is not None:
             self._reader.tell_changes(X)
         self._warn_of_other_turn()
+        if any(isinstance(text, Conversation) for text in X):
+            self._warn_of_other_chat()
 
     def check_model(self) -> None:
         """Warn if the model is not what it was, now that its weights are needed.
@@ -304,5 +329,5 @@ class LanguageModel:
         if turn is not None:
             settings["turn"] = asdict(turn)
         if conversations:
-            settings["chat"] = asdict(self.fitted_chat or self.prompt_reader.chat)
+            settings["chat"] = (self.fitted_chat or self.prompt_reader.chat).digest
         return settings

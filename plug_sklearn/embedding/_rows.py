@@ -1,7 +1,7 @@
 """The rows of X and of its activations: their memory, and errors that name them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from plug_sklearn.embedding.prompts import RefusedTextError, Text, list_position
 #: Where Linux says what a container may use and uses, in bytes.
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _USED = Path("/sys/fs/cgroup/memory.current")
+#: Where it says what that is used for, a line each.
+_USES = Path("/sys/fs/cgroup/memory.stat")
 
 
 def refuse_missing_labels(y: Any) -> None:  # noqa: ANN401 - labels of any kind
@@ -56,10 +58,13 @@ def find_free_memory() -> int:
     free = int(psutil.virtual_memory().available)
     try:
         limit, used = (int(path.read_text()) for path in (_LIMIT, _USED))
+        uses = dict(line.split() for line in _USES.read_text().splitlines())
+        # Files that were read are kept in memory only as long as nothing else needs it.
+        cached = int(uses["inactive_file"])
     # Not on Linux, or "max": no limit.
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         return free
-    return min(free, limit - used)
+    return min(free, limit - used + cached)
 
 
 def make_room(
@@ -104,22 +109,24 @@ def put_states(
     """
     if out.dtype == object:
         for row, item in zip(rows, states, strict=True):
-            out[row] = cast_states(np.asarray(item), dtype)
+            out[row] = cast_states(np.asarray(item)[None], dtype, [row])[0]
     else:
-        out[rows] = cast_states(np.asarray(states), dtype)
+        out[rows] = cast_states(np.asarray(states), dtype, rows)
 
 
 def cast_states(
-    states: NDArray[np.floating], dtype: np.dtype[np.floating]
+    states: NDArray[np.floating],
+    dtype: np.dtype[np.floating],
+    rows: Sequence[int] | NDArray[np.int64],
 ) -> NDArray[np.floating]:
-    """Convert states to the dtype of activations.
+    """Convert states of shape (n, ...) to the dtype of activations.
 
-    Raises a FloatingPointError if a state is too large for it.
+    ``rows`` (n,) are the rows of X that they are of. Raises a FloatingPointError if a
+    state is too large for the dtype.
     """
     with np.errstate(over="ignore"):
         cast: NDArray[np.floating] = states.astype(dtype, copy=False)
-    if dtype != np.float32 and not np.isfinite(cast).all():
-        raise _refuse_dtype(dtype)
+    _refuse_infinite(cast, dtype, rows)
     return cast
 
 
@@ -127,15 +134,26 @@ def require_finite(
     out: NDArray[Any], rows: NDArray[np.int64], dtype: np.dtype[np.floating]
 ) -> None:
     """Refuse rows that hold states too large for the dtype of activations."""
+    if dtype != np.float32:
+        _refuse_infinite([out[row] for row in rows], dtype, rows)
+
+
+def _refuse_infinite(
+    states: Iterable[NDArray[np.floating]],
+    dtype: np.dtype[np.floating],
+    rows: Sequence[int] | NDArray[np.int64],
+) -> None:
+    """Refuse states, of these rows of X, that became infinite in another dtype."""
     if dtype == np.float32:
         return
-    for row in rows:
-        if not np.isfinite(out[row]).all():
-            raise _refuse_dtype(dtype)
-
-
-def _refuse_dtype(dtype: np.dtype[np.floating]) -> FloatingPointError:
-    return FloatingPointError(
-        f"The 'activation_dtype' parameter of {OWNER} must be 'float32', because some "
-        f"states are too large for {dtype.name}. Got {dtype.name!r} instead."
+    refused = sorted(
+        int(row)
+        for row, item in zip(rows, states, strict=True)
+        if not np.isfinite(item).all()
     )
+    if refused:
+        raise FloatingPointError(
+            f"The 'activation_dtype' parameter of {OWNER} must be 'float32', because "
+            f"states of at least {len(refused)} texts are too large for {dtype.name}, "
+            f"at positions {list_positions(refused)}. Got {dtype.name!r} instead."
+        )

@@ -34,6 +34,7 @@ from plug_sklearn.embedding.prompts import (
     Conversation,
     Text,
     describe_chat_template,
+    list_positions,
     read_texts,
     refuse_empty_texts,
     render_turn,
@@ -276,11 +277,13 @@ one-column frame
     def _check_prompts(self, texts: Sequence[Text]) -> None:
         if not self.generation_prompt or self.chat_template:
             return
-        if not any(isinstance(text, Conversation) for text in texts):
+        strings = [row for row, text in enumerate(texts) if isinstance(text, str)]
+        if strings:
             raise ValueError(
                 f"The 'generation_prompt' parameter of {OWNER} must be False for texts "
-                "that are not in a chat template. Got True instead: set chat_template="
-                "True, or give conversations."
+                f"that are not in a chat template. Got True instead, and "
+                f"{len(strings)} strings, at positions {list_positions(strings)}: set "
+                "chat_template=True, or give conversations only."
             )
 
     def transform(self, X: Any) -> NDArray[Any]:  # noqa: ANN401 - as for fit
@@ -317,6 +320,7 @@ one-column frame
         """
         model = self._describe_model()
         texts = read_texts(X, OWNER)
+        self._check_prompts(texts)
         first_rows: dict[Text, int] = {}
         first = np.array([first_rows.setdefault(t, n) for n, t in enumerate(texts)])
         distinct, rows = list(first_rows), np.array(list(first_rows.values()))
@@ -374,6 +378,7 @@ one-column frame
         """
         model = self._describe_model()
         texts = read_texts(X, OWNER)
+        self._check_prompts(texts)
         reader = model.prompt_reader
         with naming_positions(texts):
             refuse_empty_texts(texts, model.list_empty(texts), model.prompts.roles)

@@ -60,6 +60,28 @@ def test_other_batches_and_rows_are_read_from_the_store(
     assert not computed
 
 
+def test_conversations_do_not_change_where_strings_are_stored(
+    llama: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    embed(llama, tmp_path)
+    computed.clear()
+    conversation = [{"role": "user", "content": "gold"}]
+    mixed = [*TEXTS[:2], conversation, *TEXTS[2:]]
+    expected = embed(llama, None, mixed)
+    computed.clear()
+    assert_allclose(embed(llama, tmp_path, mixed), expected, rtol=1e-5, atol=1e-5)
+    assert len(computed) == 1
+
+
+def test_numpy_numbers_name_the_same_settings_as_others(
+    llama: str, tmp_path: Path, computed: list[Any]
+) -> None:
+    embed(llama, tmp_path, max_length=20)
+    computed.clear()
+    embed(llama, tmp_path, max_length=np.int64(20), layers=np.arange(3))
+    assert not computed
+
+
 def test_more_layers_compute_the_missing_ones_only(
     llama: str, tmp_path: Path, computed: list[Any]
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from _in_process import record_computed
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from sklearn.base import clone
@@ -164,6 +165,44 @@ def test_other_dates_never_meet_in_the_store(
     with ActivationStore(tmp_path / "store") as store:
         starts = {held.settings["turn"]["start"] for held in store.contents()}
     assert starts == {f"<|im_start|>On {day} Jul 2024\n" for day in (26, 27)}
+
+
+def test_conversations_of_one_day_share_a_store(
+    dated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Today(datetime.datetime):
+        days = 0
+
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Today":
+            # Another second each time.
+            return super().now(tz) + datetime.timedelta(days=cls.days)
+
+    monkeypatch.setattr("plug_sklearn.embedding.prompts._conversations.datetime", Today)
+    computed = record_computed(monkeypatch)
+    conversations = [[{"role": "user", "content": text}] for text in TEXTS]
+    embedder = HFEmbeddingTransformer(dated, device="cpu", store=tmp_path / "store")
+    expected = embedder.fit_transform(conversations)
+    computed.clear()
+    assert_array_equal(clone(embedder).fit_transform(conversations), expected)
+    assert not computed
+    Today.days = 1
+    assert not np.array_equal(clone(embedder).fit_transform(conversations), expected)
+    assert len(computed) == len(TEXTS)
+
+
+def test_change_of_the_template_of_conversations_is_told_once(
+    save_with_template: Callable[[str], str],
+) -> None:
+    folder = save_with_template(DATED.replace("On", "Since"))
+    conversations = [[{"role": "user", "content": text}] for text in TEXTS]
+    embedder = HFEmbeddingTransformer(folder, layers=1, device="cpu")
+    embedder.fit(conversations)
+    Path(folder, "chat_template.jinja").write_text(DATED)
+    with pytest.warns(ProvenanceWarning, match="Conversations are rendered with the"):
+        embedder.transform(conversations)
+    embedder.transform(conversations)
+    embedder.transform(TEXTS)
 
 
 def test_stored_texts_are_read_with_the_date_of_fit(

@@ -220,10 +220,35 @@ def test_state_too_large_for_half_precision_is_an_error(
 ) -> None:
     run = ForwardPass.run
     monkeypatch.setattr(ForwardPass, "run", lambda *args: run(*args) * np.float32(1e6))
-    with pytest.raises(
-        FloatingPointError, match=r"'activation_dtype'.*too large for float16"
-    ):
+    message = r"'activation_dtype'.*of at least [1-6] texts.*float16, at positions \[\d"
+    with pytest.raises(FloatingPointError, match=message):
         embed(llama, activation_dtype="float16")
+
+
+@pytest.mark.parametrize("pooling", ["last", None])
+def test_stored_state_too_large_for_half_precision_names_its_row(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str | None
+) -> None:
+    run = ForwardPass.run
+
+    def run_and_enlarge(*args: Any) -> Any:  # noqa: ANN401 - arrays, or a list of them
+        states = run(*args)
+        first = states[0] * np.float32(1e6)
+        if isinstance(states, list):
+            return [first, *states[1:]]
+        states[0] = first
+        return states
+
+    options: dict[str, Any] = {"store": tmp_path, "pooling": pooling}
+    with monkeypatch.context() as patched:
+        patched.setattr(ForwardPass, "run", run_and_enlarge)
+        states = embed(llama, **options, batch_tokens=10**6)
+    rows = [row for row, item in enumerate(states) if np.abs(item).max() > 65504]
+    assert 0 < len(rows) < len(states)
+    first_rows = [row for row in rows if TEXTS.index(TEXTS[row]) == row]
+    message = rf"at positions \[{', '.join(map(str, first_rows))}\]"
+    with pytest.raises(FloatingPointError, match=message):
+        embed(llama, **options, activation_dtype="float16")
 
 
 def test_texts_whose_tokens_are_kept_are_tokenized_once(

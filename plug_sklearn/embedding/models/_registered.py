@@ -1,6 +1,8 @@
 """Models in memory, registered under names that estimators can use."""
 
-from collections.abc import Iterator
+import json
+import zlib
+from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -14,8 +16,6 @@ from plug_sklearn._forks import make_lock
 
 #: How a digest of a registered model begins.
 REGISTERED = "registered:"
-#: A cheap description of all weights, by which a change is noticed.
-State = tuple[tuple[str, int, int, float], ...]
 
 
 @dataclass
@@ -31,14 +31,14 @@ class RegisteredModel:
     whole: PreTrainedModel
     # What load_model gave for it.
     loaded: Any = field(default=None, repr=False)
-    _digests: dict[State, str] = field(default_factory=dict, repr=False)
+    _digests: dict[Hashable, str] = field(default_factory=dict, repr=False)
     _undo: ExitStack = field(default_factory=ExitStack, repr=False)
     _n_readers: int = 0
     _lock: Any = field(default_factory=make_lock, repr=False)
 
     @property
     def origin(self) -> str:
-        """Identity of the current weights, which estimators record in ``fit``."""
+        """Identity of the present model, which estimators record in ``fit``."""
         return f"{REGISTERED}{self.digest()}"
 
     @contextmanager
@@ -57,16 +57,17 @@ class RegisteredModel:
                     self._undo.close()
 
     def digest(self) -> str:
-        """Digest the weights as they are now.
+        """Digest the weights, the adapters in use and the tokenizer as they are now.
 
-        All weights are summed each time, and their bytes are only read when a sum, or
-        torch's count of changes, is another one than before.
+        Each time, this takes cheap checksums of all weights. Their digest is computed
+        only if a checksum, or torch's count of changes, differs from the last one.
         """
-        state = _describe_weights(self.model)
+        adapters = _describe_adapters(self.model)
+        state = (_sum_up_weights(self.model), adapters)
         if state not in self._digests:
             self._digests.clear()
-            self._digests[state] = _digest_weights(self.model)
-        return self._digests[state]
+            self._digests[state] = _digest_model(self.model, adapters)
+        return f"{self._digests[state]}:{_digest_tokenizer(self.tokenizer)}"
 
 
 _REGISTERED: dict[str, RegisteredModel] = {}
@@ -85,7 +86,9 @@ def register_model(
     name, and raise an error in a process where it is not registered. The model is not
     copied, moved or changed: it keeps its device and dtype, and its training mode and
     settings are restored after each pass. A store identifies the model by a digest of
-    its weights, so that texts are computed again after further training.
+    its weights, its active adapters and its tokenizer, so that texts are computed again
+    after further training. The digest does not cover hooks or code of your own, so do
+    not use a store while these change what the model computes.
 
     Parameters
     ----------
@@ -199,24 +202,79 @@ def _list_weights(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _describe_weights(model: nn.Module) -> State:
+def _sum_up_weights(model: nn.Module) -> Hashable:
+    """Describe all weights in a cheap way that tells whether one has changed."""
     with torch.no_grad():
         return tuple(
             (
                 name,
                 weight.data_ptr(),
-                # Tensors of inference mode count no changes.
+                # Tensors of inference mode count no changes, nor are changes counted
+                # that are made through numpy or ``data``.
                 0 if weight.is_inference() else weight._version,
-                float(weight.sum(dtype=torch.float64)),
+                _sum_up(weight.detach()),
             )
             for name, weight in _list_weights(model)
         )
 
 
-def _digest_weights(model: nn.Module) -> str:
-    digest = blake2b(digest_size=16)
+def _sum_up(weight: Tensor) -> float:
+    """Compute a checksum that depends on the order of the values."""
+    if weight.device.type == "cpu":
+        return zlib.crc32(_view_bytes(weight))
+    # The sums of rows and of columns, each with another factor: the weights stay on
+    # their device, and no copy of them is made.
+    table = weight.reshape(-1, weight.shape[-1] if weight.dim() else 1)
+    total = 0.0
+    for axis in (0, 1):
+        sums = table.sum(dim=axis, dtype=torch.float64)
+        factors = torch.arange(1, len(sums) + 1, device=sums.device).sqrt()
+        total += (1 + axis) * float(sums @ factors.double())
+    return total
+
+
+def _view_bytes(weight: Tensor) -> memoryview:
+    return weight.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _describe_adapters(model: nn.Module) -> str:
+    """Describe which adapters each layer uses, as PEFT's layers have them."""
+    return repr(
+        [
+            (
+                name,
+                module.active_adapters,
+                module.disable_adapters,
+                module.merged_adapters,
+                getattr(module, "scaling", None),
+            )
+            for name, module in model.named_modules()
+            if hasattr(module, "merged_adapters")
+        ]
+    )
+
+
+def _digest_model(model: nn.Module, adapters: str) -> str:
+    digest = blake2b(adapters.encode(), digest_size=16)
     for name, weight in sorted(_list_weights(model), key=lambda pair: pair[0]):
         digest.update(f"{name}:{weight.dtype}:{tuple(weight.shape)};".encode())
-        stored = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(stored.numpy().tobytes())
+        digest.update(_view_bytes(weight.detach().cpu()))
+    return digest.hexdigest()
+
+
+def _digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest everything that turns texts and conversations into tokens."""
+    if tokenizer.is_fast:
+        # The settings before the tokens are those of the last call.
+        spelled = tokenizer.backend_tokenizer.to_str()
+        spelled = spelled[spelled.index('"added_tokens"') :]
+    else:
+        spelled = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    digest = blake2b(spelled.encode(), digest_size=16)
+    for setting in (
+        tokenizer.chat_template,
+        tokenizer.model_max_length,
+        tokenizer.special_tokens_map,
+    ):
+        digest.update(repr(setting).encode())
     return digest.hexdigest()

@@ -33,21 +33,35 @@ _MOST_OUTLINES = 1024
 class ChatTemplate:
     """What the prompts that a chat template renders depend on.
 
-    ``digest`` is the SHA-256 of the template, in hexadecimal digits. ``time`` is what
-    it takes for the present time, in ISO 8601; None for a template that does not ask
-    for it.
+    ``digest`` is the SHA-256 of the template, in hexadecimal digits, after the time
+    was written into it. ``time`` is what it takes for the present time, in ISO 8601;
+    None for a template that does not ask for it.
     """
 
     digest: str
     time: str | None
 
 
-def describe_chat_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    """Describe the chat template of a tokenizer, as of now."""
+def describe_chat_template(
+    tokenizer: PreTrainedTokenizerBase, time: str | None = None
+) -> ChatTemplate:
+    """Describe the chat template of a tokenizer at some time, by default now."""
     template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
-    asks = _CLOCK.search(template) is not None
-    now = datetime.now().astimezone().isoformat() if asks else None
-    return ChatTemplate(sha256(template.encode()).hexdigest(), now)
+    if _CLOCK.search(template) is None:
+        time = None
+    elif time is None:
+        time = datetime.now().astimezone().isoformat()
+    # A template that writes the date is the same one all day.
+    written = _write_time(template, time)
+    return ChatTemplate(sha256(written.encode()).hexdigest(), time)
+
+
+def _write_time(template: str, time: str | None) -> str:
+    """Replace the places where a template asks for the time by what it would write."""
+    if time is None:
+        return template
+    now = datetime.fromisoformat(time)
+    return _CLOCK.sub(lambda found: repr(now.strftime(found[2])), template)
 
 
 class ConversationRenderer:
@@ -68,12 +82,7 @@ class ConversationRenderer:
         self.generation_prompt = generation_prompt
         self.template: str | None = None
         if tokenizer.chat_template:
-            self.template = tokenizer.get_chat_template()
-            if time is not None:
-                now = datetime.fromisoformat(time)
-                self.template = _CLOCK.sub(
-                    lambda found: repr(now.strftime(found[2])), self.template
-                )
+            self.template = _write_time(tokenizer.get_chat_template(), time)
         self._outlines: dict[str, str | None] = {}
 
     def render(self, conversations: Sequence[Conversation]) -> list[str]:

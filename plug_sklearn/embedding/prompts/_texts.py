@@ -104,13 +104,16 @@ def list_invisible(texts: Sequence[Text], roles: Sequence[str] | None) -> list[T
     """
     invisible: list[Text] = []
     for text in texts:
-        said = text if isinstance(text, str) else _join_contents(text, roles)
+        said = _join_contents(text, roles)
         if all(unicodedata.category(character)[0] in "ZC" for character in said):
             invisible.append(text)
     return invisible
 
 
-def _join_contents(text: Conversation, roles: Sequence[str] | None) -> str:
+def _join_contents(text: Text, roles: Sequence[str] | None) -> str:
+    if isinstance(text, str):
+        # A string is a user's turn.
+        return text if roles is None or "user" in roles else ""
     said = [m["content"] for m in text.messages if roles is None or m["role"] in roles]
     return "".join(said)
 
@@ -136,7 +139,21 @@ def read_texts(X: Any, owner: str) -> list[Text]:  # noqa: ANN401 - any containe
             f"X given to {owner} must hold at least one text. "
             f"Found an empty {type(X).__name__}."
         )
+    others = [position for position, row in enumerate(rows) if not _may_be_text(row)]
+    if len(others) > 1:
+        first = rows[others[0]]
+        raise TypeError(
+            f"X given to {owner} must hold strings or conversations only. Got "
+            f"{len(others)} other rows instead, at positions {list_positions(others)}; "
+            f"the first is {shorten(first)} ({type(first).__name__})."
+        )
     return [_read_row(row, position, owner) for position, row in enumerate(rows)]
+
+
+def _may_be_text(row: object) -> bool:
+    is_list = isinstance(row, Sequence | np.ndarray) and not isinstance(row, bytes)
+    # A mapping alone gets an error of its own.
+    return is_list or hasattr(row, "to_list") or isinstance(row, Mapping)
 
 
 def _read_row(row: object, position: int, owner: str) -> Text:

@@ -97,7 +97,10 @@ class PromptCutter:
         wanted = np.isin(owners, messages)
         kept = keep_tokens(owners, wanted, self.limit, self.side)
         if not kept[wanted].any():
-            raise self._refuse_limit(int((owners == TEMPLATE).sum()))
+            refused = self._refuse_limit(int((owners == TEMPLATE).sum()))
+            raise RefusedTextError(
+                conversation, f"{str(refused).rstrip('.')} for {conversation!r}"
+            )
         return ids[kept], owners[kept], bool(kept[wanted].all())
 
     def _refuse_limit(self, n_template: int) -> ValueError:

@@ -1,9 +1,10 @@
 """Models that are in memory already."""
 
+import copy
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from plug_sklearn.persistence import ProvenanceWarning
 NAME = "my fine-tuned model"
 TEXTS = ["Gold is a metal.", "Lima is in Peru.", "Au"]
 PARAMETERS: dict[str, Any] = {"parts": ("rs", "attn", "mlp"), "pooling": "mean"}
+#: A chat template that writes each message after a sign.
+TURN = "{% for message in messages %}T:{{ message['content'] }}\n{% endfor %}"
 #: How the saved model is read. Both models are read in token tries; where one is not,
 #: which changes the last bits, standard error says why.
 SAVED: dict[str, Any] = {"device": "cpu", "verbose": True}
@@ -122,6 +125,91 @@ def test_edits_of_data_are_noticed(causal: transformers.PreTrainedModel) -> None
     origin = embedder._origin
     causal.model.layers[0].mlp.up_proj.weight.data[0, 0] += 1
     assert embedder.fit(TEXTS)._origin != origin
+
+
+def reverse_rows(weight: torch.Tensor) -> None:
+    weight.data.copy_(weight.data.flip(0).clone())
+
+
+def swap_rows_in_numpy(weight: torch.Tensor) -> None:
+    rows = weight.detach().numpy()
+    rows[[0, 1]] = rows[[1, 0]]
+
+
+def swap_columns(weight: torch.Tensor) -> None:
+    weight.data[:, [2, 3]] = weight.data[:, [3, 2]]
+
+
+@pytest.mark.parametrize("edit", [reverse_rows, swap_rows_in_numpy, swap_columns])
+def test_weights_in_another_order_never_meet_in_the_store(
+    causal: transformers.PreTrainedModel,
+    tmp_path: Path,
+    edit: Callable[[torch.Tensor], None],
+) -> None:
+    embedder = HFEmbeddingTransformer(NAME, store=tmp_path, **PARAMETERS)
+    before = embedder.fit_transform(TEXTS)
+    edit(causal.model.layers[0].mlp.up_proj.weight)
+    after = clone(embedder).fit_transform(TEXTS)
+    expected = clone(embedder).set_params(store=None).fit_transform(TEXTS)
+    assert_array_equal(after, expected)
+    assert not np.array_equal(after, before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bos_token": "<|im_end|>"}, {"chat_template": TURN.replace("T:", "S:")}],
+    ids=["special token", "chat template"],
+)
+def test_other_tokenizers_never_meet_in_the_store(
+    causal: transformers.PreTrainedModel,
+    llama: str,
+    tmp_path: Path,
+    change: dict[str, str],
+) -> None:
+    conversations = [[{"role": "user", "content": text}] for text in TEXTS]
+    parameters: dict[str, Any] = {**PARAMETERS, "pool_over": "prompt"}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    tokenizer.chat_template = TURN
+    register_model(NAME, causal, tokenizer)
+    embedder = HFEmbeddingTransformer(NAME, store=tmp_path, **parameters)
+    before = embedder.fit_transform(conversations)
+    other = copy.deepcopy(tokenizer)
+    for name, value in change.items():
+        setattr(other, name, value)
+    register_model(NAME, causal, other)
+    with pytest.warns(ProvenanceWarning, match="has changed since"):
+        embedder.transform(conversations)
+    # The earlier one finds what was stored with it.
+    register_model(NAME, causal, tokenizer)
+    assert_array_equal(clone(embedder).fit_transform(conversations), before)
+    register_model(NAME, causal, other)
+    after = clone(embedder).fit_transform(conversations)
+    expected = clone(embedder).set_params(store=None).fit_transform(conversations)
+    assert_array_equal(after, expected)
+
+
+def test_adapters_in_use_are_part_of_the_key(
+    causal: transformers.PreTrainedModel, llama: str, tmp_path: Path
+) -> None:
+    config = peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(causal, config)
+    adapted.add_adapter("other", config)
+    register_model(NAME, adapted, transformers.AutoTokenizer.from_pretrained(llama))
+    embedder = HFEmbeddingTransformer(NAME, store=tmp_path, **PARAMETERS)
+
+    def check() -> np.ndarray:
+        found = clone(embedder).fit_transform(TEXTS)
+        expected = clone(embedder).set_params(store=None).fit_transform(TEXTS)
+        assert_array_equal(found, expected)
+        return found
+
+    first = check()
+    adapted.set_adapter("other")
+    assert not np.array_equal(check(), first)
+    adapted.set_adapter("default")
+    with adapted.disable_adapter():
+        assert not np.array_equal(check(), first)
+    assert_array_equal(check(), first)
 
 
 def test_store_keeps_models_of_one_name_apart(
