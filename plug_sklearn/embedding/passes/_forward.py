@@ -198,9 +198,13 @@ float32
 
     @property
     def _cache_name(self) -> str:
-        """What the model calls its cache: transformers 5.24 renamed it."""
+        """What the model calls its cache: transformers 5.24 renamed it.
+
+        A function that wraps ``forward`` may show no parameters: it has the new name.
+        """
         known = signature(self.loaded.model.forward).parameters
-        return "cache" if "cache" in known else "past_key_values"
+        is_old = "past_key_values" in known and "cache" not in known
+        return "past_key_values" if is_old else "cache"
 
     def _read(
         self,

@@ -14,6 +14,8 @@ from _families import (
     shake_weights,
 )
 
+from plug_sklearn import HFEmbeddingTransformer
+from plug_sklearn.embedding import release_models
 from plug_sklearn.embedding.models import LoadedModel
 from plug_sklearn.embedding.passes import (
     Batch,
@@ -280,3 +282,20 @@ def test_model_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert n_tried
     choose_strategy(ForwardPass(loaded, Request((1,), ("rs",), ("last",))))
     assert len(passes) == n_tried
+
+
+def test_wrapped_model_is_read_in_tries_all_the_same(
+    llama: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = transformers.LlamaModel.forward
+    # The wrapper shows none of the model's parameters.
+    monkeypatch.setattr(
+        transformers.LlamaModel,
+        "forward",
+        lambda self, **inputs: forward(self, **inputs),
+    )
+    release_models()
+    embedder = HFEmbeddingTransformer(llama, device="cpu", verbose=True)
+    embedder.fit_transform(["Gold is a metal.", "Gold is blue."])
+    assert "No token tries" not in capsys.readouterr().err
+    release_models()
