@@ -158,8 +158,7 @@ def load_model(source: ModelSource, options: WeightOptions) -> LoadedModel:
             registered.loaded = LoadedModel(
                 registered.model, reading=registered.reading
             )
-        loaded: LoadedModel = registered.loaded
-        return loaded
+        return registered.loaded
     adapter = (
         None if options.adapter is None else file_state(ModelSource(options.adapter))
     )

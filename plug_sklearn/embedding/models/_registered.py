@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plug_sklearn._forks import make_lock
+from plug_sklearn.embedding.models._sharing import LoadedModel
 
 #: How a digest of a registered model begins.
 REGISTERED = "registered:"
@@ -30,7 +31,7 @@ class RegisteredModel:
     tokenizer: PreTrainedTokenizerBase
     whole: PreTrainedModel
     # What load_model gave for it.
-    loaded: Any = field(default=None, repr=False)
+    loaded: LoadedModel | None = field(default=None, repr=False)
     _digests: dict[Hashable, str] = field(default_factory=dict, repr=False)
     _undo: ExitStack = field(default_factory=ExitStack, repr=False)
     _n_readers: int = 0
