@@ -12,10 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.classifiers._base import BasePlugClassifier
-from plug_sklearn.classifiers._data import ClassWeight, read_samples
+from plug_sklearn.classifiers._data import ClassWeight, read_geometry, read_samples
 from plug_sklearn.classifiers._monitoring import Scorer
 from plug_sklearn.classifiers._networks import CNNNetwork
-from plug_sklearn.classifiers._sample_shape import read_geometry
 from plug_sklearn.classifiers._sizing import size_cnn, size_cnn_by_budget
 
 

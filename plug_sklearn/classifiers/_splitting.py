@@ -1,6 +1,9 @@
-"""Choose validation rows, stratified by class, or whole groups of rows."""
+"""Merge equal rows, and choose validation rows, stratified by class or by group."""
 
+from collections import Counter
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +12,61 @@ from numpy.typing import NDArray
 MIN_ROWS = 20
 #: Random orders of the groups that are compared.
 N_DRAWS = 32
+#: Rows that are copied at once to be hashed.
+ROWS_AT_ONCE = 64
+
+
+def merge_equal_rows(
+    X: NDArray[np.float32],
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    groups: NDArray[np.intp] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+    """Merge rows that have the same sample, class and group, and sum their weights.
+
+    A row given twice is therefore exactly a row of weight 2, and the order of the rows
+    has no effect. Rows of weight 0 are dropped.
+
+    Returns three arrays (n,): positions of the rows that are kept, in an order that
+    depends on their values only; their weights; and a number for each that is equal for
+    equal samples, ascending from 0.
+    """
+    digests = _hash_rows(X, np.flatnonzero(weight))
+    return merge_rows(digests, codes, weight, groups)
+
+
+def merge_rows(
+    digests: NDArray[np.void],
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    groups: NDArray[np.intp] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+    """Merge rows by the ``digests`` of the samples of those that have weight."""
+    kept = np.flatnonzero(weight)
+    _, value_ids = np.unique(digests, return_inverse=True)
+    keys = np.stack(
+        [
+            value_ids,
+            codes[kept],
+            np.zeros_like(kept) if groups is None else groups[kept],
+        ]
+    )
+    _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    summed = np.bincount(inverse.ravel(), weight[kept])
+    return kept[first], summed.astype(np.float64), keys[0, first]
+
+
+def _hash_rows(X: NDArray[np.float32], kept: NDArray[np.intp]) -> NDArray[np.void]:
+    # Sorting 16 bytes a row is faster than sorting the rows.
+    digests = np.empty(len(kept), dtype="V16")
+    for start in range(0, len(kept), ROWS_AT_ONCE):
+        chosen = kept[start : start + ROWS_AT_ONCE]
+        # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
+        values = np.ascontiguousarray(X[chosen])
+        values += 0
+        for number, row in enumerate(values, start):
+            digests[number] = np.void(blake2b(row, digest_size=16).digest())
+    return digests
 
 
 @dataclass(frozen=True)
@@ -204,3 +262,27 @@ def arrange_members(
     n_rows = chosen.sum(axis=1)
     columns = [np.resize(np.flatnonzero(own), n_rows.max()) for own in chosen]
     return np.stack(columns, axis=1), np.arange(n_rows.max())[:, None] >= n_rows
+
+
+def hash_arrays(arrays: Any) -> NDArray[np.void]:  # noqa: ANN401 - a sequence of arrays
+    """Hash arrays by their values, so that longer arrays have larger hashes.
+
+    Arrays that differ in length, or at their beginning or end, are not read completely.
+    """
+    lengths = [len(array).to_bytes(8, "big") for array in arrays]
+    ends = [_hash_values(array[[0, -1]]) for array in arrays]
+    begins = [length + end for length, end in zip(lengths, ends, strict=True)]
+    n_alike = Counter(begins)
+    whole: dict[int, bytes] = {}
+    digests = np.empty(len(begins), dtype="V40")
+    for position, (array, begin) in enumerate(zip(arrays, begins, strict=True)):
+        if n_alike[begin] > 1 and id(array) not in whole:
+            whole[id(array)] = _hash_values(array)
+        digests[position] = np.void(begin + whole.get(id(array), bytes(16)))
+    return digests
+
+
+def _hash_values(array: NDArray[Any]) -> bytes:
+    # Adding 0 turns -0.0 into 0.0, which is equal but has other bytes.
+    values = np.ascontiguousarray(array, dtype=np.float32) + np.float32(0)
+    return blake2b(values.data, digest_size=16).digest()

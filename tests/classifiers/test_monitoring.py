@@ -32,7 +32,7 @@ from skorch.callbacks import (
 from torch import nn
 
 from plug_sklearn import PlugMLPClassifier
-from plug_sklearn.classifiers._data import Rows
+from plug_sklearn.classifiers._batches import Rows
 from plug_sklearn.classifiers._monitoring import (
     KeepBestEpoch,
     StopTraining,

@@ -1,13 +1,22 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from plug_sklearn.classifiers._splitting import (
     MIN_ROWS,
     choose_validation_rows,
     gather_samples,
+    hash_arrays,
+    merge_equal_rows,
     spread_ranks,
+)
+
+TEXTS = st.lists(
+    st.lists(st.sampled_from([-0.0, 0.0, 1.0, 2.0]), min_size=1, max_size=4),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -243,3 +252,67 @@ def test_samples_in_succession_are_of_all_ranges_of_ranks(
 
 def test_samples_of_one_rank_stay_in_order() -> None:
     assert spread_ranks(np.full(7, 3), 2).tolist() == list(range(7))
+
+
+@given(TEXTS)
+def test_arrays_have_equal_hashes_where_they_are_equal(
+    texts: list[list[float]],
+) -> None:
+    digests = hash_arrays([np.array(text)[:, None] for text in texts])
+    for text, digest in zip(texts, digests, strict=True):
+        for other, other_digest in zip(texts, digests, strict=True):
+            # -0.0 equals 0.0.
+            assert (digest == other_digest) == (text == other)
+
+
+def test_arrays_that_differ_in_the_middle_have_other_hashes() -> None:
+    first = np.zeros((9, 3), dtype=np.float16)
+    second = first.copy()
+    second[4, 1] = 1
+    digests = hash_arrays([first, second, first.astype(np.float64)])
+    assert digests[0] != digests[1]
+    assert digests[0] == digests[2]
+
+
+def test_longer_arrays_have_larger_hashes() -> None:
+    lengths = [300, 2, 70_000, 1, 255, 256]
+    digests = hash_arrays([np.ones((length, 1)) for length in lengths])
+    order = np.argsort([digest.tobytes() for digest in digests])
+    assert [lengths[place] for place in order] == sorted(lengths)
+
+
+def tally_in_plain_python(
+    X: np.ndarray, codes: np.ndarray, weight: np.ndarray, groups: np.ndarray
+) -> dict[tuple[float, ...], float]:
+    tally: dict[tuple[float, ...], float] = {}
+    for x, code, w, group in zip(X.tolist(), codes, weight, groups, strict=True):
+        if w > 0:
+            key = (*x, code, group)
+            tally[key] = tally.get(key, 0) + w
+    return tally
+
+
+@given(st.data(), st.integers(1, 30))
+def test_distinct_rows_are_a_tally(data: st.DataObject, n: int) -> None:
+    small = st.sampled_from([-1.0, -0.0, 0.0, 2.5])
+    X = data.draw(arrays(np.float32, (n, 2), elements=small))
+    codes, groups = data.draw(arrays(np.intp, (2, n), elements=st.integers(0, 1)))
+    weight = data.draw(arrays(float, n, elements=st.sampled_from([0.0, 1.0, 2.5])))
+    assume(weight.any())
+    i, summed, _ = merge_equal_rows(X, codes, weight, groups)
+    found = tally_in_plain_python(X[i], codes[i], summed, groups[i])
+    assert found == tally_in_plain_python(X, codes, weight, groups)
+    assert len(found) == len(i)
+
+
+@given(st.permutations(range(12)))
+def test_order_of_the_rows_does_not_change_the_distinct_rows(order: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 2, 3)).astype(np.float32)
+    X[4] = X[7]
+    codes, weight = np.arange(12) % 2, np.arange(12.0)
+    codes[4] = codes[7]
+    one = merge_equal_rows(X, codes, weight)
+    other = merge_equal_rows(X[order], codes[order], weight[order])
+    assert np.array_equal(X[one[0]], X[order][other[0]])
+    assert np.array_equal(one[1], other[1])
