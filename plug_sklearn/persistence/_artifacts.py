@@ -12,12 +12,6 @@ from sklearn.base import BaseEstimator
 from plug_sklearn._devices import check_device
 from plug_sklearn._provenance import list_versions
 from plug_sklearn.evaluation import CrossValidationReport
-from plug_sklearn.persistence._card import (
-    CARD,
-    check_card,
-    require_own_card,
-    write_card,
-)
 from plug_sklearn.persistence._files import (
     name_file,
     naming,
@@ -26,7 +20,15 @@ from plug_sklearn.persistence._files import (
     write_file,
     write_tensors,
 )
-from plug_sklearn.persistence._hub import SCHEME, download, upload
+from plug_sklearn.persistence._hub import (
+    CARD,
+    SCHEME,
+    check_card,
+    download,
+    require_own_card,
+    upload,
+    write_card,
+)
 from plug_sklearn.persistence._nested_tables import (
     AnyTable,
     describe_estimator,
