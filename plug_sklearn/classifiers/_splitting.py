@@ -31,7 +31,16 @@ def merge_equal_rows(
     depends on their values only; their weights; and a number for each that is equal for
     equal samples, ascending from 0.
     """
-    digests = _hash_rows(X, np.flatnonzero(weight))
+    kept = np.flatnonzero(weight)
+    # Sorting 16 bytes a row is faster than sorting the rows.
+    digests = np.empty(len(kept), dtype="V16")
+    for start in range(0, len(kept), ROWS_AT_ONCE):
+        chosen = kept[start : start + ROWS_AT_ONCE]
+        # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
+        values = np.ascontiguousarray(X[chosen])
+        values += 0
+        for number, row in enumerate(values, start):
+            digests[number] = np.void(blake2b(row, digest_size=16).digest())
     return merge_rows(digests, codes, weight, groups)
 
 
@@ -56,19 +65,6 @@ def merge_rows(
     return kept[first], summed.astype(np.float64), keys[0, first]
 
 
-def _hash_rows(X: NDArray[np.float32], kept: NDArray[np.intp]) -> NDArray[np.void]:
-    # Sorting 16 bytes a row is faster than sorting the rows.
-    digests = np.empty(len(kept), dtype="V16")
-    for start in range(0, len(kept), ROWS_AT_ONCE):
-        chosen = kept[start : start + ROWS_AT_ONCE]
-        # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
-        values = np.ascontiguousarray(X[chosen])
-        values += 0
-        for number, row in enumerate(values, start):
-            digests[number] = np.void(blake2b(row, digest_size=16).digest())
-    return digests
-
-
 @dataclass(frozen=True)
 class LabelledSamples:
     """Distinct samples, some of which may have rows of several classes.
@@ -83,11 +79,6 @@ class LabelledSamples:
     codes: NDArray[np.intp]
     strata: NDArray[np.intp]
     ranks: NDArray[np.intp]
-
-    @property
-    def have_one_class(self) -> bool:
-        """Whether no sample has rows of several classes."""
-        return len(self.strata) == len(self.codes)
 
     def list_codes(self, sample: int) -> NDArray[np.intp]:
         """List the class codes of a sample."""
@@ -199,7 +190,8 @@ def _choose_samples(
         arc = np.arange(n_chosen)
         for member, start in enumerate(np.arange(n_members) * len(alike) // n_members):
             chosen[member, alike.take(start + arc, mode="wrap")] = True
-    if not samples.have_one_class:
+    has_mixed_samples = len(samples.strata) < len(samples.codes)
+    if has_mixed_samples:
         for own in chosen:
             _put_classes_on_both_sides(own, samples)
     rows = chosen[:, samples.sample_of_row]

@@ -4,6 +4,7 @@ import json
 import os
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -22,8 +23,10 @@ from plug_sklearn.persistence._files import (
 )
 from plug_sklearn.persistence._hub import (
     CARD,
+    NAME,
     SCHEME,
     check_card,
+    check_upload,
     download,
     require_own_card,
     upload,
@@ -212,17 +215,22 @@ def push_to_hub(
     'hf://me/truth-probe@5f3c...'
     >>> pipe = load_artifacts("hf://me/truth-probe")  # doctest: +SKIP
     """
-    return upload(
-        estimator,
-        repo_id,
-        save_artifacts,
-        name=name,
-        card=card,
-        revision=revision,
-        private=private,
-        token=token,
-        commit_message=commit_message,
-    )
+    check_card(card, "push_to_hub")
+    check_upload(repo_id, name)
+    with TemporaryDirectory() as folder:
+        # An estimator that cannot be saved is refused before a repository is made.
+        files = save_artifacts(estimator, Path(folder) / NAME)
+        return upload(
+            estimator,
+            files,
+            repo_id,
+            name=name,
+            card=card,
+            revision=revision,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+        )
 
 
 def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEstimator:

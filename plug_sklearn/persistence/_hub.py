@@ -1,7 +1,7 @@
 """Write model cards, and upload artifacts to the Hugging Face hub and download them."""
 
 import re
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -202,10 +202,24 @@ def _describe_loading(source: str, reads_texts: bool) -> str:
     )
 
 
+def check_upload(repo_id: str, name: str) -> None:
+    """Raise a ValueError unless these name a repository and its files."""
+    for parameter, value, pattern in (
+        ("repo_id", repo_id, re.compile(REPOSITORY)),
+        ("name", name, _NAME),
+    ):
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            expected = "'owner/name'" if parameter == "repo_id" else "a file's name"
+            raise ValueError(
+                f"The {parameter!r} parameter of push_to_hub must be {expected}. Got "
+                f"{value!r} instead."
+            )
+
+
 def upload(
     estimator: BaseEstimator,
+    files: Sequence[Path],
     repo_id: str,
-    save: Any,  # noqa: ANN401 - save_artifacts
     *,
     name: str,
     card: CrossValidationReport | None,
@@ -215,42 +229,25 @@ def upload(
     commit_message: str | None,
 ) -> str:
     """Upload the files of an estimator in one commit, and return their address."""
-    owner = "push_to_hub"
-    check_card(card, owner)
-    for parameter, value, pattern in (
-        ("repo_id", repo_id, re.compile(REPOSITORY)),
-        ("name", name, _NAME),
-    ):
-        if not isinstance(value, str) or pattern.fullmatch(value) is None:
-            expected = "'owner/name'" if parameter == "repo_id" else "a file's name"
-            raise ValueError(
-                f"The {parameter!r} parameter of {owner} must be {expected}. Got "
-                f"{value!r} instead."
-            )
+    place = "" if name == NAME else f"/{name}"
     api = HfApi(
         token=token,
         library_name="plug_sklearn",
         library_version=list_versions().get("plug_sklearn"),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        # An estimator that cannot be saved is refused before a repository is made.
-        files = save(estimator, Path(folder) / NAME)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        operations = [
-            CommitOperationAdd(f"{name}{file.suffix}", file.read_bytes())
-            for file in files
-        ]
-        if card is not None or not api.file_exists(repo_id, CARD, revision=revision):
-            source = f"{SCHEME}{repo_id}" + ("" if name == NAME else f"/{name}")
-            text = write_card(estimator, card, source)
-            operations.append(CommitOperationAdd(CARD, text.encode()))
-        commit = api.create_commit(
-            repo_id,
-            operations,
-            commit_message=commit_message or f"Add {name}",
-            revision=revision,
-        )
-    place = "" if name == NAME else f"/{name}"
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    operations = [
+        CommitOperationAdd(f"{name}{file.suffix}", file.read_bytes()) for file in files
+    ]
+    if card is not None or not api.file_exists(repo_id, CARD, revision=revision):
+        text = write_card(estimator, card, f"{SCHEME}{repo_id}{place}")
+        operations.append(CommitOperationAdd(CARD, text.encode()))
+    commit = api.create_commit(
+        repo_id,
+        operations,
+        commit_message=commit_message or f"Add {name}",
+        revision=revision,
+    )
     return f"{SCHEME}{repo_id}@{quote(commit.oid, safe='')}{place}"
 
 
