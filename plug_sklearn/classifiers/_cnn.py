@@ -327,7 +327,9 @@ class PlugCNNClassifier(
 
     def _size_network(self, n_samples: int) -> dict[str, object]:
         given = self._read_parameters()
-        n_layers, n_parts, hidden_size = self._read_geometry(given)
+        n_layers, n_parts, hidden_size = read_geometry(
+            self.input_shape_, given.n_layers, given.n_parts, type(self).__name__
+        )
         is_bare = (
             len(self.input_shape_) == 1 and given.n_layers is given.n_parts is None
         )
@@ -376,7 +378,3 @@ class PlugCNNClassifier(
             "contrastive_weight": given.contrastive_weight,
             "temperature": given.temperature,
         }
-
-    def _read_geometry(self, given: SimpleNamespace) -> tuple[int, int, int]:
-        owner = type(self).__name__
-        return read_geometry(self.input_shape_, given.n_layers, given.n_parts, owner)
