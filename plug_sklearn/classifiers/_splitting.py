@@ -1,7 +1,6 @@
 """Merge equal rows, and choose validation rows, stratified by class or by group."""
 
 from collections import Counter
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -65,36 +64,19 @@ def merge_rows(
     return kept[first], summed.astype(np.float64), keys[0, first]
 
 
-@dataclass(frozen=True)
-class LabelledSamples:
-    """Distinct samples, some of which may have rows of several classes.
-
-    ``sample_of_row`` and ``codes`` (n_rows,) are the sample and class of each row.
-    ``strata`` (n_samples,) is the rarest class of each sample: a split of every stratum
-    has every class on both sides, where that is possible. ``ranks`` (n_samples,) sorts
-    samples by their class of most weight and its share of the sample's weight.
-    """
-
-    sample_of_row: NDArray[np.intp]
-    codes: NDArray[np.intp]
-    strata: NDArray[np.intp]
-    ranks: NDArray[np.intp]
-
-    def list_codes(self, sample: int) -> NDArray[np.intp]:
-        """List the class codes of a sample."""
-        start, stop = np.searchsorted(self.sample_of_row, [sample, sample + 1])
-        return self.codes[start:stop]
-
-
-def gather_samples(
+def rank_samples(
     codes: NDArray[np.intp],
-    sample_of_row: NDArray[np.intp] | None = None,
+    sample_of_row: NDArray[np.intp],
     weight: NDArray[np.float64] | None = None,
-) -> LabelledSamples:
-    """Gather rows (n_rows,) into samples; None: one row each, and all weights 1."""
-    rows = np.arange(len(codes))
-    if sample_of_row is None or sample_of_row[-1] == rows[-1]:
-        return LabelledSamples(rows, codes, codes, np.zeros_like(rows))
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Compute strata and ranks (n_samples,) of samples, from the codes of their rows.
+
+    The stratum of a sample is its rarest class: a split of every stratum has every
+    class on both sides, where that is possible. Ranks sort samples by their class of
+    most weight and its share of the sample's weight. All weights are 1 if it is None.
+    """
+    if sample_of_row[-1] == len(codes) - 1:
+        return codes, np.zeros_like(sample_of_row)
     weight = np.ones(len(codes)) if weight is None else weight
     counts = np.bincount(codes)
     # Each sorts the rows of a sample such that the wanted one is last.
@@ -105,7 +87,7 @@ def gather_samples(
     # Rounded, so that samples of equal shares tie whatever the order of the sums.
     keys = 2 * codes[heaviest] + np.round(share, 6)
     _, ranks = np.unique(keys, return_inverse=True)
-    return LabelledSamples(sample_of_row, codes, codes[rarest], ranks)
+    return codes[rarest], ranks
 
 
 def spread_ranks(ranks: NDArray[np.intp], n_at_once: int) -> NDArray[np.intp]:
@@ -155,8 +137,10 @@ def choose_validation_rows(
     if n_samples < MIN_ROWS:
         return None
     if groups is None:
-        samples = gather_samples(codes, sample_of_row, weight)
-        return _choose_samples(samples, fraction, rng, n_members)
+        if sample_of_row is None:
+            sample_of_row = np.arange(len(codes))
+        ranked = rank_samples(codes, sample_of_row, weight)
+        return _choose_samples(codes, sample_of_row, *ranked, fraction, rng, n_members)
     counts = np.zeros((groups.max() + 1, codes.max() + 1))
     np.add.at(counts, (groups, codes), 1)
     times_chosen = np.zeros(len(counts))
@@ -174,41 +158,48 @@ def choose_validation_rows(
 
 
 def _choose_samples(
-    samples: LabelledSamples,
+    codes: NDArray[np.intp],
+    sample_of_row: NDArray[np.intp],
+    strata: NDArray[np.intp],
+    ranks: NDArray[np.intp],
     fraction: float,
     rng: np.random.Generator,
     n_members: int,
 ) -> NDArray[np.bool_] | None:
-    chosen = np.zeros((n_members, len(samples.strata)), dtype=bool)
-    for stratum in np.unique(samples.strata):
-        alike = rng.permutation(np.flatnonzero(samples.strata == stratum))
+    chosen = np.zeros((n_members, len(strata)), dtype=bool)
+    for stratum in np.unique(strata):
+        alike = rng.permutation(np.flatnonzero(strata == stratum))
         if len(alike) < 2:
             continue
         n_chosen = int(np.clip(round(fraction * len(alike)), 1, len(alike) - 1))
-        alike = alike[spread_ranks(samples.ranks[alike], n_chosen)]
+        alike = alike[spread_ranks(ranks[alike], n_chosen)]
         # Arcs of a circle: no sample is left out if they reach around it.
         arc = np.arange(n_chosen)
         for member, start in enumerate(np.arange(n_members) * len(alike) // n_members):
             chosen[member, alike.take(start + arc, mode="wrap")] = True
-    has_mixed_samples = len(samples.strata) < len(samples.codes)
-    if has_mixed_samples:
+    if len(strata) < len(codes):
         for own in chosen:
-            _put_classes_on_both_sides(own, samples)
-    rows = chosen[:, samples.sample_of_row]
+            _put_classes_on_both_sides(own, codes, sample_of_row)
+    rows = chosen[:, sample_of_row]
     return rows if rows.any(axis=1).all() else None
 
 
 def _put_classes_on_both_sides(
-    chosen: NDArray[np.bool_], samples: LabelledSamples
+    chosen: NDArray[np.bool_],
+    codes: NDArray[np.intp],
+    sample_of_row: NDArray[np.intp],
 ) -> None:
-    codes, sample_of_row = samples.codes, samples.sample_of_row
+    def list_codes(sample: int) -> NDArray[np.intp]:
+        start, stop = np.searchsorted(sample_of_row, [sample, sample + 1])
+        return codes[start:stop]
+
     n_rows = np.bincount(codes)
     n_chosen = np.bincount(codes[chosen[sample_of_row]], minlength=len(n_rows))
     for code in np.flatnonzero((n_chosen == 0) & (n_rows > 1)):
         if n_chosen[code]:
             continue
         for sample in sample_of_row[codes == code]:
-            own = samples.list_codes(sample)
+            own = list_codes(sample)
             if (n_chosen[own] + 1 < n_rows[own]).all():
                 chosen[sample] = True
                 n_chosen[own] += 1
@@ -218,7 +209,7 @@ def _put_classes_on_both_sides(
         if n_chosen[code] == n_rows[code]:
             sample = sample_of_row[codes == code][0]
             chosen[sample] = False
-            n_chosen[samples.list_codes(sample)] -= 1
+            n_chosen[list_codes(sample)] -= 1
 
 
 def _choose_groups(
