@@ -38,9 +38,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from plug_sklearn import HFEmbeddingTransformer, PlugStackClassifier
-from plug_sklearn.classifiers._ridge import RidgeRegressions
 
 # The tests compare these with scikit-learn's regressions, which would take hours here.
+from plug_sklearn.classifiers._ridge import RidgeRegressions
 from plug_sklearn.classifiers._stack_probes import Standardised
 
 #: Number of rows (None: all) → seeds.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ from plug_sklearn.classifiers._ridge import (
 
 #: Standard deviations of the priors of log scales: of one probe, and of the whole.
 PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.1
-#: Rate at which the prior weight of a probe falls with the sum of its losses, among the
-#: probes of its part.
+#: Rate at which prior weights fall with the sum of losses, among probes of a part.
 PRIOR_RATE = 0.4
 #: Least logarithm of the prior weight of a probe.
 LEAST_LOG_PRIOR = -9.0
@@ -34,8 +33,7 @@ CONSTANT_SHARE = 0.5
 #: Smallest weight of a probe, as a part of the largest. Others are dropped.
 LEAST_WEIGHT = 0.01
 NEWTON_STEPS = 30
-#: Added to the diagonal of a Gram matrix, so that it has full rank: a fraction of the
-#: diagonal's mean.
+#: Fraction of the mean diagonal that is added to a Gram matrix, for full rank.
 JITTER = 1e-8
 #: Tolerances of the fits that choose C, and of the final fits.
 ROUGH, FINE = 3e-2, 1e-6
@@ -232,8 +230,7 @@ class Training:
         return cls(codes, weight, n_classes, folds, held_out if has_weight else None)
 
 
-@dataclass(frozen=True, eq=False)
-class ProbeChoice:
+class ProbeChoice(NamedTuple):
     """The chosen C of a probe, its held-out loss, and the scale of its logits."""
 
     C: float
