@@ -40,8 +40,8 @@ from sklearn.preprocessing import StandardScaler
 from plug_sklearn import HFEmbeddingTransformer, PlugStackClassifier
 
 # The tests compare these with scikit-learn's regressions, which would take hours here.
-from plug_sklearn.classifiers._probe_fits import Standardised
 from plug_sklearn.classifiers._ridge import RidgeRegressions
+from plug_sklearn.classifiers._stack_probes import Standardised
 
 #: Number of rows (None: all) → seeds.
 SEEDS = {100: tuple(range(10)), 400: (0, 1, 2), None: (0, 1, 2)}

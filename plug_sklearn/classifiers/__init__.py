@@ -2,7 +2,7 @@
 
 ``_stack``
     The classifier that combines linear probes of all layers.
-``_probe_fits``, ``_ridge``, ``_stack_weights``, ``_blas_threads``
+``_stack_probes``, ``_ridge``
     Fit its probes, by ridge logistic regression, and choose their weights.
 ``_mlp``, ``_cnn``
     The classifiers on one vector, or a stack of vectors, for each text.
@@ -13,8 +13,9 @@
 ``_base``, ``_fitting``
     The base class of those that train networks: ``fit`` and predictions; preparing,
     keeping and pickling the network.
-``_data``, ``_sample_shape``, ``_splitting``
-    Check what users pass to ``fit`` and ``predict``, and hold out validation rows.
+``_data``, ``_splitting``
+    Check what users pass to ``fit`` and ``predict``, merge equal rows, and hold out
+    validation rows.
 ``_sizing``
     Choose the widths of the networks.
 ``_networks``, ``_layers``
@@ -26,13 +27,12 @@
     Score each epoch, stop early, and keep the best epoch.
 ``_joint``
     Train the MLPs of several layers and folds together.
-``_prediction``, ``_gradients``
+``_prediction``
     Apply a trained network to samples, and predict labels; its gradients, and its
     linear path.
 """
 
 from plug_sklearn.classifiers._cnn import PlugCNNClassifier
-from plug_sklearn.classifiers._gradients import average_gradient, read_linear_path
 from plug_sklearn.classifiers._joint import (
     can_fit_jointly,
     count_joint_probes,
@@ -44,6 +44,7 @@ from plug_sklearn.classifiers._networks import (
     MLPNetwork,
     initialise_parameters,
 )
+from plug_sklearn.classifiers._prediction import average_gradient, read_linear_path
 from plug_sklearn.classifiers._sizing import (
     CNNWidths,
     MLPWidths,

@@ -1,7 +1,8 @@
-"""Rows on a device, and the batches that networks read."""
+"""Rows of samples, the same on a device, and the batches that networks read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from plug_sklearn.classifiers._data import Rows
 from plug_sklearn.classifiers._layers import Standardise
 from plug_sklearn.classifiers._splitting import arrange_members
 
@@ -18,6 +18,59 @@ from plug_sklearn.classifiers._splitting import arrange_members
 NO_CLASS = -100
 #: Samples, and their class codes and weights.
 Batch = tuple[Tensor, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Checked samples with their labels and weights.
+
+    ``X`` (n_given, ...) holds the samples as they were given, since a sorted copy would
+    double the memory; ``places`` (n,) are the positions of the rows in it, or None if
+    they are all of it, in order. ``codes`` (n,) are class codes, ``weight`` (n,) sample
+    weights and ``groups`` (n,) group codes, if there are groups. ``sample_of_row`` (n,)
+    ascends from 0 and is equal for rows with equal samples; None: all differ.
+    ``held_out`` (n_members, n) marks the rows that each member is validated on; None:
+    all rows are used by all members.
+    """
+
+    X: NDArray[Any]
+    codes: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    groups: NDArray[np.intp] | None = None
+    places: NDArray[np.intp] | None = None
+    sample_of_row: NDArray[np.intp] | None = None
+    held_out: NDArray[np.bool_] | None = None
+
+    def compute_class_shares(
+        self, class_factors: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Compute the share of each class in the weight of all rows."""
+        totals = class_factors * self.sum_by_class(len(class_factors))
+        shares: NDArray[np.float64] = totals / totals.sum()
+        return shares
+
+    def sum_by_class(self, n_classes: int) -> NDArray[np.float64]:
+        """Sum the weights of the rows of each class."""
+        sums = np.bincount(self.codes, self.weight, minlength=n_classes)
+        return sums.astype(np.float64)
+
+    def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """List class codes and weights of validation rows in the order of batches."""
+        if self.held_out is None:
+            return self.codes, self.weight
+        positions, is_fill = arrange_members(self.held_out)
+        order = positions[~is_fill]
+        return self.codes[order], self.weight[order]
+
+    def split_by_member(self) -> "list[tuple[int | None, Rows]]":
+        """List members and the rows of each, or None and all rows."""
+        if self.held_out is None:
+            return [(None, self)]
+        return [(member, self._take(own)) for member, own in enumerate(self.held_out)]
+
+    def _take(self, chosen: NDArray[np.bool_]) -> "Rows":
+        places = chosen if self.places is None else self.places[chosen]
+        return Rows(self.X[places], self.codes[chosen], self.weight[chosen])
 
 
 def share_tensor(X: NDArray[Any]) -> Tensor:

@@ -12,10 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.classifiers._base import BasePlugClassifier
-from plug_sklearn.classifiers._data import ClassWeight, read_samples
+from plug_sklearn.classifiers._data import ClassWeight, read_geometry, read_samples
 from plug_sklearn.classifiers._monitoring import Scorer
 from plug_sklearn.classifiers._networks import CNNNetwork
-from plug_sklearn.classifiers._sample_shape import read_geometry
 from plug_sklearn.classifiers._sizing import size_cnn, size_cnn_by_budget
 
 
@@ -328,7 +327,9 @@ class PlugCNNClassifier(
 
     def _size_network(self, n_samples: int) -> dict[str, object]:
         given = self._read_parameters()
-        n_layers, n_parts, hidden_size = self._read_geometry(given)
+        n_layers, n_parts, hidden_size = read_geometry(
+            self.input_shape_, given.n_layers, given.n_parts, type(self).__name__
+        )
         is_bare = (
             len(self.input_shape_) == 1 and given.n_layers is given.n_parts is None
         )
@@ -377,7 +378,3 @@ class PlugCNNClassifier(
             "contrastive_weight": given.contrastive_weight,
             "temperature": given.temperature,
         }
-
-    def _read_geometry(self, given: SimpleNamespace) -> tuple[int, int, int]:
-        owner = type(self).__name__
-        return read_geometry(self.input_shape_, given.n_layers, given.n_parts, owner)

@@ -1,8 +1,8 @@
 """Check what users pass to ``fit`` and ``predict``, and hold out validation rows."""
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,66 +14,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from plug_sklearn._sklearn import check_sample_weight, explaining_texts
-from plug_sklearn.classifiers._sample_shape import refuse_token_labels, refuse_tokens
-from plug_sklearn.classifiers._splitting import arrange_members, choose_validation_rows
+from plug_sklearn.classifiers._batches import Rows
+from plug_sklearn.classifiers._splitting import (
+    choose_validation_rows,
+    merge_equal_rows,
+)
 
 ClassWeight = dict[Any, float] | str | None
-
-#: Rows that are copied at once to be hashed.
-ROWS_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Checked samples with their labels and weights.
-
-    ``X`` (n_given, ...) holds the samples as they were given, since a sorted copy would
-    double the memory; ``places`` (n,) are the positions of the rows in it, or None if
-    they are all of it, in order. ``codes`` (n,) are class codes, ``weight`` (n,) sample
-    weights and ``groups`` (n,) group codes, if there are groups. ``sample_of_row`` (n,)
-    ascends from 0 and is equal for rows with equal samples; None: all differ.
-    ``held_out`` (n_members, n) marks the rows that each member is validated on; None:
-    all rows are used by all members.
-    """
-
-    X: NDArray[Any]
-    codes: NDArray[np.intp]
-    weight: NDArray[np.float64]
-    groups: NDArray[np.intp] | None = None
-    places: NDArray[np.intp] | None = None
-    sample_of_row: NDArray[np.intp] | None = None
-    held_out: NDArray[np.bool_] | None = None
-
-    def compute_class_shares(
-        self, class_factors: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Compute the share of each class in the weight of all rows."""
-        totals = class_factors * self.sum_by_class(len(class_factors))
-        shares: NDArray[np.float64] = totals / totals.sum()
-        return shares
-
-    def sum_by_class(self, n_classes: int) -> NDArray[np.float64]:
-        """Sum the weights of the rows of each class."""
-        sums = np.bincount(self.codes, self.weight, minlength=n_classes)
-        return sums.astype(np.float64)
-
-    def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """List class codes and weights of validation rows in the order of batches."""
-        if self.held_out is None:
-            return self.codes, self.weight
-        positions, is_fill = arrange_members(self.held_out)
-        order = positions[~is_fill]
-        return self.codes[order], self.weight[order]
-
-    def split_by_member(self) -> "list[tuple[int | None, Rows]]":
-        """List members and the rows of each, or None and all rows."""
-        if self.held_out is None:
-            return [(None, self)]
-        return [(member, self._take(own)) for member, own in enumerate(self.held_out)]
-
-    def _take(self, chosen: NDArray[np.bool_]) -> "Rows":
-        places = chosen if self.places is None else self.places[chosen]
-        return Rows(self.X[places], self.codes[chosen], self.weight[chosen])
 
 
 def draw_seeds(random_state: object) -> list[int]:
@@ -303,54 +250,70 @@ def compute_class_factors(
     return scale_below_one(factors)
 
 
-def merge_equal_rows(
-    X: NDArray[np.float32],
-    codes: NDArray[np.intp],
-    weight: NDArray[np.float64],
-    groups: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
-    """Merge rows that have the same sample, class and group, and sum their weights.
+def refuse_tokens(X: Any, owner: str) -> None:  # noqa: ANN401 - as users give it
+    """Refuse activations of tokens: an array or list of arrays, one for each text."""
+    is_array = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
+    if not is_array and not isinstance(X, list | tuple):
+        return
+    shapes = {np.shape(item) for item in X if isinstance(item, np.ndarray)}
+    # A list of arrays of one shape is as good as one array.
+    if any(len(shape) > 1 for shape in shapes) and (is_array or len(shapes) > 1):
+        raise ValueError(
+            f"X given to {owner} must be one array of numbers. Got an array for each "
+            "text instead: PlugTokenClassifier reads the activations of all tokens; "
+            "pooling='mean' or 'last' in HFEmbeddingTransformer pools them."
+        )
 
-    A row given twice is therefore exactly a row of weight 2, and the order of the rows
-    has no effect. Rows of weight 0 are dropped.
 
-    Returns three arrays (n,): positions of the rows that are kept, in an order that
-    depends on their values only; their weights; and a number for each that is equal for
-    equal samples, ascending from 0.
+def read_geometry(
+    input_shape: tuple[int, ...],
+    n_layers: int | None,
+    n_parts: int | None,
+    owner: str,
+) -> tuple[int, int, int]:
+    """Read numbers of layers, parts and hidden units.
+
+    ``n_layers`` and ``n_parts`` are the parameters of the classifier ``owner``, which
+    divide samples of one axis.
     """
-    digests = _hash_rows(X, np.flatnonzero(weight))
-    return merge_rows(digests, codes, weight, groups)
+    if len(input_shape) == 1:
+        (n_features,), shape = input_shape, (n_layers or 1, n_parts or 1)
+        if n_features % prod(shape):
+            raise ValueError(
+                f"The 'n_layers' and 'n_parts' parameters of {owner} must divide the "
+                f"{n_features} features of X. Got {shape[0]} and {shape[1]} instead."
+            )
+        return *shape, n_features // prod(shape)
+    if len(input_shape) > 3:
+        raise ValueError(
+            f"X given to {owner} must be (n, layers, parts, hidden), "
+            "(n, layers, hidden) or (n, features). Got samples of shape "
+            f"{input_shape} instead."
+        )
+    found_layers, *parts, hidden_size = input_shape
+    found_parts = parts[0] if parts else 1
+    for name, wanted, found in (
+        ("n_layers", n_layers, found_layers),
+        ("n_parts", n_parts, found_parts),
+    ):
+        if wanted not in (None, found):
+            raise ValueError(
+                f"The {name!r} parameter of {owner} must be None or {found}, as "
+                f"in X. Got {wanted} instead."
+            )
+    return found_layers, found_parts, hidden_size
 
 
-def merge_rows(
-    digests: NDArray[np.void],
-    codes: NDArray[np.intp],
-    weight: NDArray[np.float64],
-    groups: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
-    """Merge rows by the ``digests`` of the samples of those that have weight."""
-    kept = np.flatnonzero(weight)
-    _, value_ids = np.unique(digests, return_inverse=True)
-    keys = np.stack(
-        [
-            value_ids,
-            codes[kept],
-            np.zeros_like(kept) if groups is None else groups[kept],
-        ]
-    )
-    _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    summed = np.bincount(inverse.ravel(), weight[kept])
-    return kept[first], summed.astype(np.float64), keys[0, first]
+def holds_sequences(y: Any) -> bool:  # noqa: ANN401 - validated by its callers
+    """Return whether some of the labels are sequences."""
+    is_listed = isinstance(y, list | tuple) or str(getattr(y, "dtype", "")) == "object"
+    return is_listed and any(isinstance(own, list | tuple | np.ndarray) for own in y)
 
 
-def _hash_rows(X: NDArray[np.float32], kept: NDArray[np.intp]) -> NDArray[np.void]:
-    # Sorting 16 bytes a row is faster than sorting the rows.
-    digests = np.empty(len(kept), dtype="V16")
-    for start in range(0, len(kept), ROWS_AT_ONCE):
-        chosen = kept[start : start + ROWS_AT_ONCE]
-        # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
-        values = np.ascontiguousarray(X[chosen])
-        values += 0
-        for number, row in enumerate(values, start):
-            digests[number] = np.void(blake2b(row, digest_size=16).digest())
-    return digests
+def refuse_token_labels(y: Any, owner: str) -> None:  # noqa: ANN401 - validated later
+    """Refuse several labels for a sample; a column of labels is read later."""
+    if holds_sequences(y) and any(np.size(own) != 1 for own in y):
+        raise ValueError(
+            f"y given to {owner} must hold one label for each sample. Got sequences of "
+            "labels instead: PlugTokenClassifier takes labels of tokens."
+        )

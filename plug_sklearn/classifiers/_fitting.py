@@ -19,9 +19,8 @@ from torch import nn
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.classifiers._batches import MemberRows, put_on_device
+from plug_sklearn.classifiers._batches import MemberRows, Rows, put_on_device
 from plug_sklearn.classifiers._data import (
-    Rows,
     compute_class_factors,
     hold_out_rows,
     read_rows,

@@ -15,8 +15,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
 
-from plug_sklearn.classifiers._batches import NO_CLASS, Batch, MemberRows
-from plug_sklearn.classifiers._data import Rows
+from plug_sklearn.classifiers._batches import NO_CLASS, Batch, MemberRows, Rows
 
 Scorer = Callable[..., float]
 

@@ -18,15 +18,7 @@ from plug_sklearn.classifiers._layers import (
     TemperatureScaling,
     average_members,
 )
-from plug_sklearn.classifiers._token_network import (
-    TokenHeads,
-    TokenNetwork,
-    TokenPaths,
-    TokenQueries,
-)
-
-#: Layers that draw their own parameters.
-DRAWN = MemberLinear | LayerProbes | TokenHeads | TokenQueries | TokenPaths
+from plug_sklearn.classifiers._token_network import TokenNetwork
 
 
 class MLPNetwork(nn.Module):
@@ -312,22 +304,16 @@ def initialise_parameters(
     ``class_shares``, if it is given, and from a drawn bias otherwise.
     """
     for layer in module.modules():
-        if isinstance(layer, DRAWN):
-            layer.draw(generator)
+        draw = getattr(layer, "draw", None)
+        reset = getattr(layer, "reset_parameters", None)
+        if draw is not None:
+            draw(generator)
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
             bound = 1 / sqrt(layer.weight[0].numel())
             for parameter in layer.parameters(recurse=False):
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        elif isinstance(
-            layer,
-            Standardise
-            | TemperatureScaling
-            | Mixture
-            | nn.BatchNorm1d
-            | nn.BatchNorm2d
-            | nn.LayerNorm,
-        ):
-            layer.reset_parameters()
+        elif reset is not None:
+            reset()
     if class_shares is not None:
         shares = torch.tensor(class_shares, dtype=torch.float64).clamp(min=1e-6)
         with torch.no_grad():

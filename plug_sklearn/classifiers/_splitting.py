@@ -1,6 +1,8 @@
-"""Choose validation rows, stratified by class, or whole groups of rows."""
+"""Merge equal rows, and choose validation rows, stratified by class or by group."""
 
-from dataclasses import dataclass
+from collections import Counter
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,43 +11,72 @@ from numpy.typing import NDArray
 MIN_ROWS = 20
 #: Random orders of the groups that are compared.
 N_DRAWS = 32
+#: Rows that are copied at once to be hashed.
+ROWS_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
-class LabelledSamples:
-    """Distinct samples, some of which may have rows of several classes.
-
-    ``sample_of_row`` and ``codes`` (n_rows,) are the sample and class of each row.
-    ``strata`` (n_samples,) is the rarest class of each sample: a split of every stratum
-    has every class on both sides, where that is possible. ``ranks`` (n_samples,) sorts
-    samples by their class of most weight and its share of the sample's weight.
-    """
-
-    sample_of_row: NDArray[np.intp]
-    codes: NDArray[np.intp]
-    strata: NDArray[np.intp]
-    ranks: NDArray[np.intp]
-
-    @property
-    def have_one_class(self) -> bool:
-        """Whether no sample has rows of several classes."""
-        return len(self.strata) == len(self.codes)
-
-    def list_codes(self, sample: int) -> NDArray[np.intp]:
-        """List the class codes of a sample."""
-        start, stop = np.searchsorted(self.sample_of_row, [sample, sample + 1])
-        return self.codes[start:stop]
-
-
-def gather_samples(
+def merge_equal_rows(
+    X: NDArray[np.float32],
     codes: NDArray[np.intp],
-    sample_of_row: NDArray[np.intp] | None = None,
+    weight: NDArray[np.float64],
+    groups: NDArray[np.intp] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+    """Merge rows that have the same sample, class and group, and sum their weights.
+
+    A row given twice is therefore exactly a row of weight 2, and the order of the rows
+    has no effect. Rows of weight 0 are dropped.
+
+    Returns three arrays (n,): positions of the rows that are kept, in an order that
+    depends on their values only; their weights; and a number for each that is equal for
+    equal samples, ascending from 0.
+    """
+    kept = np.flatnonzero(weight)
+    # Sorting 16 bytes a row is faster than sorting the rows.
+    digests = np.empty(len(kept), dtype="V16")
+    for start in range(0, len(kept), ROWS_AT_ONCE):
+        chosen = kept[start : start + ROWS_AT_ONCE]
+        # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
+        values = np.ascontiguousarray(X[chosen])
+        values += 0
+        for number, row in enumerate(values, start):
+            digests[number] = np.void(blake2b(row, digest_size=16).digest())
+    return merge_rows(digests, codes, weight, groups)
+
+
+def merge_rows(
+    digests: NDArray[np.void],
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    groups: NDArray[np.intp] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+    """Merge rows by the ``digests`` of the samples of those that have weight."""
+    kept = np.flatnonzero(weight)
+    _, value_ids = np.unique(digests, return_inverse=True)
+    keys = np.stack(
+        [
+            value_ids,
+            codes[kept],
+            np.zeros_like(kept) if groups is None else groups[kept],
+        ]
+    )
+    _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    summed = np.bincount(inverse.ravel(), weight[kept])
+    return kept[first], summed.astype(np.float64), keys[0, first]
+
+
+def rank_samples(
+    codes: NDArray[np.intp],
+    sample_of_row: NDArray[np.intp],
     weight: NDArray[np.float64] | None = None,
-) -> LabelledSamples:
-    """Gather rows (n_rows,) into samples; None: one row each, and all weights 1."""
-    rows = np.arange(len(codes))
-    if sample_of_row is None or sample_of_row[-1] == rows[-1]:
-        return LabelledSamples(rows, codes, codes, np.zeros_like(rows))
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Compute strata and ranks (n_samples,) of samples, from the codes of their rows.
+
+    The stratum of a sample is its rarest class: a split of every stratum has every
+    class on both sides, where that is possible. Ranks sort samples by their class of
+    most weight and its share of the sample's weight. All weights are 1 if it is None.
+    """
+    if sample_of_row[-1] == len(codes) - 1:
+        return codes, np.zeros_like(sample_of_row)
     weight = np.ones(len(codes)) if weight is None else weight
     counts = np.bincount(codes)
     # Each sorts the rows of a sample such that the wanted one is last.
@@ -56,7 +87,7 @@ def gather_samples(
     # Rounded, so that samples of equal shares tie whatever the order of the sums.
     keys = 2 * codes[heaviest] + np.round(share, 6)
     _, ranks = np.unique(keys, return_inverse=True)
-    return LabelledSamples(sample_of_row, codes, codes[rarest], ranks)
+    return codes[rarest], ranks
 
 
 def spread_ranks(ranks: NDArray[np.intp], n_at_once: int) -> NDArray[np.intp]:
@@ -106,8 +137,10 @@ def choose_validation_rows(
     if n_samples < MIN_ROWS:
         return None
     if groups is None:
-        samples = gather_samples(codes, sample_of_row, weight)
-        return _choose_samples(samples, fraction, rng, n_members)
+        if sample_of_row is None:
+            sample_of_row = np.arange(len(codes))
+        ranked = rank_samples(codes, sample_of_row, weight)
+        return _choose_samples(codes, sample_of_row, *ranked, fraction, rng, n_members)
     counts = np.zeros((groups.max() + 1, codes.max() + 1))
     np.add.at(counts, (groups, codes), 1)
     times_chosen = np.zeros(len(counts))
@@ -125,40 +158,48 @@ def choose_validation_rows(
 
 
 def _choose_samples(
-    samples: LabelledSamples,
+    codes: NDArray[np.intp],
+    sample_of_row: NDArray[np.intp],
+    strata: NDArray[np.intp],
+    ranks: NDArray[np.intp],
     fraction: float,
     rng: np.random.Generator,
     n_members: int,
 ) -> NDArray[np.bool_] | None:
-    chosen = np.zeros((n_members, len(samples.strata)), dtype=bool)
-    for stratum in np.unique(samples.strata):
-        alike = rng.permutation(np.flatnonzero(samples.strata == stratum))
+    chosen = np.zeros((n_members, len(strata)), dtype=bool)
+    for stratum in np.unique(strata):
+        alike = rng.permutation(np.flatnonzero(strata == stratum))
         if len(alike) < 2:
             continue
         n_chosen = int(np.clip(round(fraction * len(alike)), 1, len(alike) - 1))
-        alike = alike[spread_ranks(samples.ranks[alike], n_chosen)]
+        alike = alike[spread_ranks(ranks[alike], n_chosen)]
         # Arcs of a circle: no sample is left out if they reach around it.
         arc = np.arange(n_chosen)
         for member, start in enumerate(np.arange(n_members) * len(alike) // n_members):
             chosen[member, alike.take(start + arc, mode="wrap")] = True
-    if not samples.have_one_class:
+    if len(strata) < len(codes):
         for own in chosen:
-            _put_classes_on_both_sides(own, samples)
-    rows = chosen[:, samples.sample_of_row]
+            _put_classes_on_both_sides(own, codes, sample_of_row)
+    rows = chosen[:, sample_of_row]
     return rows if rows.any(axis=1).all() else None
 
 
 def _put_classes_on_both_sides(
-    chosen: NDArray[np.bool_], samples: LabelledSamples
+    chosen: NDArray[np.bool_],
+    codes: NDArray[np.intp],
+    sample_of_row: NDArray[np.intp],
 ) -> None:
-    codes, sample_of_row = samples.codes, samples.sample_of_row
+    def list_codes(sample: int) -> NDArray[np.intp]:
+        start, stop = np.searchsorted(sample_of_row, [sample, sample + 1])
+        return codes[start:stop]
+
     n_rows = np.bincount(codes)
     n_chosen = np.bincount(codes[chosen[sample_of_row]], minlength=len(n_rows))
     for code in np.flatnonzero((n_chosen == 0) & (n_rows > 1)):
         if n_chosen[code]:
             continue
         for sample in sample_of_row[codes == code]:
-            own = samples.list_codes(sample)
+            own = list_codes(sample)
             if (n_chosen[own] + 1 < n_rows[own]).all():
                 chosen[sample] = True
                 n_chosen[own] += 1
@@ -168,7 +209,7 @@ def _put_classes_on_both_sides(
         if n_chosen[code] == n_rows[code]:
             sample = sample_of_row[codes == code][0]
             chosen[sample] = False
-            n_chosen[samples.list_codes(sample)] -= 1
+            n_chosen[list_codes(sample)] -= 1
 
 
 def _choose_groups(
@@ -204,3 +245,27 @@ def arrange_members(
     n_rows = chosen.sum(axis=1)
     columns = [np.resize(np.flatnonzero(own), n_rows.max()) for own in chosen]
     return np.stack(columns, axis=1), np.arange(n_rows.max())[:, None] >= n_rows
+
+
+def hash_arrays(arrays: Any) -> NDArray[np.void]:  # noqa: ANN401 - a sequence of arrays
+    """Hash arrays by their values, so that longer arrays have larger hashes.
+
+    Arrays that differ in length, or at their beginning or end, are not read completely.
+    """
+    lengths = [len(array).to_bytes(8, "big") for array in arrays]
+    ends = [_hash_values(array[[0, -1]]) for array in arrays]
+    begins = [length + end for length, end in zip(lengths, ends, strict=True)]
+    n_alike = Counter(begins)
+    whole: dict[int, bytes] = {}
+    digests = np.empty(len(begins), dtype="V40")
+    for position, (array, begin) in enumerate(zip(arrays, begins, strict=True)):
+        if n_alike[begin] > 1 and id(array) not in whole:
+            whole[id(array)] = _hash_values(array)
+        digests[position] = np.void(begin + whole.get(id(array), bytes(16)))
+    return digests
+
+
+def _hash_values(array: NDArray[Any]) -> bytes:
+    # Adding 0 turns -0.0 into 0.0, which is equal but has other bytes.
+    values = np.ascontiguousarray(array, dtype=np.float32) + np.float32(0)
+    return blake2b(values.data, digest_size=16).digest()

@@ -15,24 +15,25 @@ from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.classifiers._blas_threads import use_one_blas_thread
 from plug_sklearn.classifiers._data import (
     ClassWeight,
     compute_class_factors,
     draw_seeds,
+    read_geometry,
     read_rows,
     read_samples,
 )
 from plug_sklearn.classifiers._prediction import PredictsLabels
-from plug_sklearn.classifiers._probe_fits import (
+from plug_sklearn.classifiers._ridge import use_one_blas_thread
+from plug_sklearn.classifiers._stack_probes import (
     ProbeChoice,
+    StackWeights,
     Training,
     choose_penalty,
+    choose_weights,
     fit_probe,
     hold_out_repeatedly,
 )
-from plug_sklearn.classifiers._sample_shape import read_geometry
-from plug_sklearn.classifiers._stack_weights import StackWeights, choose_weights
 
 #: Values of C to choose from by default.
 DEFAULT_CS = (0.1, 0.4, 1.6, 6.4, 25.6, 102.4)

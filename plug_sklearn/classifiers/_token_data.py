@@ -12,16 +12,15 @@ from sklearn.utils.validation import _check_y, column_or_1d, validate_data
 
 from plug_sklearn._sklearn import explaining_texts
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.classifiers._array_digests import hash_arrays
+from plug_sklearn.classifiers._batches import Rows
 from plug_sklearn.classifiers._data import (
-    Rows,
     encode_labels,
-    merge_rows,
+    holds_sequences,
     number_groups,
     read_sample_weight,
     refuse_mixed_labels,
 )
-from plug_sklearn.classifiers._sample_shape import holds_sequences
+from plug_sklearn.classifiers._splitting import hash_arrays, merge_rows
 from plug_sklearn.classifiers._token_targets import (
     encode_each,
     encode_token_labels,

@@ -11,7 +11,7 @@ import numpy as np
 from plug_sklearn._fonts import list_token_fonts, replace_missing_letters
 from plug_sklearn._packages import require_extra
 from plug_sklearn.generation._generate import generate_with_probes
-from plug_sklearn.generation._results import ProbedText
+from plug_sklearn.generation._predictions import ProbedText
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from numpy.random import RandomState
 from sklearn.pipeline import Pipeline
 
 from plug_sklearn.generation._job import Job
-from plug_sklearn.generation._results import ProbedText, ProbedToken
+from plug_sklearn.generation._predictions import ProbedText, ProbedToken
 from plug_sklearn.generation._stopping import Stop
 
 

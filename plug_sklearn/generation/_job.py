@@ -21,18 +21,21 @@ from plug_sklearn.embedding.prompts import (
     RefusedTextError,
     read_texts,
 )
-from plug_sklearn.generation._options import check_options, join_options
+from plug_sklearn.generation._options import Randomness, check_options, join_options
 from plug_sklearn.generation._predictions import (
     BatchPredictions,
+    ProbedText,
+    ProbedToken,
+)
+from plug_sklearn.generation._probes import (
     TokenStream,
+    make_request,
+    read_probes,
     read_prompt_tokens,
 )
-from plug_sklearn.generation._probes import make_request, read_probes
-from plug_sklearn.generation._results import ProbedText, ProbedToken
 from plug_sklearn.generation._running_pools import STATISTICS, CountedTokens
 from plug_sklearn.generation._stopping import REASONS, read_stops
-from plug_sklearn.generation._trial import explain_writing
-from plug_sklearn.generation._writing import Answer, Randomness, Writer
+from plug_sklearn.generation._writing import Answer, Writer, explain_writing
 
 _TEXT_OWNER = "HFEmbeddingTransformer"
 

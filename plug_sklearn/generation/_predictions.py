@@ -1,24 +1,15 @@
-"""Compute the probabilities after each token, and decide which answers end."""
+"""The results of generation with probes: compute the probabilities after each token."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 from transformers import PreTrainedTokenizerBase
 
-from plug_sklearn.embedding.models import LoadedModel
-from plug_sklearn.embedding.passes import ForwardPass, Request, pad_prompts
-from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts
-from plug_sklearn.generation._probes import Probe
-from plug_sklearn.generation._results import (
-    PieceDecoder,
-    ProbedText,
-    ProbedToken,
-    split_answer,
-)
+from plug_sklearn.embedding.passes import Request
+from plug_sklearn.generation._probes import Probe, TokenStream
 from plug_sklearn.generation._running_pools import PooledTokens
 from plug_sklearn.generation._stopping import Probabilities, StopRule
 from plug_sklearn.generation._writing import Answer
@@ -26,6 +17,81 @@ from plug_sklearn.generation._writing import Answer
 #: Most bytes of states that wait for a joint prediction. A classifier takes about as
 #: long for one row as for hundreds.
 _MOST_WAITING = 2**22
+#: The decoder writes this for bytes that do not form a character yet.
+_INCOMPLETE = "\ufffd"
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedToken:
+    """One new token, and the probabilities of each probe after it.
+
+    Parameters
+    ----------
+    prompt : int
+        Position of the prompt in ``prompts``.
+    position : int
+        Position of the token in the answer, from 0.
+    token_id : int
+        Id of the token in the vocabulary.
+    token : str
+        The text that the token adds. It is empty for special tokens. If a character
+        consists of several tokens, the last of them adds it, and the others are empty.
+    probabilities : dict of str to ndarray of shape (n_classes,)
+        Probabilities of each probe for the prompt and the answer up to this token.
+    prompt_probabilities : dict of str to ndarray of shape (n_classes,)
+        Probabilities of each probe for the prompt alone.
+    stopped_by : str or None
+        Why the answer ends with this token, as in :class:`ProbedText`; None if it
+        continues.
+    """
+
+    prompt: int
+    position: int
+    token_id: int
+    token: str
+    probabilities: dict[str, NDArray[np.floating]]
+    prompt_probabilities: dict[str, NDArray[np.floating]]
+    stopped_by: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedText:
+    """The answer to one prompt, with the probabilities of each probe after each token.
+
+    Parameters
+    ----------
+    text : str
+        What the model wrote, without special tokens.
+    token_ids : list of int
+        Ids of the new tokens, including the end-of-text token if the model wrote it.
+    tokens : list of str
+        The text that each token adds. Joined, they are ``text``.
+    probabilities : dict of str to ndarray of shape (n_new_tokens, n_classes)
+        For each probe, the probabilities after each new token. A single pipeline is
+        called ``"probe"``.
+    prompt_probabilities : dict of str to ndarray of shape (n_classes,)
+        The probabilities of the prompt alone; NaN where no token of it is pooled.
+    stopped_by : str
+        ``"eos"`` for the end-of-text token; ``"length"`` for ``max_new_tokens``; the
+        name of a probe whose threshold was reached; ``"stop"`` for a callable;
+        ``"stop_strings"``, ``"max_time"`` or ``"stopping_criteria"`` for these options
+        of ``generate``.
+    classes : dict of str to list, default={}
+        For each probe, the classes that the columns of its probabilities stand for.
+
+    See Also
+    --------
+    generate_with_probes : Returns these objects.
+    GenerationDisplay : Shows one as a picture.
+    """
+
+    text: str
+    token_ids: list[int]
+    tokens: list[str]
+    probabilities: dict[str, NDArray[np.floating]]
+    prompt_probabilities: dict[str, NDArray[np.floating]]
+    stopped_by: str
+    classes: dict[str, list[object]] = field(default_factory=dict)
 
 
 class BatchPredictions:
@@ -45,7 +111,7 @@ class BatchPredictions:
         stops: Sequence[StopRule],
         answers: Sequence[Answer],
         max_new_tokens: int,
-        streams: Mapping[str, "TokenStream"],
+        streams: Mapping[str, TokenStream],
         tokenizer: PreTrainedTokenizerBase,
         numbers: Sequence[int],
         report: Callable[[ProbedToken], None] | None,
@@ -188,87 +254,49 @@ class BatchPredictions:
         return found
 
 
-class _Stream(Protocol):
-    """The object that ``start_stream`` of a classifier returns."""
+class PieceDecoder:
+    """Decodes an answer token by token. The pieces, joined, are its text.
 
-    def update(
-        self, token_features: NDArray[np.floating], texts: Sequence[int] | None = None
-    ) -> NDArray[np.floating]:
-        """Add one token of some texts, and return the probabilities of these texts."""
-
-
-class TokenStream:
-    """Probabilities of one probe of all tokens, for the prompts and answers of a batch.
-
-    ``steps`` are the steps after the embedder, the last of which has ``start_stream``.
-    ``tokens`` holds the states of the pooled tokens of each prompt, of shape
-    (n_tokens, n_layers, n_parts, hidden_size). ``owns_answer`` (n_prompts,) says
-    whether the tokens of each answer are pooled.
+    Some tokens are parts of a character, and some tokenizers leave out the space before
+    a first word. So each token is decoded after those before it.
     """
 
-    def __init__(
-        self,
-        steps: Pipeline,
-        tokens: Sequence[NDArray[np.floating]],
-        owns_answer: NDArray[np.bool_],
-    ) -> None:
-        self.steps = steps
-        self.owns_answer = owns_answer
-        classifier: Any = steps[-1]
-        self._stream: _Stream = classifier.start_stream(n_texts=len(tokens))
-        self.current = np.full((len(tokens), len(classifier.classes_)), np.nan)
-        for row, states in enumerate(tokens):
-            if len(states):
-                features = self._transform(states)
-                for place in range(len(features)):
-                    self._update(features[place : place + 1], np.array([row]))
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        # The tokens of the last complete piece, and the tokens after it.
+        self._before: list[int] = []
+        self._after: list[int] = []
 
-    def update(
-        self, states: NDArray[np.floating], batches: Sequence[NDArray[np.intp]]
-    ) -> list[NDArray[np.floating]]:
-        """Add several tokens, one after the other.
+    def add(self, token_id: int) -> str:
+        """Return the text that a token adds: none while a character is incomplete."""
+        before = self._decode(self._before)
+        self._after.append(token_id)
+        text = self._decode([*self._before, *self._after])
+        if text.endswith(_INCOMPLETE):
+            return ""
+        if text != before:
+            self._before, self._after = self._after, []
+        return text[len(before) :]
 
-        ``states`` (n, n_layers, n_parts, hidden_size) are those of all tokens.
-        ``batches`` are the rows that each token belongs to, n in all. Returns the
-        probabilities after each token, (n_rows, n_classes).
-        """
-        features = self._transform(states)
-        ends = np.cumsum([len(rows) for rows in batches])
-        found = []
-        for rows, part in zip(batches, np.split(features, ends[:-1]), strict=True):
-            own = self.owns_answer[rows]
-            if own.any():
-                self._update(part[own], rows[own])
-            found.append(self.current[rows])
-        return found
+    def finish(self) -> str:
+        """Return the incomplete rest at the end of an answer."""
+        before = self._decode(self._before)
+        return self._decode([*self._before, *self._after])[len(before) :]
 
-    def _update(
-        self, features: NDArray[np.floating], rows: NDArray[np.integer]
-    ) -> None:
-        self.current[rows] = self._stream.update(features, texts=rows.tolist())
-
-    def _transform(self, states: NDArray[np.floating]) -> NDArray[np.floating]:
-        if len(self.steps) == 1:
-            return states
-        features: NDArray[np.floating] = np.asarray(self.steps[:-1].transform(states))
-        return features
+    def _decode(self, ids: list[int]) -> str:
+        if not ids:
+            return ""
+        return str(
+            self.tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
 
 
-def read_prompt_tokens(
-    loaded: LoadedModel, request: Request, prompts: Sequence[OpenPrompt]
-) -> list[NDArray[np.float32]]:
-    """Read the states of the pooled tokens of each prompt, before the model writes.
-
-    The forward pass must keep every token. Returns float32 arrays of shape
-    (n_tokens, n_layers, n_parts, hidden_size), without rows where no token is pooled.
-    """
-    forward = ForwardPass(loaded, request)
-    found = []
-    for prompt in prompts:
-        if not prompt.own.any():
-            found.append(np.empty((0, 1, 1, 1), dtype=np.float32))
-            continue
-        text = TokenizedPrompts.join([prompt.ids], [prompt.own])
-        batch = pad_prompts(text, [0], forward.pad_id, forward.row_multiple)
-        found.append(np.asarray(forward.run(batch)[0], dtype=np.float32))
-    return found
+def split_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """Return the piece of text that each token of an answer adds."""
+    decoder = PieceDecoder(tokenizer)
+    pieces = [decoder.add(token_id) for token_id in ids]
+    if pieces:
+        pieces[-1] += decoder.finish()
+    return pieces

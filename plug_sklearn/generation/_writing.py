@@ -1,4 +1,7 @@
-"""Run one batch of prompts through the model's own ``generate``, with hooks."""
+"""Run one batch of prompts through the model's own ``generate``, with hooks.
+
+A trial tests whether the states that the hooks read equal those of a text.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,8 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 
-from plug_sklearn.embedding.passes import ForwardPass
-from plug_sklearn.embedding.prompts import OpenPrompt
+from plug_sklearn.embedding.anatomy import list_words
+from plug_sklearn.embedding.passes import (
+    ForwardPass,
+    Request,
+    choose_strategy,
+    pad_prompts,
+)
+from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts, TokenSelector
+from plug_sklearn.generation._options import Randomness
 from plug_sklearn.generation._running_pools import (
     CountedTokens,
     MaskedPooler,
@@ -23,6 +33,12 @@ from plug_sklearn.generation._running_pools import (
     TokenPooler,
 )
 from plug_sklearn.generation._stopping import DelayedCriteria
+
+#: Numbers of tokens in the prompts of the test, and in their answers.
+_LENGTHS, _N_NEW = (3, 9), 4
+#: As for padded batches: exact methods differ by rounding, and wrong ones by much more.
+_LEAST_BOUND, _UNITS = 1e-4, 8
+_KEY: Any = "writing"
 
 
 @dataclass
@@ -37,59 +53,6 @@ class Answer:
     ids: list[int] = field(default_factory=list)
     reason: str | None = None
     is_over: bool = False
-
-
-class Randomness:
-    """Random numbers for sampling, drawn from a seed.
-
-    ``generate`` draws from torch's global generators. Their states are replaced while a
-    token is drawn, and restored after it. If ``seed`` is None, nothing is replaced.
-    ``device`` is where tokens are drawn.
-    """
-
-    def __init__(self, seed: int | None, device: torch.device) -> None:
-        self.seed = seed
-        self.device = device
-        self._own: list[Tensor] | None = None
-        self._before: list[Tensor] | None = None
-
-    def enter(self) -> None:
-        """Replace the states of torch's generators by those of the seed."""
-        if self.seed is None or self._before is not None:
-            return
-        self._before = self._get()
-        if self._own is not None:
-            self._set(self._own)
-            return
-        torch.default_generator.manual_seed(self.seed)
-        if self.device.type == "cuda":
-            with torch.cuda.device(self.device):
-                torch.cuda.manual_seed(self.seed)
-        elif self.device.type == "mps":
-            torch.mps.manual_seed(self.seed)
-
-    def leave(self) -> None:
-        """Restore the states of torch's generators."""
-        if self._before is None:
-            return
-        self._own = self._get()
-        self._set(self._before)
-        self._before = None
-
-    def _get(self) -> list[Tensor]:
-        states = [torch.get_rng_state()]
-        if self.device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self.device))
-        elif self.device.type == "mps":
-            states.append(torch.mps.get_rng_state())
-        return states
-
-    def _set(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(states[1], self.device)
-        elif self.device.type == "mps":
-            torch.mps.set_rng_state(states[1])
 
 
 class Observer(Protocol):
@@ -266,3 +229,104 @@ class _ProbedDecoding:
 
     def _going(self) -> NDArray[np.bool_]:
         return np.array([not answer.is_over for answer in self.answers])
+
+
+def explain_writing(writer: Writer, *, padded: bool) -> str | None:
+    """Return why states read while the model writes are wrong, or None if exact.
+
+    Random prompts are tried, in one batch if ``padded``, and otherwise one by one. The
+    outcome is remembered for as long as the model is loaded.
+    """
+    outcomes: dict[bool, str | None] = writer.forward.loaded.trials.setdefault(_KEY, {})
+    if padded not in outcomes:
+        outcomes[padded] = _try(writer, padded)
+    return outcomes[padded]
+
+
+def _try(writer: Writer, padded: bool) -> str | None:
+    forward = writer.forward
+    trial = choose_strategy(forward)
+    if trial.changes:
+        return str(trial.why)
+    if forward.row_multiple != 1:
+        return f"it pads its rows to multiples of {forward.row_multiple} tokens"
+    parts = ("rs",) if forward.anatomy.reason else ("attn", "rs")
+    layers = tuple(sorted({0, max(forward.request.layers)}))
+    request = Request(layers, parts, ("last",), forward.request.stack)
+    tried = Writer(writer.causal, ForwardPass(forward.loaded, request))
+    prompts = _draw_prompts(tried)
+    batches = [prompts] if padded else [[prompt] for prompt in prompts]
+    try:
+        differences = [_compare(tried, batch) for batch in batches]
+    # The code of a model may fail on a cache or padding with any error.
+    except Exception as error:
+        return f"writing a few random words raises {error!r}"
+    eps = float(torch.finfo(forward.loaded.model.dtype).eps)
+    found = max(differences)
+    if found <= max(_LEAST_BOUND, _UNITS * eps):
+        return None
+    return f"its states differ by {found:.1e} from those of the same tokens as a text"
+
+
+def _draw_prompts(writer: Writer) -> list[OpenPrompt]:
+    generator = np.random.default_rng(0)
+    words = np.array(list_words(writer.forward.loaded.model), dtype=np.int32)
+    return [
+        OpenPrompt(
+            words[generator.integers(len(words), size=n)], np.ones(n, bool), True
+        )
+        for n in _LENGTHS
+    ]
+
+
+class _Collector:
+    """Keeps the states of the last token after each new token."""
+
+    def __init__(self) -> None:
+        self.states: list[NDArray[np.float32]] = []
+
+    def add_states(
+        self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
+    ) -> dict[int, str]:
+        self.states.append(pooled.pool("last").cpu().numpy())
+        return {}
+
+    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
+        pass
+
+
+def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
+    """Return the largest relative error of the states of any layer and part."""
+    forward = writer.forward
+    device = forward.loaded.input_device
+    counted = CountedTokens(_NO_FILTERS, prompts, ["last"], device)
+    answers = [Answer() for _ in prompts]
+    collector = _Collector()
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        max_new_tokens=_N_NEW,
+        do_sample=False,
+        pad_token_id=forward.pad_id,
+        use_cache=True,
+    )
+    writer.write(
+        prompts, counted, answers, collector, Randomness(None, device), settings, {}
+    )
+    worst = 0.0
+    for n_new in (0, len(collector.states) - 1):
+        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            ids = np.array([*prompt.ids, *answer.ids[:n_new]], dtype=np.int32)
+            text = TokenizedPrompts.join([ids])
+            alone = forward.run(pad_prompts(text, [0], forward.pad_id))
+            expected = np.asarray(alone)[0].reshape(len(forward.request.pairs), -1)
+            error = np.linalg.norm(collector.states[n_new][row] - expected, axis=1)
+            size = np.linalg.norm(expected, axis=1)
+            worst = max(worst, float((error / np.maximum(size, 1e-30)).max()))
+    return worst if np.isfinite(worst) else float("inf")
+
+
+class _NoFilters:
+    token_filter = None
+    eos_id = None
+
+
+_NO_FILTERS: TokenSelector = _NoFilters()  # type: ignore[assignment]  # all tokens count

@@ -2,14 +2,16 @@
 
 ``_artifacts``
     :func:`save_artifacts`, :func:`load_artifacts` and :func:`push_to_hub`.
-``_hub``, ``_card``
-    Artifacts on the Hugging Face hub, and model cards.
+``_hub``
+    Model cards, and artifacts on the Hugging Face hub.
 ``_tables``
     The base classes of tables. The table of a class of estimators holds the keys of
     its JSON, and says how to save and restore it.
-``_embedding_tables``, ``_probe_tables``, ``_linear_tables``, ``_scaler_tables``
-    Tables of the embedder and the aggregator, of the package's classifiers, and of
-    scikit-learn's linear classifiers, calibrators, scalers and PCA.
+``_transformer_tables``
+    Tables of the embedder, the aggregator, and scikit-learn's scalers and PCA.
+``_probe_tables``, ``_linear_tables``
+    Tables of the package's classifiers, and of scikit-learn's linear classifiers and
+    calibrators.
 ``_nested_tables``
     Tables of pipelines and other estimators that contain estimators.
 ``_values``

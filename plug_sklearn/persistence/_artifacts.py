@@ -4,6 +4,7 @@ import json
 import os
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -12,12 +13,6 @@ from sklearn.base import BaseEstimator
 from plug_sklearn._devices import check_device
 from plug_sklearn._packages import list_versions
 from plug_sklearn.evaluation import CrossValidationReport
-from plug_sklearn.persistence._card import (
-    CARD,
-    check_card,
-    require_own_card,
-    write_card,
-)
 from plug_sklearn.persistence._files import (
     name_file,
     naming,
@@ -26,7 +21,17 @@ from plug_sklearn.persistence._files import (
     write_file,
     write_tensors,
 )
-from plug_sklearn.persistence._hub import SCHEME, download, upload
+from plug_sklearn.persistence._hub import (
+    CARD,
+    NAME,
+    SCHEME,
+    check_card,
+    check_upload,
+    download,
+    require_own_card,
+    upload,
+    write_card,
+)
 from plug_sklearn.persistence._nested_tables import (
     AnyTable,
     describe_estimator,
@@ -210,17 +215,22 @@ def push_to_hub(
     'hf://me/truth-probe@5f3c...'
     >>> pipe = load_artifacts("hf://me/truth-probe")  # doctest: +SKIP
     """
-    return upload(
-        estimator,
-        repo_id,
-        save_artifacts,
-        name=name,
-        card=card,
-        revision=revision,
-        private=private,
-        token=token,
-        commit_message=commit_message,
-    )
+    check_card(card, "push_to_hub")
+    check_upload(repo_id, name)
+    with TemporaryDirectory() as folder:
+        # An estimator that cannot be saved is refused before a repository is made.
+        files = save_artifacts(estimator, Path(folder) / NAME)
+        return upload(
+            estimator,
+            files,
+            repo_id,
+            name=name,
+            card=card,
+            revision=revision,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+        )
 
 
 def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEstimator:

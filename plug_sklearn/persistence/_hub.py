@@ -1,12 +1,13 @@
-"""Upload artifacts to the Hugging Face hub, and download them."""
+"""Write model cards, and upload artifacts to the Hugging Face hub and download them."""
 
 import re
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
+import pandas as pd
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData, hf_hub_download
 from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
@@ -16,12 +17,19 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
+import plug_sklearn
 from plug_sklearn._hub_access import is_hub_reachable
 from plug_sklearn._packages import list_versions
+from plug_sklearn.embedding.models import find_registered
 from plug_sklearn.evaluation import CrossValidationReport
-from plug_sklearn.persistence._card import CARD, REPOSITORY, check_card, write_card
 
+CARD = "README.md"
+#: What model cards have and other pages lack.
+_LIBRARY = "library_name: plug_sklearn"
+#: Pattern of the name of a repository on the hub.
+REPOSITORY = r"[\w.-]+/[\w.-]+"
 SCHEME = "hf://"
 #: Default name of the files, without suffixes.
 NAME = "probe"
@@ -31,10 +39,187 @@ _ADDRESS = re.compile(
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 
+def check_card(card: Any, owner: str) -> None:  # noqa: ANN401 - anything else is refused
+    """Raise an error unless ``card`` is a report or None."""
+    if card is not None and not isinstance(card, CrossValidationReport):
+        raise TypeError(
+            f"The 'card' parameter of {owner} must be None or what "
+            f"cross_validation_report returns. Got {type(card).__name__} instead."
+        )
+
+
+def require_own_card(path: Path) -> None:
+    """Raise a FileExistsError if a page that is no card of this package is there."""
+    if path.exists() and _LIBRARY not in path.read_text("utf-8", errors="replace"):
+        raise FileExistsError(
+            f"The 'card' of save_artifacts is written to {path}, which is another page "
+            "already. Save into a folder of its own."
+        )
+
+
+def write_card(
+    estimator: Any,  # noqa: ANN401 - of any kind
+    report: CrossValidationReport | None,
+    source: str,
+) -> str:
+    """Write the model card of a fitted estimator, in the hub's format.
+
+    ``source`` is the path or address to give to :func:`load_artifacts`.
+    """
+    embedder = _find_embedder(estimator)
+    data = ModelCardData(
+        base_model=None if embedder is None else _name_base_model(embedder),
+        library_name="plug_sklearn",
+        pipeline_tag=None if embedder is None else "text-classification",
+        tags=["plug_sklearn", "scikit-learn", "probe"],
+    )
+    sections = [
+        f"---\n{data.to_yaml()}\n---",
+        "# A probe of a language model's hidden states",
+        _describe_reading(estimator, embedder),
+        "## Scores",
+        *(
+            _describe_report(report)
+            if report is not None
+            else ["No scores were reported."]
+        ),
+        _describe_loading(source, embedder is not None),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _find_embedder(estimator: Any) -> Any:  # noqa: ANN401 - an HFEmbeddingTransformer or None
+    """Find the embedder at the beginning of a pipeline, which may be nested."""
+    if isinstance(estimator, plug_sklearn.HFEmbeddingTransformer):
+        return estimator
+    if isinstance(estimator, Pipeline):
+        return _find_embedder(estimator.steps[0][1])
+    for name in ("calibrated_classifiers_", "estimator_", "estimator"):
+        held = getattr(estimator, name, None)
+        if held is not None:
+            return _find_embedder(held[0] if isinstance(held, list) else held)
+    return None
+
+
+def _name_base_model(embedder: Any) -> str | None:  # noqa: ANN401 - as above
+    """Return the model's name on the hub, if it comes from there."""
+    name = str(embedder.model_name)
+    is_elsewhere = Path(name).exists() or find_registered(name) is not None
+    return name if not is_elsewhere and re.fullmatch(REPOSITORY, name) else None
+
+
+def _describe_reading(estimator: Any, embedder: Any) -> str:  # noqa: ANN401 - as above
+    lines = ["## What it reads", ""]
+    if embedder is None:
+        lines.append("- Activations or features, as they were given to `fit`")
+    else:
+        name = _name_base_model(embedder) or Path(str(embedder.model_name)).name
+        pooling = embedder.pooling
+        poolings = [pooling] if isinstance(pooling, str) else pooling
+        layers = ", ".join(map(str, embedder.layers_))
+        lines += [
+            f"- Model: `{name}`",
+            f"- Commit: `{embedder.model_revision_ or 'unknown'}`",
+            f"- Layers (0 to {embedder.n_model_layers_ - 1}): {layers}",
+            f"- Parts: {', '.join(embedder.parts_)}",
+            f"- Poolings: {', '.join(poolings) if poolings else 'every token'}",
+        ]
+    classes = getattr(estimator, "classes_", None)
+    if classes is not None:
+        labels = ", ".join(_quote(str(label)) for label in classes.tolist())
+        lines.append(f"- Classes: {labels}")
+    shown = repr(estimator)
+    fence = _fence(shown, 3)
+    return "\n".join([*lines, "", fence, shown, fence])
+
+
+def _quote(text: str) -> str:
+    """Show a text on a line of code, whatever it holds."""
+    line = " ".join(text.split())
+    fence = _fence(line, 1)
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    """Return backticks that end no code in a text: more than it holds in a row."""
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])
+
+
+def _describe_report(report: CrossValidationReport) -> list[str]:
+    predictions = report.predictions
+    groups = ""
+    if "group" in predictions:
+        groups = f", of {predictions['group'].nunique()} groups,"
+    shown = report.overall.rename_axis("score").reset_index()
+    sections = [
+        f"Cross-validation on {report.n_samples} rows{groups} in "
+        f"{len(report.scores)} folds. `pooled` is the score of all folds together.",
+        _write_table(shown),
+        "\n".join(
+            f"- {name.replace('_', ' ').capitalize()}: {value:.3f}"
+            for name, value in report.calibration.items()
+        ),
+    ]
+    if report.controls is not None:
+        scores = [name for name in report.overall.index if name in report.controls]
+        means = report.controls.groupby("control", sort=False)[scores].mean()
+        sections += [
+            "Mean scores of controls over the same folds. Only the part of the probe's "
+            "score above them shows what the model has learnt.",
+            _write_table(means.reset_index()),
+        ]
+    return sections
+
+
+def _write_table(table: pd.DataFrame) -> str:
+    """Write a table in Markdown."""
+    rows = [list(map(str, table.columns)), ["---"] * table.shape[1]]
+    rows += [
+        [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+        for row in table.itertuples(index=False)
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _describe_loading(source: str, reads_texts: bool) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in list_versions().items())
+    rows = '["Paris is in France."]' if reads_texts else "X"
+    return "\n".join(
+        [
+            "## How to load it",
+            "",
+            "```python",
+            "from plug_sklearn import load_artifacts",
+            "",
+            f'probe = load_artifacts("{source}")',
+            f"probe.predict({rows})",
+            "```",
+            "",
+            "The files contain plain numbers, and loading them runs no code. They do "
+            f"not contain the language model. They were saved with {versions}.",
+        ]
+    )
+
+
+def check_upload(repo_id: str, name: str) -> None:
+    """Raise a ValueError unless these name a repository and its files."""
+    for parameter, value, pattern in (
+        ("repo_id", repo_id, re.compile(REPOSITORY)),
+        ("name", name, _NAME),
+    ):
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            expected = "'owner/name'" if parameter == "repo_id" else "a file's name"
+            raise ValueError(
+                f"The {parameter!r} parameter of push_to_hub must be {expected}. Got "
+                f"{value!r} instead."
+            )
+
+
 def upload(
     estimator: BaseEstimator,
+    files: Sequence[Path],
     repo_id: str,
-    save: Any,  # noqa: ANN401 - save_artifacts
     *,
     name: str,
     card: CrossValidationReport | None,
@@ -44,42 +229,25 @@ def upload(
     commit_message: str | None,
 ) -> str:
     """Upload the files of an estimator in one commit, and return their address."""
-    owner = "push_to_hub"
-    check_card(card, owner)
-    for parameter, value, pattern in (
-        ("repo_id", repo_id, re.compile(REPOSITORY)),
-        ("name", name, _NAME),
-    ):
-        if not isinstance(value, str) or pattern.fullmatch(value) is None:
-            expected = "'owner/name'" if parameter == "repo_id" else "a file's name"
-            raise ValueError(
-                f"The {parameter!r} parameter of {owner} must be {expected}. Got "
-                f"{value!r} instead."
-            )
+    place = "" if name == NAME else f"/{name}"
     api = HfApi(
         token=token,
         library_name="plug_sklearn",
         library_version=list_versions().get("plug_sklearn"),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        # An estimator that cannot be saved is refused before a repository is made.
-        files = save(estimator, Path(folder) / NAME)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        operations = [
-            CommitOperationAdd(f"{name}{file.suffix}", file.read_bytes())
-            for file in files
-        ]
-        if card is not None or not api.file_exists(repo_id, CARD, revision=revision):
-            source = f"{SCHEME}{repo_id}" + ("" if name == NAME else f"/{name}")
-            text = write_card(estimator, card, source)
-            operations.append(CommitOperationAdd(CARD, text.encode()))
-        commit = api.create_commit(
-            repo_id,
-            operations,
-            commit_message=commit_message or f"Add {name}",
-            revision=revision,
-        )
-    place = "" if name == NAME else f"/{name}"
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    operations = [
+        CommitOperationAdd(f"{name}{file.suffix}", file.read_bytes()) for file in files
+    ]
+    if card is not None or not api.file_exists(repo_id, CARD, revision=revision):
+        text = write_card(estimator, card, f"{SCHEME}{repo_id}{place}")
+        operations.append(CommitOperationAdd(CARD, text.encode()))
+    commit = api.create_commit(
+        repo_id,
+        operations,
+        commit_message=commit_message or f"Add {name}",
+        revision=revision,
+    )
     return f"{SCHEME}{repo_id}@{quote(commit.oid, safe='')}{place}"
 
 

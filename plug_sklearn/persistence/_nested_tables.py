@@ -15,7 +15,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._sklearn import CalibratedClassifier
-from plug_sklearn.persistence._embedding_tables import AggregatorTable, EmbedderTable
 from plug_sklearn.persistence._files import Arrays, Expected
 from plug_sklearn.persistence._linear_tables import (
     CalibratorTable,
@@ -29,13 +28,6 @@ from plug_sklearn.persistence._probe_tables import (
     StackTable,
     TokenTable,
 )
-from plug_sklearn.persistence._scaler_tables import (
-    MaxAbsTable,
-    MinMaxTable,
-    PCATable,
-    RobustTable,
-    ScalerTable,
-)
 from plug_sklearn.persistence._tables import (
     Described,
     Fitted,
@@ -43,6 +35,15 @@ from plug_sklearn.persistence._tables import (
     Parameters,
     Table,
     check_count,
+)
+from plug_sklearn.persistence._transformer_tables import (
+    AggregatorTable,
+    EmbedderTable,
+    MaxAbsTable,
+    MinMaxTable,
+    PCATable,
+    RobustTable,
+    ScalerTable,
 )
 from plug_sklearn.persistence._values import (
     describe_labels,

@@ -8,10 +8,10 @@ from plug_sklearn.classifiers._batches import (
     NO_CLASS,
     Batches,
     MemberRows,
+    Rows,
     join_probes,
     put_on_device,
 )
-from plug_sklearn.classifiers._data import Rows
 
 
 def put_on_cpu(

@@ -1,18 +1,19 @@
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from sklearn.base import BaseEstimator
 from sklearn.utils.class_weight import compute_class_weight
 
+from plug_sklearn import PlugCNNClassifier, PlugMLPClassifier, PlugStackClassifier
+from plug_sklearn.classifiers._batches import Rows
 from plug_sklearn.classifiers._data import (
-    Rows,
     compute_class_factors,
     draw_seeds,
     encode_labels,
     hold_out_rows,
-    merge_equal_rows,
     read_rows,
     read_sample_weight,
     read_samples,
@@ -140,6 +141,8 @@ def test_validation_rows_given_are_those_of_all_members() -> None:
 
 
 LABELS = np.array(["a", "b"])
+
+
 CODES = np.array([0, 0, 0, 1])
 
 
@@ -225,38 +228,80 @@ def test_factors_that_are_no_weights_are_an_error(
         compute_factors(class_weight)
 
 
-def tally_in_plain_python(
-    X: np.ndarray, codes: np.ndarray, weight: np.ndarray, groups: np.ndarray
-) -> dict[tuple[float, ...], float]:
-    tally: dict[tuple[float, ...], float] = {}
-    for x, code, w, group in zip(X.tolist(), codes, weight, groups, strict=True):
-        if w > 0:
-            key = (*x, code, group)
-            tally[key] = tally.get(key, 0) + w
-    return tally
+def fit_stack(
+    shape: tuple[int, ...], n_layers: int | None, n_parts: int | None
+) -> PlugStackClassifier:
+    X = np.random.default_rng(0).normal(size=(30, *shape))
+    stack = PlugStackClassifier(n_layers=n_layers, n_parts=n_parts, random_state=0)
+    return stack.fit(X, np.arange(30) % 2)
 
 
-@given(st.data(), st.integers(1, 30))
-def test_distinct_rows_are_a_tally(data: st.DataObject, n: int) -> None:
-    small = st.sampled_from([-1.0, -0.0, 0.0, 2.5])
-    X = data.draw(arrays(np.float32, (n, 2), elements=small))
-    codes, groups = data.draw(arrays(np.intp, (2, n), elements=st.integers(0, 1)))
-    weight = data.draw(arrays(float, n, elements=st.sampled_from([0.0, 1.0, 2.5])))
-    assume(weight.any())
-    i, summed, _ = merge_equal_rows(X, codes, weight, groups)
-    found = tally_in_plain_python(X[i], codes[i], summed, groups[i])
-    assert found == tally_in_plain_python(X, codes, weight, groups)
-    assert len(found) == len(i)
+@pytest.mark.parametrize(
+    ("shape", "n_layers", "n_parts", "expected"),
+    [
+        ((4, 3, 6), None, None, (4, 3)),
+        ((4, 3, 6), 4, 3, (4, 3)),
+        ((4, 6), None, None, (4, 1)),
+        ((72,), None, None, (1, 1)),
+        ((72,), 4, None, (4, 1)),
+        ((72,), 4, 3, (4, 3)),
+    ],
+)
+def test_axes_are_layers_parts_and_units(
+    shape: tuple[int, ...],
+    n_layers: int | None,
+    n_parts: int | None,
+    expected: tuple[int, int],
+) -> None:
+    assert fit_stack(shape, n_layers, n_parts).weights_.shape == expected
 
 
-@given(st.permutations(range(12)))
-def test_order_of_the_rows_does_not_change_the_distinct_rows(order: list[int]) -> None:
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(12, 2, 3)).astype(np.float32)
-    X[4] = X[7]
-    codes, weight = np.arange(12) % 2, np.arange(12.0)
-    codes[4] = codes[7]
-    one = merge_equal_rows(X, codes, weight)
-    other = merge_equal_rows(X[order], codes[order], weight[order])
-    assert np.array_equal(X[one[0]], X[order][other[0]])
-    assert np.array_equal(one[1], other[1])
+@pytest.mark.parametrize(
+    ("shape", "n_layers", "n_parts", "message"),
+    [
+        ((72,), 5, None, r"must divide the 72 features of X. Got 5 and 1"),
+        ((4, 18), 3, None, r"'n_layers' .* None or 4, as in X. Got 3 instead"),
+        ((4, 18), None, 2, r"'n_parts' .* None or 1, as in X. Got 2 instead"),
+        ((2, 2, 3, 6), None, None, r"X given to Plug\w+ must be \(n, layers, parts, h"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(
+    shape: tuple[int, ...], n_layers: int | None, n_parts: int | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_stack(shape, n_layers, n_parts)
+
+
+@pytest.mark.parametrize(
+    "classifier", [PlugCNNClassifier, PlugMLPClassifier, PlugStackClassifier]
+)
+def test_activations_of_tokens_are_refused_with_what_reads_them(
+    classifier: type,
+) -> None:
+    y = np.arange(40) % 2
+    X = np.random.default_rng(0).normal(size=(40, 2, 1, 4))
+    tokens = np.empty(40, dtype=object)
+    for row in range(40):
+        tokens[row] = np.zeros((2 + row % 2, 2, 1, 4))
+    message = f"X given to {classifier.__name__} .* PlugTokenClassifier reads .*pooling"
+    for wrong in (tokens, list(tokens)):
+        with pytest.raises(ValueError, match=message):
+            classifier().fit(wrong, y)
+    probe = classifier(random_state=0)
+    if classifier is not PlugStackClassifier:
+        probe.set_params(max_epochs=1)
+    with pytest.raises(ValueError, match=message):
+        probe.fit(list(X), y).predict(tokens)
+
+
+@pytest.mark.parametrize(
+    "kind", [PlugMLPClassifier, PlugCNNClassifier, PlugStackClassifier]
+)
+@pytest.mark.parametrize("is_array", [True, False])
+def test_labels_of_tokens_are_refused(kind: type[Any], is_array: bool) -> None:
+    X = np.random.default_rng(0).normal(size=(4, 3, 6))
+    y: Any = [[0], [1, 0], [1], [0, 0, 1]]
+    if is_array:
+        y = np.array(y, dtype=object)
+    with pytest.raises(ValueError, match="PlugTokenClassifier takes labels of tokens"):
+        kind().fit(X, y)

@@ -1,5 +1,3 @@
-from itertools import compress
-
 import numpy as np
 import pytest
 import torch
@@ -10,16 +8,9 @@ from sklearn.base import clone
 from plug_sklearn import PlugMLPClassifier
 from plug_sklearn.classifiers import (
     MLPNetwork,
-    _joint,
     can_fit_jointly,
     count_joint_probes,
     fit_jointly,
-)
-from plug_sklearn.classifiers._fitting import Training
-from plug_sklearn.classifiers._joint import (
-    JointTraining,
-    _prepare_jointly,
-    join_modules,
 )
 
 PROBE = PlugMLPClassifier(
@@ -171,25 +162,29 @@ def test_probes_without_a_seed_share_one() -> None:
     )
 
 
-def record_joint(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of probes that are trained together from now on."""
-    trained: list[int] = []
-    train = _joint.train_jointly
-    monkeypatch.setattr(
-        _joint,
-        "train_jointly",
-        lambda trainings: trained.append(len(trainings)) or train(trainings),
-    )
-    return trained
+def count_networks_of_steps(
+    monkeypatch: pytest.MonkeyPatch, layers: list[np.ndarray], y: np.ndarray
+) -> set[int]:
+    """Fit probes jointly; return the numbers of their networks that take a step."""
+    counts: set[int] = set()
+    compute = MLPNetwork.compute_logits
+
+    def count(network: MLPNetwork, x: torch.Tensor) -> torch.Tensor:
+        logits = compute(network, x)
+        if network.training:
+            counts.add(logits.shape[1])
+        return logits
+
+    monkeypatch.setattr(MLPNetwork, "compute_logits", count)
+    probe = clone(PROBE).set_params(n_members=1, early_stopping=False)
+    fit_jointly([clone(probe) for _ in layers], [{"X": X, "y": y} for X in layers])
+    return counts
 
 
 def test_probes_of_the_same_shape_take_their_steps_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trained = record_joint(monkeypatch)
-    layers, y = draw_layers(4, 60)
-    fit_both_ways(PROBE, layers, y)
-    assert trained == [4]
+    assert count_networks_of_steps(monkeypatch, *draw_layers(4, 60)) == {4}
 
 
 @pytest.mark.parametrize(
@@ -284,104 +279,9 @@ def test_numpy_numbers_fit_as_many_at_once_as_python_numbers() -> None:
     assert found == expected
 
 
-N_ROWS, N_FEATURES = 60, 16
-
-
-def draw_network(seed: int) -> MLPNetwork:
-    network = MLPNetwork(
-        N_FEATURES,
-        2,
-        first=16,
-        second=16,
-        last=16,
-        dropout=0.0,
-        n_members=3,
-        linear_path=True,
-    )
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, generator=generator)
-    return network.eval()
-
-
-def prepare(seed: int) -> Training:
-    rng = np.random.default_rng(seed)
-    y = np.arange(N_ROWS) % 2
-    X = rng.normal(size=(N_ROWS, N_FEATURES)).astype(np.float32)
-    probe = PlugMLPClassifier(width_cap=16, random_state=0, device="cpu")
-    training = probe._prepare(X, y, sample_weight=None, groups=None, seeds=(1, 2))
-    training.net.initialize()
-    training.net.notify("on_train_begin", X=training.rows, y=None)
-    return training
-
-
-def train(joint: JointTraining, n_epochs: int) -> None:
-    for _ in range(n_epochs):
-        joint.train_epoch()
-
-
-def copy_weights(trainings: list[Training]) -> list[dict[str, torch.Tensor]]:
-    return [
-        {name: value.clone() for name, value in each.net.module_.state_dict().items()}
-        for each in trainings
-    ]
-
-
-def test_a_joined_network_gives_the_logits_of_each() -> None:
-    networks = [draw_network(seed) for seed in range(3)]
-    x = torch.randn(5, 9, N_FEATURES, generator=torch.Generator().manual_seed(9))
-    alone = [
-        network.compute_logits(own)
-        for network, own in zip(networks, x.chunk(3, dim=1), strict=True)
-    ]
-    joined = join_modules(networks).compute_logits(x)
-    torch.testing.assert_close(joined, torch.cat(alone, dim=1))
-
-
-def test_what_a_joined_network_learns_is_in_the_weights_of_each() -> None:
-    networks = [draw_network(seed) for seed in range(2)]
-    joined = join_modules(networks)
-    with torch.no_grad():
-        for parameter in joined.parameters():
-            parameter.add_(1)
-    for name, value in joined.named_parameters():
-        own = [network.get_parameter(name) for network in networks]
-        assert torch.equal(value, torch.cat(own))
-
-
-def test_nets_that_go_on_take_the_steps_they_would_have_taken() -> None:
-    runs = [True, False, True]
-    staying = [prepare(seed) for seed in range(3)]
-    train(_prepare_jointly(staying), 4)
-    leaving = [prepare(seed) for seed in range(3)]
-    joint = _prepare_jointly(leaving)
-    train(joint, 2)
-    train(joint.keep(runs), 2)
-    expected = copy_weights(list(compress(staying, runs)))
-    found = copy_weights(list(compress(leaving, runs)))
-    for of_one, of_other in zip(expected, found, strict=True):
-        for name, value in of_one.items():
-            torch.testing.assert_close(of_other[name], value, msg=name)
-
-
-def test_a_net_that_stops_is_left_as_it_was() -> None:
-    trainings = [prepare(seed) for seed in range(2)]
-    joint = _prepare_jointly(trainings)
-    train(joint, 1)
-    joint.release(trainings[:1])
-    before = copy_weights(trainings)
-    train(joint.keep([False, True]), 1)
-    stopped, running = copy_weights(trainings)
-    assert all(torch.equal(before[0][name], stopped[name]) for name in stopped)
-    assert not all(torch.equal(before[1][name], running[name]) for name in running)
-
-
 @pytest.mark.parametrize(("n_features", "is_joint"), [(16, True), (7, False)])
 def test_networks_that_would_be_rounded_otherwise_are_trained_one_by_one(
     monkeypatch: pytest.MonkeyPatch, n_features: int, is_joint: bool
 ) -> None:
-    calls = record_joint(monkeypatch)
-    layers, y = draw_layers(3, 40, n_features)
-    probes = [clone(PROBE) for _ in layers]
-    fit_jointly(probes, [{"X": X, "y": y} for X in layers])
-    assert calls == ([3] if is_joint else [])
+    found = count_networks_of_steps(monkeypatch, *draw_layers(3, 40, n_features))
+    assert found == {3 if is_joint else 1}

@@ -32,12 +32,10 @@ from skorch.callbacks import (
 from torch import nn
 
 from plug_sklearn import PlugMLPClassifier
-from plug_sklearn.classifiers._data import Rows
 from plug_sklearn.classifiers._monitoring import (
     KeepBestEpoch,
     StopTraining,
     check_monitor,
-    choose_scoring,
     read_callbacks,
     score_macro_auc,
     takes_sample_weight,
@@ -68,27 +66,19 @@ def test_auc_of_nan_is_nan() -> None:
     assert np.isnan(score_macro_auc(np.arange(2), np.full((2, 2), np.nan), np.ones(2)))
 
 
-def validation_rows(codes: list[int]) -> Rows:
-    n = len(codes)
-    return Rows(np.zeros((n, 1), np.float32), np.array(codes), np.ones(n))
-
-
 def test_auc_without_rows_of_a_class_becomes_the_loss() -> None:
-    classes = np.array(["a", "b", "c"])
-    monitored, callbacks = choose_scoring(
-        "roc_auc", validation_rows([0, 1]), classes, "Probe"
-    )
-    assert monitored == "loss"
-    assert not callbacks
+    probe = PlugMLPClassifier(max_epochs=1, random_state=0, device="cpu")
+    three = np.arange(len(X)) % 3
+    probe.fit(X, three, X_val=X[:2], y_val=three[:2])
+    assert probe.monitor_ == "loss"
+    assert "valid_score" not in probe.history_[0]
 
 
 def test_auc_with_rows_of_each_class_is_monitored() -> None:
-    classes = np.array(["a", "b"])
-    monitored, callbacks = choose_scoring(
-        "roc_auc", validation_rows([0, 1]), classes, "Probe"
-    )
-    assert monitored == "roc_auc"
-    assert [name for name, _ in callbacks] == ["valid_score"]
+    probe = PlugMLPClassifier(max_epochs=1, random_state=0, device="cpu")
+    probe.fit(X, np.where(Y, "b", "a"), X_val=X[:2], y_val=["a", "b"])
+    assert probe.monitor_ == "roc_auc"
+    assert "valid_score" in probe.history_[0]
 
 
 @pytest.mark.parametrize("n_members", [1, 5])

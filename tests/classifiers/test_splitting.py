@@ -1,13 +1,22 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from plug_sklearn.classifiers._splitting import (
     MIN_ROWS,
     choose_validation_rows,
-    gather_samples,
+    hash_arrays,
+    merge_equal_rows,
+    rank_samples,
     spread_ranks,
+)
+
+TEXTS = st.lists(
+    st.lists(st.sampled_from([-0.0, 0.0, 1.0, 2.0]), min_size=1, max_size=4),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -195,12 +204,10 @@ def test_samples_of_one_label_are_chosen_as_rows_are() -> None:
     assert np.array_equal(as_rows, as_samples)
 
 
-def test_rows_without_a_sample_are_samples_of_their_own_class() -> None:
+def test_samples_of_one_row_are_of_its_class() -> None:
     codes = np.array([1, 0, 1, 2])
-    for sample_of_row in (None, np.arange(4)):
-        samples = gather_samples(codes, sample_of_row)
-        assert samples.have_one_class
-        assert samples.strata.tolist() == codes.tolist()
+    strata, _ = rank_samples(codes, np.arange(4))
+    assert strata.tolist() == codes.tolist()
 
 
 @given(st.data(), st.integers(1, 12), st.integers(1, 4))
@@ -213,20 +220,18 @@ def test_a_sample_belongs_to_the_rarest_of_its_classes(
     ]
     codes = np.array([code for own in classes for code in own])
     sample_of_row = np.repeat(np.arange(n_samples), [len(own) for own in classes])
-    samples = gather_samples(codes, sample_of_row)
+    strata, _ = rank_samples(codes, sample_of_row)
     counts = [sum(code in own for own in classes) for code in range(n_classes)]
     expected = [min(own, key=lambda code: (counts[code], code)) for own in classes]
-    assert samples.strata.tolist() == expected
-    for sample, own in enumerate(classes):
-        assert samples.list_codes(sample).tolist() == own
+    assert strata.tolist() == expected
 
 
 def test_samples_are_ranked_by_their_heaviest_class_and_its_share() -> None:
     codes = np.array([0, 1, 0, 1, 0, 1, 0, 1])
     weight = np.array([9.0, 1.0, 2.0, 8.0, 6.0, 4.0, 18.0, 2.0])
-    samples = gather_samples(codes, np.repeat(np.arange(4), 2), weight)
+    _, ranks = rank_samples(codes, np.repeat(np.arange(4), 2), weight)
     # Class 0 at 0.9, class 1 at 0.8, class 0 at 0.6, and class 0 at 0.9 again.
-    assert samples.ranks.tolist() == [1, 2, 0, 1]
+    assert ranks.tolist() == [1, 2, 0, 1]
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
@@ -243,3 +248,67 @@ def test_samples_in_succession_are_of_all_ranges_of_ranks(
 
 def test_samples_of_one_rank_stay_in_order() -> None:
     assert spread_ranks(np.full(7, 3), 2).tolist() == list(range(7))
+
+
+@given(TEXTS)
+def test_arrays_have_equal_hashes_where_they_are_equal(
+    texts: list[list[float]],
+) -> None:
+    digests = hash_arrays([np.array(text)[:, None] for text in texts])
+    for text, digest in zip(texts, digests, strict=True):
+        for other, other_digest in zip(texts, digests, strict=True):
+            # -0.0 equals 0.0.
+            assert (digest == other_digest) == (text == other)
+
+
+def test_arrays_that_differ_in_the_middle_have_other_hashes() -> None:
+    first = np.zeros((9, 3), dtype=np.float16)
+    second = first.copy()
+    second[4, 1] = 1
+    digests = hash_arrays([first, second, first.astype(np.float64)])
+    assert digests[0] != digests[1]
+    assert digests[0] == digests[2]
+
+
+def test_longer_arrays_have_larger_hashes() -> None:
+    lengths = [300, 2, 70_000, 1, 255, 256]
+    digests = hash_arrays([np.ones((length, 1)) for length in lengths])
+    order = np.argsort([digest.tobytes() for digest in digests])
+    assert [lengths[place] for place in order] == sorted(lengths)
+
+
+def tally_in_plain_python(
+    X: np.ndarray, codes: np.ndarray, weight: np.ndarray, groups: np.ndarray
+) -> dict[tuple[float, ...], float]:
+    tally: dict[tuple[float, ...], float] = {}
+    for x, code, w, group in zip(X.tolist(), codes, weight, groups, strict=True):
+        if w > 0:
+            key = (*x, code, group)
+            tally[key] = tally.get(key, 0) + w
+    return tally
+
+
+@given(st.data(), st.integers(1, 30))
+def test_distinct_rows_are_a_tally(data: st.DataObject, n: int) -> None:
+    small = st.sampled_from([-1.0, -0.0, 0.0, 2.5])
+    X = data.draw(arrays(np.float32, (n, 2), elements=small))
+    codes, groups = data.draw(arrays(np.intp, (2, n), elements=st.integers(0, 1)))
+    weight = data.draw(arrays(float, n, elements=st.sampled_from([0.0, 1.0, 2.5])))
+    assume(weight.any())
+    i, summed, _ = merge_equal_rows(X, codes, weight, groups)
+    found = tally_in_plain_python(X[i], codes[i], summed, groups[i])
+    assert found == tally_in_plain_python(X, codes, weight, groups)
+    assert len(found) == len(i)
+
+
+@given(st.permutations(range(12)))
+def test_order_of_the_rows_does_not_change_the_distinct_rows(order: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 2, 3)).astype(np.float32)
+    X[4] = X[7]
+    codes, weight = np.arange(12) % 2, np.arange(12.0)
+    codes[4] = codes[7]
+    one = merge_equal_rows(X, codes, weight)
+    other = merge_equal_rows(X[order], codes[order], weight[order])
+    assert np.array_equal(X[one[0]], X[order][other[0]])
+    assert np.array_equal(one[1], other[1])

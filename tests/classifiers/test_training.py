@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from plug_sklearn.classifiers import MLPNetwork
-from plug_sklearn.classifiers._batches import MemberRows, put_on_device
-from plug_sklearn.classifiers._data import Rows
+from plug_sklearn.classifiers._batches import MemberRows, Rows, put_on_device
 from plug_sklearn.classifiers._losses import find_inverse_temperature
 from plug_sklearn.classifiers._training import ProbeNet, find_components
 
