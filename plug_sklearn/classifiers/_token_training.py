@@ -1,7 +1,6 @@
 """Train a network that reads tokens, and apply it to texts."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from plug_sklearn.classifiers._batches import NO_CLASS
 from plug_sklearn.classifiers._layers import average_members
 from plug_sklearn.classifiers._monitoring import OWN_CALLBACKS
 from plug_sklearn.classifiers._prediction import (
@@ -67,7 +67,7 @@ class TokenNet(ProbeNet):
 
     def run_single_epoch(
         self,
-        iterator: Iterable[Any] | None,
+        iterator: Any,  # noqa: ANN401 - batches, or None
         training: bool,
         prefix: str,
         **kwargs: Any,  # noqa: ANN401 - skorch's own
@@ -76,23 +76,63 @@ class TokenNet(ProbeNet):
 
         Callbacks of users are given batches with features, which are then read twice.
         """
-        if not (training or iterator is None or self._has_users_callbacks()):
-            self._set_training(False)
-            with torch.inference_mode():
-                iterator = [
-                    (self._read_before(batch), targets) for batch, targets in iterator
-                ]
-        super().run_single_epoch(iterator, training, prefix, **kwargs)  # type: ignore[arg-type]  # batches in a list
+        has_users_callbacks = any(
+            name not in OWN_CALLBACKS for name, _ in self.callbacks_
+        )
+        if not (training or iterator is None or has_users_callbacks):
+            iterator = self._read_validation(iterator)
+        super().run_single_epoch(iterator, training, prefix, **kwargs)
 
-    def _has_users_callbacks(self) -> bool:
-        """Return whether there are callbacks that the user gave."""
-        return any(name not in OWN_CALLBACKS for name, _ in self.callbacks_)
+    def _read_validation(self, batches: TokenBatches) -> Iterable[Any]:
+        """Read validation texts, each only by the members that it is held out for."""
+        rows = batches.rows
+        if rows.per_token:
+            return batches
+        self._set_training(False)
+        with torch.inference_mode():
+            if rows.y.ndim == 1:
+                each = self._read_texts(self.module_, rows, np.arange(len(rows)))
+            else:
+                is_own = (rows.y != NO_CLASS).cpu().numpy()
+                each = torch.cat(
+                    [
+                        self._read_texts(self._take_network(member), rows, numbers)
+                        for member, numbers in enumerate(map(np.flatnonzero, is_own.T))
+                    ],
+                    dim=1,
+                )
+        # The features are not needed any more.
+        nothing = each.new_empty(len(rows), 0)
+        batch = TokenBatch(nothing, nothing, per_member=rows.y.ndim == 2, each=each)
+        return [(batch, (rows.y, rows.weight))]
 
-    def _read_before(self, batch: TokenBatch) -> TokenBatch:
-        if batch.per_token:
-            return batch
-        each = self.module_.read(batch)
-        return replace(batch, features=batch.features[:0].clone(), each=each)
+    def _read_texts(
+        self, network: TokenNetwork, rows: TokenRows, numbers: NDArray[np.intp]
+    ) -> Tensor:
+        """Apply ``network.read`` to some texts; the results of others are zero."""
+        found, n_features = [], rows.texts[0].shape[1]
+        lengths = rows.lengths[numbers]
+        cuts = cut_batches(lengths, n_features, self.evaluation_rows, EVALUATION_BYTES)
+        n_most = max(lengths[cut].sum() for cut in cuts)
+        memory = np.empty((n_most, n_features), dtype=np.float32)
+        for cut in cuts:
+            texts = [rows.texts[number] for number in numbers[cut].tolist()]
+            batch = join_tokens(texts, rows.y.device, memory=memory)
+            found.append(network.read(batch))
+        read = torch.cat(found)
+        each = read.new_zeros(len(rows), *read.shape[1:])
+        each[torch.from_numpy(numbers)] = read
+        return each
+
+    def _take_network(self, member: int) -> TokenNetwork:
+        """Return the network of one member, which shares the memory of its weights."""
+        with torch.device("meta"):
+            network = TokenNetwork(**self.get_params_for("module") | {"n_members": 1})
+        state = self.module_.state_dict()
+        for name, _ in network.named_parameters():
+            state[name] = state[name][member : member + 1]
+        network.load_state_dict(state, assign=True)
+        return network.eval()
 
     def get_iterator(self, dataset: TokenRows, training: bool = False) -> TokenBatches:  # type: ignore[override]  # its rows are texts
         """Return the batches of texts, shuffled in training."""
