@@ -110,8 +110,10 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     linear_decay : float, default=0.0003
         As ``weight_decay``, for the linear path.
     batch_size : int, default=32
-        Largest number of texts in a training batch, at least 2. A batch ends earlier if
-        its features would take more than 64 MB, but holds at least one text.
+        Largest number of texts in a training batch, at least 2. With fewer than
+        ``16 * batch_size`` texts, batches are smaller, so that an epoch has about 16
+        steps, but hold at least 4 texts. A batch also ends earlier if its features
+        would take more than 64 MB, but holds at least one text.
     early_stopping : bool, default=True
         Hold out rows, stop when their predictions no longer improve, and keep the
         weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
