@@ -27,7 +27,7 @@ from plug_sklearn.classifiers._token_network import (
     TokenNetwork,
 )
 from plug_sklearn.classifiers._token_predictions import PredictsTokens
-from plug_sklearn.classifiers._token_running import POOLS
+from plug_sklearn.classifiers._token_stream import POOLS
 from plug_sklearn.classifiers._token_training import TokenNet
 
 #: Learning rate of the biases of the logits, and of those of the last tokens.
