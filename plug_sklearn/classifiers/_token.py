@@ -120,8 +120,9 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     validation_fraction : float, default=0.2
         Fraction of the texts that each member holds out for validation, as in
         :class:`PlugMLPClassifier`.
-    patience : int, default=15
-        Number of epochs without improvement after which training stops.
+    patience : int, default=30
+        Number of epochs without improvement after which training stops. On long texts,
+        the first improvement may take more than 20 epochs.
     min_delta : float, default=0.002
         Differences of the score and of the loss up to this size are ignored.
     monitor : str or callable, default="roc_auc"
@@ -266,7 +267,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         batch_size: int = 32,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
-        patience: int = 15,
+        patience: int = 30,
         min_delta: float = 0.002,
         monitor: str | Scorer = "roc_auc",
         calibrate: bool = True,
