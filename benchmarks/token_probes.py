@@ -121,14 +121,21 @@ def score_pooled(
 
 
 def score_tokens_of(
-    cache: Path, name: str, trained: int, n_seeds: int, **parameters: object
+    cache: Path,
+    name: str,
+    trained: int,
+    n_seeds: int,
+    n_texts: int | None = None,
+    **parameters: object,
 ) -> Iterator[dict[str, Any]]:
-    """Score a probe of tokens, averaged over seeds."""
+    """Score a probe of tokens, averaged over seeds.
+
+    It is trained on the first ``n_texts`` texts, which are in random order.
+    """
     train = load(cache, name, "train", trained)
+    X, y = train.split(PLACE)[:n_texts], train.y[:n_texts]
     probes = [
-        PlugTokenClassifier(random_state=seed, device="cpu", **parameters).fit(
-            train.split(PLACE), train.y
-        )
+        PlugTokenClassifier(random_state=seed, device="cpu", **parameters).fit(X, y)
         for seed in range(n_seeds)
     ]
     for part, tested in list_parts(name):

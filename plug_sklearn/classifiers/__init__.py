@@ -8,7 +8,7 @@
     The classifiers on one vector, or a stack of vectors, for each text.
 ``_token``, ``_token_data``, ``_token_batches``, ``_token_training``
     The classifier on the features of tokens: texts of different lengths.
-``_token_network``, ``_token_aggregation``, ``_token_running``, ``_token_stream``
+``_token_network``, ``_token_aggregation``, ``_token_stream``
     Its network: how scores of tokens become those of texts, at once or token by token.
 ``_base``, ``_fitting``
     The base class of those that train networks: ``fit`` and predictions; preparing,

@@ -27,7 +27,7 @@ from plug_sklearn.classifiers._token_network import (
     TokenNetwork,
 )
 from plug_sklearn.classifiers._token_predictions import PredictsTokens
-from plug_sklearn.classifiers._token_running import POOLS
+from plug_sklearn.classifiers._token_stream import POOLS
 from plug_sklearn.classifiers._token_training import TokenNet
 
 #: Learning rate of the biases of the logits, and of those of the last tokens.
@@ -110,16 +110,19 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     linear_decay : float, default=0.0003
         As ``weight_decay``, for the linear path.
     batch_size : int, default=32
-        Largest number of texts in a training batch, at least 2. A batch ends earlier if
-        its features would take more than 64 MB, but holds at least one text.
+        Largest number of texts in a training batch, at least 2. With fewer than
+        ``16 * batch_size`` texts, batches are smaller, so that an epoch has about 16
+        steps, but hold at least 4 texts. A batch also ends earlier if its features
+        would take more than 64 MB, but holds at least one text.
     early_stopping : bool, default=True
         Hold out rows, stop when their predictions no longer improve, and keep the
         weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
     validation_fraction : float, default=0.2
         Fraction of the texts that each member holds out for validation, as in
         :class:`PlugMLPClassifier`.
-    patience : int, default=15
-        Number of epochs without improvement after which training stops.
+    patience : int, default=30
+        Number of epochs without improvement after which training stops. On long texts,
+        the first improvement may take more than 20 epochs.
     min_delta : float, default=0.002
         Differences of the score and of the loss up to this size are ignored.
     monitor : str or callable, default="roc_auc"
@@ -264,7 +267,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         batch_size: int = 32,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
-        patience: int = 15,
+        patience: int = 30,
         min_delta: float = 0.002,
         monitor: str | Scorer = "roc_auc",
         calibrate: bool = True,

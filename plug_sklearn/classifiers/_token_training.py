@@ -1,15 +1,17 @@
 """Train a network that reads tokens, and apply it to texts."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from plug_sklearn.classifiers._batches import NO_CLASS
 from plug_sklearn.classifiers._layers import average_members
+from plug_sklearn.classifiers._losses import ProbeLoss
 from plug_sklearn.classifiers._monitoring import OWN_CALLBACKS
 from plug_sklearn.classifiers._prediction import (
     MOST_EXACT_ROWS,
@@ -25,9 +27,59 @@ from plug_sklearn.classifiers._token_batches import (
     cut_batches,
     join_tokens,
 )
-from plug_sklearn.classifiers._token_loss import TokenLoss
 from plug_sklearn.classifiers._token_network import TokenBatch, TokenNetwork
 from plug_sklearn.classifiers._training import ProbeNet
+
+#: With few texts, batches are smaller, so that an epoch has about this many steps: Adam
+#: can tell signal from noise only by how much gradients differ between batches.
+LEAST_STEPS = 16
+#: Least number of texts of these smaller batches.
+LEAST_TEXTS = 4
+
+
+class TokenLoss(ProbeLoss):
+    """Cross-entropy of tokens, where a span can be judged by its strongest token.
+
+    A span is a run of neighbouring tokens of a text that have the same label, other
+    than the first class. With ``span_max_weight`` w, the loss of each of its tokens is
+    (1 - w) times its own cross-entropy plus w times that of the token of the span to
+    which the network gives the label with the highest probability.
+
+    References
+    ----------
+    Obeso et al., "Real-time detection of hallucinated entities in long-form
+    generation", 2025, arXiv 2509.03531.
+    """
+
+    def __init__(self, span_max_weight: float = 0.0) -> None:
+        super().__init__()
+        self.span_max_weight = span_max_weight
+
+    def compute_span_loss(
+        self, logits: Tensor, targets: tuple[Tensor, Tensor], texts: Tensor
+    ) -> Tensor:
+        """Compute the loss of a batch, a scalar, as ``ProbeLoss`` does.
+
+        The logits have the shape (n_tokens, members, n_classes), and the class codes
+        and weights (n_tokens, members); or without members, (n_tokens, n_classes) and
+        (n_tokens,). ``texts`` (n_tokens,) numbers the texts.
+        """
+        codes, weights = (target.view(len(target), -1) for target in targets)
+        logits = logits.reshape(*codes.shape, -1)
+        own = F.cross_entropy(
+            logits.flatten(end_dim=1), codes.flatten(), reduction="none"
+        ).view(codes.shape)
+        # A text has no class for the members that hold it out.
+        labels = codes.amax(dim=1)
+        is_start = (labels.diff() != 0) | (texts.diff() != 0)
+        spans = F.pad(is_start.cumsum(dim=0), (1, 0))
+        # The token with the highest probability has the smallest loss.
+        least = own.new_full((len(spans), own.shape[1]), torch.inf).scatter_reduce(
+            0, spans[:, None].expand_as(own), own, "amin"
+        )
+        share = self.span_max_weight * (labels > 0)[:, None]
+        losses = (1 - share) * own + share * least[spans]
+        return (losses * weights).mean()
 
 
 class TokenNet(ProbeNet):
@@ -67,7 +119,7 @@ class TokenNet(ProbeNet):
 
     def run_single_epoch(
         self,
-        iterator: Iterable[Any] | None,
+        iterator: Any,  # noqa: ANN401 - batches, or None
         training: bool,
         prefix: str,
         **kwargs: Any,  # noqa: ANN401 - skorch's own
@@ -76,28 +128,70 @@ class TokenNet(ProbeNet):
 
         Callbacks of users are given batches with features, which are then read twice.
         """
-        if not (training or iterator is None or self._has_users_callbacks()):
-            self._set_training(False)
-            with torch.inference_mode():
-                iterator = [
-                    (self._read_before(batch), targets) for batch, targets in iterator
-                ]
-        super().run_single_epoch(iterator, training, prefix, **kwargs)  # type: ignore[arg-type]  # batches in a list
+        has_users_callbacks = any(
+            name not in OWN_CALLBACKS for name, _ in self.callbacks_
+        )
+        if not (training or iterator is None or has_users_callbacks):
+            iterator = self._read_validation(iterator)
+        super().run_single_epoch(iterator, training, prefix, **kwargs)
 
-    def _has_users_callbacks(self) -> bool:
-        """Return whether there are callbacks that the user gave."""
-        return any(name not in OWN_CALLBACKS for name, _ in self.callbacks_)
+    def _read_validation(self, batches: TokenBatches) -> Iterable[Any]:
+        """Read validation texts, each only by the members that it is held out for."""
+        rows = batches.rows
+        if rows.per_token:
+            return batches
+        self._set_training(False)
+        with torch.inference_mode():
+            if rows.y.ndim == 1:
+                each = self._read_texts(self.module_, rows, np.arange(len(rows)))
+            else:
+                is_own = (rows.y != NO_CLASS).cpu().numpy()
+                each = torch.cat(
+                    [
+                        self._read_texts(self._take_network(member), rows, numbers)
+                        for member, numbers in enumerate(map(np.flatnonzero, is_own.T))
+                    ],
+                    dim=1,
+                )
+        # The features are not needed any more.
+        nothing = each.new_empty(len(rows), 0)
+        batch = TokenBatch(nothing, nothing, per_member=rows.y.ndim == 2, each=each)
+        return [(batch, (rows.y, rows.weight))]
 
-    def _read_before(self, batch: TokenBatch) -> TokenBatch:
-        if batch.per_token:
-            return batch
-        each = self.module_.read(batch)
-        return replace(batch, features=batch.features[:0].clone(), each=each)
+    def _read_texts(
+        self, network: TokenNetwork, rows: TokenRows, numbers: NDArray[np.intp]
+    ) -> Tensor:
+        """Apply ``network.read`` to some texts; the results of others are zero."""
+        found, n_features = [], rows.texts[0].shape[1]
+        lengths = rows.lengths[numbers]
+        cuts = cut_batches(lengths, n_features, self.evaluation_rows, EVALUATION_BYTES)
+        n_most = max(lengths[cut].sum() for cut in cuts)
+        memory = np.empty((n_most, n_features), dtype=np.float32)
+        for cut in cuts:
+            texts = [rows.texts[number] for number in numbers[cut].tolist()]
+            batch = join_tokens(texts, rows.y.device, memory=memory)
+            found.append(network.read(batch))
+        read = torch.cat(found)
+        each = read.new_zeros(len(rows), *read.shape[1:])
+        each[torch.from_numpy(numbers)] = read
+        return each
+
+    def _take_network(self, member: int) -> TokenNetwork:
+        """Return the network of one member, which shares the memory of its weights."""
+        with torch.device("meta"):
+            network = TokenNetwork(**self.get_params_for("module") | {"n_members": 1})
+        state = self.module_.state_dict()
+        for name, _ in network.named_parameters():
+            state[name] = state[name][member : member + 1]
+        network.load_state_dict(state, assign=True)
+        return network.eval()
 
     def get_iterator(self, dataset: TokenRows, training: bool = False) -> TokenBatches:  # type: ignore[override]  # its rows are texts
         """Return the batches of texts, shuffled in training."""
         if training:
-            return TokenBatches(dataset, self.batch_size, self.order_generator_)
+            n_texts = max(LEAST_TEXTS, len(dataset) // LEAST_STEPS)
+            batch_size = min(self.batch_size, n_texts)
+            return TokenBatches(dataset, batch_size, self.order_generator_)
         return TokenBatches(dataset, self.evaluation_rows)
 
     def compute_probabilities(
