@@ -222,7 +222,8 @@ def measure_throughput(folder: str) -> tuple[list[Row], str]:
             median(reads[1]) <= 4 * median(reads[0]),
         ),
     ]
-    note = f"On disk, they take {size / states.nbytes - 1:.1%} more than the arrays."
+    share = size / states.nbytes - 1
+    note = f"On disk, the store takes {share:.1%} more than the arrays."
     return rows, note
 
 

@@ -79,7 +79,7 @@ def report_ablations(scores: pd.DataFrame, goals: Goals) -> list[str]:
         )
     return [
         "### What each default is worth",
-        "Changes of the mean scores if one default of the MLP is replaced, with "
+        "Changes in the mean scores when one default of the MLP is replaced, with "
         f"{describe_repeats(scores)} of 400 rows of one layer. If the area falls or "
         "the loss rises, the default is better.",
         format_table(["replaced by", "area", "log loss"], rows),

@@ -293,10 +293,10 @@ def format_report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, b
     )
     table = cells.unstack().reindex(columns=[LAST, STACK, CNN]).fillna("")
     lines = [
-        "Area under the ROC curve / log loss (number of folds, 3 of each seed). The "
+        "Area under the ROC curve / log loss (number of folds: 3 for each seed). The "
         "best layer and its `C` are chosen by the area on 5 inner folds. The stack and "
-        "the CNN read all layers and both poolings. After ± are standard errors of "
-        "differences over folds.",
+        "the CNN read all layers and both poolings. The numbers after ± are "
+        "standard errors of the differences over folds.",
         "",
         f"| data | rows | {' | '.join(table.columns)} |",
         "|" + " --- |" * (2 + len(table.columns)),
@@ -306,8 +306,8 @@ def format_report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, b
     goals = report_goals(scores, speed)
     lines += [
         "",
-        f"A fit of 1,000 x 30 x 2 x 576 takes {speed[STACK]:.1f} s, the CNN's "
-        f"{speed[CNN]:.1f} s of one core.",
+        f"A fit to 1,000 x 30 x 2 x 576 activations takes {speed[STACK]:.1f} s on one "
+        f"core, and a fit of the CNN {speed[CNN]:.1f} s.",
         "",
         "| goal | found | verdict |",
         "| --- | --- | --- |",

@@ -23,11 +23,11 @@ class Answer:
     Parameters
     ----------
     prompt : str
-        What is answered.
+        The prompt that is answered.
     max_new_tokens : int
         Largest number of tokens.
     stop : float or None
-        The answer ends when the probability of the last class reaches this.
+        The answer ends when the probability of the last class reaches this threshold.
     options : dict
         Sampling options. Answers with equal options may be written together.
     """
@@ -87,9 +87,9 @@ Write = Callable[[Sequence[Answer]], Iterator[tuple[int, Item]]]
 
 
 class AnswerStreams:
-    """Writes a limited number of answers, those that begin at the same time together.
+    """Writes a limited number of answers; those that begin together are one batch.
 
-    New answers are collected until the first tokens of the previous batch are there,
+    New answers are collected until the previous batch has its first tokens,
     and are then written as one batch. If a batch fails before its first token, its
     answers are written separately, so that only a bad prompt fails. Each batch has a
     thread of its own.
@@ -168,7 +168,7 @@ class AnswerStreams:
         return answer
 
     def end(self, answer: Answer) -> None:
-        """Let an answer go; it ends with its current token."""
+        """Stop an answer after its current token."""
         if not answer.has_ended:
             answer.has_ended = True
             self.n_open -= 1

@@ -58,7 +58,7 @@ def compare_negations(
     y: NDArray[np.integer],
     folds: Folds,
 ) -> pd.DataFrame:
-    """Score a probe trained on stated facts, and one trained on denied facts too.
+    """Score probes trained on stated facts, and on stated and denied facts.
 
     Both arrays hold the activations of the same facts; ``y`` are the labels of the
     stated ones.

@@ -1,7 +1,7 @@
 """True and false statements, built from a table of facts.
 
-Each line of a table contains two facts, whose values are exchanged for the false
-statements::
+Each line of a table contains two facts, whose values are swapped to make the false
+statements. The line::
 
     France, Paris <> Japan, Tokyo
 

@@ -1,4 +1,4 @@
-"""Plot the score of two probes against the number of labels they are trained on.
+"""Plot the scores of two probes against the number of labels they are trained on.
 
 Run ``python examples/how_many_labels.py``.
 """
@@ -16,7 +16,7 @@ SHARES = np.array([0.1, 0.2, 0.4, 0.7, 1.0])
 
 
 def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> None:
-    """Draw the score of two probes against the number of labels."""
+    """Draw the scores of two probes against the number of labels."""
     statements = load_statements(n_pairs)
     activations = make_embedder(out, model).fit_transform(statements["statement"])
     # Two thirds up is a usual layer for such concepts. It is not chosen by its score.

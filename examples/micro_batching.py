@@ -25,7 +25,7 @@ class Request:
 
 
 class MicroBatcher:
-    """Merges requests into batches, and returns to each its own results.
+    """Merges requests into batches, and returns its own results to each request.
 
     While a batch is computed, the next requests are collected. If a batch fails, its
     requests are computed one by one, so that only the request with a bad text fails.

@@ -46,7 +46,7 @@ from plug_sklearn import (
     TrainingCurveDisplay,
 )
 
-#: None of these is about a subject of the table of facts.
+#: None of these is about anything in the table of facts.
 NEW_STATEMENTS = [
     "The capital of Canada is Ottawa.",
     "The capital of Canada is Nairobi.",

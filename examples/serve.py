@@ -5,7 +5,7 @@ Run ``python examples/serve.py probe.joblib --port 8000``, and send it requests:
     curl localhost:8000/predict -H 'Content-Type: application/json' \
         -d '{"texts": ["Gold is a metal."]}'
 
-The language model of the pipeline can also write. Each token is sent with the
+The language model of the pipeline can also write. Each token is sent with the probe's
 probabilities after it. The answer ends when the probability of the last class reaches
 ``stop``. Prompts that arrive together are answered in one batch::
 
@@ -74,7 +74,7 @@ class Limits:
 
 
 class LimitBody:
-    """Reads each body before the application does, and refuses it if it is too large.
+    """Reads the body of each request first, and refuses a request that is too large.
 
     Both the declared length and the bytes received are checked, because a body that is
     sent in chunks has no declared length.
@@ -234,7 +234,7 @@ def is_json(content_type: str | None) -> bool:
 
 @contextmanager
 def explain_errors(what: str) -> Iterator[None]:
-    """Answer that the server is overloaded or shutting down, or what is refused."""
+    """Answer with an error if the server is overloaded or closing, or refuses texts."""
     try:
         yield
     except (Full, Closed) as error:

@@ -40,7 +40,7 @@ def make_embedder(
 
 
 def make_folds(n_splits: int = 5) -> StratifiedGroupKFold:
-    """Make folds that test on other facts than they train on."""
+    """Make folds that test on facts that they do not train on."""
     return StratifiedGroupKFold(n_splits, shuffle=True, random_state=0)
 
 

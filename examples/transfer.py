@@ -30,7 +30,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
         for name, rows in split_tables(n_pairs, negated=negated).items()
     }
     embedder = make_embedder(out, model)
-    # Two thirds of the way up, truth can be read best.
+    # Truth can be read best two thirds of the way up.
     n_layers = embedder.fit(tables["books"]["statement"]).n_model_layers_
     embedder.set_params(layers=[2 * n_layers // 3])
     display = TransferDisplay.from_estimator(

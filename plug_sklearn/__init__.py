@@ -12,8 +12,10 @@ Each sub-package is one step:
     probabilities: :class:`PlugTokenClassifier`.
 ``evaluation``
     Scores, comparisons and pictures of probes.
+``generation``
+    Probabilities after each token that a model writes: :func:`generate_with_probes`.
 ``persistence``
-    Files of fitted estimators that are safe to load.
+    Save fitted estimators in files that are safe to load.
 """
 
 from importlib import import_module

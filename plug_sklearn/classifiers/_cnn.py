@@ -27,9 +27,10 @@ class PlugCNNClassifier(
     with the same linear map for all layers, and applies convolutions along the layers.
     The mean over layers is the projection z, which a head with two hidden layers
     classifies. There is also a linear probe of each layer. The network and the probes
-    are trained with separate losses, of which the network's counts half, and the logits
-    are a weighted mean of theirs. The weights are computed before each validation from
-    the held-out rows: a classifier with a lower loss has a larger weight, so that
+    are trained with separate losses: the training loss is the mean of the network's
+    loss and the probes' mean loss. The logits are a weighted mean of the logits of the
+    network and of the probes. The weights are computed before each validation from the
+    held-out rows: a classifier with a lower loss has a larger weight, so that
     informative layers dominate without being selected. Without held-out rows, all
     weights are equal. With n distinct rows, each layer is mapped to
     sqrt(``target_ratio`` n / 10) channels, at least 8 and at most ``width_cap``, and
@@ -47,13 +48,13 @@ class PlugCNNClassifier(
         Number of layers in a sample if ``X`` is 2-D; None: 1.
     n_parts : int, default=None
         Number of parts in a sample if ``X`` is 2-D; None: 1. If both are None, 2-D
-        ``X`` is read as features of one layer and part, to which layer norm is not
-        applied: of two features, it would only keep which is larger.
+        ``X`` is read as features of one layer and part. Layer norm is then not applied:
+        with two features, it would keep nothing but which of them is larger.
     target_ratio : float, default=5.0
-        Target number of trainable parameters per training row: roughly of each member,
-        or, with ``sizing="budget"``, of all members together. With
-        ``sizing="heuristic"`` and few rows for the number of features, the fewest units
-        decide instead, and a warning says so.
+        Target number of trainable parameters per training row: roughly for each member,
+        or, with ``sizing="budget"``, for all members together. With few rows for the
+        number of features, ``sizing="heuristic"`` uses the smallest width instead, and
+        a warning is issued.
     width_cap : int, default=64
         Largest number of channels of the first convolution, at least 8.
     proj_mult : int, default=2
@@ -62,7 +63,7 @@ class PlugCNNClassifier(
     sizing : {"budget", "heuristic"}, default="heuristic"
         How widths are chosen. ``"heuristic"``: by the formula above, whatever the
         number of channels. ``"budget"``: such that all members together have
-        ``target_ratio`` n trainable parameters, within 10 %. The networks then read the
+        ``target_ratio`` n trainable parameters, within 10%. The networks then read the
         first principal components of the channels, which are not trained and not
         counted. A warning is issued if the smallest network has more parameters.
     conv_over : {"layers", "units"}, default="layers"
@@ -93,9 +94,10 @@ class PlugCNNClassifier(
     weight_decay : float, default=0.01
         Weight decay of AdamW.
     linear_lr : float, default=1.2
-        Learning rate of the linear path, divided by the number of inputs of a logit. It
-        is how much a step can change a logit whose inputs have size 1. The rate of an
-        input is at most ``lr``, or, with d < 64 inputs, at most 64 / d times ``lr``.
+        The learning rate of the linear path is ``linear_lr`` divided by the number of
+        inputs of a logit, so ``linear_lr`` is how much a step can change a logit whose
+        inputs have size 1. The learning rate is at most ``lr``, or, with d < 64 inputs,
+        at most 64 / d times ``lr``.
     linear_decay : float, default=0.0003
         Fraction of the linear path's weights that each step removes, below 1.
     batch_size : int, default=64
@@ -110,12 +112,12 @@ class PlugCNNClassifier(
         differently, or a soft label given as two weighted rows, is never in both
         training and validation. With ``groups``, whole groups are held out instead. No
         rows are held out if there are fewer than 20 distinct samples, or if every
-        choice of groups would leave a class without training rows: training is then as
-        without early stopping.
+        choice of groups would leave a class without training rows: training then
+        proceeds as without early stopping.
     patience : int, default=8
         Number of epochs without improvement after which training stops.
     min_delta : float, default=0.002
-        Differences of the score and of the loss up to this size are ignored.
+        Changes in the score and in the loss of up to this size are ignored.
     monitor : str or callable, default="roc_auc"
         Score of the held-out rows that selects the best epoch. Each row is predicted by
         the members that hold it out.
@@ -135,28 +137,28 @@ class PlugCNNClassifier(
         probable given the held-out rows and a log-normal prior around 1. Without
         held-out rows, the temperature is 1.
     class_weight : dict or str, default=None
-        Factors by which the weights of the rows of each label are multiplied; 1 for
+        A factor for each label, by which the weights of its rows are multiplied; 1 for
         labels that are not in the dict. ``"balanced"``: factors that give all classes
         the same total weight in each fit. None: all 1.
     callbacks : list, default=None
         Callbacks of skorch, or pairs (name, callback). They are not copied. They are
         given labels as positions in ``classes_``, and the rows of all members as one
-        batch. A KeyboardInterrupt that a callback raises ends training, as in skorch;
-        any other one propagates. At the end of training, callbacks are given the
-        network that is kept: the best epoch, calibrated. Weights that they load then
-        are discarded.
+        batch. A KeyboardInterrupt that a callback raises during training ends it, as in
+        skorch; one from elsewhere, such as Ctrl-C, propagates. At the end of training,
+        callbacks are given the network that is kept: the best epoch, calibrated.
+        Weights that they load then are discarded.
     device : str, default="auto"
         ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
-        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If that is absent, a warning is
-        issued and the CPU is used.
+        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If this device is not available, a
+        warning is issued and the CPU is used.
     random_state : int or RandomState, default=None
         Determines held-out rows, initial weights, batches and dropout. Results with the
-        same value are equal bit by bit on the same device with the same number of
+        same value are equal bit for bit on the same device with the same number of
         threads. Another value of ``torch.get_num_threads()`` changes the order of sums,
-        and therefore their rounding. So do activations that were computed in other
-        batches, in this process or in another one: they differ by about 1e-6, and
-        scores may differ in the third decimal. With a ``store``, activations are the
-        same in all runs that read it.
+        and therefore their rounding. Activations that were computed in other batches,
+        in this process or in another one, also differ, by about 1e-6; scores may then
+        differ in the third decimal. With a ``store``, activations are the same in all
+        runs that read it.
     verbose : bool or int, default=False
         Print a line for each epoch.
 
@@ -175,7 +177,7 @@ class PlugCNNClassifier(
     history_ : list of dict
         For each epoch: ``epoch`` and ``train_loss``; if rows are held out,
         ``valid_loss`` and ``valid_score``, the score that ``monitor`` names; and what
-        callbacks record. ``pandas.DataFrame(classifier.history_)`` is a table of it.
+        callbacks record. ``pandas.DataFrame(classifier.history_)`` makes a table of it.
     n_iter_ : int
         Number of epochs trained.
     best_epoch_ : int
@@ -304,7 +306,7 @@ class PlugCNNClassifier(
         Returns
         -------
         ndarray of shape (n_samples, n_units), float64
-            Not negative.
+            Projections, which are not negative.
 
         Raises
         ------

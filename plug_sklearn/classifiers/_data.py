@@ -105,7 +105,7 @@ def number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.i
         if len(missing):
             raise ValueError(
                 f"The 'groups' given to {owner} must not be missing. Got "
-                f"{len(missing)} of {n_samples} that are, the first at position "
+                f"{len(missing)} of {n_samples} missing, the first at position "
                 f"{missing[0]}."
             )
         # Objects that cannot be sorted are refused below.

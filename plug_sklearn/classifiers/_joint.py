@@ -63,8 +63,9 @@ def fit_jointly(
 def can_fit_jointly(probe: PlugMLPClassifier) -> bool:
     """Return whether probes with these parameters can be trained jointly.
 
-    They cannot if callbacks or printed lines are about each network, on an accelerator,
-    which rounds differently, or with principal components, which take most of the time.
+    They cannot be if they have callbacks or print lines, which are about one network;
+    if they run on an accelerator, which rounds differently; or if they use principal
+    components, which take most of the time.
     """
     return (
         type(probe) is PlugMLPClassifier
@@ -79,7 +80,7 @@ def can_fit_jointly(probe: PlugMLPClassifier) -> bool:
 def count_joint_probes(
     probe: PlugMLPClassifier, n_samples: int, n_features: int
 ) -> int:
-    """Count the probes whose rows, networks and batches take 256 MB, at least 1."""
+    """Count how many probes fit into 256 MB, with rows and batches; at least 1."""
     given = probe._read_parameters()
     first = size_mlp(
         n_samples,

@@ -21,10 +21,10 @@ class PlugMLPClassifier(BasePlugClassifier):
     Each member of the ensemble is the sum of a linear function of the features and an
     MLP with a residual block. With n distinct rows and d features, the first layer has
     ``target_ratio`` n / d units, at least 16 and at most ``width_cap``; the second has
-    half as many, and the last an eighth. Each is a linear layer, followed by batch
-    norm, ReLU and dropout. Samples with more than one axis are flattened. The network
-    standardises the features by their weighted mean and standard deviation over the
-    rows of ``fit``.
+    half as many, but at least 16; the last has a quarter of those, but at least
+    ``out_floor``. Each is a linear layer, followed by batch norm, ReLU and dropout.
+    Samples with more than one axis are flattened. The network standardises the features
+    by their weighted mean and standard deviation over the rows of ``fit``.
 
     ``PlugMLPClassifier(n_members=1, linear_path=False, input_dropout=0.0, lr=0.002,
     weight_decay=0.01, calibrate=False)`` is the plain network that this classifier
@@ -33,10 +33,10 @@ class PlugMLPClassifier(BasePlugClassifier):
     Parameters
     ----------
     target_ratio : float, default=5.0
-        Target number of parameters per training row: of the first layer of each member,
-        or, with ``sizing="budget"``, of all members together. With
-        ``sizing="heuristic"`` and few rows for the number of features, the fewest units
-        decide instead, and a warning says so.
+        Target number of parameters per training row: for the first layer of each
+        member, or, with ``sizing="budget"``, for all members together. With few rows
+        for the number of features, ``sizing="heuristic"`` uses the smallest width
+        instead, and a warning is issued.
     width_cap : int, default=128
         Largest number of units in a layer, at least 16. Only used with
         ``sizing="heuristic"``.
@@ -44,19 +44,19 @@ class PlugMLPClassifier(BasePlugClassifier):
         Smallest number of units before the logits. Only used with
         ``sizing="heuristic"``.
     sizing : {"budget", "heuristic"}, default="heuristic"
-        How widths are chosen. ``"heuristic"``: by the formula above, which can exceed
-        ``target_ratio`` n by far if there are many features. ``"budget"``: such that
-        all members together have ``target_ratio`` n trainable parameters, within 10 %.
-        The networks then read the first principal components of the features, which
-        are not trained and not counted. A warning is issued if the logits alone have
-        more parameters.
+        How widths are chosen. ``"heuristic"``: by the formula above, which can far
+        exceed ``target_ratio`` n if there are many features. ``"budget"``: such that
+        all members together have ``target_ratio`` n trainable parameters, within 10%.
+        The networks then read the first principal components of the features, which are
+        not trained and not counted. A warning is issued if the logits alone have more
+        parameters.
     n_members : int, default=5
         Number of networks in the ensemble, whose probabilities are averaged. Each is
         trained on its own batches and holds out its own rows: with five, each row is
         used to train four of them. 1: a single network.
     linear_path : bool, default=True
         Add a linear function of the standardised features, initialised to zero, to the
-        logits: the network learns what it misses.
+        logits. The MLP then learns what the linear function misses.
     input_dropout : float, default=0.2
         Probability of dropping an input in training, in [0, 1).
     dropout : float, default=0.3
@@ -68,9 +68,9 @@ class PlugMLPClassifier(BasePlugClassifier):
     weight_decay : float, default=0.1
         Weight decay of AdamW.
     linear_lr : float, default=0.17
-        Learning rate of the linear path, divided by the number of inputs of a logit. It
-        is how much a step can change a logit whose inputs have size 1. The rate of an
-        input is at most ``lr``.
+        The learning rate of the linear path is ``linear_lr`` divided by the number of
+        inputs of a logit, so ``linear_lr`` is how much a step can change a logit whose
+        inputs have size 1. The learning rate is at most ``lr``.
     linear_decay : float, default=0.0003
         Fraction of the linear path's weights that each step removes, below 1.
     batch_size : int, default=64
@@ -85,12 +85,12 @@ class PlugMLPClassifier(BasePlugClassifier):
         differently, or a soft label given as two weighted rows, is never in both
         training and validation. With ``groups``, whole groups are held out instead. No
         rows are held out if there are fewer than 20 distinct samples, or if every
-        choice of groups would leave a class without training rows: training is then as
-        without early stopping.
+        choice of groups would leave a class without training rows: training then
+        proceeds as without early stopping.
     patience : int, default=20
         Number of epochs without improvement after which training stops.
     min_delta : float, default=0.002
-        Differences of the score and of the loss up to this size are ignored.
+        Changes in the score and in the loss of up to this size are ignored.
     monitor : str or callable, default="roc_auc"
         Score of the held-out rows that selects the best epoch. Each row is predicted by
         the members that hold it out.
@@ -110,28 +110,28 @@ class PlugMLPClassifier(BasePlugClassifier):
         probable given the held-out rows and a log-normal prior around 1. Without
         held-out rows, the temperature is 1.
     class_weight : dict or str, default=None
-        Factors by which the weights of the rows of each label are multiplied; 1 for
+        A factor for each label, by which the weights of its rows are multiplied; 1 for
         labels that are not in the dict. ``"balanced"``: factors that give all classes
         the same total weight in each fit. None: all 1.
     callbacks : list, default=None
         Callbacks of skorch, or pairs (name, callback). They are not copied. They are
         given labels as positions in ``classes_``, and the rows of all members as one
-        batch. A KeyboardInterrupt that a callback raises ends training, as in skorch;
-        any other one propagates. At the end of training, callbacks are given the
-        network that is kept: the best epoch, calibrated. Weights that they load then
-        are discarded.
+        batch. A KeyboardInterrupt that a callback raises during training ends it, as in
+        skorch; one from elsewhere, such as Ctrl-C, propagates. At the end of training,
+        callbacks are given the network that is kept: the best epoch, calibrated.
+        Weights that they load then are discarded.
     device : str, default="auto"
         ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
-        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If that is absent, a warning is
-        issued and the CPU is used.
+        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If this device is not available, a
+        warning is issued and the CPU is used.
     random_state : int or RandomState, default=None
         Determines held-out rows, initial weights, batches and dropout. Results with the
-        same value are equal bit by bit on the same device with the same number of
+        same value are equal bit for bit on the same device with the same number of
         threads. Another value of ``torch.get_num_threads()`` changes the order of sums,
-        and therefore their rounding. So do activations that were computed in other
-        batches, in this process or in another one: they differ by about 1e-6, and
-        scores may differ in the third decimal. With a ``store``, activations are the
-        same in all runs that read it.
+        and therefore their rounding. Activations that were computed in other batches,
+        in this process or in another one, also differ, by about 1e-6; scores may then
+        differ in the third decimal. With a ``store``, activations are the same in all
+        runs that read it.
     verbose : bool or int, default=False
         Print a line for each epoch.
 
@@ -150,7 +150,7 @@ class PlugMLPClassifier(BasePlugClassifier):
     history_ : list of dict
         For each epoch: ``epoch`` and ``train_loss``; if rows are held out,
         ``valid_loss`` and ``valid_score``, the score that ``monitor`` names; and what
-        callbacks record. ``pandas.DataFrame(classifier.history_)`` is a table of it.
+        callbacks record. ``pandas.DataFrame(classifier.history_)`` makes a table of it.
     n_iter_ : int
         Number of epochs trained.
     best_epoch_ : int

@@ -24,9 +24,9 @@ from plug_sklearn.classifiers._token_network import TokenNetwork
 class MLPNetwork(nn.Module):
     """An ensemble of MLPs: two blocks, a residual block, and a narrow last block.
 
-    Features are standardised first. With ``n_kept``, they are then replaced by so many
-    principal components. With ``linear_path``, a linear function of the features is
-    added to the logits.
+    Features are standardised first. With ``n_kept``, they are then replaced by that
+    many principal components. With ``linear_path``, a linear function of the features
+    is added to the logits.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class MLPNetwork(nn.Module):
             self.linear = LinearPath(n_members, n_inputs, n_classes)
 
     def start_from(self, log_shares: Tensor) -> None:
-        """Set the biases so that the first logits are the shares of the classes."""
+        """Set the biases so that the logits start as the log shares of classes."""
         self.output.bias.copy_(log_shares)
 
     def read_features(self, x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class CNNNetwork(nn.Module):
     the layers, with the units of all parts as channels, or along the units, with the
     layers as channels; then ``normalise`` applies LayerNorm to the units of each layer
     and part, which has weights if ``affine``. With ``n_kept``, the channels are
-    replaced by so many principal components. With ``linear_path``, the logits are a
+    replaced by that many principal components. With ``linear_path``, the logits are a
     mixture of the network's and those of a linear probe of each layer.
     """
 
@@ -186,7 +186,7 @@ class CNNNetwork(nn.Module):
             self.mixture = Mixture(n_depth + 1)
 
     def start_from(self, log_shares: Tensor) -> None:
-        """Set the biases so that the first logits are the shares of the classes."""
+        """Set the biases so that the logits start as the log shares of classes."""
         self.output.bias.copy_(log_shares)
         if self.linear is not None:
             self.linear.bias.copy_(log_shares)
@@ -234,9 +234,9 @@ class CNNNetwork(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map samples to logits and projections z (n, members, projection).
 
-        The logits are as those of ``MLPNetwork``. With a linear path, a third result
-        (n, members, layers + 1, n_classes) holds the logits of each layer's probe and,
-        last, of the convolutional network.
+        The logits have the shapes of those of ``MLPNetwork``. With a linear path, a
+        third result (n, members, layers + 1, n_classes) holds the logits of each
+        layer's probe and, last, of the convolutional network.
         """
         x = self.read_inputs(x)
         z = self.encode(x)

@@ -172,8 +172,8 @@ def average_gradient(classifier: Any, X: ArrayLike) -> Affine:  # noqa: ANN401 -
     """Return the mean gradient of the log-odds over samples, and an intercept.
 
     Gradients have the shape (n_outputs, n_features), for the outputs of
-    :func:`contrast_classes`. With the intercept, of shape (n_outputs,), the affine
-    function has the mean log-odds of these samples as its mean.
+    :func:`contrast_classes`. The intercepts, of shape (n_outputs,), are chosen so that
+    the affine function and the log-odds have the same mean over these samples.
     """
     samples = read_samples(classifier, X)
     module: Any = copy_in_double(classifier.net_.module_)

@@ -127,9 +127,9 @@ def count_cnn_parameters(
 ) -> int:
     """Count the trainable parameters of one CNN, without those of a LayerNorm.
 
-    ``kernels`` are the weights of the first two kernels for each pair of channels.
-    ``n_positions``, if there are linear probes, is the number of places along which the
-    convolutions run.
+    ``kernels`` are the numbers of weights in the first two kernels for each pair of
+    channels. ``n_positions``, if there are linear probes, is the number of places along
+    which the convolutions run.
     """
     first, second = widths.first, widths.second
     projection, head = widths.projection, widths.head
@@ -154,10 +154,11 @@ def size_mlp_by_budget(
 ) -> tuple[MLPWidths, int]:
     """Choose widths, and a number of principal components, for a parameter budget.
 
-    All members have ``target_ratio`` trainable parameters per sample. Among the widths
-    within 5 % of that, or the closest, the first block is near a quarter of the root of
-    a member's budget, which leaves most of it to the features. There are at most
-    ``n_features`` components, and fewer than ``n_samples``.
+    All members together have ``target_ratio`` trainable parameters per sample. Among
+    the widths within 5% of that, or the closest ones, those are chosen whose first
+    block is nearest to a quarter of the square root of a member's budget. This leaves
+    most of the budget to the features. There are at most ``n_features`` components, and
+    fewer than ``n_samples``.
 
     Examples
     --------
@@ -193,9 +194,9 @@ def size_cnn_by_budget(
 
     As ``size_mlp_by_budget``, with a first convolution near a twelfth of the root of
     the budget; ``kernels`` and ``n_positions`` are those of ``count_cnn_parameters``.
-    The result is within 10 % of the budget unless the smallest network exceeds it. That
-    has one channel everywhere and, for two classes and kernels of 3, 22 parameters, and
-    with linear probes 2 more a position and 2.
+    The result is within 10% of the budget, unless the smallest network exceeds it. The
+    smallest network has one channel everywhere. For two classes and kernels of 3, it
+    has 22 parameters; linear probes add 2 for each position, and 2 more.
 
     Examples
     --------

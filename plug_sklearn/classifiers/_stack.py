@@ -47,16 +47,16 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     r"""Weighted mean of linear probes of all layers, parts and poolings.
 
     A logistic regression with a ridge penalty is fitted to each layer and each part or
-    pooling of the activations. Its ``C`` is the one with the lowest log loss on
-    held-out rows. Each probe then gets a weight from its held-out predictions. The
+    pooling of the activations. For each, the ``C`` with the lowest log loss on held-out
+    rows is chosen. Each probe then gets a weight from its held-out predictions. The
     weight falls exponentially with the loss, unless the probe corrects errors of other
     probes. A part or pooling whose probes do not help is left out as a whole. Probes
     with a low weight are dropped, and the others are fitted again to all rows. The
     logits are the weighted mean of their logits, divided by a temperature. The
-    temperature has a prior around 1, so that a fit on few rows is not overconfident.
-    The result is itself a linear classifier.
+    temperature has a prior around 1, which keeps a fit on few rows from being
+    overconfident. The result is itself a linear classifier.
 
-    Each fit is a convex problem, so that there are no epochs and no learning rates to
+    Each fit is a convex problem, so there are no epochs and no learning rates to
     choose. This is the recommended classifier on activations of all layers under the
     poolings ``("last", "mean")``. If you already know the best layer and have many
     labels, ``LogisticRegression`` on that layer is as good.
@@ -79,19 +79,19 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         Number of folds of the inner cross-validation. They are stratified by class.
         Equal samples are in the same fold. With ``groups``, each group is in one fold.
     n_repeats : int or "auto", default="auto"
-        Number of times that the cross-validation is repeated with other folds.
-        ``"auto"``: as often as needed for about 1,000 held-out predictions in total,
-        between one and ten times.
+        Number of times that the cross-validation is repeated, each time with different
+        folds. ``"auto"``: as often as needed for about 1,000 held-out predictions in
+        total, between one and ten times.
     class_weight : dict or str, default=None
-        Factors by which the weights of the rows of each label are multiplied; 1 for
+        A factor for each label, by which the weights of its rows are multiplied; 1 for
         labels that are not in the dict. ``"balanced"``: factors that give all classes
         the same total weight. None: all 1.
     random_state : int or RandomState, default=None
-        Determines the folds. Results with the same value are equal bit by bit on the
-        same machine. The folds also depend on the values of ``X``, so that the order
-        of rows has no effect. Activations that were computed in other batches differ by
-        about 1e-6: the folds then differ, and scores may differ in the third decimal.
-        With a ``store``, activations are the same in all runs that read it.
+        Determines the folds. Results with the same value are equal bit for bit on the
+        same machine. The folds depend on the values of ``X`` and not on the order of
+        its rows. Activations that were computed in other batches differ by about 1e-6:
+        the folds then differ, and scores may differ in the third decimal. With a
+        ``store``, activations are the same in all runs that read it.
 
     Attributes
     ----------
@@ -138,20 +138,21 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     parts, and one with a single predictor, which gives the frequencies of the classes.
     Within a part, the weights are :math:`q_i \propto \exp(-0.4 n L_i)`. The group of
     all probes has the mean of these weights over the parts. Before normalisation, a
-    group counts by :math:`\exp(-n L(q) - KL(q, u))`, where :math:`L(q)` is the loss at
-    the group's own temperature, and :math:`u` are equal weights of its probes. The
-    frequencies of the classes count half before the losses do. Prior weights of probes
-    below :math:`e^{-9}` are raised to it, so that weak probes can get weight if they
+    group has the weight :math:`\exp(-n L(q) - KL(q, u))`, where :math:`L(q)` is the
+    loss at the group's own temperature, and :math:`u` are equal weights of its probes.
+    Before the losses are taken into account, the group of the class frequencies has a
+    weight of one half, and the others share the rest equally. Prior weights below
+    :math:`e^{-9}` are raised to this value, so that weak probes can get weight if they
     correct errors of better ones. In the end, weights below a hundredth of the largest
     are set to 0, and the temperature is computed again.
 
     With more than two classes, the loss is multinomial. Units are standardised by the
     weighted mean and standard deviation of the rows of ``fit``. In each regression,
-    sample weights are scaled to a mean of 1, so that only their ratios count. No rows
-    are held out if there are fewer than 20 distinct samples, or if every choice of
-    groups would leave a class without training rows. All probes then have the same
-    weight and a ``C`` of 1.6, and the temperature is 1, so that nothing adjusts the
-    probabilities: after a fit on two rows, they are often close to 0 or 1.
+    sample weights are scaled to a mean of 1, so only their ratios matter. No rows are
+    held out if there are fewer than 20 distinct samples, or if every choice of groups
+    would leave a class without training rows. All probes then have the same weight and
+    a ``C`` of 1.6, and the temperature is 1. The probabilities are then not calibrated:
+    after a fit on two rows, they are often close to 0 or 1.
 
     References
     ----------

@@ -49,19 +49,20 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     how the logits are mixed.
 
     In many models, the first token of a text has activations far larger than all
-    others. So the norms of tokens are limited to twice the median norm of the tokens of
-    ``fit``, without those that are all zero: larger tokens are scaled down. The
-    features are then standardised by their mean and standard deviation over the tokens
-    of ``fit``. A text counts by its weight, whatever its length.
+    others. The norms of tokens are therefore limited to twice the median norm of the
+    tokens of ``fit``, not counting tokens that are all zero: larger tokens are scaled
+    down. The features are then standardised by their mean and standard deviation over
+    the tokens of ``fit``. In these statistics, a text counts by its weight, whatever
+    its length.
 
     Parameters
     ----------
     aggregation : str, default="attention"
         How the scores of a text's tokens are combined into one.
 
-        - ``"attention"``: their weighted mean. The weights are a softmax over the
-          tokens of a second linear function, the query, plus a learned bias for each of
-          the last eight tokens [1]_ [2]_.
+        - ``"attention"``: their weighted mean. The weights are the softmax of a second
+          score of each token: a second linear function, the query, plus a learned bias
+          for each of the last eight tokens [1]_ [2]_.
         - ``"softmax"``: their mean, weighted by their own softmax [2]_.
         - ``"rolling"``: the largest mean of ``window`` neighbouring scores, weighted
           by attention [3]_. Best, without ``linear_path``, if the probe will read
@@ -80,12 +81,12 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         Largest number of heads of a member.
     sizing : {"budget", "heuristic"}, default="heuristic"
         How the number of heads is chosen. ``"heuristic"``: ``target_ratio * n / d`` for
-        n texts and d features, at least four and at most ``head_cap``. ``"budget"``: as
-        many as give all members together ``target_ratio * n`` trainable parameters,
-        within 10%. The heads then read the first principal components of the features,
-        which are not trained and not counted. A warning is issued if no network is that
-        close to the budget. With ``aggregation="mean"``, or labels of tokens, there is
-        one head, since more would be the same function.
+        n texts and d features, at least four and at most ``head_cap``. ``"budget"``:
+        the number that gives all members together ``target_ratio * n`` trainable
+        parameters, within 10%. The heads then read the first principal components of
+        the features, which are not trained and not counted. A warning is issued if no
+        network is that close to the budget. With ``aggregation="mean"``, or labels of
+        tokens, there is one head, since more would be the same function.
     n_members : int, default=5
         Number of probes in the ensemble, whose probabilities are averaged. Each holds
         out different rows: with five members, each row is used to train four of them.
@@ -100,9 +101,9 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     max_epochs : int, default=100
         Largest number of passes over the training rows.
     lr : float, default=0.2
-        AdamW's learning rate is ``lr`` divided by the number of inputs of a head, at
-        least 50. So ``lr`` is about how much a step can change a score whose inputs
-        have size 1.
+        AdamW's learning rate is ``lr`` divided by the number of inputs of a head, or by
+        50 if there are fewer. So ``lr`` is about how much a step can change a score
+        whose inputs have size 1.
     weight_decay : float, default=0.001
         Fraction of the heads' weights that each step removes, below 1.
     linear_lr : float, default=0.17
@@ -124,7 +125,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         Number of epochs without improvement after which training stops. On long texts,
         the first improvement may take more than 20 epochs.
     min_delta : float, default=0.002
-        Differences of the score and of the loss up to this size are ignored.
+        Changes in the score and in the loss of up to this size are ignored.
     monitor : str or callable, default="roc_auc"
         Score of the held-out rows that selects the best epoch, as in
         :class:`PlugMLPClassifier`. With labels of tokens, it must be ``"roc_auc"`` or
@@ -140,7 +141,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         its label; with 1, at least one token of each span must. The ROC-AUC that
         ``monitor`` asks for is that of all held-out tokens, whatever the weight.
     class_weight : dict or str, default=None
-        Factors by which the weights of the rows of each label are multiplied; 1 for
+        A factor for each label, by which the weights of its rows are multiplied; 1 for
         labels that are not in the dict. ``"balanced"``: factors that give all classes
         the same total weight in each fit. None: all 1.
     callbacks : list, default=None
@@ -149,11 +150,11 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         tensors.
     device : str, default="auto"
         ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
-        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If that is absent, a warning is
-        issued and the CPU is used.
+        such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If this device is not available, a
+        warning is issued and the CPU is used.
     random_state : int or RandomState, default=None
         Determines held-out rows, initial weights, batches and dropout. Results with the
-        same value are equal bit by bit on the same device with the same number of
+        same value are equal bit for bit on the same device with the same number of
         threads.
     verbose : bool or int, default=False
         Print a line for each epoch.
@@ -196,9 +197,9 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     A fit needs little memory beyond ``X``, which may hold float16.
 
     With labels of tokens, :meth:`score` is the accuracy over tokens. scikit-learn's
-    stratified splitters, and its own metrics, refuse such labels. So cross-validate
-    with ``cross_val_score(probe, X, y, cv=KFold(5))``. Other metrics need the tokens of
-    all texts in one array: ``np.concatenate(y)`` and
+    stratified splitters and its metrics refuse such labels. So cross-validate with
+    ``cross_val_score(probe, X, y, cv=KFold(5))``. Other metrics need the tokens of all
+    texts in one array: ``np.concatenate(y)`` and
     ``np.concatenate(probe.predict_token_proba(X))``. Leave out the tokens without a
     label.
 

@@ -47,8 +47,8 @@ class PredictsTokens(PredictsLabels):
             Token features, as in :meth:`fit`.
         running : bool, default=False
             False: predict each token as if it were the whole text. True: predict the
-            text up to and including each token. Running sums are used, so that this
-            takes one pass over the tokens.
+            text up to and including each token. Running sums are used, so this takes
+            one pass over the tokens.
 
         Returns
         -------

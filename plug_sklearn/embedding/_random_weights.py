@@ -41,8 +41,8 @@ def with_random_weights(
     """Make an embedder with random weights, for use in a ``with`` statement.
 
     The model has the same configuration, tokenizer, device and dtype. Its weights are
-    initialised as before the training of the model. A probe on such a model shows what
-    can be read without anything that the model has learnt.
+    initialised as they were before training. A probe on such a model shows what can be
+    read without anything that the model has learnt.
 
     Parameters
     ----------

@@ -50,8 +50,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     """Compute the activations of a Hugging Face language model for texts.
 
     For each text, this reads the outputs of the model's blocks: the residual stream
-    after a block, and what the block's token mixer and MLP add to it. The states are
-    raw, that is, before the final norm, in every family of models. They are pooled over
+    after a block, and what the block's token mixer and MLP add to it. In every family
+    of models, the states are raw, that is, before the final norm. They are pooled over
     the tokens of the text, on the device of the model.
 
     ``fit`` reads only the model's configuration, and the tokenizer if a chat template
@@ -63,8 +63,8 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     model_name : str or Path, default="Qwen/Qwen3-0.6B"
         Hub id, local folder, path of a ``.gguf`` file, or the name of a model in memory
         (see :func:`~plug_sklearn.embedding.register_model`). Paths may begin with
-        ``~``, also in ``adapter`` and ``store``. The files must contain all weights of
-        the blocks and of the layers before them. Weights of heads and poolers may be
+        ``~``, here and in ``adapter`` and ``store``. The files must contain all weights
+        of the blocks and of the layers before them. Weights of heads and poolers may be
         missing.
     layers : "all", int or sequence of int, default="all"
         Blocks to read, counted from 0 in the order in which they run. Negative numbers
@@ -72,11 +72,11 @@ class HFEmbeddingTransformer(  # type: ignore[call-arg]  # TransformerMixin is u
     parts : sequence of str, default=("rs",)
         Parts to read. ``"rs"``: the residual stream after the block. ``"attn"``: what
         the token mixer adds to it (attention, or the linear attention, state space or
-        convolution in its place). ``"mlp"``: what the MLP adds. In pre-norm models,
-        ``rs[l] == rs[l-1] + attn[l] + mlp[l]``. If a block has no token mixer or no
-        MLP, its part is zero. If the residual stream has several channels, ``"rs"`` is
-        their mean. If all three parts are given, they must be in this order, so that
-        :class:`LayerAggregator` can find them by name.
+        convolution in its place). ``"mlp"``: what the MLP adds. In most pre-norm
+        models, ``rs[l] == rs[l-1] + attn[l] + mlp[l]``. If a block has no token mixer
+        or no MLP, its part is zero. If the residual stream has several channels,
+        ``"rs"`` is their mean. If all three parts are given, they must be in this
+        order, so that :class:`LayerAggregator` can find them by name.
     pooling : {"last", "first", "mean", "max"}, sequence of these or None, \
 default="last"
         How the vectors of the tokens become one vector. Several poolings are read in
@@ -91,7 +91,7 @@ default="last"
         ``generation_prompt``; otherwise ``"prompt"``. :meth:`selected_tokens` shows the
         result.
     roles : sequence of str, default=None
-        Roles of a conversation whose messages are pooled, such as ``("assistant",)``.
+        Roles whose messages are pooled in conversations, such as ``("assistant",)``.
         A string counts as a message of ``"user"``. None: all roles.
     token_filter : {None, "special", "non_text"}, default=None
         Tokens that are left out of pooling. ``"special"``: special tokens.
@@ -108,16 +108,17 @@ default="last"
         Whether to wrap each string as a user turn with the chat template of the
         tokenizer, after its ``prompt_template`` is applied. The template is rendered
         once, in ``fit``. If it writes the date, ``transform`` and copies of this
-        estimator use the date of ``fit``; a warning is issued when the template has
-        changed since. Conversations are always rendered with the chat template.
+        estimator use the date of ``fit``; a warning is issued if the template has
+        changed since then. Conversations are always rendered with the chat template.
     generation_prompt : bool, default=False
         Whether a prompt from the chat template ends where the answer of the model
         would begin, that is, after the header of the assistant's turn.
     special_tokens : {"parse", "literal"}, default="parse"
         How text that spells a special token is tokenized. ``"parse"``: as the special
-        token, which ready-made prompts need. ``"literal"``: as ordinary characters, for
-        untrusted input. Templates can contain special tokens in both cases. With
-        ``"literal"``, the tokens around the text are the same for all texts.
+        token, as is needed for prompts that are already formatted. ``"literal"``: as
+        ordinary characters, for untrusted input. Templates can contain special tokens
+        in both cases. With ``"literal"``, the tokens around the text are the same for
+        all texts.
     stack : {"auto", "encoder", "decoder"}, default="auto"
         Which stack of an encoder-decoder model is read. ``"auto"``: the encoder. The
         encoder is given the text; the decoder is given its start token and the text.
@@ -130,12 +131,13 @@ default="last"
         The side on which texts are truncated. ``"left"`` keeps the end of the text,
         where the last token is.
     batch_tokens : "auto" or int, default="auto"
-        Number of tokens in a forward pass, with padding. It is halved if memory runs
-        out. ``"auto"``: 2,048 on the CPU, and 16,384 on an accelerator.
+        Largest number of tokens in a forward pass, including padding. A longer text is
+        read alone. The number is halved if memory runs out. ``"auto"``: 2,048 on the
+        CPU, and 16,384 on an accelerator.
     device : str, default="auto"
         ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
-        such as ``"cpu"`` or ``"cuda:1"``. If that is absent, a warning is issued and
-        the CPU is used. To spread a model over several GPUs, use
+        such as ``"cpu"`` or ``"cuda:1"``. If this device is not available, a warning is
+        issued and the CPU is used. To spread a model over several GPUs, use
         ``model_kwargs={"device_map": "auto"}``.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Data type of the weights and hidden states. ``"auto"``: bfloat16 on an
@@ -144,7 +146,8 @@ default="last"
         Data type of the activations that :meth:`transform` returns. Pooling is computed
         in float32.
     attn_implementation : str, default=None
-        Passed to the loader of the model, such as ``"eager"`` or ``"sdpa"``.
+        Implementation of attention, such as ``"eager"`` or ``"sdpa"``; None: the
+        default of transformers.
     quantization : {None, "4bit", "8bit"}, default=None
         Load the weights quantized to 4 or 8 bits, with bitsandbytes.
     adapter : str or Path, default=None
@@ -164,11 +167,11 @@ default="last"
         Weights are read from safetensors files only, unless
         ``{"use_safetensors": False}`` is given.
     store : str or Path, default=None
-        Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, which is made if
-        it does not exist. Each distinct text then goes through the model once, over all
-        fits, processes and runs that ask for the same layers, parts and poolings. If
-        some of these are missing, the text needs another pass. So give this estimator
-        all layers and parts that a search compares, and let the search choose
+        Folder of an :class:`~plug_sklearn.embedding.ActivationStore`, which is created
+        if it does not exist. Each distinct text then goes through the model once, over
+        all fits, processes and runs that ask for the same layers, parts and poolings.
+        If some of these are missing, the text needs another pass. So give this
+        estimator all layers and parts that a search compares, and let the search choose
         ``layers`` and ``parts`` of :class:`LayerAggregator`. A fitted estimator that is
         loaded from a pickle or an artifact has no store, so that a service does not
         keep the texts of its users; use ``set_params(store=...)`` to set one.
@@ -227,8 +230,8 @@ one-column frame
             string, or a list of ``{"type": "text", "text": ...}``, whose texts are
             joined.
         y : array-like of shape (n_samples,), default=None
-            Ignored, except that its length must be that of ``X``, and that no label may
-            be missing, so that a pipeline does not read all texts in vain.
+            Not used. An error is raised if its length differs from that of ``X`` or a
+            label is missing, so that a pipeline fails before it reads any text.
 
         Returns
         -------

@@ -27,7 +27,8 @@ class BootstrapInterval:
     Parameters
     ----------
     estimate : float
-        The metric on all rows; of two models, that of the first minus the second.
+        The metric on all rows. With two models, the metric of the first minus that of
+        the second.
     lower, upper : float
         Ends of the interval.
     standard_error : float
@@ -64,8 +65,8 @@ def bootstrap_interval(
     Rows are drawn with replacement, as many as there are, and the metric is computed on
     each of these resamples. The ends of the interval are quantiles of the results. A
     metric that grows with the noise of small samples, such as
-    :func:`expected_calibration_error`, is higher on resamples than on the rows, and its
-    interval is too high by as much.
+    :func:`expected_calibration_error`, is higher on resamples than on the original
+    rows, and its interval is too high by the same amount.
 
     Parameters
     ----------
@@ -83,8 +84,8 @@ def bootstrap_interval(
         Groups of rows that are not independent. Whole groups are then drawn, without
         stratification.
     stratify : bool, default=True
-        Whether to draw as many rows of each class as it has. It must be False for
-        continuous targets.
+        Whether each resample has as many rows of each class as the data. It must be
+        False for continuous targets.
     level : float, default=0.95
         Confidence level of the interval, in (0, 1).
     n_resamples : int, default=2000
@@ -92,7 +93,7 @@ def bootstrap_interval(
     random_state : int or RandomState, default=None
         Seed of the resamples. The interval does not depend on ``n_jobs``.
     n_jobs : int, default=None
-        Workers of joblib.
+        Number of joblib workers.
 
     Returns
     -------

@@ -37,7 +37,7 @@ def expected_calibration_error(
     """Compute the expected calibration error (ECE) of probabilities.
 
     Rows are put into bins by their probability. In each bin, the mean probability is
-    compared with the frequency of the event that it is the probability of. The absolute
+    compared with the frequency with which the predicted event occurred. The absolute
     differences are averaged over bins, weighted by their numbers of rows.
 
     Parameters
@@ -57,10 +57,10 @@ def expected_calibration_error(
         ``"positive"``: the probability of the positive one of two classes, compared
         with how often it is the true one, as in reliability diagrams of two classes.
     closed : {"right", "left"}, default="right"
-        The end of a bin that belongs to it. With ``"right"``, bins are (0.5, 0.6] and
-        so on, so that this one holds a probability of 0.6; with ``"left"``, [0.6, 0.7)
-        holds it. 0 is always in the first bin, and 1 in the last. A probability that
-        differs from an edge by no more than its rounding error counts as the edge.
+        Which end of a bin is closed. With ``"right"``, a probability of 0.6 is in the
+        bin (0.5, 0.6]; with ``"left"``, it is in [0.6, 0.7). 0 is always in the first
+        bin, and 1 in the last. A probability that differs from an edge by no more than
+        its rounding error counts as the edge.
     labels : array-like of shape (n_classes,), default=None
         Labels in the order of the columns of ``y_proba``; None: those of ``y_true``,
         sorted.
@@ -80,7 +80,7 @@ def expected_calibration_error(
     See Also
     --------
     calibration_bins : The bins it is computed from.
-    ReliabilityDisplay : The same as a picture.
+    ReliabilityDisplay : Plots the bins.
 
     References
     ----------
@@ -132,7 +132,7 @@ def calibration_bins(
     DataFrame
         A row for each bin that holds samples. Columns: its edges ``lower`` and
         ``upper``; the number ``n_samples``; their mean ``probability``; and the
-        ``frequency`` of the event that it is the probability of.
+        ``frequency`` with which the predicted event occurred.
 
     Raises
     ------

@@ -67,9 +67,9 @@ def capacity_curve(
 ) -> pd.DataFrame:
     """Cross-validate a probe for several budgets of parameters, on the same folds.
 
-    With ``sizing="heuristic"``, the default, networks have a least and a greatest
-    width. On few rows, all small ratios give the network of the least width, so that
-    the curve is flat there: the column ``width_limit`` shows where. With
+    With ``sizing="heuristic"``, the default, networks have a smallest and a largest
+    width. On few rows, all small ratios give the network of the smallest width, so the
+    curve is flat there: the column ``width_limit`` shows where. With
     ``sizing="budget"``, the size of the network follows ``target_ratio``.
 
     Parameters
@@ -84,7 +84,7 @@ def capacity_curve(
     target_ratios : sequence of float, default=(0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
         Numbers of trainable parameters per training row to aim for.
     param_name : str, default="target_ratio"
-        Name of the parameter; in a pipeline, such as
+        Name of the parameter; in a pipeline, for example
         ``"plugmlpclassifier__target_ratio"``.
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
@@ -100,7 +100,7 @@ def capacity_curve(
     params : dict, default=None
         Further arguments of the estimator's ``fit``.
     n_jobs : int, default=None
-        Workers of joblib, over budgets.
+        Number of joblib workers, over budgets.
     verbose : bool, default=False
         Whether to show a progress bar, in a terminal or notebook.
 
@@ -110,7 +110,7 @@ def capacity_curve(
         A row for each budget and fold. Columns: ``target_ratio``; ``n_train``, the
         number of training rows; ``n_parameters``, the number of trainable parameters of
         the network; ``width_limit``, ``"least"`` or ``"most"`` where the network has
-        the least or the greatest width that ``sizing="heuristic"`` allows, so that
+        the smallest or the largest width that ``sizing="heuristic"`` allows, so that
         other ratios give the same network, and otherwise ``"none"``; ``fold``, from 0;
         a column for each score, by its name, or ``score`` where it has none;
         ``fit_time`` and ``score_time``, in seconds.
@@ -123,7 +123,7 @@ def capacity_curve(
 
     See Also
     --------
-    CapacityCurveDisplay : The same as a picture.
+    CapacityCurveDisplay : Plots the curve.
 
     Examples
     --------
@@ -253,7 +253,7 @@ class CapacityCurveDisplay(ScoresDisplay):
     score_line_, parameters_line_, budget_line_ : Line2D
         The mean score, the number of parameters, and the budget.
     limit_marks_ : list of Line2D
-        Hollow marks where networks have the least or the greatest width, so that
+        Hollow marks where networks have the smallest or the largest width, so
         ``target_ratio`` does not change them.
     band_ : PolyCollection
         The mean score ± one standard deviation over folds.

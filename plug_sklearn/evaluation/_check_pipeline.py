@@ -35,19 +35,19 @@ def check_pipeline(
 ) -> None:
     """Check a pipeline with texts and labels, before the language model reads any text.
 
-    This finds every mistake that does not depend on the activations within seconds,
+    Within seconds, this finds every mistake that does not depend on the activations,
     such as a layer that the model does not have, a parameter out of range, an empty
     text, too few labels, or labels of a single class. The texts are tokenized, but the
     weights of the model are not loaded. The steps after the embedder are fitted on
-    random numbers of the shape that the activations will have, for one epoch where they
-    have epochs.
+    random numbers of the shape that the activations will have, for one epoch if they
+    are trained by epochs.
 
     Parameters
     ----------
     pipeline : Pipeline or search
         A pipeline that begins with an :class:`HFEmbeddingTransformer`, or a
-        ``GridSearchCV`` over one, of which each value of the grid is tried once. It is
-        not changed.
+        ``GridSearchCV`` over one. Each value of the grid is tried once. Neither is
+        changed.
     X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
         Strings or conversations.
@@ -68,9 +68,9 @@ one-column frame
     Warns
     -----
     UserWarning
-        If the folds of a search do not use ``groups``, or only they do: the probe needs
-        them too, since its validation rows should not share groups with its training
-        rows.
+        If the folds of a search do not use ``groups``, or if only the folds do: the
+        probe needs the groups too, since its validation rows should not share groups
+        with its training rows.
 
     See Also
     --------
@@ -186,7 +186,7 @@ def _check_groups(
     if wanted:
         given = ", ".join(f"{name}=groups" for name in wanted)
         warn_user(
-            f"The groups given to fit of {type(search).__name__} reach only its folds. "
+            f"The groups given to {type(search).__name__}.fit reach only its folds. "
             f"Give them to the probe too, as in fit(X, y, groups=groups, {given}), or "
             "call sklearn.set_config(enable_metadata_routing=True)."
         )

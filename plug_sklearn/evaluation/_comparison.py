@@ -86,7 +86,7 @@ def compare_scores(
 ) -> ProbeComparison:
     """Test the difference of scores over folds with the corrected resampled t-test.
 
-    The training sets of folds overlap, so that their scores are not independent. The
+    The training sets of folds overlap, so the scores are not independent. The
     ordinary paired t-test therefore finds differences where there are none. The
     correction increases the variance of the mean over J folds from s² / J, where s² is
     the variance over folds, to (1 / J + n_test / n_train) s².
@@ -214,7 +214,7 @@ def compare_probes(
     level : float, default=0.95
         Confidence level of the interval, in (0, 1).
     n_jobs : int, default=None
-        Workers of joblib, over folds.
+        Number of joblib workers, over folds.
     verbose : bool, default=False
         Whether to show a progress bar, in a terminal or notebook.
 

@@ -128,15 +128,15 @@ def probe_controls(
         Logistic regression on the counts of words, or on their TF-IDF weights.
     ``"shuffled_labels"``
         The probe, trained and tested on shuffled labels, which are as easy to memorise
-        as the true ones. Equal texts with the same label still have one label in
-        common. Labels are shuffled within groups; if all rows of a group have the same
-        label, the group exchanges it with other such groups. The score of the probe
-        minus this score is the selectivity of the probe [1]_.
+        as the true ones. Equal texts with the same label also share one label after the
+        shuffling. Labels are shuffled within groups; if all rows of a group have the
+        same label, the group exchanges it with other such groups. The score of the
+        probe minus this score is the selectivity of the probe [1]_.
     ``"first_layer"``
         The probe, with every layer replaced by the first layer of the model.
     ``"random_weights"``
-        The probe, on the same model with random weights, initialised as before its
-        training.
+        The probe, on the same model with random weights, initialised as they were
+        before training.
 
     References
     ----------
@@ -233,7 +233,7 @@ class ControlsDisplay(ScoresDisplay):
     bars_ : BarContainer
         The bars, from top to bottom.
     points_ : Line2D
-        The scores of folds.
+        The score of each fold.
 
     See Also
     --------

@@ -89,9 +89,9 @@ def probe_direction(
         A fitted probe, alone or at the end of a pipeline: a linear model of
         scikit-learn, such as ``LogisticRegression``, ``RidgeClassifier``,
         ``LinearSVC`` or ``LinearDiscriminantAnalysis``; a :class:`PlugStackClassifier`;
-        or a :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. Of a fitted
+        or a :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`. For a fitted
         search, a ``FixedThresholdClassifier`` or a :class:`BestLayerClassifier`, the
-        estimator inside is used.
+        estimator inside it is used.
     X : array-like of shape (n_samples, ...), default=None
         Rows over which the gradient of a network is averaged, in the form that the
         estimator takes. None: use the linear path of a :class:`PlugMLPClassifier`.

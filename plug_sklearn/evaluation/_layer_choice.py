@@ -121,14 +121,14 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     It is the last step of a pipeline. ``fit`` runs :func:`layer_sweep`, chooses a layer
     and a part, and fits the estimator on them. When the pipeline is cross-validated,
-    each fold chooses the layer on its own training rows, so that the score is that of
-    the whole procedure. The score of the best layer of a sweep, in contrast, is too
-    high, because it is the maximum of many.
+    each fold chooses the layer on its own training rows, so the score evaluates the
+    whole procedure. In contrast, the highest score of a sweep is too high on average,
+    because it is the maximum of many.
 
     Parameters
     ----------
     estimator : classifier, default=None
-        The probe. None: ``LogisticRegression(C=0.01, max_iter=1000)`` on standardized
+        The probe. None: ``LogisticRegression(C=0.01, max_iter=1000)`` on standardised
         features.
     layers : "all", int or sequence of int, default="all"
         Layers to choose from, as in :class:`LayerAggregator`.

@@ -158,9 +158,9 @@ def _read_activations(X: Any, owner: str) -> NDArray[Any]:  # noqa: ANN401 - any
 def _refuse_tokens(owner: str) -> ValueError:
     return ValueError(
         f"The 'X' parameter of {owner} must be pooled activations, one vector of "
-        "each layer for a text. Got those of every token, which pooling=None keeps, "
-        "instead. Give the 'embedder' a 'pooling', such as 'mean', or aggregate the "
-        "tokens first."
+        "each layer for each text. Got activations of every token instead, which "
+        "pooling=None keeps. Give the 'embedder' a 'pooling', such as 'mean', or "
+        "aggregate the tokens first."
     )
 
 

@@ -53,13 +53,14 @@ def layer_sweep(
     are trained together, in groups of up to 256 MB. This is several times faster and
     gives the same results as separate fits. It requires ``sizing="heuristic"``, no
     ``callbacks`` and no ``verbose``, and a number of features and widths that are
-    multiples of 16: hidden sizes mostly are, and so are the widths for up to about
-    16 / ``target_ratio`` rows per feature. Without a ``random_state``, all networks of
-    a group use the same random seed.
+    multiples of 16: most hidden sizes are, and so are the widths for up to about 16 /
+    ``target_ratio`` rows per feature. Without a ``random_state``, all networks of a
+    group use the same random seed.
 
     Other probes are fitted one by one. If the features of a layer hold at most 2**22
-    numbers, BLAS is limited to one thread meanwhile, which is several times faster for
-    linear probes. This needs the main thread of a process.
+    numbers, BLAS is limited to one thread during the fits, which is several times
+    faster for linear probes. This is only done if ``layer_sweep`` is called in the main
+    thread of the process.
 
     Parameters
     ----------
@@ -76,11 +77,10 @@ def layer_sweep(
         transforms all of ``X`` once, before any probe is fitted. Since it is not
         fitted on each fold, it must not learn anything from ``X``.
     layers : "all", int or sequence of int, default="all"
-        Layers, as in :class:`LayerAggregator`: as the model numbers them, where an
-        embedder gives the activations, and positions along axis 1 otherwise.
+        Layers, as in :class:`LayerAggregator`: the model's layer numbers if an embedder
+        gives the activations, and positions along axis 1 otherwise.
     parts : "all", int, str or sequence of int or str, default="all"
-        Positions along axis 2; or names, where the activations hold three parts, in
-        the order ``"rs"``, ``"attn"``, ``"mlp"``.
+        Parts, as in :class:`LayerAggregator`: positions along axis 2, or names.
     cv : int, splitter or iterable, default=None
         Folds, as in :func:`~sklearn.model_selection.cross_validate`. They are the same
         for all layers and parts.
@@ -97,7 +97,7 @@ def layer_sweep(
         Further arguments of the estimator's ``fit``. Those with a value for each row
         are split with ``X``.
     n_jobs : int, default=None
-        Workers of joblib, over layers and parts.
+        Number of joblib workers, over layers and parts.
     verbose : bool, default=False
         Whether to show a progress bar, in a terminal or notebook.
 
@@ -116,18 +116,18 @@ def layer_sweep(
     ------
     ValueError
         If ``layers`` or ``parts`` are not in ``X``, if ``X`` does not hold activations,
-        or if all fits to one layer and part fail; a note names it. If only some of
-        them fail, their scores are NaN.
+        or if all fits to one layer and part fail; a note on the error names these. If
+        only some of them fail, their scores are NaN.
 
     Warns
     -----
     UserWarning
-        If an error keeps networks from being trained together, so that they are
-        trained one by one.
+        If an error keeps networks from being trained together. They are then trained
+        one by one.
 
     See Also
     --------
-    LayerSweepDisplay : The same as a picture.
+    LayerSweepDisplay : Plots these scores.
     LayerAggregator : Chooses layers and parts in a pipeline.
 
     Examples
@@ -181,7 +181,7 @@ class LayerSweepDisplay(ScoresDisplay):
     best_ : dict
         The ``layer`` and ``part`` of the highest mean, and that ``mean``.
     chosen_ : dict
-        The same of the first layer within one standard error of the best.
+        The same for the first layer within one standard error of the best.
     ax_ : Axes
         The axes.
     figure_ : Figure
@@ -191,7 +191,7 @@ class LayerSweepDisplay(ScoresDisplay):
     bands_ : dict of PolyCollection
         The band of each part: the mean ± one standard deviation over folds.
     chance_line_ : Line2D or None
-        The score of a constant prediction; None where that is unknown.
+        The score of a constant prediction; None if it is unknown.
 
     See Also
     --------

@@ -114,7 +114,8 @@ def threshold_at_fpr(
         A fitted classifier of two classes, alone or in a pipeline, that predicts
         probabilities or decision values.
     X : array-like of shape (n_samples, ...)
-        Rows that the estimator was not fitted on, drawn as new rows will be.
+        Rows that the estimator was not fitted on, from the same distribution as the
+        rows to be classified later.
     y : array-like of shape (n_samples,)
         Their labels. Only rows of the negative class are used.
     fpr : float

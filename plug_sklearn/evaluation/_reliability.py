@@ -46,7 +46,7 @@ class ReliabilityDisplay(CalibrationDisplay):
     method : {"confidence", "positive"}, default="confidence"
         Whether the probabilities are those of the predicted or of the positive class.
     pos_label : object, default=None
-        The positive one of two labels, for the labels of the axes.
+        The positive class, as named in the axis labels; only for two classes.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class ReliabilityDisplay(CalibrationDisplay):
 
     See Also
     --------
-    expected_calibration_error : The number alone.
+    expected_calibration_error : Computes the number alone.
     sklearn.calibration.CalibrationDisplay : The base class, for two classes.
 
     Examples

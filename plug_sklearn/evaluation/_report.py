@@ -47,18 +47,18 @@ class CrossValidationReport:
     Parameters
     ----------
     predictions : DataFrame
-        A row for each row of ``X`` and fold that tests it, in the order and with the
-        index of ``X``. Columns: ``fold``; ``group``, if there are groups; ``label``,
-        the true label; ``predicted``, the most probable label; and for each class, such
-        as ``cat``, its probability ``proba_cat``.
+        One row for each row of ``X`` in each fold that tests it, in the order and with
+        the index of ``X``. Columns: ``fold``; ``group``, if there are groups;
+        ``label``, the true label; ``predicted``, the most probable label; and for each
+        class, such as ``cat``, its probability ``proba_cat``.
     scores : DataFrame
-        A row a fold. Columns: ``fold``, a column for each score, ``fit_time`` and
-        ``score_time`` in seconds, ``n_train`` and ``n_test``.
+        One row for each fold. Columns: ``fold``, a column for each score, ``fit_time``
+        and ``score_time`` in seconds, ``n_train`` and ``n_test``.
     overall : DataFrame
-        A row a score. Columns: ``mean`` and ``std`` over the folds where it is defined,
-        and ``pooled``, the score of all out-of-fold probabilities together, which is
-        NaN for a scorer that needs decisions or the rows of ``X``. In all scores, a
-        class without training rows in a fold has probability 0 there.
+        One row for each score. Columns: ``mean`` and ``std`` over the folds where the
+        score is defined, and ``pooled``, the score of all out-of-fold probabilities
+        together, which is NaN for a scorer that needs decisions or the rows of ``X``.
+        In all scores, a class without training rows in a fold has probability 0 there.
     calibration : dict of float
         ``expected_calibration_error`` and ``brier_score`` of all out-of-fold
         probabilities together.
@@ -76,7 +76,8 @@ class CrossValidationReport:
     estimators : list
         The fitted estimator of each fold; None for a fold whose fit failed.
     controls : DataFrame or None
-        The scores of controls, as :func:`probe_controls` returns them, where given.
+        The scores of the controls, as :func:`probe_controls` returns them, if they were
+        given.
     """
 
     predictions: pd.DataFrame
@@ -139,25 +140,25 @@ def cross_validation_report(
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
         None: accuracy, area under the ROC curve (one-vs-rest for more than two
-        classes), and negative log loss and Brier score.
+        classes), the negative log loss and the negative Brier score.
     out_dir : str or Path, default=None
-        Folder for four files, which is made if needed. ``report.html`` shows all in one
-        page: scores with their intervals, calibration, controls, pictures, settings and
-        versions. ``predictions.csv`` and ``summary.json`` hold the report; the keys of
-        the latter are listed below.
-        ``learning_curve.png`` shows losses and scores by epoch, with a line for each
-        fold. For estimators without epochs, it shows the first score against the number
-        of training rows; for this, they are also fitted on a quarter and on half of the
-        training rows of each fold.
+        Folder for four files, which is created if needed. ``report.html`` shows
+        everything on one page: scores with their intervals, calibration, controls,
+        pictures, settings and versions. ``predictions.csv`` and ``summary.json`` hold
+        the report; the keys of the latter are listed below. ``learning_curve.png``
+        shows losses and scores by epoch, with a line for each fold. For estimators
+        without epochs, it shows the first score against the number of training rows;
+        for this, they are also fitted on a quarter and on half of the training rows of
+        each fold.
     overwrite : bool, default=False
         Whether to replace the files of an earlier run in ``out_dir``.
     params : dict, default=None
         Further arguments of the estimator's ``fit``.
     controls : DataFrame, default=None
         What :func:`probe_controls` returned for the estimator, to be shown with the
-        results. Give it the same ``cv``, ``groups`` and ``scoring``.
+        results. Pass the same ``cv``, ``groups`` and ``scoring`` to both functions.
     n_jobs : int, default=None
-        Workers of joblib, over folds.
+        Number of joblib workers, over folds.
     verbose : bool, default=False
         Whether to show a progress bar, in a terminal or notebook.
 
@@ -169,7 +170,8 @@ def cross_validation_report(
     Raises
     ------
     FileExistsError
-        If ``out_dir`` holds a run, and ``overwrite`` is False. Nothing is fitted then.
+        If ``out_dir`` holds the files of an earlier run, and ``overwrite`` is False.
+        Nothing is fitted then.
     ImportError
         If ``out_dir`` is given and matplotlib is not installed.
     NotADirectoryError

@@ -37,8 +37,8 @@ one-column frame
         state of this token. True: together with the tokens before it, by pooling over
         the text up to and including this token. The score of the last token is then
         what ``pipeline.predict_proba`` returns for the text. In a causal model, a state
-        does not depend on later tokens, so that running scores are what a probe gives
-        while the text is being written. With ``pooling="last"``, both are the same.
+        does not depend on later tokens, so running scores are what a probe gives while
+        the text is being written. With ``pooling="last"``, both are the same.
 
     Returns
     -------

@@ -29,7 +29,7 @@ VALIDATION = {"color": VERMILION, "linestyle": "-", "label": "validation"}
 
 
 def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see below
-    """Collect the losses and scores by epoch of fitted probes in a table.
+    """Collect the losses and scores of fitted probes, by epoch, in a table.
 
     Parameters
     ----------
@@ -37,8 +37,9 @@ def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see bel
         A fitted :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`, alone, in a
         pipeline or as the best of a search; several of them; or what
         :func:`~sklearn.model_selection.cross_validate` returns with
-        ``return_estimator=True``. An estimator whose fit failed has no rows: it is
-        None, as in a report, or without a history among others of its class.
+        ``return_estimator=True``. An estimator whose fit failed has no rows. A failed
+        fit is None, as in a report, or an estimator without a history beside others of
+        its class.
 
     Returns
     -------
@@ -55,7 +56,7 @@ def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see bel
 
     See Also
     --------
-    TrainingCurveDisplay : The same as a picture.
+    TrainingCurveDisplay : Plots this table.
 
     Examples
     --------
@@ -160,7 +161,7 @@ class TrainingCurveDisplay(Display):
 
     See Also
     --------
-    training_history : The numbers.
+    training_history : Computes the numbers.
     LayerSweepDisplay : Scores of layers.
 
     Examples

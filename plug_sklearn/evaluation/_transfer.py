@@ -174,7 +174,7 @@ def check_datasets(datasets: Any, groups: Any) -> None:  # noqa: ANN401 - anythi
         try:
             check_rows(X, y, (groups or {}).get(name), OWNER)
         except (TypeError, ValueError) as error:
-            error.add_note(f"That was the data set {name!r} of {OWNER}.")
+            error.add_note(f"This happened for the data set {name!r} of {OWNER}.")
             raise
 
 

@@ -29,7 +29,7 @@ LONGEST_UPRIGHT = 9
 
 
 class TransferDisplay(Display):
-    """Heat map of the scores of a probe that is trained and tested on data sets.
+    """Heat map of the scores of a probe trained on each data set and tested on each.
 
     Parameters
     ----------

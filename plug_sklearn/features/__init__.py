@@ -3,7 +3,7 @@
 ``_aggregator``
     :class:`LayerAggregator`, the estimator.
 ``_arrays``
-    What users pass as activations, as numpy arrays.
+    Convert the activations that users pass into numpy arrays.
 ``_npz``
     Activations in files: :func:`load_npz_features` and :func:`save_npz_features`.
 """

@@ -30,9 +30,9 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
     ----------
     layers : "all", int or sequence of int, default="all"
         Layers to select. If the activations come from an
-        :class:`HFEmbeddingTransformer`, these are the model's layer numbers: with
-        ``layers=[10, 20]`` there, 20 is layer 20. For other arrays, they are positions
-        along axis 1. Negative numbers count from the end of axis 1.
+        :class:`HFEmbeddingTransformer`, these are the model's layer numbers: if the
+        embedder has ``layers=[10, 20]``, then 20 selects layer 20. For other arrays,
+        they are positions along axis 1. Negative numbers count from the end of axis 1.
     parts : "all", int, str or sequence of int or str, default="all"
         Parts to select: positions along axis 2, or names from the embedder's ``parts_``
         or from ``part_names``.
@@ -116,8 +116,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is invalid for the shape of ``X``, or if ``X`` is not numeric
-            or not finite, or has another number of axes.
+            If a parameter is invalid for the shape of ``X``, or if ``X`` is not
+            numeric, is not finite, or does not have two to four axes.
         """
         self._validate_params()
         activations = read_activations(self, X, reset=True)

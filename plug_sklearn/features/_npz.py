@@ -59,14 +59,15 @@ def load_npz_features(
     path : str or Path
         Path of the ``.npz`` file.
     allow_pickle : bool, default=False
-        Whether to read ids that are a pickle, as pingkit writes them. Loading a pickle
-        can run code. Only use it for files that you trust.
+        Whether to read ids that are stored as a pickle, as pingkit stores them. Loading
+        a pickle can run code. Only use it for files that you trust.
 
     Returns
     -------
     NpzFeatures
-        Activations, ids, layers and parts. The file has a column for each sample,
-        ordered by part, layer and unit; the axes returned are layers, parts and units.
+        Activations, ids, layers and parts. In the file, each column is a sample, and
+        the rows are ordered by part, layer and unit. The axes of ``activations`` are
+        samples, layers, parts and units.
 
     Raises
     ------
@@ -121,7 +122,8 @@ def save_npz_features(
     Parameters
     ----------
     path : str or Path
-        Path of the file. ``.npz`` is added if it is missing, and folders are made.
+        Path of the file. ``.npz`` is added if it is missing, and missing folders are
+        created.
     activations : array-like of shape (n, n_layers, n_parts, hidden_size)
         Activations, which are saved as float32.
     layers : sequence of int

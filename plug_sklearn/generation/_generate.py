@@ -128,7 +128,7 @@ def stream_with_probes(
     random_state: int | RandomState | None = None,
     batch_size: int = 32,
 ) -> Iterator[ProbedToken]:
-    """Generate answers as :func:`generate_with_probes`, and yield each token at once.
+    """Generate answers as :func:`generate_with_probes`; yield tokens one by one.
 
     The model writes in a separate thread, at most one token ahead of the token that was
     last taken from the iterator. To stop early, close the iterator or drop it.

@@ -219,7 +219,7 @@ class Job:
             raise ValueError(
                 f"The 'prompts' parameter of {self.owner} must leave room for an "
                 f"answer: prompt and answer may have {limit} tokens, {why}. Got a "
-                f"prompt of {longest} tokens, or one that was cut to these."
+                f"prompt of {longest} tokens, or one that was cut to this length."
             )
         if self._longest > limit:
             raise ValueError(

@@ -70,7 +70,7 @@ class ProbedText:
         For each probe, the probabilities after each new token. A single pipeline is
         called ``"probe"``.
     prompt_probabilities : dict of str to ndarray of shape (n_classes,)
-        The probabilities of the prompt alone; NaN where no token of it is pooled.
+        The probabilities of the prompt alone; NaN if none of its tokens is pooled.
     stopped_by : str
         ``"eos"`` for the end-of-text token; ``"length"`` for ``max_new_tokens``; the
         name of a probe whose threshold was reached; ``"stop"`` for a callable;

@@ -189,8 +189,8 @@ def _require_same_model(first: Probe, other: Probe, owner: str) -> None:
         if None not in seen and seen[0] != seen[1]:
             raise ValueError(
                 f"The 'probes' parameter of {owner} must be pipelines that were fitted "
-                "with the same chat template. That of "
-                f"{first.name!r} and of {other.name!r} wrote different prompts."
+                "with the same chat template. Those of "
+                f"{first.name!r} and {other.name!r} wrote different prompts."
             )
 
 

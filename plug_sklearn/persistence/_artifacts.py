@@ -71,13 +71,13 @@ def save_artifacts(
     estimator : BaseEstimator
         A fitted :class:`PlugMLPClassifier`, :class:`PlugCNNClassifier`,
         :class:`PlugStackClassifier`, :class:`PlugTokenClassifier`,
-        :class:`LayerAggregator` or :class:`HFEmbeddingTransformer`; of scikit-learn,
+        :class:`LayerAggregator` or :class:`HFEmbeddingTransformer`; scikit-learn's
         ``LogisticRegression``, ``RidgeClassifier``, ``LinearDiscriminantAnalysis``,
         ``PCA``, ``StandardScaler``, ``MinMaxScaler``, ``RobustScaler`` or
         ``MaxAbsScaler``; or a ``Pipeline``, ``CalibratedClassifierCV`` or
         ``FixedThresholdClassifier`` of these.
     path : str or Path
-        Path of both files, without their suffixes. Missing folders are made.
+        Path of both files, without their suffixes. Missing folders are created.
     card : CrossValidationReport, default=None
         The report of :func:`cross_validation_report` for the estimator. A model card,
         ``README.md`` in the hub's format, is then written next to the files. It says
@@ -88,7 +88,7 @@ def save_artifacts(
     tensors : Path
         ``path`` + ``".safetensors"``.
     description : Path
-        ``path`` + ``".json"``: versions, geometry, hyperparameters and classes.
+        ``path`` + ``".json"``: versions, shapes, hyperparameters and classes.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def push_to_hub(
     Parameters
     ----------
     estimator : BaseEstimator
-        A fitted estimator that :func:`save_artifacts` saves.
+        A fitted estimator that :func:`save_artifacts` can save.
     repo_id : str
         ``"owner/name"`` of the repository, which is created if it does not exist.
     name : str, default="probe"
@@ -246,7 +246,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     path : str or Path
         Path of both files, with or without a suffix. Or the address of files on the
         Hugging Face hub: ``"hf://owner/name"``, ``"hf://owner/name@revision"``, or, for
-        files of another name than ``probe``, ``"hf://owner/name/other"``. Only these
+        files with another name than ``probe``, ``"hf://owner/name/other"``. Only these
         two files of the repository are downloaded. They are kept in the hub's cache.
     device : str, default="cpu"
         The ``device`` parameter of the estimator, such as ``"auto"`` or ``"cuda"``.

@@ -15,9 +15,9 @@ class Anatomy:
     """Where a model family keeps its transformer blocks and their parts.
 
     Paths are dotted, as in ``torch.nn.Module.get_submodule``. ``*`` and ``?`` match any
-    characters of a name, as in file names. ``a|b`` is the first of several paths that
-    exists. The path of a part may begin with ``/``: it then leads from the model to a
-    list of as many modules as there are blocks, one for each block.
+    characters of a name, as in file names. ``a|b`` stands for the first of several
+    paths that exists. The path of a part may begin with ``/``: it then leads from the
+    model to a list of as many modules as there are blocks, one for each block.
 
     Parameters
     ----------
@@ -32,15 +32,15 @@ class Anatomy:
     mlp : tuple of str, default=()
         The same for the MLP, dense or a mixture of experts.
     others : tuple of str, default=()
-        The same for everything else that a block adds, such as embeddings of the token
-        for each layer. It is not a part that can be read, but completes the sum.
+        The same for everything else that a block adds, such as a token embedding for
+        each layer. It is not a part that can be read, but completes the sum.
     multiplier : str or mapping of str to str, default=None
         Attribute of the block by which the outputs are multiplied; or a mapping of
         paths to such attributes, for some of the modules. ``"1/name"``: the outputs are
         divided by the attribute.
     post_norm : bool, default=False
-        Whether a norm or a scale is applied after an addition, so that the output of a
-        block is not the sum of its input and its parts.
+        Whether a norm or a scale is applied after an addition. The output of a block is
+        then not the sum of its input and its parts.
     channels : int, default=None
         Axis of a block's output that holds several channels of the residual stream; -1
         if the last axis holds them one after another. The part ``"rs"`` is their mean.

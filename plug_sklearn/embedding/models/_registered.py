@@ -104,8 +104,8 @@ def register_model(
     Raises
     ------
     TypeError
-        If an argument has another type, or if the model has an adapter of prompt
-        learning, which changes prompts and not weights.
+        If an argument has another type, or if the model has a prompt-learning adapter,
+        which changes prompts and not weights.
 
     Examples
     --------

@@ -11,7 +11,7 @@ import numpy as np
 
 EXPECTED = (
     "a list, tuple, 1-D array, Series or one-column frame of strings or of "
-    "conversations, one a row"
+    "conversations, one in each row"
 )
 #: Positions that an error lists.
 _MOST_LISTED = 5

@@ -73,7 +73,7 @@ CREATE TABLE claims (prompt BLOB PRIMARY KEY, owner INTEGER NOT NULL) WITHOUT RO
 
 
 class StoreError(OSError):
-    """An activation store cannot be read or written; says why and what to do."""
+    """Raised if an activation store cannot be used; says why, and what to do."""
 
 
 class Database:

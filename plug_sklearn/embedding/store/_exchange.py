@@ -122,7 +122,9 @@ def read_shard(folder: Path, shard: Shard) -> Iterator[Prompt]:
     try:
         found = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]  # as above
     except safetensors.SafetensorError as error:
-        raise StoreError(f"{path} is no complete safetensors file: {error}.") from None
+        raise StoreError(
+            f"{path} is not a complete safetensors file: {error}."
+        ) from None
     n = shard.n_prompts
     expected: dict[str, tuple[str, list[int]]] = {
         "digests": ("U8", [n, KEY_SIZE]),
@@ -179,7 +181,7 @@ class StoreExchange(StoreFolder):
         Parameters
         ----------
         path : str or Path
-            Folder for the files, which is made if needed. It must not contain an
+            Folder for the files, which is created if needed. It must not contain an
             export.
         model : str, default=None
             Only export activations of this model, by its name in ``contents``; None:
@@ -311,7 +313,7 @@ class StoreExchange(StoreFolder):
             open_records(connection, self.path, key, write=True) as records,
         ):
             if not records.are_known:
-                raise StoreError(f"The store {self.path} could not note a model.")
+                raise StoreError(f"The store {self.path} could not record a model.")
             for digest, vectors in prompts:
                 data = memoryview(vectors)
                 if layout.dtype != dtype:

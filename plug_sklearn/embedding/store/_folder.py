@@ -120,7 +120,7 @@ class StoreFolder:
             Name of the model, with its revision if it has one.
         **settings : object
             Everything else that activations depend on, except for layer, part and
-            pooling, as values of JSON.
+            pooling, as JSON values.
 
         Returns
         -------
@@ -130,7 +130,7 @@ class StoreFolder:
         Raises
         ------
         TypeError
-            If a setting is not a value of JSON.
+            If a setting is not a JSON value.
         """
         description = _settings.describe_settings(model, settings)
         key = _settings.digest_settings(description.encode())
@@ -184,7 +184,7 @@ class StoreFolder:
 
         Other processes can keep using the store; those that write wait. Until it is
         done, this takes up to twice the space of the store, in its folder and in the
-        folder of the system for temporary files.
+        system's folder for temporary files.
 
         Raises
         ------

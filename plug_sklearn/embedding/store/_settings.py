@@ -20,7 +20,7 @@ class StoredModel:
     model : str
         Name of the model.
     settings : dict
-        What else the activations depend on.
+        Everything else that the activations depend on.
     n_prompts : int
         Number of distinct prompts.
     n_bytes : int

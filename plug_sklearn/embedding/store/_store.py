@@ -49,8 +49,8 @@ class ActivationStore(StoreExchange):
     Parameters
     ----------
     path : str or Path
-        The folder. It is made when something is first written, or when a ``dtype`` is
-        given. It must then be new or empty.
+        The folder. It is created when something is first written, or when a ``dtype``
+        is given, and must be new or empty if it is not a store yet.
     readonly : bool, default=False
         Whether to open the store for reading only. The folder must then exist. You need
         no permission to write in it, as long as no other process writes to it.
