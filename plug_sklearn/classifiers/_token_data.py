@@ -317,6 +317,10 @@ def _split_array(
     """Read a plain array: texts of equal lengths; with two axes, of one token each."""
     if not hasattr(X, "ndim") and not isinstance(X, list | tuple):
         X = np.asarray(X)
+    if np.ndim(X) == 0:
+        raise TypeError(
+            f"X given to {owner} {EXPECTED}. Got {type(np.asarray(X).item()).__name__}."
+        )
     if np.ndim(X) == 1 and len(X) == 0:
         raise ValueError(f"X given to {owner} must hold at least one text. Got none.")
     # Values beyond float32 become infinite, which validate_data then refuses.

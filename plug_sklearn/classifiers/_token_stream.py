@@ -1,5 +1,6 @@
 """Predict texts whose tokens come one by one, with running aggregates."""
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -175,7 +176,8 @@ class TokenStream:
         distinct positions; None: all texts.
         """
         features = np.array(token_features, dtype=np.float64)
-        tokens = torch.from_numpy(features.reshape(len(features), -1))
+        n_features = math.prod(features.shape[1:])
+        tokens = torch.from_numpy(features.reshape(len(features), n_features))
         tokens = tokens.to(self._rows.device)
         rows = self._rows
         if texts is not None:

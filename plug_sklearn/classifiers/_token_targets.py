@@ -30,12 +30,17 @@ def read_token_labels(
 ) -> list[NDArray[Any]]:
     """Check labels of tokens: numbers or strings, one for each token of each text."""
     labels = []
-    fill: int | str | None = None
+    fill = UNLABELLED if _are_numbers(y) else ""
     for position, (own, text) in enumerate(zip(y, texts, strict=True)):
         found = np.asarray(own)
-        if found.dtype == object and any(label is None for label in found.flat):
-            fill = _choose_fill(y) if fill is None else fill
-            found = np.array([fill if label is None else label for label in found])
+        if found.dtype.kind not in "iubf":
+            items = [fill if label is None else label for label in own]
+            if len({isinstance(label, str) for label in items}) > 1:
+                raise ValueError(
+                    f"y given to {owner} must hold numbers or strings as labels of "
+                    f"tokens. Got both at position {position}."
+                )
+            found = np.array(items)
         if found.shape != (len(text),) or found.dtype.kind not in "iubUf":
             raise ValueError(
                 f"y given to {owner} must hold a number or string for each text, or "
@@ -44,7 +49,9 @@ def read_token_labels(
                 "tokens."
             )
         if found.dtype.kind == "f":
-            if not (found == np.floor(found)).all():
+            # Larger numbers are rounded in this format; NaN is not smaller.
+            is_exact = np.abs(found) < 2.0**53
+            if not (is_exact & (found == np.floor(found))).all():
                 raise ValueError(
                     f"y given to {owner} must hold labels of tokens that are whole "
                     f"numbers or strings. Got {found.tolist()[:5]} at position "
@@ -61,10 +68,10 @@ def read_token_labels(
     return labels
 
 
-def _choose_fill(y: Any) -> int | str:  # noqa: ANN401 - a sequence of sequences
-    """Choose what stands for None: what marks unlabelled tokens among such labels."""
-    has_strings = any(isinstance(label, str) for own in y for label in own)
-    return "" if has_strings else UNLABELLED
+def _are_numbers(y: Any) -> bool:  # noqa: ANN401 - a sequence of sequences
+    """Return whether the first label that is not None is no string."""
+    found = (label for own in y for label in own if label is not None)
+    return not isinstance(next(found, 0), str)
 
 
 def encode_token_labels(

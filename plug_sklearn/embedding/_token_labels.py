@@ -72,7 +72,7 @@ def token_labels(
             "The 'embedder' given to token_labels must be an HFEmbeddingTransformer. "
             f"Got {type(embedder).__name__} instead."
         )
-    if isinstance(texts, str):
+    if isinstance(texts, str) or not hasattr(texts, "__len__"):
         raise ValueError(
             "The 'texts' given to token_labels must be a list of texts. Got "
             f"{texts!r} instead."

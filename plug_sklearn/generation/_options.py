@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from plug_sklearn._forks import make_lock
+
+#: Torch's global generators belong to one thread while a token is drawn.
+_DRAWING = make_lock()
+
 _GIVEN = "which is made from 'prompts'"
 _RETURNED = "which is not returned"
 #: Options that are always refused, and why.
@@ -100,6 +105,14 @@ def check_options(options: Any, owner: str) -> dict[str, Any]:  # noqa: ANN401 -
                 f"The option {name!r} in the 'generation_kwargs' parameter of {owner} "
                 f"must be a list. Got {found!r} instead."
             )
+    strings = given.get("stop_strings") or []
+    if not isinstance(strings, str) and not (
+        isinstance(strings, list) and all(isinstance(one, str) for one in strings)
+    ):
+        raise TypeError(
+            "The option 'stop_strings' in the 'generation_kwargs' parameter of "
+            f"{owner} must be a string or a list of strings. Got {strings!r} instead."
+        )
     _check_settings(vars(config) if config is not None else {}, owner)
     _check_settings(given, owner)
     return given
@@ -164,7 +177,8 @@ class Randomness:
 
     ``generate`` draws from torch's global generators. Their states are replaced while a
     token is drawn, and restored after it. If ``seed`` is None, nothing is replaced.
-    ``device`` is where tokens are drawn.
+    ``device`` is where tokens are drawn. Of several threads that generate, one draws at
+    a time: all share these generators.
     """
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
@@ -172,10 +186,15 @@ class Randomness:
         self.device = device
         self._own: list[Tensor] | None = None
         self._before: list[Tensor] | None = None
+        self._is_drawing = False
 
     def enter(self) -> None:
         """Replace the states of torch's generators by those of the seed."""
-        if self.seed is None or self._before is not None:
+        if self._is_drawing:
+            return
+        _DRAWING.acquire()
+        self._is_drawing = True
+        if self.seed is None:
             return
         self._before = self._get()
         if self._own is not None:
@@ -190,11 +209,16 @@ class Randomness:
 
     def leave(self) -> None:
         """Restore the states of torch's generators."""
-        if self._before is None:
+        if not self._is_drawing:
             return
-        self._own = self._get()
-        self._set(self._before)
-        self._before = None
+        try:
+            if self._before is not None:
+                self._own = self._get()
+                self._set(self._before)
+                self._before = None
+        finally:
+            self._is_drawing = False
+            _DRAWING.release()
 
     def _get(self) -> list[Tensor]:
         states = [torch.get_rng_state()]

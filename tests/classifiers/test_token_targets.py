@@ -33,9 +33,10 @@ def predict(y: object, labels: object = None) -> list[np.ndarray]:
         LABELS,
         LABELS.astype(float),
         pd.Series(LABELS.tolist()),
+        [own.astype(object) for own in LABELS],
         [tuple(None if label < 0 else label for label in own) for own in LABELS],
     ],
-    ids=["array", "floats", "series", "None"],
+    ids=["array", "floats", "series", "objects", "None"],
 )
 def test_labels_that_are_written_otherwise_train_the_same(y: object) -> None:
     assert_array_equal(predict(y), predict(LABELS.tolist()))
@@ -63,6 +64,9 @@ def test_labels_that_only_texts_of_weight_zero_have_are_no_classes() -> None:
     [
         ([[0, "a", 1, 1, 1], *LABELS[1:].tolist()], "numbers or strings"),
         ([[0, np.nan, 1, 1, 1], *LABELS[1:].tolist()], "whole numbers"),
+        ([[0, np.inf, 1, 1, 1], *LABELS[1:].tolist()], "whole numbers"),
+        ([[0, -1e30, 1, 1, 1], *LABELS[1:].tolist()], "whole numbers"),
+        ([["a", np.nan, "b", "b", "b"]] * len(X), "Got both at position 0"),
         ([[], *LABELS[1:].tolist()], "position 0, whose text has 5 tokens"),
         (LABELS[:, :4], "position 0, whose text has 5 tokens"),
         ([None, *LABELS[1:].tolist()], "Got both"),
@@ -71,3 +75,8 @@ def test_labels_that_only_texts_of_weight_zero_have_are_no_classes() -> None:
 def test_wrong_labels_are_refused_with_a_reason(y: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PlugTokenClassifier(**QUICK).fit(X, y)
+
+
+def test_generator_instead_of_texts_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"X given to PlugTokenClassifier.*generator"):
+        PlugTokenClassifier(**QUICK).fit((item for item in X), LABELS)
