@@ -102,7 +102,8 @@ float32
     """
     if not isinstance(rest, np.ndarray):
         return [np.concatenate([prefix, after]) for after in rest]
-    weight = (n_prefix / (n_prefix + n_rest)).astype(np.float32)[:, None, None, None]
+    shares = (n_prefix / (n_prefix + n_rest)).astype(np.float32)
+    weight = torch.from_numpy(shares)[:, None, None, None]
     for number, pooling in enumerate(poolings or ()):
         # Each part holds all poolings, one after the other. All is done in place: the
         # array may be large.
@@ -113,6 +114,5 @@ float32
         elif pooling == "max":
             np.maximum(before, after, out=after)
         elif pooling == "mean":
-            after *= 1 - weight
-            after += weight * before
+            torch.from_numpy(after).lerp_(torch.from_numpy(before), weight)
     return rest
