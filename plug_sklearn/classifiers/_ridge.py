@@ -1,14 +1,11 @@
 """Ridge logistic regressions on the same features, with different row weights."""
 
-import threading
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, get_blas_funcs
 from scipy.special import expit, log_softmax, softmax
-from threadpoolctl import threadpool_limits
 
 Array = NDArray[Any]
 #: Penalty of the intercept. It is so low that it only matters if all rows with weight
@@ -240,17 +237,3 @@ def _measure(gradient: Array, solved: Array) -> Array:
 def _solve(factor: Any, stacked: Array) -> Array:  # noqa: ANN401 - scipy's pair
     flat = cho_solve(factor, stacked.reshape(len(stacked), -1), check_finite=False)
     return np.asarray(flat).reshape(stacked.shape)
-
-
-def use_one_blas_thread() -> AbstractContextManager[object]:
-    """Limit BLAS to one thread for as long as the context lasts.
-
-    numpy and scipy each have a pool of threads. Where small matrices go to both in
-    turn, the pools wait for each other, and one thread is several times faster. The
-    limit holds for the whole process. Only the main thread sets it, since several
-    threads might not restore it in order.
-    """
-    if threading.current_thread() is threading.main_thread():
-        limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
-        return limits
-    return nullcontext()

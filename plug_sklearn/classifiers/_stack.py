@@ -13,6 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from plug_sklearn._blas import use_one_blas_thread
 from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._data import (
@@ -24,7 +25,6 @@ from plug_sklearn.classifiers._data import (
     read_samples,
 )
 from plug_sklearn.classifiers._prediction import PredictsLabels
-from plug_sklearn.classifiers._ridge import use_one_blas_thread
 from plug_sklearn.classifiers._stack_probes import (
     ProbeChoice,
     StackWeights,

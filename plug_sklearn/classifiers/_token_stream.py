@@ -175,7 +175,7 @@ class TokenStream:
         ``token_features`` (n, ...) holds one token of each of ``texts`` (n,), which are
         distinct positions; None: all texts.
         """
-        features = np.array(token_features, dtype=np.float64)
+        features = np.array(token_features, dtype=np.float64, ndmin=1)
         n_features = math.prod(features.shape[1:])
         tokens = torch.from_numpy(features.reshape(len(features), n_features))
         tokens = tokens.to(self._rows.device)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._forks import make_lock
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.embedding._language_model import Batch, LanguageModel
+from plug_sklearn.embedding._language_model import LanguageModel, NumberedStates
 from plug_sklearn.embedding._rows import cast_states, put_states, require_finite
 from plug_sklearn.embedding.passes import NonFiniteStatesError, Request, sort_prompts
 from plug_sklearn.embedding.prompts import Conversation, Text, TokenizedPrompts
@@ -216,7 +216,7 @@ def compute_in_jobs(
     asked: Request,
     n_jobs: int | None,
     spread: bool,
-) -> Iterator[Batch]:
+) -> Iterator[NumberedStates]:
     """Run distinct texts through the model, over the workers of joblib's backend.
 
     Texts become tokens here; the workers need the model, and nothing else of this

@@ -63,7 +63,9 @@ _TOLD: set[tuple[Hashable, ChatTurn | ChatTemplate]] = set()
 
 
 #: Numbers of some texts, and their activations; a list of arrays keeps every token.
-Batch = tuple[NDArray[np.int64], NDArray[np.float32] | list[NDArray[np.float32]]]
+NumberedStates = tuple[
+    NDArray[np.int64], NDArray[np.float32] | list[NDArray[np.float32]]
+]
 
 
 @dataclass
@@ -222,7 +224,9 @@ class LanguageModel:
         if self.origin is not None:
             warn_of_change(self.source, self.origin)
 
-    def compute(self, texts: Sequence[Text], asked: Request) -> Iterator[Batch]:
+    def compute(
+        self, texts: Sequence[Text], asked: Request
+    ) -> Iterator[NumberedStates]:
         """Run distinct texts through the model.
 
         ``asked`` says what to read, of the stack that the model's options name. Yields
@@ -236,7 +240,9 @@ class LanguageModel:
         except NonFiniteStatesError as error:
             raise error.rename(texts) from None
 
-    def run(self, prompts: TokenizedPrompts, asked: Request) -> Iterator[Batch]:
+    def run(
+        self, prompts: TokenizedPrompts, asked: Request
+    ) -> Iterator[NumberedStates]:
         """Do the same for texts that are tokens already."""
         request = replace(asked, stack=self.geometry.stack)
         loaded = self.load()

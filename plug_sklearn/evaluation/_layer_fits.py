@@ -1,8 +1,7 @@
 """Fit a probe to layers and folds and score it, with fits together if possible."""
 
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import chain, product
 from time import perf_counter
 from typing import Any
@@ -17,8 +16,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import gen_even_slices
 from sklearn.utils.parallel import delayed
-from threadpoolctl import threadpool_limits
 
+from plug_sklearn._blas import use_one_blas_thread
 from plug_sklearn._progress import run_jobs
 from plug_sklearn._sklearn import take_rows
 from plug_sklearn._warnings import warn_user
@@ -37,7 +36,8 @@ from plug_sklearn.features import LayerAggregator
 
 #: Arguments of ``fit`` that hold one value a row, which all layers of a fold share.
 SHARED = {"sample_weight", "groups"}
-#: Numbers in the features of a layer up to which BLAS is limited to one thread.
+#: Numbers in the features of a layer up to which BLAS is limited to one thread: more
+#: threads take more time there than they save.
 MOST_NUMBERS = 2**22
 
 
@@ -228,7 +228,7 @@ def _score_layers(
     for (layer, part), X in features.items():
         try:
             # The fitted estimators are dropped: they may be larger than the features.
-            with _limit_blas_threads(X):
+            with use_one_blas_thread() if X.size <= MOST_NUMBERS else nullcontext():
                 frame, _ = score_folds(
                     estimator, X, y, folds, scoring=scoring, fit_params=fit_params
                 )
@@ -239,20 +239,6 @@ def _score_layers(
             raise
         frames.append(frame)
     return frames, failure
-
-
-def _limit_blas_threads(X: NDArray[Any]) -> AbstractContextManager[object]:
-    """Limit BLAS to one thread while a probe is fitted to few features.
-
-    More threads take more time there than they save. The limit holds for the whole
-    process. Only the main thread sets it, since several threads might not restore it in
-    order.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and X.size <= MOST_NUMBERS:
-        limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
-        return limits
-    return nullcontext()
 
 
 def _score_jointly(

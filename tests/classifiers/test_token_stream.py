@@ -58,6 +58,8 @@ def test_wrong_tokens_are_refused() -> None:
         stream.update(np.zeros((2, 3)))
     with pytest.raises(ValueError, match="'token_features' given to update"):
         stream.update(np.zeros((3, 8)))
+    with pytest.raises(ValueError, match="'token_features' given to update"):
+        stream.update(3.0)
     with pytest.raises(ValueError, match="must not hold NaN or infinity"):
         stream.update(np.full((2, 8), np.nan))
 

@@ -9,8 +9,10 @@
 ``_requests``
     Check the arguments of its methods.
 ``_records``, ``_layouts``
-    Which vectors the store holds of each prompt, and in which order; computes and
-    verifies checksums.
+    Which vectors the store holds of each prompt, and in which order; computes
+    checksums.
+``_record_reader``
+    Read the vectors of many prompts, and verify their checksums.
 ``_vectors``
     The file of vectors, and its data types.
 ``_settings``
