@@ -185,6 +185,12 @@ class PredictsTokens(PredictsLabels):
         texts = self._read_samples(X)
         check_consistent_length(texts, y)
         labels = read_token_labels(y, texts, owner)
+        if (labels[0].dtype.kind == "U") != (self.classes_.dtype.kind == "U"):
+            raise ValueError(
+                f"y given to {owner}.score must hold labels of the type of those in "
+                f"fit, such as {self.classes_[0].item()!r}. Got "
+                f"{labels[0][0].item()!r} instead."
+            )
         is_right = np.concatenate(
             [
                 self.classes_[found.argmax(axis=1)] == own

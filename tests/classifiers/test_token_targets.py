@@ -80,3 +80,9 @@ def test_wrong_labels_are_refused_with_a_reason(y: object, message: str) -> None
 def test_generator_instead_of_texts_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"X given to PlugTokenClassifier.*generator"):
         PlugTokenClassifier(**QUICK).fit((item for item in X), LABELS)
+
+
+def test_score_refuses_labels_of_another_type() -> None:
+    probe = PlugTokenClassifier(**QUICK).fit(X, LABELS)
+    with pytest.raises(ValueError, match="type of those in fit, such as 0. Got '"):
+        probe.score(X, np.array(["no", "yes", ""])[LABELS].tolist())

@@ -219,19 +219,22 @@ def _sum_up_weights(model: nn.Module) -> Hashable:
         )
 
 
-def _sum_up(weight: Tensor) -> float:
+def _sum_up(weight: Tensor) -> Hashable:
     """Compute a checksum that depends on the order of the values."""
-    if weight.device.type == "cpu":
-        return zlib.crc32(_view_bytes(weight))
+    if weight.device.type == "cpu" or weight.numel() == 0:
+        return zlib.crc32(_view_bytes(weight.cpu()))
     # The sums of rows and of columns, each with another factor: the weights stay on
     # their device, and no copy of them is made.
     table = weight.reshape(-1, weight.shape[-1] if weight.dim() else 1)
-    total = 0.0
+    # Apple's graphics cards have no float64.
+    dtype = torch.float32 if weight.device.type == "mps" else torch.float64
+    totals = []
     for axis in (0, 1):
-        sums = table.sum(dim=axis, dtype=torch.float64)
-        factors = torch.arange(1, len(sums) + 1, device=sums.device).sqrt()
-        total += (1 + axis) * float(sums @ factors.double())
-    return total
+        sums = table.sum(dim=axis, dtype=dtype)
+        factors = torch.arange(1, len(sums) + 1, device=sums.device, dtype=dtype).sqrt()
+        totals.append(float(sums @ factors))
+    # As text, NaN equals itself.
+    return repr(totals)
 
 
 def _view_bytes(weight: Tensor) -> memoryview:
