@@ -84,5 +84,5 @@ def test_generator_instead_of_texts_is_refused_by_name() -> None:
 
 def test_score_refuses_labels_of_another_type() -> None:
     probe = PlugTokenClassifier(**QUICK).fit(X, LABELS)
-    with pytest.raises(ValueError, match="type of those in fit, such as 0. Got '"):
+    with pytest.raises(ValueError, match=r"type of those in fit, such as 0\. Got '"):
         probe.score(X, np.array(["no", "yes", ""])[LABELS].tolist())
