@@ -1,5 +1,7 @@
 """Measure what several poolings, token activations and conversations cost."""
 
+import ctypes
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -15,6 +17,8 @@ from plug_sklearn.embedding._embed import digest_text
 
 PARTS = ("rs", "attn", "mlp")
 LAYER = 13
+#: Parameters of glibc's mallopt.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 #: Texts whose token activations are stored, and those that are written at once.
 N_STORED, N_AT_ONCE = 2000, 250
 
@@ -34,15 +38,16 @@ def measure_whole_text(
 ) -> Iterator[Figure]:
     """Compare with one pooled vector a text, and with a memory map."""
     whole: dict[str, Any] = {"parts": PARTS}
+    _keep_memory()
     both = embed(model, texts, pooling=("last", "mean"), **whole)
     check_equal(both[:, :, ::2], embed(model, texts, **whole))
     yield (
         f"two poolings, 30 layers x 3 parts, {len(texts):,} statements",
         "one pooling",
-        *_alternate_in_warm_memory(
+        *alternate(
             lambda: embed(model, texts, pooling=("last", "mean"), **whole),
             lambda: embed(model, texts, **whole),
-            n_bytes=both.nbytes,
+            repeats=7,
         ),
         1.05,
     )
@@ -65,22 +70,17 @@ def measure_whole_text(
     yield from _measure_store(many, list(states), folder)
 
 
-def _alternate_in_warm_memory(
-    ours: Callable[[], object], theirs: Callable[[], object], n_bytes: int
-) -> tuple[float, float]:
-    """Time two calls by turns, each after memory for its result was used and freed.
+def _keep_memory() -> None:
+    """Let this process keep the memory that it frees, where it uses glibc.
 
-    A virtual machine gets memory from its host when it is first used. For these
-    results, that took up to a second, which is more than what several poolings cost.
+    A virtual machine may return freed memory to its host. To get it again took up to a
+    second for these results, which is more than what several poolings cost.
     """
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(5):
-        for run, kept in zip((ours, theirs), times, strict=True):
-            np.ones(n_bytes, dtype=np.uint8)
-            start = perf_counter()
-            run()
-            kept.append(perf_counter() - start)
-    return median(times[0]), median(times[1])
+    if platform.libc_ver()[0] == "glibc":
+        adjust = ctypes.CDLL(None).mallopt
+        adjust(M_MMAP_MAX, 0)
+        adjust(M_TRIM_THRESHOLD, 2**31 - 1)
+        adjust(M_TOP_PAD, 2**30)
 
 
 def _measure_conversations(
