@@ -171,12 +171,12 @@ def test_conversations_of_one_day_share_a_store(
     dated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Today(datetime.datetime):
-        days = 0
+        days, seconds = 0, 0
 
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> "Today":
-            # Another second each time.
-            return super().now(tz) + datetime.timedelta(days=cls.days)
+            cls.seconds += 1
+            return cls(2024, 7, 26, 12) + datetime.timedelta(cls.days, cls.seconds)
 
     monkeypatch.setattr("plug_sklearn.embedding.prompts._conversations.datetime", Today)
     computed = record_computed(monkeypatch)
