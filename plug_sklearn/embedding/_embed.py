@@ -21,7 +21,7 @@ from plug_sklearn._devices import resolve_device
 from plug_sklearn._forks import make_lock
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._language_model import LanguageModel, NumberedStates
-from plug_sklearn.embedding._rows import cast_states, put_states, require_finite
+from plug_sklearn.embedding._rows import cast_states, put_states, refuse_infinite
 from plug_sklearn.embedding.passes import NonFiniteStatesError, Request, sort_prompts
 from plug_sklearn.embedding.prompts import Conversation, Text, TokenizedPrompts
 from plug_sklearn.embedding.store import ActivationStore
@@ -108,7 +108,8 @@ class EmbeddingJob:
                 settings, wanted, out=self.out, rows=rows, dtype=self.dtype, **asked
             )
             is_held = ~missing.any(axis=(1, 2))
-            require_finite(self.out, rows[is_held], self.dtype)
+            held = rows[is_held]
+            refuse_infinite((self.out[row] for row in held), self.dtype, held)
             self.report(int(is_held.sum()))
             pending, missing = pending[~is_held], missing[~is_held]
             of_others = [pending[:0]]

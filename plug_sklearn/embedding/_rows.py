@@ -126,19 +126,11 @@ def cast_states(
     """
     with np.errstate(over="ignore"):
         cast: NDArray[np.floating] = states.astype(dtype, copy=False)
-    _refuse_infinite(cast, dtype, rows)
+    refuse_infinite(cast, dtype, rows)
     return cast
 
 
-def require_finite(
-    out: NDArray[Any], rows: NDArray[np.int64], dtype: np.dtype[np.floating]
-) -> None:
-    """Refuse rows that hold states too large for the dtype of activations."""
-    if dtype != np.float32:
-        _refuse_infinite([out[row] for row in rows], dtype, rows)
-
-
-def _refuse_infinite(
+def refuse_infinite(
     states: Iterable[NDArray[np.floating]],
     dtype: np.dtype[np.floating],
     rows: Sequence[int] | NDArray[np.int64],
