@@ -136,9 +136,9 @@ def read_shard(folder: Path, shard: Shard) -> Iterator[Prompt]:
     if kinds != expected or not is_right:
         raise StoreError(f"{path} does not hold the tensors that its index names.")
     layout = shard.layout
-    sizes = np.frombuffer(found["n_bytes"]["data"], "<i8").tolist()
+    sizes = np.frombuffer(found["n_bytes"]["data"], "<i8")
     content = bytes(found["vectors"]["data"])
-    if not all(layout.is_size(size) for size in sizes) or sum(sizes) != len(content):
+    if not layout.are_sizes(sizes).all() or sizes.sum() != len(content):
         raise StoreError(f"{path} holds vectors of other sizes than its index names.")
     digests = bytes(found["digests"]["data"])
     ends = np.cumsum([0, *sizes]).tolist()
@@ -290,7 +290,7 @@ class StoreExchange(StoreFolder):
             self._read() as connection,
             open_records(connection, self.path, key) as records,
         ):
-            for digest, layout, vectors in records.list_right():
+            for digest, layout, vectors in records.list_all():
                 kind = layout.description
                 _, prompts = waiting.setdefault(kind, (layout, []))
                 prompts.append((digest, vectors))
@@ -314,12 +314,14 @@ class StoreExchange(StoreFolder):
         ):
             if not records.are_known:
                 raise StoreError(f"The store {self.path} could not record a model.")
+            digests, data = [], []
             for digest, vectors in prompts:
-                data = memoryview(vectors)
                 if layout.dtype != dtype:
-                    states = decode(layout.unpack(data), layout.dtype)
-                    data = memoryview(encode(states, dtype).tobytes())
-                records.add(digest, own, data)
+                    states = decode(layout.unpack(memoryview(vectors)), layout.dtype)
+                    vectors = encode(states, dtype).tobytes()
+                digests.append(digest)
+                data.append(memoryview(vectors))
+            records.add(digests, own, data)
 
 
 def _read_path(path: object, owner: str) -> Path:

@@ -1,7 +1,7 @@
 """What a record holds: which slots, of which size and dtype."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,19 +53,21 @@ class Layout:
         self._seed = xxh3_64_intdigest(self.description)
         self._is_pooled = all(pooling is not None for _, _, pooling in slots)
 
-    def sum_up(self, prompt: bytes, vectors: memoryview) -> int:
-        """Compute the checksum of a record."""
-        seed = xxh3_64_intdigest(prompt, self._seed)
-        return xxh3_64_intdigest(vectors, seed) & _CHECKSUM_MASK
+    def sum_up(
+        self, prompts: Iterable[bytes], vectors: Iterable[memoryview]
+    ) -> list[int]:
+        """Compute the checksums of records."""
+        return [
+            xxh3_64_intdigest(own, xxh3_64_intdigest(prompt, self._seed))
+            & _CHECKSUM_MASK
+            for prompt, own in zip(prompts, vectors, strict=True)
+        ]
 
-    def is_size(self, n_bytes: int) -> bool:
-        """Return whether a record of this layout can have so many bytes."""
-        # What is damaged need not be a number.
-        if not isinstance(n_bytes, int):
-            return False
+    def are_sizes(self, n_bytes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which numbers of bytes a record of this layout can have."""
         if self._is_pooled:
-            return n_bytes == self._size
-        return n_bytes > 0 and n_bytes % self._size == 0
+            return np.asarray(n_bytes == self._size)
+        return np.asarray((n_bytes > 0) & (n_bytes % self._size == 0))
 
     def is_stored_as(self, dtype: np.dtype[np.floating]) -> bool:
         """Return whether records hold numbers of a dtype."""
@@ -75,11 +77,12 @@ class Layout:
     def unpack(self, vectors: memoryview) -> NDArray[np.generic]:
         """View a record as an array of shape (n_slots, hidden_size).
 
-        Of shape (n_slots, n_tokens, hidden_size) where every token was kept.
+        Of shape (n_slots, n_tokens, hidden_size) where every token was kept. Several
+        pooled records, or several of one slot, are viewed as one.
         """
         flat = np.frombuffer(vectors, self._stored)
         if self._is_pooled:
-            return flat.reshape(len(self.slots), self.hidden_size)
+            return flat.reshape(-1, self.hidden_size)
         return flat.reshape(len(self.slots), -1, self.hidden_size)
 
 

@@ -1,10 +1,12 @@
 """Find the records of prompts, read them with few calls, and check them."""
 
 import sqlite3
-from collections.abc import Callable, Container, Iterator, Sequence
-from itertools import pairwise
-from operator import attrgetter
+from collections.abc import Container, Iterator, Sequence
+from itertools import chain, pairwise
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from plug_sklearn.embedding.store._layouts import Layout, parse_layout
 from plug_sklearn.embedding.store._settings import KEY_SIZE
@@ -12,34 +14,55 @@ from plug_sklearn.embedding.store._vectors import VectorFile
 
 #: Prompts that one query finds.
 _LOOKED_UP = 10_000
-#: Bytes that one read takes at most: they are still in the processor's cache when their
-#: checksums are computed.
+#: Bytes that one read takes, but for the last record of a run: they are still in the
+#: processor's cache when their checksums are computed.
 _READ_SIZE = 2**20
 #: Find the records of prompts, whose digests stand one after another. This takes less
-#: than a third of the time of a list of digests.
+#: than a third of the time of a list of digests. What is damaged may be of any type.
 _FIND = f"""
 WITH RECURSIVE wanted(number) AS (
     SELECT 0 UNION ALL SELECT number + 1 FROM wanted WHERE number < :last
 )
-SELECT number, layout, start, size, checksum FROM wanted CROSS JOIN records
+SELECT
+    number,
+    ifnull(CAST(layout AS INTEGER), -1),
+    ifnull(CAST(start AS INTEGER), -1),
+    ifnull(CAST(size AS INTEGER), -1),
+    ifnull(CAST(checksum AS INTEGER), -1)
+FROM wanted CROSS JOIN records
 WHERE settings = :settings
 AND digest = substr(:digests, 1 + {KEY_SIZE} * number, {KEY_SIZE})
 """
 
 
-class Found(NamedTuple):
-    """A record: the number of its prompt and of its layout, and where it stands."""
+class Run(NamedTuple):
+    """Records of one layout that stand one after another.
 
-    prompt: int
+    Attributes
+    ----------
+    kind : int
+        Number of the layout.
+    layout : Layout
+        The layout.
+    start : int
+        Where the first record begins in the file.
+    size : int
+        Bytes of all records.
+    edges : ndarray of shape (n_records + 1,), int
+        Where each record begins, counted from ``start``, and where the last one ends.
+    prompts : ndarray of shape (n_records,), int
+        The prompt of each record.
+    checksums : list of int
+        The checksum of each record.
+    """
+
     kind: int
     layout: Layout
     start: int
     size: int
-    checksum: int
-
-
-#: Gives the memory to keep records in that stand one after another, by their size.
-FindRoom = Callable[[Sequence[Found], int], memoryview | None]
+    edges: NDArray[np.int64]
+    prompts: NDArray[np.int64]
+    checksums: list[int]
 
 
 class RecordReader:
@@ -75,48 +98,64 @@ class RecordReader:
         }
         self._layouts = {kind: one for kind, one in layouts.items() if one is not None}
 
-    def read_each(
-        self, digests: Sequence[bytes], kinds: Container[int] | None = None
-    ) -> Iterator[tuple[Found, memoryview]]:
-        """Read the records of prompts that are not damaged, and count the others.
+    def read_runs(self, digests: Sequence[bytes]) -> Iterator[tuple[Run, memoryview]]:
+        """Read all records of prompts, in the order in which they stand in the file.
 
-        Yields each record with its bytes, which are overwritten when the next is asked
-        for. ``kinds`` are the numbers of the layouts to read; None: all.
+        The vectors of a run are overwritten when the next are asked for.
         """
-        for run in self.read_runs(digests, kinds):
-            yield from run
+        for run in self.find_runs(digests):
+            yield run, self._vectors.read(run.start, run.size)
 
-    def read_runs(
-        self,
-        digests: Sequence[bytes],
-        kinds: Container[int] | None = None,
-        find_room: FindRoom = lambda run, size: None,
-    ) -> Iterator[list[tuple[Found, memoryview]]]:
-        """Read as ``read_each`` does, but give records of one layout at once.
+    def find_runs(
+        self, digests: Sequence[bytes], kinds: Container[int] | None = None
+    ) -> Iterator[Run]:
+        """Find the records of prompts, in the order in which they stand in the file.
 
-        ``find_room`` returns memory in which to keep some records that stand one after
-        another, or None if their bytes may be overwritten when the next are asked for.
+        ``kinds`` are the numbers of the layouts to read; None: all. Records that cannot
+        stand where they are said to are counted as damaged.
         """
         for first in range(0, len(digests), _LOOKED_UP):
-            found = self._find(digests[first : first + _LOOKED_UP], first)
-            wanted = [one for one in found if kinds is None or one.kind in kinds]
-            for run in _cut_runs(sorted(wanted, key=attrgetter("start"))):
-                begin, layout = run[0].start, run[0].layout
-                size = run[-1].start + run[-1].size - begin
-                vectors = self._vectors.read(begin, size, find_room(run, size))
-                right = []
-                for record in run:
-                    prompt, _, _, start, size, checksum = record
-                    own = vectors[start - begin : start - begin + size]
-                    key = self._settings + digests[prompt]
-                    # The file may be cut short.
-                    if len(own) == size and layout.sum_up(key, own) == checksum:
-                        right.append((record, own))
-                self.n_damaged += len(run) - len(right)
-                yield right
+            prompts, numbers, starts, sizes, checksums = self._find(
+                digests[first : first + _LOOKED_UP]
+            )
+            ends, blocks = starts + sizes, starts // _READ_SIZE
+            is_cut = (starts[1:] != ends[:-1]) | (numbers[1:] != numbers[:-1])
+            is_cut |= blocks[1:] != blocks[:-1]
+            cuts = [0, *(np.flatnonzero(is_cut) + 1).tolist(), len(starts)]
+            for begin, stop in pairwise(cuts if len(starts) else []):
+                kind = int(numbers[begin])
+                if kinds is None or kind in kinds:
+                    edges = np.append(starts[begin:stop], ends[stop - 1])
+                    edges -= starts[begin]
+                    yield Run(
+                        kind,
+                        self._layouts[kind],
+                        int(starts[begin]),
+                        int(edges[-1]),
+                        edges,
+                        prompts[begin:stop] + first,
+                        checksums[begin:stop].tolist(),
+                    )
 
-    def _find(self, digests: Sequence[bytes], first: int) -> list[Found]:
-        """Find the records of prompts that can stand where they are said to."""
+    def list_right(
+        self, run: Run, vectors: memoryview, digests: Sequence[bytes]
+    ) -> list[int]:
+        """List the records of a run that are not damaged, and count the others."""
+        keys = [self._settings + digests[prompt] for prompt in run.prompts.tolist()]
+        pieces = [vectors[start:stop] for start, stop in pairwise(run.edges.tolist())]
+        found = run.layout.sum_up(keys, pieces)
+        if found == run.checksums:
+            return [*range(len(found))]
+        pairs = zip(found, run.checksums, strict=True)
+        right = [n for n, (own, expected) in enumerate(pairs) if own == expected]
+        self.n_damaged += len(found) - len(right)
+        return right
+
+    def _find(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
+        """Find the records of prompts that can stand where they are said to.
+
+        Returns the columns of the query, of shape (5, n_records), sorted by start.
+        """
         rows = self._connection.execute(
             _FIND,
             {
@@ -125,30 +164,12 @@ class RecordReader:
                 "last": len(digests) - 1,
             },
         )
-        found = []
-        for prompt, kind, start, size, checksum in rows:
-            layout = self._layouts.get(kind)
-            if (
-                layout is not None
-                and layout.is_size(size)
-                and self._vectors.holds(start, size)
-            ):
-                found.append(Found(first + prompt, kind, layout, start, size, checksum))
-            else:
-                self.n_damaged += 1
-        return found
-
-
-def _cut_runs(records: Sequence[Found]) -> Iterator[Sequence[Found]]:
-    """Cut records, sorted by start, into runs of one layout without gaps."""
-    begin = 0
-    for place, (last, record) in enumerate(pairwise(records), 1):
-        if (
-            record.start != last.start + last.size
-            or record.layout is not last.layout
-            or record.start + record.size - records[begin].start > _READ_SIZE
-        ):
-            yield records[begin:place]
-            begin = place
-    if records:
-        yield records[begin:]
+        found = np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, 5).T
+        _, numbers, starts, sizes, _ = found
+        fits = np.zeros(len(starts), dtype=bool)
+        for kind, layout in self._layouts.items():
+            fits |= (numbers == kind) & layout.are_sizes(sizes)
+        fits &= self._vectors.holds(starts, sizes)
+        self.n_damaged += len(fits) - int(fits.sum())
+        found = found[:, fits]
+        return np.ascontiguousarray(found[:, found[2].argsort(kind="stable")])

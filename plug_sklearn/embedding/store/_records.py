@@ -21,7 +21,7 @@ from plug_sklearn.embedding.store._layouts import (
     Slot,
     plan_reading,
 )
-from plug_sklearn.embedding.store._record_reader import Found, RecordReader
+from plug_sklearn.embedding.store._record_reader import RecordReader, Run
 from plug_sklearn.embedding.store._settings import KEY_SIZE
 from plug_sklearn.embedding.store._vectors import Memory, VectorFile, decode
 
@@ -45,7 +45,7 @@ class Records(RecordReader):
         digests: Sequence[bytes],
         slots: Sequence[Slot],
         out: NDArray[np.floating],
-        rows: Sequence[int],
+        rows: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
         """Read pooled prompts into rows of an array.
 
@@ -57,7 +57,7 @@ class Records(RecordReader):
             What to read of each.
         out : ndarray of shape (n_rows, n_slots, hidden_size), float32
             Takes what is held.
-        rows : sequence of int
+        rows : ndarray of shape (n,), int
             The row of each prompt.
 
         Returns
@@ -67,19 +67,25 @@ class Records(RecordReader):
         """
         missing = np.ones((len(digests), len(slots)), dtype=bool)
         plans = self._plan(slots)
-        for record, vectors in self.read_each(digests, plans):
-            layout, row = record.layout, rows[record.prompt]
-            places, positions, is_whole = plans[record.kind]
+        for run in self.find_runs(digests, plans):
+            layout, vectors = run.layout, self._vectors.read(run.start, run.size)
+            right = self.list_right(run, vectors, digests)
             if layout.hidden_size != out.shape[2]:
                 continue
-            states = layout.unpack(vectors)
-            if is_whole:
-                # One copy, without a list of where each goes.
-                out[row] = decode(states[: len(slots)], layout.dtype)
-                missing[record.prompt] = False
-            else:
-                out[row, positions] = decode(states[places], layout.dtype)
-                missing[record.prompt, positions] = False
+            places, positions, is_whole = plans[run.kind]
+            stored = layout.unpack(vectors)
+            stored = stored.reshape(-1, len(layout.slots), layout.hidden_size)
+            for number in right:
+                prompt = run.prompts[number]
+                if is_whole:
+                    # One copy, without a list of where each goes.
+                    states = decode(stored[number, : len(slots)], layout.dtype)
+                    out[rows[prompt]] = states
+                    missing[prompt] = False
+                else:
+                    states = decode(stored[number, places], layout.dtype)
+                    out[rows[prompt], positions] = states
+                    missing[prompt, positions] = False
         return missing
 
     def read_tokens(
@@ -87,7 +93,7 @@ class Records(RecordReader):
         digests: Sequence[bytes],
         slots: Sequence[Slot],
         out: NDArray[np.object_],
-        rows: Sequence[int],
+        rows: NDArray[np.int64],
         dtype: np.dtype[np.floating],
         shape: tuple[int, int],
     ) -> NDArray[np.bool_]:
@@ -110,32 +116,32 @@ class Records(RecordReader):
             if len(self._layouts[kind].slots) == len(slots) == 1
             and self._layouts[kind].is_stored_as(dtype)
         }
-
-        def find_room(run: Sequence[Found], size: int) -> memoryview | None:
-            return memory.take(size, len(run)) if run[0].kind in as_asked else None
-
-        for run in self.read_runs(digests, plans, find_room):
-            is_as_asked = bool(run) and run[0][0].kind in as_asked
-            for record, vectors in run:
-                layout, row = record.layout, rows[record.prompt]
-                held = out[row]
-                if held is None and is_as_asked:
-                    tokens = np.frombuffer(vectors, dtype)
-                    out[row] = tokens.reshape(-1, 1, 1, layout.hidden_size)
-                    missing[record.prompt] = False
-                    continue
-                stored = layout.unpack(vectors)
+        for run in self.find_runs(digests, plans):
+            is_as_asked = run.kind in as_asked
+            room = memory.take(run.size, len(run.prompts)) if is_as_asked else None
+            vectors = self._vectors.read(run.start, run.size, room)
+            right = self.list_right(run, vectors, digests)
+            own_rows = rows[run.prompts[right]]
+            if is_as_asked and all(held is None for held in out[own_rows]):
+                tokens = run.layout.unpack(vectors)[0, :, None, None]
+                edges = (run.edges // tokens[0].nbytes).tolist()
+                for number, row in zip(right, own_rows.tolist(), strict=True):
+                    out[row] = tokens[edges[number] : edges[number + 1]]
+                missing[run.prompts[right]] = False
+                continue
+            places, positions, _ = plans[run.kind]
+            layers, parts = np.divmod(positions, shape[1])
+            for number, row in zip(right, own_rows, strict=True):
+                start, stop = run.edges[number : number + 2]
+                stored = run.layout.unpack(vectors[start:stop])
                 item_shape = (stored.shape[1], *shape, stored.shape[2])
-                if held is None:
+                if out[row] is None:
                     room = memory.take(math.prod(item_shape) * dtype.itemsize)
-                    held = out[row] = np.ndarray(item_shape, dtype, room)
-                if held.shape != item_shape:
-                    continue
-                places, positions, _ = plans[record.kind]
-                layers, parts = np.divmod(positions, shape[1])
-                states = decode(stored[places], layout.dtype)
-                held[:, layers, parts] = states.transpose(1, 0, 2)
-                missing[record.prompt, positions] = False
+                    out[row] = np.ndarray(item_shape, dtype, room)
+                if out[row].shape == item_shape:
+                    states = decode(stored[places], run.layout.dtype)
+                    out[row][:, layers, parts] = states.transpose(1, 0, 2)
+                    missing[run.prompts[number], positions] = False
         return missing
 
     def _plan(self, slots: Sequence[Slot]) -> dict[int, Plan]:
@@ -148,71 +154,84 @@ class Records(RecordReader):
     def hold(self, digest: bytes, slots: Sequence[Slot]) -> bool:
         """Return whether all of some slots of a prompt are held, and not damaged."""
         wanted = set(slots)
-        for record, _ in self.read_each([digest]):
-            wanted.difference_update(record.layout.slots)
+        for run, vectors in self.read_runs([digest]):
+            if self.list_right(run, vectors, [digest]):
+                wanted.difference_update(run.layout.slots)
         return not wanted
 
-    def add(self, digest: bytes, layout: Layout, vectors: memoryview) -> None:
-        """Add the vectors of a prompt that are not held, and drop damaged records.
+    def add(
+        self, digests: Sequence[bytes], layout: Layout, vectors: Sequence[memoryview]
+    ) -> None:
+        """Add the vectors of prompts that are not held, and drop damaged records.
 
         Parameters
         ----------
-        digest : bytes
-            The prompt.
+        digests : sequence of bytes
+            The prompts.
         layout : Layout
-            What ``vectors`` holds.
-        vectors : memoryview
+            What each item of ``vectors`` holds.
+        vectors : sequence of memoryview
             Their bytes.
 
         Raises
         ------
         ValueError
-            If the prompt is held with another hidden size.
+            If a prompt is held with another hidden size.
         """
-        held: set[Slot] = set()
-        for found in self._keep_right(digest).values():
-            if found.hidden_size != layout.hidden_size:
+        held = self._keep_right(digests)
+        for digest, own in zip(digests, vectors, strict=True):
+            found, added = held[digest], layout
+            for size in {one.hidden_size for one in found} - {layout.hidden_size}:
                 raise ValueError(
                     "The 'states' parameter of ActivationStore.write must have the "
                     "hidden size of what the store holds for these settings, "
-                    f"{found.hidden_size}. Got {layout.hidden_size} instead."
+                    f"{size}. Got {layout.hidden_size} instead."
                 )
-            held.update(found.slots)
-        if held.issuperset(layout.slots):
-            return
-        if not held.isdisjoint(layout.slots):
-            new = [n for n, slot in enumerate(layout.slots) if slot not in held]
-            vectors = memoryview(layout.unpack(vectors)[new].tobytes())
-            slots = tuple(layout.slots[n] for n in new)
-            layout = Layout(layout.dtype, layout.hidden_size, slots)
-        self._connection.execute(
-            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                self._number,
-                digest,
-                self._number_layout(layout),
-                self._vectors.append(vectors),
-                len(vectors),
-                layout.sum_up(self._settings + digest, vectors),
-            ),
-        )
+            slots = {slot for one in found for slot in one.slots}
+            new = [n for n, slot in enumerate(layout.slots) if slot not in slots]
+            if not new:
+                continue
+            if len(new) < len(layout.slots):
+                own = memoryview(layout.unpack(own)[new].tobytes())
+                left = tuple(layout.slots[n] for n in new)
+                added = Layout(layout.dtype, layout.hidden_size, left)
+            held[digest].append(added)
+            self._connection.execute(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    self._number,
+                    digest,
+                    self._number_layout(added),
+                    self._vectors.append(own),
+                    len(own),
+                    *added.sum_up([self._settings + digest], [own]),
+                ),
+            )
 
     def move(self, target: VectorFile) -> None:
         """Append all records to another file, and forget the damaged ones."""
-        for digest in self._list_digests():
-            self._keep_right(digest)
-            for record, vectors in self.read_each([digest]):
-                self._connection.execute(
-                    "UPDATE records SET start = ? "
-                    "WHERE settings = ? AND digest = ? AND layout = ?",
-                    (target.append(vectors), self._number, digest, record.kind),
-                )
+        digests = self._list_digests()
+        self._keep_right(digests)
+        for digest, run, vectors in self._read_each(digests):
+            self._connection.execute(
+                "UPDATE records SET start = ? "
+                "WHERE settings = ? AND digest = ? AND layout = ?",
+                (target.append(vectors), self._number, digest, run.kind),
+            )
 
-    def list_right(self) -> Iterator[tuple[bytes, Layout, bytes]]:
+    def list_all(self) -> Iterator[tuple[bytes, Layout, bytes]]:
         """Return the digest, layout and bytes of each record that is not damaged."""
-        for digest in self._list_digests():
-            for record, vectors in self.read_each([digest]):
-                yield digest, record.layout, bytes(vectors)
+        for digest, run, vectors in self._read_each(self._list_digests()):
+            yield digest, run.layout, bytes(vectors)
+
+    def _read_each(
+        self, digests: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, Run, memoryview]]:
+        """Read the records of prompts one by one, in the order of the file."""
+        for run, vectors in self.read_runs(digests):
+            for number in self.list_right(run, vectors, digests):
+                start, stop = run.edges[number : number + 2]
+                yield digests[run.prompts[number]], run, vectors[start:stop]
 
     def _list_digests(self) -> list[bytes]:
         rows = self._connection.execute(
@@ -222,17 +241,20 @@ class Records(RecordReader):
         )
         return [digest for (digest,) in rows]
 
-    def _keep_right(self, digest: bytes) -> dict[int, Layout]:
-        """Delete the damaged records of a prompt, and give the others' layouts."""
+    def _keep_right(self, digests: Sequence[bytes]) -> dict[bytes, list[Layout]]:
+        """Delete the damaged records of prompts, and list the layouts of the others."""
         n_before = self.n_damaged
-        right = {record.kind: record.layout for record, _ in self.read_each([digest])}
+        right: dict[bytes, dict[int, Layout]] = {digest: {} for digest in digests}
+        for digest, run, _ in self._read_each([*right]):
+            right[digest][run.kind] = run.layout
         if self.n_damaged > n_before:
-            self._connection.execute(
-                "DELETE FROM records WHERE settings = ? AND digest = ? AND layout "
-                f"NOT IN ({', '.join(map(str, right))})",
-                (self._number, digest),
-            )
-        return right
+            for digest, layouts in right.items():
+                self._connection.execute(
+                    "DELETE FROM records WHERE settings = ? AND digest = ? AND layout "
+                    f"NOT IN ({', '.join(map(str, layouts))})",
+                    (self._number, digest),
+                )
+        return {digest: [*layouts.values()] for digest, layouts in right.items()}
 
     def _number_layout(self, layout: Layout) -> int:
         for number, known in self._layouts.items():

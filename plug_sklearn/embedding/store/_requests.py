@@ -45,17 +45,18 @@ def list_slots(
 
 def check_keys(settings: bytes, digests: Sequence[bytes]) -> None:
     """Check the key of settings, and the digests of prompts."""
-    for name, key in [("settings", settings), *(("digests", d) for d in digests)]:
-        if not isinstance(key, bytes) or len(key) != KEY_SIZE:
+    for name, keys in (("settings", [settings]), ("digests", digests)):
+        is_key = [isinstance(key, bytes) and len(key) == KEY_SIZE for key in keys]
+        if not all(is_key):
             raise ValueError(
                 f"The {name!r} parameter of ActivationStore must be keys of "
-                f"{KEY_SIZE} bytes. Got {key!r} instead."
+                f"{KEY_SIZE} bytes. Got {keys[is_key.index(False)]!r} instead."
             )
 
 
 def check_out(
     out: NDArray[Any],
-    rows: Sequence[int],
+    rows: NDArray[np.int64],
     n_prompts: int,
     shape: tuple[int, int],
     poolings: Sequence[str] | None,
@@ -72,7 +73,7 @@ def check_out(
             f"a contiguous {dtype} array of shape ({n_prompts} rows or more, "
             f"{shape[0]}, {shape[1]}, hidden size)"
         )
-    if not fits or len(rows) != n_prompts or max(rows, default=-1) >= len(out):
+    if not fits or len(rows) != n_prompts or rows.max(initial=-1) >= len(out):
         raise ValueError(
             f"The 'out' parameter of ActivationStore.read_into must be {expected}. "
             f"Got {out.dtype} {out.shape} instead."

@@ -147,7 +147,7 @@ of ``dtype``
         """
         slots = list_slots(layers, parts, poolings)
         check_keys(settings, digests)
-        rows = range(len(digests)) if rows is None else [int(row) for row in rows]
+        rows = np.arange(len(digests)) if rows is None else np.asarray(rows, dtype=int)
         shape = (len(layers), len(slots) // len(layers))
         check_out(out, rows, len(digests), shape, poolings, np.dtype(dtype))
         with (
@@ -230,9 +230,9 @@ float32
         for start in range(0, len(digests), n_rows):
             some = range(len(digests))[start : start + n_rows]
             with self._write_records(settings, "write") as (connection, records):
-                for row in some:
-                    records.add(digests[row], layout, vectors[row].data)
-                written = [settings + digests[row] for row in some]
+                own = [digests[row] for row in some]
+                records.add(own, layout, [vectors[row].data for row in some])
+                written = [settings + digest for digest in own]
                 delete_claims(connection, locks, written)
         if dtype == "float32":
             return states

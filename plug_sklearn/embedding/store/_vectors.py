@@ -101,29 +101,32 @@ class VectorFile:
                 path, mode, opener=lambda name, f: os.open(name, f | flag, 0o666)
             )
 
-    def holds(self, start: int, size: int) -> bool:
-        """Return whether a record can stand there."""
-        return isinstance(start, int) and 0 <= start <= self.end - size
+    def holds(
+        self, starts: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Return which records can stand where they are said to."""
+        return np.asarray((starts >= 0) & (sizes <= self.end - starts))
 
     def read(self, start: int, size: int, room: memoryview | None = None) -> memoryview:
         """Read a record, or several that stand one after another, into ``room``.
 
-        Without it, they are overwritten when the next are read. What is given is less
-        than ``size`` where the file is cut short.
+        Without it, they are overwritten when the next are read. Where the file is cut
+        short or gone, the rest is zeros.
         """
-        if self._file is None or not self.holds(start, size):
-            return memoryview(b"")
         if room is None:
             if size > len(self._buffer):
                 # One for all: new memory takes longer to get than to read into.
                 self._buffer = memoryview(bytearray(size))
             room = self._buffer[:size]
-        self._file.seek(start)
         n_read = 0
-        # The operating system reads at most 2 GB at once; 0 is the end of the file.
-        while n_read < size and (n_new := self._file.readinto(room[n_read:])):
-            n_read += n_new
-        return room[:n_read]
+        if self._file is not None:
+            self._file.seek(start)
+            # The operating system reads at most 2 GB at once; 0 is the end of the file.
+            while n_read < size and (n_new := self._file.readinto(room[n_read:])):
+                n_read += n_new
+        if n_read < size:
+            room[n_read:] = bytes(size - n_read)
+        return room
 
     def append(self, vectors: bytes | memoryview) -> int:
         """Append a record, and give its start."""
