@@ -41,7 +41,7 @@ def naming_positions(texts: Sequence[Text]) -> Iterator[None]:
     try:
         yield
     except RefusedTextError as error:
-        raise error.at(texts.index(error.text)) from None
+        raise error.locate(texts) from None
     except NonFiniteStatesError as error:
         found = set(error.texts)
         positions = [row for row, text in enumerate(texts) if text in found]

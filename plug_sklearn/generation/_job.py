@@ -72,8 +72,7 @@ class Job:
             try:
                 self.prompts = self.reader.open(texts)
             except RefusedTextError as error:
-                positions = [n for n, text in enumerate(texts) if text == error.text]
-                raise error.at(positions[0]) from None
+                raise error.locate(texts) from None
         self._check_lengths()
         self.reader.tell_changes(texts)
 

@@ -89,7 +89,7 @@ class ConversationRenderer:
         """Return the prompts of conversations.
 
         Raises a ValueError if the tokenizer has no chat template. Raises a
-        RefusedTextError if the template does not take a conversation.
+        RefusedTextError if the template does not take some conversations.
         """
         if self.template is None:
             raise ValueError(
@@ -98,14 +98,22 @@ class ConversationRenderer:
             )
         try:
             return self._apply([one.messages for one in conversations])
-        except TemplateError as error:
-            if len(conversations) > 1:
-                return [self.render([one])[0] for one in conversations]
+        except TemplateError:
+            prompts, errors = [], {}
+            for one in conversations:
+                try:
+                    prompts += self._apply([one.messages])
+                except TemplateError as error:
+                    errors[one] = error
+            if not errors:
+                return prompts
+            first, *others = errors
             raise RefusedTextError(
-                conversations[0],
+                first,
                 "X given to HFEmbeddingTransformer must hold conversations that the "
-                f"model's chat template accepts. Its error is: {error}",
-            ) from error
+                f"model's chat template accepts. Its error is: {errors[first]}",
+                [one for one in others if str(errors[one]) == str(errors[first])],
+            ) from errors[first]
 
     def split(self, conversation: Conversation, prompt: str) -> RenderedPrompt:
         """Find what each message became in the prompt of a conversation.

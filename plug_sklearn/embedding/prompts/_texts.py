@@ -58,19 +58,28 @@ Text = str | Conversation
 
 
 class RefusedTextError(ValueError):
-    """An error about one text, the row ``text`` of X.
+    """An error about texts of X.
 
-    ``message`` says what is wrong with it, without a full stop.
+    ``message`` says what is wrong with ``text``, without a full stop. ``others`` are
+    more texts that are refused for the same reason.
     """
 
-    def __init__(self, text: Hashable, message: str) -> None:
+    def __init__(
+        self, text: Hashable, message: str, others: Sequence[Hashable] = ()
+    ) -> None:
         super().__init__(f"{message}.")
-        self.text = text
         self.message = message
+        self.texts = [text, *others]
 
-    def at(self, position: int) -> ValueError:
-        """Return the same error with the text's position, for whoever knows X."""
-        return ValueError(f"{self.message}, at position {position}.")
+    def locate(self, texts: Sequence[Hashable]) -> ValueError:
+        """Return the same error with the positions in X, for whoever knows X."""
+        refused = set(self.texts)
+        rows = [row for row, text in enumerate(texts) if text in refused]
+        if len(rows) == 1:
+            return ValueError(f"{self.message}, at position {rows[0]}.")
+        return ValueError(
+            f"{self.message}, at {len(rows)} positions: {list_positions(rows)}."
+        )
 
 
 def refuse_empty_texts(

@@ -368,6 +368,16 @@ def test_what_a_template_refuses_is_told_with_its_position(
         embedder.selected_tokens(["a text", messages])
 
 
+def test_all_conversations_that_a_template_refuses_are_told(
+    embedders: Callable[..., HFEmbeddingTransformer],
+) -> None:
+    fine = [{"role": "user", "content": "a"}]
+    X = [fine, [*fine, *fine], fine, [*fine, *fine, *fine], [*fine, *fine]]
+    embedder = embedders("turn tokens without a system role")
+    with pytest.raises(ValueError, match=r"alternate.*, at 3 positions: \[1, 3, 4\]\."):
+        embedder.selected_tokens(X)
+
+
 def test_template_that_writes_a_message_twice_serves_prompts_but_no_roles(
     llama: str, tmp_path: Path
 ) -> None:
