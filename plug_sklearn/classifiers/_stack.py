@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from plug_sklearn._blas import use_one_blas_thread
 from plug_sklearn._packages import RecordsVersions
+from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._data import (
     ClassWeight,

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.classifiers._base import BasePlugClassifier
 from plug_sklearn.classifiers._data import ClassWeight
 from plug_sklearn.classifiers._monitoring import Scorer

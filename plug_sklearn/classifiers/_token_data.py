@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
 from plug_sklearn._sklearn import explaining_texts
 from plug_sklearn._warnings import warn_user
@@ -124,7 +124,7 @@ def read_text_rows(
             )
         if y is not None:
             refuse_mixed_labels(np.asarray(y), owner)
-        labels = _check_y(y, estimator=estimator)
+        labels = validate_data(estimator, X="no_validation", y=y)
         check_classification_targets(labels)
         estimator.classes_, codes = encode_labels(labels, weight, owner)
         kinds = codes
