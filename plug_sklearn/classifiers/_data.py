@@ -87,7 +87,7 @@ def refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
         listed = ", ".join(map(str, missing[:5]))
         raise ValueError(
             f"The labels given to {owner} must not be missing. Got None for "
-            f"{len(missing)} of {len(labels)} rows, at positions [{listed}{more}]."
+            f"{len(missing)} of {len(labels)} samples, at positions [{listed}{more}]."
         )
     if len({isinstance(label, str) for label in labels}) > 1:
         kinds = sorted({type(label).__name__ for label in labels})

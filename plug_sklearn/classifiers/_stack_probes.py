@@ -26,11 +26,11 @@ PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.1
 PRIOR_RATE = 0.4
 #: Least logarithm of the prior weight of a probe.
 LEAST_LOG_PRIOR = -9.0
-#: Strength of the prior, in rows.
+#: Strength of the prior, in samples.
 PRIOR_STRENGTH = 6.0
 #: Prior weight of the constant predictor.
 CONSTANT_SHARE = 0.5
-#: Smallest weight of a probe, as a part of the largest. Others are dropped.
+#: Smallest weight of a probe, as a fraction of the largest. Others are dropped.
 LEAST_WEIGHT = 0.01
 NEWTON_STEPS = 30
 #: Fraction of the mean diagonal that is added to a Gram matrix, for full rank.
