@@ -138,13 +138,14 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
        loss, under a log-normal prior around 1 with a standard deviation of 0.5.
     2. The probes are put into groups: one for each part, and one of all probes if there
        are several parts. A further group has a single predictor, which gives the class
-       frequencies. In the group of a part, the weight of probe i is :math:`q_i \propto
-       \exp(-0.4 n L_i)`. The weights in the group of all probes are the means of these
-       weights over the parts.
-    3. Each group gets a weight, which is proportional to :math:`\pi \exp(-n L(q) -
-       KL(q, u))`. :math:`L(q)` is the loss of the group's weighted mean of logits at
-       its own temperature, and :math:`u` are equal weights. :math:`\pi` is one half for
-       the class frequencies, and the other groups share the other half equally.
+       frequencies. In the group of a part, the weight of probe i is
+       :math:`q_i \propto \exp(-0.4 n L_i)`. The weights in the group of all probes are
+       the means of these weights over the parts.
+    3. Each group gets a weight that is proportional to
+       :math:`\pi \exp(-n L(q) - KL(q, u))`. :math:`L(q)` is the loss of the group's
+       weighted mean of logits at its own temperature, and :math:`u` are equal weights.
+       :math:`\pi` is one half for the class frequencies, and the other groups share the
+       other half equally.
     4. The prior weight of a probe is the sum of its weights in the groups, each times
        the weight of the group. Prior weights below :math:`e^{-9}` are raised to this
        value, so that weak probes can get weight if they correct errors of better ones.

@@ -95,14 +95,14 @@ def _describe_scores(report: CrossValidationReport) -> str:
         columns={
             "fold": "Fold",
             **{name: name_score(name) for name in names},
-            "train": "Training rows",
-            "test": "Test rows",
+            "train": "Training samples",
+            "test": "Test samples",
             "fit_time": "Seconds to fit",
         }
     )
     note = (
         "<p>The interval is that of the mean of folds, with the correction of Nadeau "
-        "and Bengio (2003) for training rows that folds share.</p>"
+        "and Bengio (2003) for training samples that folds share.</p>"
     )
     return _make_section(
         "Scores",
@@ -174,7 +174,7 @@ def _describe_setting(
 ) -> str:
     groups = report.predictions.get("group")
     rows = [
-        ("Rows", report.n_samples),
+        ("Samples", report.n_samples),
         ("Folds", len(report.scores)),
         ("Groups", "none" if groups is None else groups.nunique()),
         ("Classes", ", ".join(map(str, report.classes.tolist()))),
