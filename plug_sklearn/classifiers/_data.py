@@ -290,8 +290,8 @@ def read_geometry(
             "(n, layers, hidden) or (n, features). Got samples of shape "
             f"{input_shape} instead."
         )
-    found_layers, *parts, hidden_size = input_shape
-    found_parts = parts[0] if parts else 1
+    found_layers, *between, hidden_size = input_shape
+    found_parts = between[0] if between else 1
     for name, wanted, found in (
         ("n_layers", n_layers, found_layers),
         ("n_parts", n_parts, found_parts),

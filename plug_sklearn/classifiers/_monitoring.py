@@ -19,7 +19,7 @@ from plug_sklearn.classifiers._batches import NO_CLASS, Batch, MemberRows, Rows
 
 Scorer = Callable[..., float]
 
-#: Names of the callbacks that are always part of training.
+#: Names of the callbacks that training always has.
 OWN_CALLBACKS = frozenset(
     ["train_loss", "valid_loss", "print_log", "valid_score", "keep_best_epoch"]
 )
@@ -162,7 +162,7 @@ class ScoreWithScorer(Callback):
     ) -> None:
         self.scorer = scorer
         self.takes_weight = takes_sample_weight(scorer)
-        self.parts = validation.split_by_member()
+        self.by_member = validation.split_by_member()
         self.classes = classes
         self.owner = owner
 
@@ -174,11 +174,11 @@ class ScoreWithScorer(Callback):
             return
         scores = [
             self._score(NetInTraining(net, self.classes, member), rows)
-            for member, rows in self.parts
+            for member, rows in self.by_member
         ]
         shares = [
             rows.weight.sum() if self.takes_weight else len(rows.codes)
-            for _, rows in self.parts
+            for _, rows in self.by_member
         ]
         net.history.record("valid_score", float(np.average(scores, weights=shares)))
 

@@ -256,7 +256,7 @@ def hold_out_repeatedly(
 
 
 class Standardised:
-    """Standardised units of one layer and part, in as few features as possible.
+    """Standardised hidden units of one layer and part, in as few features as possible.
 
     They are divided by the square root of the number of units, so that the mean squared
     length of a sample is 1 for every model. If there are fewer samples than units, the

@@ -286,7 +286,7 @@ def _name_axes(
     probe: Any,  # noqa: ANN401 - of any kind
     n_features: int,
 ) -> _Axes:
-    """Name the layers and parts of the units that are a probe's features."""
+    """Name the layers and parts of the hidden units that are a probe's features."""
     first = steps[0] if steps else None
     shape: Any = getattr(probe if first is None else first, "input_shape_", ())
     if embedder is not None:

@@ -113,13 +113,13 @@ def _name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estima
     They are those of an estimator whose ``fit`` has the argument ``groups``; of a
     search, or an ``RFECV``, whose own splitter uses groups; and of pipelines of such
     steps. Steps after a resampler of imbalanced-learn get no groups, since the
-    resampler changes the rows.
+    resampler changes the samples.
     """
     if isinstance(estimator, Pipeline):
         names = []
-        for step, part in estimator.steps:
-            names += [f"{step}__{name}" for name in _name_group_arguments(part)]
-            if hasattr(part, "fit_resample"):
+        for step, own in estimator.steps:
+            names += [f"{step}__{name}" for name in _name_group_arguments(own)]
+            if hasattr(own, "fit_resample"):
                 break
         return names
     searches = is_search(estimator)

@@ -262,7 +262,7 @@ def download(address: str) -> Path:
     if found and found["revision"] is not None:
         revision = unquote(found["revision"])
         places += re.split(r"[/\\]", revision)
-    # A name without a part, or with one that leads upwards, is of no repository.
+    # A name that lacks an owner or a repository, or leads upwards, is not valid.
     if found is None or {"", ".", ".."} & set(places):
         raise ValueError(
             "The 'path' parameter of load_artifacts must be 'hf://owner/name', "
