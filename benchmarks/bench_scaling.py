@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 NUMBERS = (100, 1_000, 10_000, 100_000)
 #: What the largest may hold beyond its result and what the smallest run takes.
 MOST_MEGABYTES = 150
-#: Texts a second at 100,000, as a part of those at 10,000.
+#: Texts a second at 100,000, as a fraction of those at 10,000.
 LEAST_RATE = 0.7
 
 

@@ -96,7 +96,7 @@ def tune_regression(seed: int) -> GridSearchCV:
 
 
 def tune_layer(seed: int) -> GridSearchCV:
-    """Logistic regression whose layer and ``C`` are chosen by the area."""
+    """Logistic regression whose layer and ``C`` are chosen by the ROC-AUC."""
     return GridSearchCV(
         make_pipeline(
             PickLayer(),
@@ -160,7 +160,7 @@ def score_piece(
     Returns
     -------
     list of list of float
-        By fold: area under the ROC curve, log loss, and seconds to fit.
+        By fold: ROC-AUC, log loss, and seconds to fit.
     """
     kept = load_piece(folder, name, setting)
     if kept is not None:
@@ -223,7 +223,7 @@ def split_rows(
 
 
 def score(y: NDArray[Any], probabilities: NDArray[Any]) -> tuple[float, float]:
-    """Compute the area under the ROC curve, and the log loss."""
+    """Compute the ROC-AUC and the log loss."""
     bounded = probabilities.clip(1e-7, 1 - 1e-7).astype(float)
     return roc_auc_score(y, probabilities), log_loss(y, bounded)
 

@@ -32,10 +32,14 @@ def report_quality(scores: pd.DataFrame, goals: Goals) -> list[str]:
     lead, gain = area[OURS] - area[LINEAR], loss[OURS] - loss[LINEAR]
     worst = " ".join(format_setting(lead.idxmin()))
     goals += [
-        ("mean area over linear >= 0.005", f"{lead.mean():+.4f}", lead.mean() >= 0.005),
+        (
+            "mean ROC-AUC over linear >= 0.005",
+            f"{lead.mean():+.4f}",
+            lead.mean() >= 0.005,
+        ),
         ("mean log loss <= -0.01", f"{gain.mean():+.4f}", gain.mean() <= -0.01),
         (
-            "least area over linear >= -0.005",
+            "least ROC-AUC over linear >= -0.005",
             f"{lead.min():+.4f} ({worst}); {(lead < -0.005).sum()} of {len(lead)}",
             lead.min() >= -0.005,
         ),
@@ -43,7 +47,11 @@ def report_quality(scores: pd.DataFrame, goals: Goals) -> list[str]:
     if PINGKIT in names:
         over = area[OURS] - area[PINGKIT]
         goals.append(
-            ("area above pingkit's on all", f"least {over.min():+.4f}", over.min() > 0)
+            (
+                "ROC-AUC above pingkit's on all",
+                f"least {over.min():+.4f}",
+                over.min() > 0,
+            )
         )
     rows = []
     for setting, row in means.iterrows():
@@ -52,12 +60,11 @@ def report_quality(scores: pd.DataFrame, goals: Goals) -> list[str]:
     overall = [f"{area[n].mean():.3f} / {loss[n].mean():.3f}" for n in names]
     return [
         "### The MLP against a linear probe and pingkit",
-        f"Means over {describe_repeats(one_layer)}: area under the ROC curve / log "
-        "loss.",
+        f"Means over {describe_repeats(one_layer)}: ROC-AUC / log loss.",
         format_table(
             ["data", "layer", "rows", *names], [*rows, ["all", "", "", *overall]]
         ),
-        "![Area under the ROC curve against rows](classifiers.png)",
+        "![ROC-AUC against the number of rows](classifiers.png)",
     ]
 
 
@@ -80,9 +87,9 @@ def report_ablations(scores: pd.DataFrame, goals: Goals) -> list[str]:
     return [
         "### What each default is worth",
         "Changes in the mean scores when one default of the MLP is replaced, with "
-        f"{describe_repeats(scores)} of 400 rows of one layer. If the area falls or "
+        f"{describe_repeats(scores)} of 400 rows of one layer. If the ROC-AUC falls or "
         "the loss rises, the default is better.",
-        format_table(["replaced by", "area", "log loss"], rows),
+        format_table(["replaced by", "ROC-AUC", "log loss"], rows),
     ]
 
 
@@ -106,7 +113,8 @@ def report_cnn(scores: pd.DataFrame, goals: Goals) -> list[str]:
     ]
     goals.append(
         (
-            "CNN's area >= best layer's on each data set (± standard error over seeds)",
+            "CNN's ROC-AUC >= best layer's on each data set (± standard error over "
+            "seeds)",
             ", ".join(leads),
             lead["mean"].min() >= 0,
         )
@@ -120,9 +128,9 @@ def report_cnn(scores: pd.DataFrame, goals: Goals) -> list[str]:
     ]
     return [
         "### The CNN on all layers against the best single layer",
-        f"Means over {describe_repeats(on_all)}: area under the ROC curve / log loss. "
+        f"Means over {describe_repeats(on_all)}: ROC-AUC / log loss. "
         "The best layer and its `C` are chosen by cross-validation within the training "
-        "rows. Convolutions over units were run with the first "
+        "rows. Convolutions over hidden units were run with the first "
         f"{of_units.seed.nunique()} seeds only.",
         format_table(["data", *columns], rows),
     ]
@@ -187,7 +195,7 @@ def report_sweep(found: dict[str, float], goals: Goals) -> list[str]:
 
 
 def draw_learning_curves(scores: pd.DataFrame, path: Path) -> None:
-    """Draw the area against the number of rows, a panel a data set."""
+    """Draw the ROC-AUC against the number of rows, a panel for each data set."""
     shown = scores[scores.classifier.isin(COLOURS) & scores.layer.notna()]
     names = list(shown.data.unique())
     figure = Figure(figsize=(2.4 * len(names), 2.8), dpi=150, layout="constrained")

@@ -91,7 +91,7 @@ def draw_two(pieces: Path, setting: Setting) -> tuple[NDArray[Any], NDArray[Any]
 
 
 class BestLayer:
-    """Logistic regression on the layer and C of the best area on five inner folds."""
+    """Logistic regression on the layer and C with the best inner ROC-AUC."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -239,7 +239,7 @@ def report_goals(
     least, most = ours.loc[area.idxmin()], ours.loc[loss.idxmax()]
     return [
         (
-            "mean area over best layer >= 0.010",
+            "mean ROC-AUC over best layer >= 0.010",
             format_mean(area, ours["area_error"]),
             area.mean() >= 0.01,
         ),
@@ -249,7 +249,7 @@ def report_goals(
             loss.mean() <= -0.03,
         ),
         (
-            "no setting worse by 0.004 in area",
+            "no setting worse by 0.004 in ROC-AUC",
             f"least {least['area']:+.4f} ± {least['area_error']:.4f} "
             f"({' '.join(area.idxmin())})",
             area.min() >= -0.004,
@@ -261,7 +261,7 @@ def report_goals(
             loss.max() <= 0.005,
         ),
         (
-            "area not below the CNN's by more than its error",
+            "ROC-AUC not below the CNN's by more than its error",
             ", ".join(
                 f"{data} {rows} {row.area:+.4f} ± {row.area_error:.4f}"
                 for (data, rows), row in cnn.iterrows()
@@ -293,9 +293,9 @@ def format_report(scores: pd.DataFrame, speed: dict[str, float]) -> tuple[str, b
     )
     table = cells.unstack().reindex(columns=[LAST, STACK, CNN]).fillna("")
     lines = [
-        "Area under the ROC curve / log loss (number of folds: 3 for each seed). The "
-        "best layer and its `C` are chosen by the area on 5 inner folds. The stack and "
-        "the CNN read all layers and both poolings. The numbers after ± are "
+        "ROC-AUC / log loss (number of folds: 3 for each seed). The best layer and "
+        "its `C` are chosen by the ROC-AUC on 5 inner folds. The stack and the "
+        "CNN read all layers and both poolings. The numbers after ± are "
         "standard errors of the differences over folds.",
         "",
         f"| data | rows | {' | '.join(table.columns)} |",

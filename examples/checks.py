@@ -97,8 +97,8 @@ def report_negations(scores: pd.DataFrame) -> str:
     lines = [scores.round(3).to_string()]
     if alone < 0.5:
         lines += [
-            "The probe trained without denials takes true for false on them: its "
-            f"area is {alone:.2f},",
+            "The probe that was not trained on denied facts takes true for false "
+            f"there: its ROC-AUC is {alone:.2f},",
             "and chance is 0.5. It reads whether names belong together, not whether a "
             "statement is true.",
         ]

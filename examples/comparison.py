@@ -39,7 +39,7 @@ def sweep_layers(
 
 
 def find_best_layer(sweep: pd.DataFrame) -> int:
-    """Find the layer with the highest mean area under the ROC curve."""
+    """Find the layer with the highest mean ROC-AUC."""
     return int(sweep.groupby("layer")["roc_auc"].mean().to_numpy().argmax())
 
 

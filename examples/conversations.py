@@ -45,7 +45,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
             scoring="roc_auc",
         )
         means = scores.groupby("layer")["roc_auc"].mean()
-        print(f"{whose}: best in layer {means.idxmax()}, ROC AUC {means.max():.3f}")
+        print(f"{whose}: best in layer {means.idxmax()}, ROC-AUC {means.max():.3f}")
         axes.plot(means.index, means, color=color, marker="o", ms=3, label=whose)
     axes.legend(frameon=False)
     axes.set(xlabel="Layer", ylabel="ROC AUC", ylim=(0.4, 1.0))

@@ -47,7 +47,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
         )
         display.lines_[0].set_label(name)
         for size, scores in zip(display.train_sizes, display.test_scores, strict=True):
-            print(f"{name}, {size} labels: ROC AUC {scores.mean():.3f}")
+            print(f"{name}, {size} labels: ROC-AUC {scores.mean():.3f}")
     axes.axhline(0.5, color="#595959", linestyle="--", linewidth=1, label="chance")
     axes.set(
         title=f"How many labels are needed? Layer {layer}, 5 folds, ± 1 sd",

@@ -37,7 +37,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
             measure, y, probabilities, groups=groups, random_state=0
         )
         rank = report.overall.loc["roc_auc", "pooled"]
-        print(f"C = {C}: ROC AUC {rank:.3f}, calibration error {interval}")
+        print(f"C = {C}: ROC-AUC {rank:.3f}, calibration error {interval}")
         display = ReliabilityDisplay.from_predictions(
             y, probabilities, name=f"C = {C}", ax=axes
         )

@@ -96,7 +96,7 @@ def main(out: Path) -> None:
     print("\nClassifiers, on facts that they never saw, mean over 5 folds:")
     print(report_comparison(scores))
     training = TrainingCurveDisplay.from_estimator(mlps)
-    training.ax_[0].set(title="PlugMLPClassifier in training, one line a fold")
+    training.ax_[0].set(title="PlugMLPClassifier in training, one line for each fold")
     training.figure_.savefig(out / "training_curves.png", dpi=150)
 
     one_layer = HFEmbeddingTransformer(model, layers=[best], store=store, verbose=True)
@@ -120,7 +120,7 @@ def main(out: Path) -> None:
 
 
 def draw_layer_curve(sweep: pd.DataFrame, path: Path) -> None:
-    """Draw the area under the ROC curve against the layer."""
+    """Draw the ROC-AUC against the layer."""
     display = LayerSweepDisplay(sweep, score="roc_auc").plot()
     display.ax_.set(
         title="Where truth can be read by a linear probe",

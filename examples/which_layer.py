@@ -23,7 +23,7 @@ def main(out: Path, model: str | None = None, n_pairs: int | None = None) -> Non
         scoring=["roc_auc", "accuracy"],
     )
     print(display.sweep.groupby("layer")[["roc_auc", "accuracy"]].mean().round(3))
-    print(f"Layer {display.best_['layer']} has the best ROC AUC. Its lead over its")
+    print(f"Layer {display.best_['layer']} has the best ROC-AUC. Its lead over its")
     print(
         "neighbours is small, and its score is too high: it was chosen on these folds."
     )

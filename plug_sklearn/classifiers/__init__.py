@@ -5,7 +5,7 @@
 ``_stack_probes``, ``_ridge``
     Fit its probes, by ridge logistic regression, and choose their weights.
 ``_mlp``, ``_cnn``
-    The classifiers on one vector, or a stack of vectors, for each text.
+    The classifiers on one vector, or on several vectors, for each text.
 ``_token``, ``_token_data``, ``_token_batches``, ``_token_training``
     The classifier on the features of tokens: texts of different lengths.
 ``_token_predictions``, ``_token_targets``

@@ -68,11 +68,12 @@ class BasePlugClassifier(PredictsLabels, FitsNetwork):
         y : array-like of shape (n_samples,)
             Labels, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights in the training and validation losses. Rows of weight 0 are dropped
-            first. Rows with equal features, label and group are merged into one row
-            with the sum of their weights: a row given twice is a row of weight 2.
+            Weights in the training and validation losses. Samples of weight 0 are
+            dropped first. Samples with equal features, label and group are merged into
+            one sample with the sum of their weights: a sample given twice is a sample
+            of weight 2.
         X_val, y_val : array-like, default=None
-            Samples and labels to validate on, instead of a part of ``X``.
+            Samples and labels to validate on, instead of some of ``X``.
         groups : array-like of shape (n_samples,), default=None
             Groups of samples. No group is both in training and in validation. If None,
             equal samples form a group.

@@ -213,25 +213,25 @@ def wrap_samples(X: NDArray[Any], y: object = None) -> MemberRows:
     return MemberRows(share_tensor(X).to(torch.float32), none, none)
 
 
-def join_probes(parts: Sequence[MemberRows], X: Tensor) -> MemberRows:
+def join_probes(tables: Sequence[MemberRows], X: Tensor) -> MemberRows:
     """Join the rows of several classifiers, each with as many members.
 
     ``X`` (n, ...) holds all rows of the first, then those of the second, and so on.
     """
-    joined = copy(parts[0])
+    joined = copy(tables[0])
     joined.X, joined.places = X, None
-    lengths = [len(part.all_weight) for part in parts]
+    lengths = [len(table.all_weight) for table in tables]
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
     joined.positions = torch.cat(
         [
-            cast(Tensor, part.positions) + start
-            for part, start in zip(parts, starts, strict=True)
+            cast(Tensor, table.positions) + start
+            for table, start in zip(tables, starts, strict=True)
         ],
         dim=1,
     )
-    joined.y = torch.cat([part.y for part in parts], dim=1)
-    joined.weight = torch.cat([part.weight for part in parts], dim=1)
-    joined.n_probes = len(parts)
+    joined.y = torch.cat([table.y for table in tables], dim=1)
+    joined.weight = torch.cat([table.weight for table in tables], dim=1)
+    joined.n_probes = len(tables)
     return joined
 
 

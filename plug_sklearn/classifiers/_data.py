@@ -87,7 +87,7 @@ def refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
         listed = ", ".join(map(str, missing[:5]))
         raise ValueError(
             f"The labels given to {owner} must not be missing. Got None for "
-            f"{len(missing)} of {len(labels)} rows, at positions [{listed}{more}]."
+            f"{len(missing)} of {len(labels)} samples, at positions [{listed}{more}]."
         )
     if len({isinstance(label, str) for label in labels}) > 1:
         kinds = sorted({type(label).__name__ for label in labels})
@@ -290,8 +290,8 @@ def read_geometry(
             "(n, layers, hidden) or (n, features). Got samples of shape "
             f"{input_shape} instead."
         )
-    found_layers, *parts, hidden_size = input_shape
-    found_parts = parts[0] if parts else 1
+    found_layers, *between, hidden_size = input_shape
+    found_parts = between[0] if between else 1
     for name, wanted, found in (
         ("n_layers", n_layers, found_layers),
         ("n_parts", n_parts, found_parts),

@@ -244,8 +244,8 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
         if not (weight * factors[codes]).any():
             raise ValueError(
                 f"The 'class_weight' parameter of {type(self).__name__} must give a "
-                "weight above zero to a class that the validation rows contain. Got "
-                f"{self.class_weight!r} instead."
+                "weight above zero to a class that the validation samples contain. "
+                f"Got {self.class_weight!r} instead."
             )
 
     def _compare_with_budget(
@@ -254,7 +254,8 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
         found = sum(parameter.numel() for parameter in skeleton.parameters())
         aimed = target_ratio * n_samples
         if self.verbose:
-            sys.stdout.write(f"{found:,} parameters, {found / n_samples:.2f} a row.\n")
+            per_sample = f"{found / n_samples:.2f} per sample"
+            sys.stdout.write(f"{found:,} parameters, {per_sample}.\n")
         if abs(found / aimed - 1) > 0.1:
             warn_user(
                 f"{type(self).__name__} has {found:,} trainable parameters, and "

@@ -19,12 +19,12 @@ class PlugMLPClassifier(BasePlugClassifier):
     """Classifier on feature vectors: an ensemble of small MLPs, sized by the data.
 
     Each member of the ensemble is the sum of a linear function of the features and an
-    MLP with a residual block. With n distinct rows and d features, the first layer has
-    ``target_ratio`` n / d units, at least 16 and at most ``width_cap``; the second has
-    half as many, but at least 16; the last has a quarter of those, but at least
+    MLP with a residual block. With n distinct samples and d features, the first layer
+    has ``target_ratio`` n / d units, at least 16 and at most ``width_cap``; the second
+    has half as many, but at least 16; the last has a quarter of those, but at least
     ``out_floor``. Each is a linear layer, followed by batch norm, ReLU and dropout.
     Samples with more than one axis are flattened. The network standardises the features
-    by their weighted mean and standard deviation over the rows of ``fit``.
+    by their weighted mean and standard deviation over the samples of ``fit``.
 
     ``PlugMLPClassifier(n_members=1, linear_path=False, input_dropout=0.0, lr=0.002,
     weight_decay=0.01, calibrate=False)`` is the plain network that this classifier
@@ -33,8 +33,8 @@ class PlugMLPClassifier(BasePlugClassifier):
     Parameters
     ----------
     target_ratio : float, default=5.0
-        Target number of parameters per training row: for the first layer of each
-        member, or, with ``sizing="budget"``, for all members together. With few rows
+        Target number of parameters per training sample: for the first layer of each
+        member, or, with ``sizing="budget"``, for all members together. With few samples
         for the number of features, ``sizing="heuristic"`` uses the smallest width
         instead, and a warning is issued.
     width_cap : int, default=128
@@ -52,8 +52,8 @@ class PlugMLPClassifier(BasePlugClassifier):
         parameters.
     n_members : int, default=5
         Number of networks in the ensemble, whose probabilities are averaged. Each is
-        trained on its own batches and holds out its own rows: with five, each row is
-        used to train four of them. 1: a single network.
+        trained on its own batches and holds out its own samples: with five members,
+        each sample is used to train four of them. 1: a single network.
     linear_path : bool, default=True
         Add a linear function of the standardised features, initialised to zero, to the
         logits. The MLP then learns what the linear function misses.
@@ -62,7 +62,7 @@ class PlugMLPClassifier(BasePlugClassifier):
     dropout : float, default=0.3
         Probability of dropping a unit in training, in [0, 1).
     max_epochs : int, default=200
-        Largest number of passes over the training rows.
+        Largest number of passes over the training samples.
     lr : float, default=0.003
         Learning rate of AdamW.
     weight_decay : float, default=0.1
@@ -74,48 +74,48 @@ class PlugMLPClassifier(BasePlugClassifier):
     linear_decay : float, default=0.0003
         Fraction of the linear path's weights that each step removes, below 1.
     batch_size : int, default=64
-        Number of rows in a training batch of each member, at least 2.
+        Number of samples in a training batch of each member, at least 2.
     early_stopping : bool, default=True
-        Hold out rows, stop when their predictions no longer improve, and keep the
-        weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
+        Hold out samples, stop when their predictions no longer improve, and keep the
+        weights of the best epoch. Otherwise, train on all samples for ``max_epochs``.
     validation_fraction : float, default=0.2
         Fraction of the samples that each member holds out for validation, stratified by
-        class. Members hold out different samples where possible. Equal samples are held
-        out together, whatever their labels: a sample that several annotators labelled
-        differently, or a soft label given as two weighted rows, is never in both
-        training and validation. With ``groups``, whole groups are held out instead. No
-        rows are held out if there are fewer than 20 distinct samples, or if every
-        choice of groups would leave a class without training rows: training then
-        proceeds as without early stopping.
+        class. Members hold out different samples where possible. Samples with equal
+        features are held out together, whatever their labels: a text that several
+        annotators labelled differently, or a soft label given as two weighted samples,
+        is never in both training and validation. With ``groups``, whole groups are held
+        out instead. No samples are held out if there are fewer than 20 distinct ones,
+        or if every choice of groups would leave a class without training samples:
+        training then proceeds as without early stopping.
     patience : int, default=20
         Number of epochs without improvement after which training stops.
     min_delta : float, default=0.002
         Changes in the score and in the loss of up to this size are ignored.
     monitor : str or callable, default="roc_auc"
-        Score of the held-out rows that selects the best epoch. Each row is predicted by
-        the members that hold it out.
+        Score of the held-out samples that selects the best epoch. Each sample is
+        predicted by the members that hold it out.
 
-        - ``"roc_auc"``: the one-vs-rest area under the ROC curve, averaged over
-          classes, or the loss if a class has no held-out row.
+        - ``"roc_auc"``: the one-vs-rest ROC-AUC (area under the ROC curve), averaged
+          over classes, or the loss if a class has no held-out sample.
         - ``"loss"``: the log loss.
         - The name of a scikit-learn scorer, or ``scorer(estimator, X, y)``: its mean
           over members.
 
-        Rows that are equal in features and label are one row with the sum of their
-        weights. ``"roc_auc"``, ``"loss"``, and scorers that take ``sample_weight`` use
-        the weights; other scorers count each row once. Among epochs with equal scores,
-        the one with the lowest loss is best.
+        Samples that are equal in features and label count as one sample with the sum of
+        their weights. ``"roc_auc"``, ``"loss"``, and scorers that take
+        ``sample_weight`` use the weights; other scorers count each sample once. Among
+        epochs with equal scores, the one with the lowest loss is best.
     calibrate : bool, default=True
         Apply temperature scaling: divide the logits by the temperature that is most
-        probable given the held-out rows and a log-normal prior around 1. Without
-        held-out rows, the temperature is 1.
+        probable given the held-out samples and a log-normal prior around 1. Without
+        held-out samples, the temperature is 1.
     class_weight : dict or str, default=None
-        A factor for each label, by which the weights of its rows are multiplied; 1 for
-        labels that are not in the dict. ``"balanced"``: factors that give all classes
-        the same total weight in each fit. None: all 1.
+        A factor for each label, by which the weights of its samples are multiplied; 1
+        for labels that are not in the dict. ``"balanced"``: factors that give all
+        classes the same total weight in each fit. None: all 1.
     callbacks : list, default=None
         Callbacks of skorch, or pairs (name, callback). They are not copied. They are
-        given labels as positions in ``classes_``, and the rows of all members as one
+        given labels as positions in ``classes_``, and the samples of all members as one
         batch. A KeyboardInterrupt that a callback raises during training ends it, as in
         skorch; one from elsewhere, such as Ctrl-C, propagates. At the end of training,
         callbacks are given the network that is kept: the best epoch, calibrated.
@@ -125,8 +125,8 @@ class PlugMLPClassifier(BasePlugClassifier):
         such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If this device is not available, a
         warning is issued and the CPU is used.
     random_state : int or RandomState, default=None
-        Determines held-out rows, initial weights, batches and dropout. Results with the
-        same value are equal bit for bit on the same device with the same number of
+        Determines held-out samples, initial weights, batches and dropout. Results with
+        the same value are equal bit for bit on the same device with the same number of
         threads. Another value of ``torch.get_num_threads()`` changes the order of sums,
         and therefore their rounding. Activations that were computed in other batches,
         in this process or in another one, also differ, by about 1e-6; scores may then
@@ -148,7 +148,7 @@ class PlugMLPClassifier(BasePlugClassifier):
     n_parameters_ : int
         Number of trainable parameters of all members.
     history_ : list of dict
-        For each epoch: ``epoch`` and ``train_loss``; if rows are held out,
+        For each epoch: ``epoch`` and ``train_loss``; if samples are held out,
         ``valid_loss`` and ``valid_score``, the score that ``monitor`` names; and what
         callbacks record. ``pandas.DataFrame(classifier.history_)`` makes a table of it.
     n_iter_ : int
@@ -156,7 +156,7 @@ class PlugMLPClassifier(BasePlugClassifier):
     best_epoch_ : int
         Epoch whose weights were kept, counted from 1.
     monitor_ : str, callable or None
-        What was monitored; None if no rows were held out.
+        What was monitored; None if no samples were held out.
     net_ : skorch.NeuralNetClassifier
         The trained network, without what only training needs.
 

@@ -19,7 +19,7 @@ from plug_sklearn.classifiers._batches import NO_CLASS, Batch, MemberRows, Rows
 
 Scorer = Callable[..., float]
 
-#: Names of the callbacks that are always part of training.
+#: Names of the callbacks that training always has.
 OWN_CALLBACKS = frozenset(
     ["train_loss", "valid_loss", "print_log", "valid_score", "keep_best_epoch"]
 )
@@ -66,7 +66,7 @@ def choose_scoring(
 ) -> tuple[str | Scorer, list[tuple[str, Callback]]]:
     """Choose what is monitored, and the callback that records it, if any.
 
-    ``"roc_auc"`` is undefined if a class has no validation row, and then becomes
+    ``"roc_auc"`` is undefined if a class has no validation sample, and then becomes
     ``"loss"``.
     """
     if monitor == "roc_auc":
@@ -85,26 +85,26 @@ def score_macro_auc(
     probabilities: NDArray[np.float64],
     weight: NDArray[np.float64],
 ) -> float:
-    """Compute the one-vs-rest area under the ROC curve, averaged over classes.
+    """Compute the one-vs-rest ROC-AUC, averaged over classes.
 
     ``codes`` and ``weight`` have the shape (n,), ``probabilities`` (n, n_classes). All
     classes must occur. The result is NaN if a probability is.
 
     References
     ----------
-    Fawcett, "An introduction to ROC analysis", 2006, section 7: the area is the
-    probability that a row of the class scores above a row of the rest.
+    Fawcett, "An introduction to ROC analysis", 2006, section 7: the ROC-AUC is the
+    probability that a sample of the class scores above a sample of the rest.
     """
     if np.isnan(probabilities).any():
         return float("nan")
-    areas = [
-        _measure_area(codes == code, scores, weight)
+    by_class = [
+        _measure_auc(codes == code, scores, weight)
         for code, scores in enumerate(probabilities.T)
     ]
-    return float(np.mean(areas))
+    return float(np.mean(by_class))
 
 
-def _measure_area(
+def _measure_auc(
     positive: NDArray[np.bool_],
     scores: NDArray[np.float64],
     weight: NDArray[np.float64],
@@ -118,7 +118,7 @@ def _measure_area(
 
 
 class ScoreRocAuc(Callback):
-    """Record ``valid_score``, the macro area under the ROC curve, after each epoch.
+    """Record ``valid_score``, the macro ROC-AUC, after each epoch.
 
     ``codes`` and ``weight`` are those of the validation rows, in the order of batches.
     """
@@ -162,7 +162,7 @@ class ScoreWithScorer(Callback):
     ) -> None:
         self.scorer = scorer
         self.takes_weight = takes_sample_weight(scorer)
-        self.parts = validation.split_by_member()
+        self.by_member = validation.split_by_member()
         self.classes = classes
         self.owner = owner
 
@@ -174,11 +174,11 @@ class ScoreWithScorer(Callback):
             return
         scores = [
             self._score(NetInTraining(net, self.classes, member), rows)
-            for member, rows in self.parts
+            for member, rows in self.by_member
         ]
         shares = [
             rows.weight.sum() if self.takes_weight else len(rows.codes)
-            for _, rows in self.parts
+            for _, rows in self.by_member
         ]
         net.history.record("valid_score", float(np.average(scores, weights=shares)))
 
@@ -188,7 +188,7 @@ class ScoreWithScorer(Callback):
         if not isinstance(score, Real) or np.isnan(score):
             raise ValueError(
                 f"The 'monitor' parameter of {self.owner} must be a scorer that gives "
-                f"a number for the validation rows. Got {score!r} from it instead."
+                f"a number for the validation samples. Got {score!r} from it instead."
             )
         return float(score)
 

@@ -108,12 +108,13 @@ class MLPNetwork(nn.Module):
 class CNNNetwork(nn.Module):
     """An ensemble of CNNs over samples (n_layers, n_parts, hidden_size).
 
-    Each unit of each layer and part is standardised first. The convolutions run along
-    the layers, with the units of all parts as channels, or along the units, with the
-    layers as channels; then ``normalise`` applies LayerNorm to the units of each layer
-    and part, which has weights if ``affine``. With ``n_kept``, the channels are
-    replaced by that many principal components. With ``linear_path``, the logits are a
-    mixture of the network's and those of a linear probe of each layer.
+    Each hidden unit of each layer and part is standardised first. The convolutions run
+    along the layers, with the hidden units of all parts as channels, or along the
+    hidden units, with the layers as channels; then ``normalise`` applies LayerNorm to
+    the hidden units of each layer and part, which has weights if ``affine``. With
+    ``n_kept``, the channels are replaced by that many principal components. With
+    ``linear_path``, the logits are a mixture of the network's and those of a linear
+    probe of each layer.
     """
 
     def __init__(

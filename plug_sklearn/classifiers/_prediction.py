@@ -151,8 +151,8 @@ def read_linear_path(classifier: Any) -> Affine:  # noqa: ANN401 - a fitted Plug
     if not isinstance(network, MLPNetwork) or network.linear is None:
         raise ValueError(
             f"The 'estimator' parameter of probe_direction must have a linear path to "
-            f"be read without rows. Got {type(classifier).__name__} without one: give "
-            "rows as 'X' for the mean gradient."
+            f"be read without 'X'. Got {type(classifier).__name__} without one: give "
+            "samples as 'X' for the mean gradient."
         )
     with torch.no_grad():
         weights = network.linear.weight.mean(dim=0)

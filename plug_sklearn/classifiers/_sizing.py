@@ -95,7 +95,8 @@ def size_cnn(
     """
     first = 16
     if n_samples is not None:
-        # The root of the whole part floors to the same integer as the root itself.
+        # Rounding down before the root gives the same integer as rounding down only
+        # after.
         wanted = isqrt(floor(target_ratio * n_samples / 10))
         first = _clip(wanted, LEAST_CNN_CHANNELS, width_cap)
     projection = max(32, proj_mult * first)
@@ -209,7 +210,7 @@ def size_cnn_by_budget(
         for first in _list_first(budget)
     ]
     if budget < SMALL_BUDGET:
-        # One channel more is a large part of it. Widths of other proportions fill it.
+        # One channel more is a large share of it. Widths of other proportions fill it.
         narrow = range(1, 5)
         candidates += starmap(CNNWidths, product(narrow, narrow, narrow, range(1, 17)))
     return _search(

@@ -124,7 +124,7 @@ def choose_validation_rows(
     from 0. Rows of one sample have the same features and differ in their class;
     ``sample_of_row`` ascends, and None means that each row is a sample of its own.
 
-    A part ``fraction`` of the samples is chosen, stratified by class; members choose
+    The ``fraction`` of the samples is chosen, stratified by class; members choose
     different samples where possible. No sample, or with ``groups`` no group, is on both
     sides. Training keeps rows of every class. Without groups, every class of at least
     two samples is on both sides, unless samples with several classes make that

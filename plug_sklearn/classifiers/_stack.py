@@ -37,9 +37,9 @@ from plug_sklearn.classifiers._stack_probes import (
 
 #: Values of C to choose from by default.
 DEFAULT_CS = (0.1, 0.4, 1.6, 6.4, 25.6, 102.4)
-#: The C that is used if no rows can be held out.
+#: The C that is used if no samples can be held out.
 UNTUNED_C = 1.6
-#: Rows whose logits are computed at once.
+#: Samples whose logits are computed at once.
 ROWS_AT_ONCE = 512
 
 
@@ -48,12 +48,12 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
 
     A logistic regression with a ridge penalty is fitted to each layer and each part or
     pooling of the activations. For each, the ``C`` with the lowest log loss on held-out
-    rows is chosen. Each probe then gets a weight from its held-out predictions. The
+    samples is chosen. Each probe then gets a weight from its held-out predictions. The
     weight falls exponentially with the loss, unless the probe corrects errors of other
     probes. A part or pooling whose probes do not help is left out as a whole. Probes
-    with a low weight are dropped, and the others are fitted again to all rows. The
+    with a low weight are dropped, and the others are fitted again to all samples. The
     logits are the weighted mean of their logits, divided by a temperature. The
-    temperature has a prior around 1, which keeps a fit on few rows from being
+    temperature has a prior around 1, which keeps a fit on few samples from being
     overconfident. The result is itself a linear classifier.
 
     Each fit is a convex problem, so there are no epochs and no learning rates to
@@ -70,11 +70,12 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         each part counts once for each pooling.
     Cs : sequence of float, default=None
         Inverse strengths of the penalty to choose from, as in scikit-learn's
-        ``LogisticRegressionCV``. They apply to standardised units divided by the square
-        root of their number, so that the same values suit every hidden size: ``C``
-        here is ``hidden_size`` times the ``C`` of a ``LogisticRegression`` after a
-        ``StandardScaler``. None: 0.1, 0.4, 1.6, 6.4, 25.6 and 102.4. The search begins
-        at the middle value and moves up or down as long as the held-out loss falls.
+        ``LogisticRegressionCV``. They apply to standardised hidden units divided by the
+        square root of their number, so that the same values suit every hidden size:
+        ``C`` here is ``hidden_size`` times the ``C`` of a ``LogisticRegression`` after
+        a ``StandardScaler``. None: 0.1, 0.4, 1.6, 6.4, 25.6 and 102.4. The search
+        begins at the middle value and moves up or down as long as the held-out loss
+        falls.
     n_folds : int, default=5
         Number of folds of the inner cross-validation. They are stratified by class.
         Equal samples are in the same fold. With ``groups``, each group is in one fold.
@@ -83,14 +84,14 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         folds. ``"auto"``: as often as needed for about 1,000 held-out predictions in
         total, between one and ten times.
     class_weight : dict or str, default=None
-        A factor for each label, by which the weights of its rows are multiplied; 1 for
-        labels that are not in the dict. ``"balanced"``: factors that give all classes
-        the same total weight. None: all 1.
+        A factor for each label, by which the weights of its samples are multiplied; 1
+        for labels that are not in the dict. ``"balanced"``: factors that give all
+        classes the same total weight. None: all 1.
     random_state : int or RandomState, default=None
         Determines the folds. Results with the same value are equal bit for bit on the
         same machine. The folds depend on the values of ``X`` and not on the order of
-        its rows. Activations that were computed in other batches differ by about 1e-6:
-        the folds then differ, and scores may differ in the third decimal. With a
+        the samples. Activations that were computed in other batches differ by about
+        1e-6: the folds then differ, and scores may differ in the third decimal. With a
         ``store``, activations are the same in all runs that read it.
 
     Attributes
@@ -105,14 +106,14 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     C_ : ndarray of shape (n_layers, n_parts)
         Chosen ``C`` of each probe.
     held_out_log_loss_ : ndarray of shape (n_layers, n_parts)
-        Log loss of each probe on held-out rows, at its ``C`` and after its logits were
-        scaled to suit these rows. It shows from which layers the classes can be read.
-        NaN if no rows were held out.
+        Log loss of each probe on held-out samples, at its ``C`` and after its logits
+        were scaled to suit these samples. It shows from which layers the classes can be
+        read. NaN if no samples were held out.
     temperature_ : float
         Temperature by which the mean of the logits is divided.
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
-        Coefficients of all units of a sample, in the order of ``X.reshape(n, -1)``; 0
-        for dropped probes. With two classes, there is one row.
+        Coefficients of all hidden units of a sample, in the order of
+        ``X.reshape(n, -1)``; 0 for dropped probes. With two classes, there is one row.
     intercept_ : ndarray of shape (1,) or (n_classes,)
         Intercepts.
     n_features_in_ : int
@@ -129,30 +130,38 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
 
     Notes
     -----
-    The held-out logits of each probe are multiplied by the factor that gives the lowest
-    log loss, under a log-normal prior around 1 with a standard deviation of 0.5. Then
-    the weights :math:`w` and the temperature :math:`t` minimise
-    :math:`n L(w, t) + 6 KL(w, p) + 50 \log^2 t`, where :math:`L` is the log loss of the
-    combination on the :math:`n` held-out rows. The prior :math:`p` is a mean over
-    groups of probes: one group for each part, one of all probes if there are several
-    parts, and one with a single predictor, which gives the frequencies of the classes.
-    Within a part, the weights are :math:`q_i \propto \exp(-0.4 n L_i)`. The group of
-    all probes has the mean of these weights over the parts. Before normalisation, a
-    group has the weight :math:`\exp(-n L(q) - KL(q, u))`, where :math:`L(q)` is the
-    loss at the group's own temperature, and :math:`u` are equal weights of its probes.
-    Before the losses are taken into account, the group of the class frequencies has a
-    weight of one half, and the others share the rest equally. Prior weights below
-    :math:`e^{-9}` are raised to this value, so that weak probes can get weight if they
-    correct errors of better ones. In the end, weights below a hundredth of the largest
-    are set to 0, and the temperature is computed again.
+    The weights and the temperature are found in six steps. Here, :math:`n` is the
+    number of held-out samples, :math:`L` the log loss on them, and :math:`KL` the
+    Kullback-Leibler divergence.
 
-    With more than two classes, the loss is multinomial. Units are standardised by the
-    weighted mean and standard deviation of the rows of ``fit``. In each regression,
-    sample weights are scaled to a mean of 1, so only their ratios matter. No rows are
-    held out if there are fewer than 20 distinct samples, or if every choice of groups
-    would leave a class without training rows. All probes then have the same weight and
-    a ``C`` of 1.6, and the temperature is 1. The probabilities are then not calibrated:
-    after a fit on two rows, they are often close to 0 or 1.
+    1. The logits of each probe are multiplied by the factor that gives the lowest log
+       loss, under a log-normal prior around 1 with a standard deviation of 0.5.
+    2. The probes are put into groups: one for each part, and one of all probes if there
+       are several parts. A further group has a single predictor, which gives the class
+       frequencies. In the group of a part, the weight of probe i is
+       :math:`q_i \propto \exp(-0.4 n L_i)`. The weights in the group of all probes are
+       the means of these weights over the parts.
+    3. Each group gets a weight that is proportional to
+       :math:`\pi \exp(-n L(q) - KL(q, u))`. :math:`L(q)` is the loss of the group's
+       weighted mean of logits at its own temperature, and :math:`u` are equal weights.
+       :math:`\pi` is one half for the class frequencies, and the other groups share the
+       other half equally.
+    4. The prior weight of a probe is the sum of its weights in the groups, each times
+       the weight of the group. Prior weights below :math:`e^{-9}` are raised to this
+       value, so that weak probes can get weight if they correct errors of better ones.
+       The result is normalised to :math:`p`.
+    5. The weights :math:`w` and the temperature :math:`t` are those that minimise
+       :math:`n L(w, t) + 6 KL(w, p) + 50 \log^2 t`.
+    6. Weights below a hundredth of the largest are set to 0, and the temperature is
+       computed again.
+
+    With more than two classes, the loss is multinomial. Hidden units are standardised
+    by their weighted mean and standard deviation over the samples of ``fit``. In each
+    regression, sample weights are scaled to a mean of 1, so only their ratios matter.
+    No samples are held out if there are fewer than 20 distinct ones, or if every choice
+    of groups would leave a class without training samples. All probes then have the
+    same weight and a ``C`` of 1.6, and the temperature is 1. The probabilities are then
+    not calibrated: after a fit on two samples, they are often close to 0 or 1.
 
     References
     ----------
@@ -231,13 +240,13 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         y : array-like of shape (n_samples,)
             Labels, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; only their ratios matter. Rows of weight 0 are dropped
-            first. Rows with equal features, label and group are merged into one row
-            with the sum of their weights.
+            Weights of the samples; only their ratios matter. Samples of weight 0 are
+            dropped first. Samples with equal features, label and group are merged into
+            one sample with the sum of their weights.
         groups : array-like of shape (n_samples,), default=None
-            Groups of samples. The rows of a group are all held out together or not at
-            all. If None, equal samples form a group. A warning is issued if no groups
-            can be held out.
+            Groups of samples. The samples of a group are all held out together or not
+            at all. If None, equal samples form a group. A warning is issued if no
+            groups can be held out.
 
         Returns
         -------
@@ -265,7 +274,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
             warn_user(
                 "PlugStackClassifier can hold out no groups: there are fewer than 20 "
                 "distinct samples, or every choice of groups would leave a class "
-                "without training rows. All probes get the same weight, and a C of "
+                "without training samples. All probes get the same weight, and a C of "
                 f"{UNTUNED_C}."
             )
         training = Training.make(rows, factors, folds)
@@ -325,7 +334,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
 
     @property
     def coef_(self) -> NDArray[np.float64]:
-        """Coefficients of all units of a sample."""
+        """Coefficients of all hidden units of a sample."""
         check_is_fitted(self, "intercept_")
         n_logits, hidden_size = self._coefficients.shape[1:]
         full = np.zeros((n_logits, *self.weights_.shape, hidden_size))
@@ -390,7 +399,7 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         training: Training,
         combination: StackWeights,
     ) -> None:
-        """Fit the probes with a weight above 0 to all rows."""
+        """Fit the probes with a weight above 0 to all samples."""
         slopes, intercepts = [], []
         factors = combination.factors.reshape(self.weights_.shape)
         for position in self._list_chosen():

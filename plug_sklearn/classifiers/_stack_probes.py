@@ -26,11 +26,11 @@ PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.1
 PRIOR_RATE = 0.4
 #: Least logarithm of the prior weight of a probe.
 LEAST_LOG_PRIOR = -9.0
-#: Strength of the prior, in rows.
+#: Strength of the prior, in samples.
 PRIOR_STRENGTH = 6.0
 #: Prior weight of the constant predictor.
 CONSTANT_SHARE = 0.5
-#: Smallest weight of a probe, as a part of the largest. Others are dropped.
+#: Smallest weight of a probe, as a fraction of the largest. Others are dropped.
 LEAST_WEIGHT = 0.01
 NEWTON_STEPS = 30
 #: Fraction of the mean diagonal that is added to a Gram matrix, for full rank.
@@ -256,7 +256,7 @@ def hold_out_repeatedly(
 
 
 class Standardised:
-    """Standardised units of one layer and part, in as few features as possible.
+    """Standardised hidden units of one layer and part, in as few features as possible.
 
     They are divided by the square root of the number of units, so that the mean squared
     length of a sample is 1 for every model. If there are fewer samples than units, the

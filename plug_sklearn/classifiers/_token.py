@@ -45,7 +45,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     the ensemble has a few heads. A head scores every token by a linear function of its
     features, and aggregates the scores of a text into one number. The logits are the
     sums over the heads. With ``linear_path``, linear probes of the mean of all tokens
-    and of the last token are trained together with the heads. Held-out rows determine
+    and of the last token are trained together with the heads. Held-out texts determine
     how the logits are mixed.
 
     In many models, the first token of a text has activations far larger than all
@@ -74,9 +74,9 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     window : int, default=8
         Number of tokens in a window. Only used with ``aggregation="rolling"``.
     target_ratio : float, default=5.0
-        Target number of parameters per training row. Only the weights that map features
-        to scores in one member are counted; with ``sizing="budget"``, all trainable
-        parameters of all members.
+        Target number of parameters per training text. Only the weights that map
+        features to scores in one member are counted; with ``sizing="budget"``, all
+        trainable parameters of all members.
     head_cap : int, default=8
         Largest number of heads of a member.
     sizing : {"budget", "heuristic"}, default="heuristic"
@@ -89,17 +89,17 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         tokens, there is one head, since more would be the same function.
     n_members : int, default=5
         Number of probes in the ensemble, whose probabilities are averaged. Each holds
-        out different rows: with five members, each row is used to train four of them.
+        out different texts: with five members, each text is used to train four of them.
     linear_path : bool, default=True
         Mix the heads with linear probes of the mean of all tokens and of the last
-        token. The weights of the mixture are chosen by the losses on held-out rows.
+        token. The weights of the mixture are chosen by the losses on held-out texts.
         This helps on short texts. Set it to False if the probe will read texts that are
         much longer than those of ``fit``: the two linear probes fail on such texts.
         ``aggregation="rolling"`` is recommended then.
     input_dropout : float, default=0.2
         Probability of dropping a feature in a training step, in [0, 1).
     max_epochs : int, default=100
-        Largest number of passes over the training rows.
+        Largest number of passes over the training texts.
     lr : float, default=0.2
         AdamW's learning rate is ``lr`` divided by the number of inputs of a head, or by
         50 if there are fewer. So ``lr`` is about how much a step can change a score
@@ -116,8 +116,8 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         steps, but hold at least 4 texts. A batch also ends earlier if its features
         would take more than 64 MB, but holds at least one text.
     early_stopping : bool, default=True
-        Hold out rows, stop when their predictions no longer improve, and keep the
-        weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
+        Hold out texts, stop when their predictions no longer improve, and keep the
+        weights of the best epoch. Otherwise, train on all texts for ``max_epochs``.
     validation_fraction : float, default=0.2
         Fraction of the texts that each member holds out for validation, as in
         :class:`PlugMLPClassifier`.
@@ -127,13 +127,13 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     min_delta : float, default=0.002
         Changes in the score and in the loss of up to this size are ignored.
     monitor : str or callable, default="roc_auc"
-        Score of the held-out rows that selects the best epoch, as in
+        Score of the held-out texts that selects the best epoch, as in
         :class:`PlugMLPClassifier`. With labels of tokens, it must be ``"roc_auc"`` or
         ``"loss"``, and is computed over tokens.
     calibrate : bool, default=True
         Apply temperature scaling: divide the logits by the temperature that is most
-        probable given the held-out rows and a log-normal prior around 1. Without
-        held-out rows, the temperature is 1.
+        probable given the held-out texts and a log-normal prior around 1. Without
+        held-out texts, the temperature is 1.
     span_max_weight : float, default=0.0
         Only used with labels of tokens. Weight of the strongest token of a span in the
         losses, in [0, 1] [4]_. A span is a run of neighbouring tokens with the
@@ -141,9 +141,10 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         its label; with 1, at least one token of each span must. The ROC-AUC that
         ``monitor`` asks for is that of all held-out tokens, whatever the weight.
     class_weight : dict or str, default=None
-        A factor for each label, by which the weights of its rows are multiplied; 1 for
-        labels that are not in the dict. ``"balanced"``: factors that give all classes
-        the same total weight in each fit. None: all 1.
+        A factor for each label, by which the weights of its texts (or of its tokens,
+        with labels of tokens) are multiplied; 1 for labels that are not in the dict.
+        ``"balanced"``: factors that give all classes the same total weight in each fit.
+        None: all 1.
     callbacks : list, default=None
         Callbacks of skorch, or pairs (name, callback), as in
         :class:`PlugMLPClassifier`. They get the samples of a batch as a list of
@@ -153,8 +154,8 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If this device is not available, a
         warning is issued and the CPU is used.
     random_state : int or RandomState, default=None
-        Determines held-out rows, initial weights, batches and dropout. Results with the
-        same value are equal bit for bit on the same device with the same number of
+        Determines held-out texts, initial weights, batches and dropout. Results with
+        the same value are equal bit for bit on the same device with the same number of
         threads.
     verbose : bool or int, default=False
         Print a line for each epoch.
@@ -174,7 +175,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     n_parameters_ : int
         Number of trainable parameters of all members.
     history_ : list of dict
-        For each epoch: ``epoch`` and ``train_loss``; if rows are held out,
+        For each epoch: ``epoch`` and ``train_loss``; if texts are held out,
         ``valid_loss`` and ``valid_score``, the score that ``monitor`` names; and what
         callbacks record.
     n_iter_ : int
@@ -182,7 +183,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     best_epoch_ : int
         Epoch whose weights were kept, counted from 1.
     monitor_ : str, callable or None
-        What was monitored; None if no rows were held out.
+        What was monitored; None if no texts were held out.
     net_ : skorch.NeuralNetClassifier
         The trained network, without what only training needs.
 
@@ -338,7 +339,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
             Weights of texts in the training and validation losses, as in
             :class:`PlugMLPClassifier`.
         X_val, y_val : array-like, default=None
-            Texts and labels to validate on, instead of a part of ``X``.
+            Texts and labels to validate on, instead of some of ``X``.
         groups : array-like of shape (n_samples,), default=None
             Groups of texts. No group is both in training and in validation. If None,
             equal texts form a group.

@@ -231,7 +231,7 @@ class TokenNetwork(nn.Module):
         Standardisation, components and all weights are multiplied into one matrix, so
         that the tokens are read once and are not copied.
         """
-        weight = torch.cat([part.flatten(2) for part in self._list_weights()], dim=2)
+        weight = torch.cat([own.flatten(2) for own in self._list_weights()], dim=2)
         if self.training:
             kept = weight.new_ones(1, self.n_members, weight.shape[1])
             weight = weight * self.input_dropout(kept)[0, :, :, None]
@@ -245,16 +245,16 @@ class TokenNetwork(nn.Module):
 
     def _list_weights(self) -> list[Tensor]:
         """List the weights that are applied to tokens, (members, n_inputs, ...)."""
-        parts: list[Tensor] = [self.output.weight]
+        weights: list[Tensor] = [self.output.weight]
         if self.queries is not None:
-            parts.append(self.queries.weight)
+            weights.append(self.queries.weight)
         if self.linear is not None:
-            parts.append(self.linear.weight)
-        return parts
+            weights.append(self.linear.weight)
+        return weights
 
     def _split_scores(self, scores: Tensor) -> TokenScores:
         """Split the scores (..., members, any) of tokens."""
-        sizes = [part[0, 0].numel() for part in self._list_weights()]
+        sizes = [own[0, 0].numel() for own in self._list_weights()]
         split = torch.split(scores, sizes, dim=-1)
         values = torch.unflatten(split[0], -1, (self.n_heads, self.n_outputs))
         if self.strongest and self.n_outputs > 1:

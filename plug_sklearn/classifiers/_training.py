@@ -1,7 +1,7 @@
 """Train a network.
 
-The training loop is skorch's. ``ProbeNet`` only replaces the parts that our networks
-need to be different: where batches come from, what is random, and what is kept.
+The training loop is skorch's. ``ProbeNet`` only replaces what our networks need to be
+different: where batches come from, what is random, and what is kept.
 """
 
 from collections.abc import Callable, Sequence

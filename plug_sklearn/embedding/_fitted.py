@@ -84,7 +84,7 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
     def get_feature_names_out(
         self, input_features: object = None
     ) -> NDArray[np.object_]:
-        """Return a name for each unit of the flattened activations.
+        """Return a name for each hidden unit of the flattened activations.
 
         Parameters
         ----------

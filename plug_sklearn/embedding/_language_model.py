@@ -55,7 +55,8 @@ from plug_sklearn.embedding.prompts import (
 )
 from plug_sklearn.embedding.store import ActivationStore
 
-#: Part of every key in a store: raised when a release computes anything differently.
+#: A number in every key of a store, raised when a release computes anything
+#: differently.
 READING = 2
 
 # Models, and turns or templates, of which a change has been told in this process.
@@ -78,9 +79,9 @@ class LanguageModel:
 
     The others are what the model was when an estimator that has been loaded was fitted
     with it: its identity ``origin``; the stack that was read, for where its
-    configuration is not at hand; its numbers of layers and of units; what the chat
-    template wrote around a message; and the template that rendered conversations. None
-    renders these anew.
+    configuration is not at hand; its numbers of layers and of hidden units; what the
+    chat template wrote around a message; and the template that rendered conversations.
+    None renders these anew.
     """
 
     source: ModelSource

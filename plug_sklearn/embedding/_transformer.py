@@ -120,8 +120,9 @@ default="last"
         in both cases. With ``"literal"``, the tokens around the text are the same for
         all texts.
     stack : {"auto", "encoder", "decoder"}, default="auto"
-        Which stack of an encoder-decoder model is read. ``"auto"``: the encoder. The
-        encoder is given the text; the decoder is given its start token and the text.
+        Whether the encoder or the decoder of an encoder-decoder model is read.
+        ``"auto"``: the encoder. The encoder is given the text; the decoder is given its
+        start token and the text.
     max_length : int, default=None
         Maximum number of tokens in a prompt; None: the limit of the model. If a prompt
         is longer, its text is truncated and its template is kept. In conversations, the
@@ -154,8 +155,8 @@ default="last"
         Path or hub id of a PEFT adapter that changes weights, such as LoRA. None: the
         adapter in the folder or repository of the model, if there is an
         ``adapter_config.json``. Adapters that were trained on causal models, on
-        classifiers or on models that also read images are applied to the part that is
-        read; the head is not used. Prompt tuning and similar methods are refused.
+        classifiers or on models that also read images are applied to the modules that
+        are read; the head is not used. Prompt tuning and similar methods are refused.
     revision : str, default=None
         Branch, tag or commit on the hub.
     trust_remote_code : bool, default=False

@@ -13,7 +13,7 @@
 ``_directions``
     The direction that a probe reads, in the hidden space of the model.
 ``_operating_points``
-    Thresholds that flag few negative rows, and the recall at these thresholds.
+    Thresholds that flag few negative samples, and the recall at these thresholds.
 ``_training_curves``
     Losses and scores by epoch.
 ``_capacity``
@@ -29,7 +29,7 @@
 ``_bootstrap``
     Bootstrap intervals.
 ``_folds``, ``_inputs``, ``_drawing``
-    What these share: cross-validation on fixed folds; checks of estimators, rows,
+    What these share: cross-validation on fixed folds; checks of estimators, samples,
     labels and probabilities; axes, legends and styles.
 """
 

@@ -27,8 +27,8 @@ class BootstrapInterval:
     Parameters
     ----------
     estimate : float
-        The metric on all rows. With two models, the metric of the first minus that of
-        the second.
+        The metric on all samples. With two models, the metric of the first minus that
+        of the second.
     lower, upper : float
         Ends of the interval.
     standard_error : float
@@ -62,11 +62,11 @@ def bootstrap_interval(
 ) -> BootstrapInterval:
     """Estimate a metric with its percentile bootstrap interval.
 
-    Rows are drawn with replacement, as many as there are, and the metric is computed on
-    each of these resamples. The ends of the interval are quantiles of the results. A
+    Samples are drawn with replacement, as many as there are, and the metric is computed
+    on each of these resamples. The ends of the interval are quantiles of the results. A
     metric that grows with the noise of small samples, such as
     :func:`expected_calibration_error`, is higher on resamples than on the original
-    rows, and its interval is too high by the same amount.
+    samples, and its interval is too high by the same amount.
 
     Parameters
     ----------
@@ -81,10 +81,10 @@ def bootstrap_interval(
         Predictions of a second model. The estimate is then the metric of the first
         model minus that of the second, on the same resamples.
     groups : array-like of shape (n_samples,), default=None
-        Groups of rows that are not independent. Whole groups are then drawn, without
+        Groups of samples that are not independent. Whole groups are then drawn, without
         stratification.
     stratify : bool, default=True
-        Whether each resample has as many rows of each class as the data. It must be
+        Whether each resample has as many samples of each class as the data. It must be
         False for continuous targets.
     level : float, default=0.95
         Confidence level of the interval, in (0, 1).
@@ -204,8 +204,8 @@ def _stratify(
         # Each resample would then hold the same rows.
         raise ValueError(
             f"The 'stratify' parameter of {owner} must be False unless y_true holds "
-            f"classes. Got True, and {n_alone} of {len(truth)} rows have a label that "
-            "no other row has."
+            f"classes. Got True, and {n_alone} of {len(truth)} samples have a label "
+            "that no other sample has."
         )
     return strata, None
 

@@ -36,9 +36,9 @@ def expected_calibration_error(
 ) -> float:
     """Compute the expected calibration error (ECE) of probabilities.
 
-    Rows are put into bins by their probability. In each bin, the mean probability is
+    Samples are put into bins by their probability. In each bin, the mean probability is
     compared with the frequency with which the predicted event occurred. The absolute
-    differences are averaged over bins, weighted by their numbers of rows.
+    differences are averaged over bins, weighted by their numbers of samples.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def expected_calibration_error(
         Number of bins.
     strategy : {"uniform", "quantile"}, default="uniform"
         ``"uniform"``: bins of equal width over [0, 1]. ``"quantile"``: bins of equal
-        counts, except that rows of the same probability share a bin.
+        counts, except that samples of the same probability share a bin.
     method : {"confidence", "positive"}, default="confidence"
         ``"confidence"``: the probability of the predicted class, compared with how
         often the prediction is right; of classes that tie, the first is predicted.
@@ -187,7 +187,7 @@ def brier_score(
     -------
     float
         For two classes, the mean squared error of the positive one, in [0, 1]; for
-        more, the mean over rows of the sum over classes, in [0, 2]. 0 is best.
+        more, the mean over samples of the sum over classes, in [0, 2]. 0 is best.
 
     Raises
     ------

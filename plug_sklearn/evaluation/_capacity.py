@@ -68,8 +68,8 @@ def capacity_curve(
     """Cross-validate a probe for several budgets of parameters, on the same folds.
 
     With ``sizing="heuristic"``, the default, networks have a smallest and a largest
-    width. On few rows, all small ratios give the network of the smallest width, so the
-    curve is flat there: the column ``width_limit`` shows where. With
+    width. On few samples, all small ratios give the network of the smallest width, so
+    the curve is flat there: the column ``width_limit`` shows where. With
     ``sizing="budget"``, the size of the network follows ``target_ratio``.
 
     Parameters
@@ -82,7 +82,7 @@ def capacity_curve(
     y : array-like of shape (n_samples,)
         Labels.
     target_ratios : sequence of float, default=(0.625, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
-        Numbers of trainable parameters per training row to aim for.
+        Numbers of trainable parameters per training sample to aim for.
     param_name : str, default="target_ratio"
         Name of the parameter; in a pipeline, for example
         ``"plugmlpclassifier__target_ratio"``.
@@ -108,8 +108,8 @@ def capacity_curve(
     -------
     DataFrame
         A row for each budget and fold. Columns: ``target_ratio``; ``n_train``, the
-        number of training rows; ``n_parameters``, the number of trainable parameters of
-        the network; ``width_limit``, ``"least"`` or ``"most"`` where the network has
+        number of training samples; ``n_parameters``, the number of trainable parameters
+        of the network; ``width_limit``, ``"least"`` or ``"most"`` where the network has
         the smallest or the largest width that ``sizing="heuristic"`` allows, so that
         other ratios give the same network, and otherwise ``"none"``; ``fold``, from 0;
         a column for each score, by its name, or ``score`` where it has none;
@@ -242,7 +242,7 @@ class CapacityCurveDisplay(ScoresDisplay):
     summary_ : DataFrame
         A row for each ``target_ratio``. Columns: the ``mean`` and standard deviation
         ``std`` of the score over the folds; the means ``n_parameters`` and ``budget``,
-        which is ``target_ratio`` times the number of training rows; and
+        which is ``target_ratio`` times the number of training samples; and
         ``width_limit``, as in ``curve`` if it is the same in all folds, or ``"none"``.
     best_ratio_ : float
         The ``target_ratio`` of the highest mean.

@@ -97,7 +97,7 @@ def compare_scores(
         Scores of two probes on the same folds, such as columns of two
         ``CrossValidationReport.scores``.
     n_train, n_test : float
-        Numbers of training and test rows of a fold; their means, if folds differ.
+        Numbers of training and test samples of a fold; their means, if folds differ.
     level : float, default=0.95
         Confidence level of the interval, in (0, 1).
 

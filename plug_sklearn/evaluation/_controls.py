@@ -55,9 +55,9 @@ def probe_controls(
 ) -> pd.DataFrame:
     """Cross-validate a probe and its controls, all on the same folds.
 
-    Only the part of a score above the scores of the controls shows what the model has
-    learnt. Each text goes through the model once, and once through the model with
-    random weights.
+    Only the difference between the score of the probe and the scores of the controls
+    shows what the model has learnt. Each text goes through the model once, and once
+    through the model with random weights.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def probe_controls(
     The controls are:
 
     ``"majority"``
-        Predicts the class frequencies of the training rows for every row.
+        Predicts the class frequencies of the training samples for every sample.
     ``"text_length"``
         Logistic regression on the logarithms of the numbers of characters and words.
     ``"bag_of_words"``, ``"tf_idf"``
@@ -129,7 +129,7 @@ def probe_controls(
     ``"shuffled_labels"``
         The probe, trained and tested on shuffled labels, which are as easy to memorise
         as the true ones. Equal texts with the same label also share one label after the
-        shuffling. Labels are shuffled within groups; if all rows of a group have the
+        shuffling. Labels are shuffled within groups; if all samples of a group have the
         same label, the group exchanges it with other such groups. The score of the
         probe minus this score is the selectivity of the probe [1]_.
     ``"first_layer"``

@@ -53,10 +53,10 @@ class ProbeDirection:
         The intercept of each output.
     kind : {"linear", "linear path", "mean gradient"}
         ``"linear"``: the probe computes exactly this function. ``"linear path"``: the
-        function is the linear path of a network, without its nonlinear part.
+        function is the linear path of a network, without its nonlinear layers.
         ``"mean gradient"``: the vectors are the mean gradient of a network over the
-        given rows. The intercept is chosen so that the function and the network have
-        the same mean over these rows.
+        given samples. The intercept is chosen so that the function and the network have
+        the same mean over these samples.
     """
 
     vectors: pd.DataFrame
@@ -93,7 +93,7 @@ def probe_direction(
         search, a ``FixedThresholdClassifier`` or a :class:`BestLayerClassifier`, the
         estimator inside it is used.
     X : array-like of shape (n_samples, ...), default=None
-        Rows over which the gradient of a network is averaged, in the form that the
+        Samples over which the gradient of a network is averaged, in the form that the
         estimator takes. None: use the linear path of a :class:`PlugMLPClassifier`.
         Linear models do not need it.
 
@@ -286,7 +286,7 @@ def _name_axes(
     probe: Any,  # noqa: ANN401 - of any kind
     n_features: int,
 ) -> _Axes:
-    """Name the layers and parts of the units that are a probe's features."""
+    """Name the layers and parts of the hidden units that are a probe's features."""
     first = steps[0] if steps else None
     shape: Any = getattr(probe if first is None else first, "input_shape_", ())
     if embedder is not None:

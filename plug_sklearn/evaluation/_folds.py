@@ -49,7 +49,7 @@ def split_folds(
     groups: ArrayLike | None,
     owner: str,
 ) -> Folds:
-    """Split checked rows into positions of training and test rows, once for all fits.
+    """Split checked samples into positions for training and testing, once for all fits.
 
     Folds of a classifier are stratified, as scikit-learn's functions make them. If
     there are groups, None or a number of folds keeps them together. Raises a
@@ -64,8 +64,8 @@ def split_folds(
         and uses_groups(splitter)
     ):
         raise ValueError(
-            f"The 'groups' parameter of {owner} must have a group for each row if 'cv' "
-            f"is {splitter!r}. Got None instead."
+            f"The 'groups' parameter of {owner} must have a group for each sample if "
+            f"'cv' is {splitter!r}. Got None instead."
         )
     folds = list(splitter.split(X, y, groups))
     if not folds:
@@ -113,13 +113,13 @@ def _name_group_arguments(estimator: Any) -> list[str]:  # noqa: ANN401 - estima
     They are those of an estimator whose ``fit`` has the argument ``groups``; of a
     search, or an ``RFECV``, whose own splitter uses groups; and of pipelines of such
     steps. Steps after a resampler of imbalanced-learn get no groups, since the
-    resampler changes the rows.
+    resampler changes the samples.
     """
     if isinstance(estimator, Pipeline):
         names = []
-        for step, part in estimator.steps:
-            names += [f"{step}__{name}" for name in _name_group_arguments(part)]
-            if hasattr(part, "fit_resample"):
+        for step, own in estimator.steps:
+            names += [f"{step}__{name}" for name in _name_group_arguments(own)]
+            if hasattr(own, "fit_resample"):
                 break
         return names
     searches = is_search(estimator)

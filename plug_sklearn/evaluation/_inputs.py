@@ -112,7 +112,7 @@ def check_rows(
     groups: Any,  # noqa: ANN401 - anything else is refused
     owner: str,
 ) -> None:
-    """Raise an error unless X, y and groups are of the same rows.
+    """Raise an error unless X, y and groups are of the same samples.
 
     Labels may have two axes, for regressors of several targets, and groups must have
     one. Missing labels and groups are refused, and so are activations that are not
@@ -122,7 +122,7 @@ def check_rows(
         if _count_rows(value) is None:
             raise TypeError(
                 f"The {name!r} parameter of {owner} must be array-like, with an item "
-                f"for each row. Got {describe(value)} instead."
+                f"for each sample. Got {describe(value)} instead."
             )
     if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "biuf":
         raise ValueError(
@@ -131,14 +131,14 @@ def check_rows(
         )
     if len(getattr(y, "shape", (0,))) > 2:
         raise ValueError(
-            f"The 'y' parameter of {owner} must have a label for each row. Got "
-            f"{describe(y)} instead."
+            f"The 'y' parameter of {owner} must have a label for each sample. "
+            f"Got {describe(y)} instead."
         )
     n_rows = _count_rows(X)
     if _count_rows(y) != n_rows:
         raise ValueError(
             f"The 'y' parameter of {owner} must have a label for each of the {n_rows} "
-            f"rows of X. Got {_count_rows(y)} instead."
+            f"samples of X. Got {_count_rows(y)} instead."
         )
     _refuse_token_labels(y, owner)
     if getattr(y, "shape", (0,))[1:] in ((), (1,)):
@@ -149,15 +149,17 @@ def check_rows(
 
 
 def check_groups(groups: ArrayLike | None, n_rows: int | None, owner: str) -> None:
-    """Raise a ValueError unless groups, if any, have a value for each row."""
+    """Raise a ValueError unless groups, if any, have a value for each sample."""
     if groups is None:
         return
-    expected = f"The 'groups' parameter of {owner} must have a group for each row"
+    expected = f"The 'groups' parameter of {owner} must have a group for each sample"
     n_found = _count_rows(groups)
     if n_found is None or len(getattr(groups, "shape", (0,))) > 1:
         raise ValueError(f"{expected}. Got {describe(groups)} instead.")
     if n_found != n_rows:
-        raise ValueError(f"{expected} of X. Got {n_found} for {n_rows} rows instead.")
+        raise ValueError(
+            f"{expected} of X. Got {n_found} for {n_rows} samples instead."
+        )
     _refuse_missing("groups", groups, owner)
 
 
@@ -165,10 +167,10 @@ def _refuse_missing(name: str, given: ArrayLike, owner: str) -> None:
     """Raise a ValueError if labels or groups are None or NaN."""
     missing = np.flatnonzero(pd.isna(np.asarray(given, dtype=object))).tolist()
     if missing:
-        found = f"{len(missing)} missing, at rows {missing[:5]}"
+        found = f"{len(missing)} missing, at positions {missing[:5]}"
         raise ValueError(
-            f"The {name!r} parameter of {owner} must have a value for each row. Got "
-            f"{found}{'' if len(missing) <= 5 else ' and others'}."
+            f"The {name!r} parameter of {owner} must have a value for each sample. "
+            f"Got {found}{'' if len(missing) <= 5 else ' and others'}."
         )
 
 
@@ -181,8 +183,8 @@ def _refuse_token_labels(y: Any, owner: str) -> None:  # noqa: ANN401 - checked 
     own = [label for label in y if isinstance(label, list | tuple | np.ndarray)]
     if own and ((is_array and y.ndim == 1) or len({len(label) for label in own}) > 1):
         raise ValueError(
-            f"The 'y' parameter of {owner} must have one label for each row. Got "
-            "labels of tokens instead, which only cross_val_score can score."
+            f"The 'y' parameter of {owner} must have one label for each sample. "
+            "Got labels of tokens instead, which only cross_val_score can score."
         )
 
 
@@ -194,7 +196,7 @@ def _refuse_non_finite(X: NDArray[Any], owner: str) -> None:
     rows = np.flatnonzero(~np.isfinite(X).all(axis=tuple(range(1, X.ndim)))).tolist()
     raise ValueError(
         f"The 'X' parameter of {owner} must contain finite activations. Got NaN or "
-        f"infinity in {len(rows)} of {len(X)} rows, such as {rows[:5]}."
+        f"infinity in {len(rows)} of {len(X)} samples, such as {rows[:5]}."
     )
 
 

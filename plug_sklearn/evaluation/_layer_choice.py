@@ -121,7 +121,7 @@ class BestLayerClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     It is the last step of a pipeline. ``fit`` runs :func:`layer_sweep`, chooses a layer
     and a part, and fits the estimator on them. When the pipeline is cross-validated,
-    each fold chooses the layer on its own training rows, so the score evaluates the
+    each fold chooses the layer on its own training samples, so the score evaluates the
     whole procedure. In contrast, the highest score of a sweep is too high on average,
     because it is the maximum of many.
 

@@ -54,7 +54,7 @@ def layer_sweep(
     gives the same results as separate fits. It requires ``sizing="heuristic"``, no
     ``callbacks`` and no ``verbose``, and a number of features and widths that are
     multiples of 16: most hidden sizes are, and so are the widths for up to about 16 /
-    ``target_ratio`` rows per feature. Without a ``random_state``, all networks of a
+    ``target_ratio`` samples per feature. Without a ``random_state``, all networks of a
     group use the same random seed.
 
     Other probes are fitted one by one. If the features of a layer hold at most 2**22
@@ -94,7 +94,7 @@ def layer_sweep(
         such as :class:`PlugMLPClassifier`, and the splitter of a search that uses them,
         such as ``GridSearchCV(cv=GroupKFold())``, alone or in a pipeline.
     params : dict, default=None
-        Further arguments of the estimator's ``fit``. Those with a value for each row
+        Further arguments of the estimator's ``fit``. Those with a value for each sample
         are split with ``X``.
     n_jobs : int, default=None
         Number of joblib workers, over layers and parts.

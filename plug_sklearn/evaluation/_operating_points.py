@@ -28,7 +28,7 @@ def recall_at_fpr(fpr: float, *, pos_label: object = None) -> Callable[..., floa
     ----------
     fpr : float
         The highest false-positive rate, between 0 and 1. It is the share of negative
-        rows that are flagged.
+        samples that are flagged.
     pos_label : object, default=None
         The label of the positive class; None: the second of the two sorted labels.
 
@@ -36,9 +36,9 @@ def recall_at_fpr(fpr: float, *, pos_label: object = None) -> Callable[..., floa
     -------
     callable
         A scorer ``(estimator, X, y)`` for any ``scoring`` parameter. It returns the
-        highest recall among the thresholds whose false-positive rate on these rows is
-        at most ``fpr``, or NaN if ``y`` holds a single class. The estimator must be a
-        classifier of two classes with ``decision_function`` or ``predict_proba``.
+        highest recall among the thresholds whose false-positive rate on these samples
+        is at most ``fpr``, or NaN if ``y`` holds a single class. The estimator must be
+        a classifier of two classes with ``decision_function`` or ``predict_proba``.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def threshold_at_fpr(
     groups: ArrayLike | None = None,
     pos_label: object = None,
 ) -> FixedThresholdClassifier:
-    r"""Choose a threshold whose false-positive rate on new rows stays below a limit.
+    r"""Choose a threshold whose false-positive rate on new samples stays below a limit.
 
     Parameters
     ----------
@@ -114,18 +114,18 @@ def threshold_at_fpr(
         A fitted classifier of two classes, alone or in a pipeline, that predicts
         probabilities or decision values.
     X : array-like of shape (n_samples, ...)
-        Rows that the estimator was not fitted on, from the same distribution as the
-        rows to be classified later.
+        Samples that the estimator was not fitted on, from the same distribution as the
+        samples to be classified later.
     y : array-like of shape (n_samples,)
-        Their labels. Only rows of the negative class are used.
+        Their labels. Only samples of the negative class are used.
     fpr : float
         The limit of the false-positive rate, between 0 and 1.
     confidence : float, default=0.95
-        The probability, over draws of the rows, that the rate stays below ``fpr``.
+        The probability, over draws of the samples, that the rate stays below ``fpr``.
     groups : array-like of shape (n_samples,), default=None
-        Groups of rows that are not independent, such as those of one author. Each group
-        is then represented by its highest score, and the guarantee is stronger: ``fpr``
-        limits the share of new groups in which any negative row is flagged.
+        Groups of samples that are not independent, such as those of one author. Each
+        group is then represented by its highest score, and the guarantee is stronger:
+        ``fpr`` limits the share of new groups in which any negative sample is flagged.
     pos_label : object, default=None
         The label of the positive class; None: the second of ``classes_``.
 
@@ -140,8 +140,8 @@ def threshold_at_fpr(
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If there are too few negative rows or groups for this limit and confidence; the
-        message says how many are needed. Or if another parameter is invalid.
+        If there are too few negative samples or groups for this limit and confidence;
+        the message says how many are needed. Or if another parameter is invalid.
 
     See Also
     --------
@@ -150,7 +150,7 @@ def threshold_at_fpr(
     Notes
     -----
     Of n independent negative scores, the threshold is just above the (k + 1)-th
-    highest. Its false-positive rate on new rows is then at most a
+    highest. Its false-positive rate on new samples is then at most a
     :math:`\mathrm{Beta}(k + 1, n - k)` variable [1]_, which stays below ``fpr`` with
     the probability that a binomial variable of n draws with probability ``fpr`` exceeds
     k. The largest k for which this probability is at least ``confidence`` is used. This
@@ -184,9 +184,9 @@ def threshold_at_fpr(
     scores, method = _score_rows(estimator, X, positive)
     is_negative = labels != positive
     negatives = scores[is_negative]
-    unit = "rows"
+    unit = "samples"
     if groups is not None:
-        unit = "groups with rows"
+        unit = "groups with samples"
         of_groups = pd.Series(negatives).groupby(np.asarray(groups)[is_negative])
         negatives = of_groups.max().to_numpy(dtype=scores.dtype)
     n_allowed = _count_allowed(len(negatives), fpr, confidence, unit)
@@ -276,6 +276,6 @@ def _score_rows(
             return values[:, column], method
         return values if column == 1 else -values, method
     raise ValueError(
-        "The 'X' parameter of threshold_at_fpr must be rows that "
+        "The 'X' parameter of threshold_at_fpr must be samples that "
         f"{type(estimator).__name__} was fitted for. It said: {refusal}"
     )

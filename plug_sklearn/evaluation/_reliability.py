@@ -231,14 +231,14 @@ class ReliabilityDisplay(CalibrationDisplay):
         ax: Axes | None = None,
         **kwargs: Any,  # noqa: ANN401 - see from_predictions
     ) -> Self:
-        """Draw the diagram of a fitted classifier, for rows it was not fitted on.
+        """Draw the diagram of a fitted classifier, for samples it was not fitted on.
 
         Parameters
         ----------
         estimator : classifier
             A fitted classifier.
         X, y : array-like of shape (n_samples, ...)
-            Rows and their labels.
+            Samples and their labels.
         name : str, default=None
             Name for the legend; None: that of the estimator's class.
         ax : Axes, default=None

@@ -47,18 +47,18 @@ class CrossValidationReport:
     Parameters
     ----------
     predictions : DataFrame
-        One row for each row of ``X`` in each fold that tests it, in the order and with
-        the index of ``X``. Columns: ``fold``; ``group``, if there are groups;
-        ``label``, the true label; ``predicted``, the most probable label; and for each
-        class, such as ``cat``, its probability ``proba_cat``.
+        One row for each sample in each fold that tests it, in the order and with the
+        index of ``X``. Columns: ``fold``; ``group``, if there are groups; ``label``,
+        the true label; ``predicted``, the most probable label; and for each class, such
+        as ``cat``, its probability ``proba_cat``.
     scores : DataFrame
         One row for each fold. Columns: ``fold``, a column for each score, ``fit_time``
         and ``score_time`` in seconds, ``n_train`` and ``n_test``.
     overall : DataFrame
         One row for each score. Columns: ``mean`` and ``std`` over the folds where the
         score is defined, and ``pooled``, the score of all out-of-fold probabilities
-        together, which is NaN for a scorer that needs decisions or the rows of ``X``.
-        In all scores, a class without training rows in a fold has probability 0 there.
+        together, which is NaN for a scorer that needs decisions or ``X`` itself. In all
+        scores, a class without training samples in a fold has probability 0 there.
     calibration : dict of float
         ``expected_calibration_error`` and ``brier_score`` of all out-of-fold
         probabilities together.
@@ -66,7 +66,7 @@ class CrossValidationReport:
         Losses by fold and epoch, as :func:`training_history` returns them, without
         failed fits; None for estimators that are not trained by epochs.
     n_samples : int
-        Rows of ``X``.
+        Number of samples in ``X``.
     classes : ndarray of shape (n_classes,)
         Labels, in the order of their columns.
     wall_time : float
@@ -94,7 +94,7 @@ class CrossValidationReport:
 
     def __repr__(self) -> str:
         title = (
-            f"CrossValidationReport of {self.n_samples} rows, {len(self.classes)} "
+            f"CrossValidationReport of {self.n_samples} samples, {len(self.classes)} "
             f"classes and {len(self.scores)} folds, in {self.wall_time:.1f} s"
         )
         calibration = ", ".join(
@@ -125,7 +125,7 @@ def cross_validation_report(
     estimator : classifier
         Any classifier that predicts probabilities, alone or in a pipeline.
     X : array-like of shape (n_samples, ...)
-        Rows, as the classifier takes them: texts, if it begins with an embedder.
+        Samples, as the classifier takes them: texts, if it begins with an embedder.
     y : array-like of shape (n_samples,)
         Labels.
     cv : int, splitter or iterable, default=None
@@ -139,17 +139,17 @@ def cross_validation_report(
         such as ``GridSearchCV(cv=GroupKFold())``, alone or in a pipeline.
     scoring : str, callable, sequence of str or dict, default=None
         One score or several, as in :func:`~sklearn.model_selection.cross_validate`;
-        None: accuracy, area under the ROC curve (one-vs-rest for more than two
-        classes), the negative log loss and the negative Brier score.
+        None: accuracy, ROC-AUC (one-vs-rest for more than two classes), the negative
+        log loss and the negative Brier score.
     out_dir : str or Path, default=None
         Folder for four files, which is created if needed. ``report.html`` shows
         everything on one page: scores with their intervals, calibration, controls,
         pictures, settings and versions. ``predictions.csv`` and ``summary.json`` hold
         the report; the keys of the latter are listed below. ``learning_curve.png``
         shows losses and scores by epoch, with a line for each fold. For estimators
-        without epochs, it shows the first score against the number of training rows;
-        for this, they are also fitted on a quarter and on half of the training rows of
-        each fold.
+        without epochs, it shows the first score against the number of training samples;
+        for this, they are also fitted on a quarter and on half of the training samples
+        of each fold.
     overwrite : bool, default=False
         Whether to replace the files of an earlier run in ``out_dir``.
     params : dict, default=None
@@ -179,17 +179,17 @@ def cross_validation_report(
     ValueError
         If the estimator does not predict probabilities, or cannot be fitted on any
         fold; or if labels are missing, continuous, of one class, or not as many as
-        rows.
+        samples.
 
     Warns
     -----
     UserWarning
         If a fit fails: the scores and probabilities of its fold are NaN, and are left
         out of means, pooled scores and calibration. If a score is undefined in a fold,
-        such as the area under the ROC curve of one class, or a scorer fails: the score
-        is NaN there, and left out of means. If a prediction fails: the probabilities of
-        its fold are NaN, and are left out of pooled scores and calibration. If a file
-        cannot be written or a picture drawn.
+        such as the ROC-AUC of one class, or a scorer fails: the score is NaN there, and
+        left out of means. If a prediction fails: the probabilities of its fold are NaN,
+        and are left out of pooled scores and calibration. If a file cannot be written
+        or a picture drawn.
 
     See Also
     --------

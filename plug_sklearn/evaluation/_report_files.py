@@ -48,7 +48,7 @@ FORMAT_VERSION = 1
 PACKAGES = ("plug_sklearn", "scikit-learn", "numpy", "torch")
 PREDICTIONS, CURVE, SUMMARY = "predictions.csv", "learning_curve.png", "summary.json"
 PAGE = "report.html"
-#: Fractions of the training rows for the curve of an estimator without epochs.
+#: Fractions of the training samples for the curve of an estimator without epochs.
 TRAIN_SIZES = (0.25, 0.5, 1.0)
 
 
@@ -201,7 +201,7 @@ def _draw_history(history: pd.DataFrame, estimators: list[Any]) -> Figure:
     n_rows = 1 + ("valid_score" in history)
     axes = figure.subplots(n_rows, sharex=True, squeeze=False)[:, 0]
     display = TrainingCurveDisplay.from_estimator(estimators, ax=list(axes))
-    display.ax_[0].set_title("Training, one line a fold")
+    display.ax_[0].set_title("Training, one line for each fold")
     return figure
 
 
@@ -215,12 +215,12 @@ def _score_sizes(
     fit_params: Mapping[str, Any],
     n_jobs: int | None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-    """Score an estimator that is fitted on fractions of the training rows.
+    """Score an estimator that is fitted on fractions of the training samples.
 
-    Returns numbers of rows, and training and test scores of shape (n_sizes, n_folds).
+    Returns numbers of samples, and training and test scores (n_sizes, n_folds).
     """
     with warnings.catch_warnings():
-        # A quarter of the rows may hold one class alone. It then has no point.
+        # A quarter of the samples may hold one class alone. It then has no point.
         warnings.simplefilter("ignore", FitFailedWarning)
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         sizes, train, test = learning_curve(
@@ -268,7 +268,7 @@ def _draw_sizes(
         band.set(color=style["color"], linewidth=0)
     axes.margins(y=0.15)
     spread = ", mean ± 1 sd" if n_folds > 1 else ""
-    axes.set(xlabel="Training rows", title=f"{write_folds(n_folds)}{spread}")
+    axes.set(xlabel="Training samples", title=f"{write_folds(n_folds)}{spread}")
     axes.legend(frameon=False, ncols=2, loc="upper right")
     finish_axes(axes)
     return figure

@@ -1,4 +1,4 @@
-"""Fit and score an estimator on each fold, and predict the test rows."""
+"""Fit and score an estimator on each fold, and predict the test samples."""
 
 import warnings
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ OWNER = "cross_validation_report"
 
 
 class FoldFit(NamedTuple):
-    """A fitted estimator, its scores and the probabilities of its test rows.
+    """A fitted estimator, its scores and the probabilities of its test samples.
 
     If the fit failed, ``estimator`` is None and ``failure`` is the error. If only the
     prediction failed, ``failure`` is its error. Probabilities have shape
@@ -155,7 +155,7 @@ def _warn_of_failures(fits: list[FoldFit]) -> None:
         problem = (
             f"cannot be fitted on {where}, where scores and"
             if is_unfitted
-            else f"cannot predict the test rows of {where}, where"
+            else f"cannot predict the test samples of {where}, where"
         )
         warn_user(
             f"In {OWNER}, the estimator {problem} probabilities are NaN: {failure}"
@@ -181,8 +181,8 @@ def tabulate_scores(
         if undefined:
             warn_user(
                 f"The score {name!r} is undefined in folds {undefined}: their test "
-                "rows may be of one class, or the scorer fails on them. They are left "
-                "out of the means."
+                "samples may be of one class, or the scorer fails on them. They are "
+                "left out of the means."
             )
     scores["n_train"], scores["n_test"] = (
         [len(rows) for rows in side] for side in zip(*folds, strict=True)

@@ -74,8 +74,8 @@ def write_page(
     return PAGE.format(body="\n".join(sections))
 
 
-def _make_section(title: str, *parts: str) -> str:
-    return "\n".join([f"<section><h2>{escape(title)}</h2>", *parts, "</section>"])
+def _make_section(title: str, *elements: str) -> str:
+    return "\n".join([f"<section><h2>{escape(title)}</h2>", *elements, "</section>"])
 
 
 def _describe_scores(report: CrossValidationReport) -> str:
@@ -95,14 +95,14 @@ def _describe_scores(report: CrossValidationReport) -> str:
         columns={
             "fold": "Fold",
             **{name: name_score(name) for name in names},
-            "train": "Training rows",
-            "test": "Test rows",
+            "train": "Training samples",
+            "test": "Test samples",
             "fit_time": "Seconds to fit",
         }
     )
     note = (
         "<p>The interval is that of the mean of folds, with the correction of Nadeau "
-        "and Bengio (2003) for training rows that folds share.</p>"
+        "and Bengio (2003) for training samples that folds share.</p>"
     )
     return _make_section(
         "Scores",
@@ -138,7 +138,7 @@ def _describe_calibration(report: CrossValidationReport) -> str:
     columns = name_columns(report.classes)
     probabilities = report.predictions[columns].to_numpy(dtype=np.float64)
     is_predicted = np.isfinite(probabilities).all(axis=1)
-    parts = [_write_table(table)]
+    elements = [_write_table(table)]
     if is_predicted.any():
         figure = make_figure(height=4.5)
         ReliabilityDisplay.from_predictions(
@@ -148,8 +148,8 @@ def _describe_calibration(report: CrossValidationReport) -> str:
             method="confidence",
             ax=figure.subplots(),
         )
-        parts.append(_embed_picture(figure, "Reliability diagram"))
-    return _make_section("Calibration", *parts)
+        elements.append(_embed_picture(figure, "Reliability diagram"))
+    return _make_section("Calibration", *elements)
 
 
 def _describe_controls(controls: pd.DataFrame, score: str) -> str:
@@ -160,13 +160,13 @@ def _describe_controls(controls: pd.DataFrame, score: str) -> str:
     means = controls.groupby("control", sort=False)[scores].mean().reset_index()
     means["control"] = means["control"].map(name_control)
     means.columns = pd.Index(["Control", *(name_score(name) for name in scores)])
-    parts = [_embed_picture(figure, "Scores of controls"), _write_table(means)]
+    elements = [_embed_picture(figure, "Scores of controls"), _write_table(means)]
     if display.selectivity_ is not None:
-        parts.append(
+        elements.append(
             f"<p>Selectivity, the probe's {escape(name_score(shown))} minus that on "
             f"shuffled labels: {display.selectivity_:.3f}.</p>"
         )
-    return _make_section("Controls", *parts)
+    return _make_section("Controls", *elements)
 
 
 def _describe_setting(
@@ -174,7 +174,7 @@ def _describe_setting(
 ) -> str:
     groups = report.predictions.get("group")
     rows = [
-        ("Rows", report.n_samples),
+        ("Samples", report.n_samples),
         ("Folds", len(report.scores)),
         ("Groups", "none" if groups is None else groups.nunique()),
         ("Classes", ", ".join(map(str, report.classes.tolist()))),

@@ -49,8 +49,8 @@ def _make_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
     """Make the default scorers of a report.
 
     They have the names of scikit-learn's scorers, and are given all classes. If a fold
-    does not test all of them, log loss and Brier score are still defined, and the area
-    under the ROC curve is NaN.
+    does not test all of them, log loss and Brier score are still defined, and the
+    ROC-AUC is NaN.
     """
     auc = "roc_auc" if len(classes) == 2 else "roc_auc_ovr"
     return {
@@ -70,7 +70,7 @@ def _make_default_scorers(classes: NDArray[Any]) -> dict[str, Any]:
 def _measure_auc(
     y_true: NDArray[Any], y_proba: NDArray[np.float64], labels: NDArray[Any]
 ) -> float:
-    """Measure the area under the ROC curve, one-vs-rest; NaN if a class has no row."""
+    """Measure the one-vs-rest ROC-AUC; NaN if a class has no sample."""
     if len(np.unique(y_true)) < len(labels):
         return float("nan")
     if y_proba.ndim == 1:

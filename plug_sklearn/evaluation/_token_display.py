@@ -95,7 +95,7 @@ class TokenScoresDisplay:
         labels = [name.removeprefix(PREFIX) for name in names]
         if not labels:
             raise ValueError(
-                f"The 'scores' parameter of {owner} must have a column of each class, "
+                f"The 'scores' parameter of {owner} must have a column for each class, "
                 f"such as '{PREFIX}1'. Got the columns {list(scores.columns)} instead."
             )
         if label is None and len(labels) == 2:

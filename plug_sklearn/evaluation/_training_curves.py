@@ -46,8 +46,8 @@ def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see bel
     DataFrame
         A row for each fit and epoch. Columns: ``fold``, the position of the estimator;
         ``epoch``, from 1; ``train_loss``; ``valid_loss`` and the monitored
-        ``valid_score``, where rows were held out; ``kept``, whether the estimator has
-        the weights of this epoch.
+        ``valid_score``, where samples were held out; ``kept``, whether the estimator
+        has the weights of this epoch.
 
     Raises
     ------

@@ -26,7 +26,7 @@ OWNER = "transfer_matrix"
 
 
 class _DataSet(NamedTuple):
-    """Rows, labels and groups of a data set, and the folds of its cross-validation."""
+    """A data set: samples, labels, groups, and folds for its cross-validation."""
 
     X: Any
     y: NDArray[Any]
@@ -65,8 +65,8 @@ def transfer_matrix(
         With ``groups``, None or a number of folds keeps groups together, by
         ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     groups : dict, default=None
-        For the names of data sets that have groups, the group of each row, for ``cv``.
-        They are also passed to the ``fit`` of an estimator that takes them.
+        For the names of data sets that have groups, the group of each sample, for
+        ``cv``. They are also passed to the ``fit`` of an estimator that takes them.
     scoring : str or callable, default=None
         One score; None: the estimator's own.
     n_jobs : int, default=None
@@ -79,8 +79,8 @@ def transfer_matrix(
     DataFrame
         Scores. Rows are the data sets that the probe was trained on, and columns those
         that it was tested on. The diagonal holds the mean score over the folds of the
-        cross-validation. For the other cells, the probe was trained on all rows of one
-        data set and tested on all rows of the other.
+        cross-validation. For the other cells, the probe was trained on all samples of
+        one data set and tested on all samples of the other.
 
     Raises
     ------

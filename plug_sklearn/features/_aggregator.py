@@ -37,8 +37,9 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         Parts to select: positions along axis 2, or names from the embedder's ``parts_``
         or from ``part_names``.
     method : {"concat", "mean", "max", "stack"}, default="concat"
-        ``"concat"``: concatenate all selected units, ordered by layer, then part, then
-        unit. ``"mean"`` and ``"max"``: pool over layers. ``"stack"``: keep all axes.
+        ``"concat"``: concatenate all selected hidden units, ordered by layer, then
+        part, then hidden unit. ``"mean"`` and ``"max"``: pool over layers. ``"stack"``:
+        keep all axes.
     part_names : sequence of str, default=None
         Names of the positions along axis 2, such as ``("rs_last", "rs_mean")``. None:
         for activations of an embedder, its ``parts_``; for other arrays,
@@ -213,20 +214,20 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         Parameters
         ----------
         input_features : sequence of str, default=None
-            Names of the units of the flattened activations, as the previous step of a
-            pipeline returns them. None: names made of the layers and parts of an
+            Names of the hidden units of the flattened activations, as the previous step
+            of a pipeline returns them. None: names made of the layers and parts of an
             embedder's activations, or of positions.
 
         Returns
         -------
         ndarray of shape (n_features_out,), object
             Names such as ``"L20_rs_17"`` or ``"mean_rs_17"``. With ``"stack"``, the
-            names of the flattened units.
+            names of the flattened hidden units.
 
         Raises
         ------
         ValueError
-            If the number of ``input_features`` is not the number of units.
+            If the number of ``input_features`` is not the number of hidden units.
         """
         check_is_fitted(self)
         units = self._name_units(input_features).reshape(self.input_shape_)
@@ -317,8 +318,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
             given = np.asarray(input_features, dtype=object)
             if given.shape != (np.prod(self.input_shape_),):
                 raise ValueError(
-                    "input_features should have length equal to the number of units, "
-                    f"{np.prod(self.input_shape_)}. Got {len(given)} instead."
+                    "input_features should have length equal to the number of hidden "
+                    f"units, {np.prod(self.input_shape_)}. Got {len(given)} instead."
                 )
             return given
         parts = self.part_names_ or tuple(f"P{part}" for part in range(n_parts))

@@ -41,9 +41,10 @@ def read_activations(
     if activations.ndim > 4:
         raise ValueError(
             f"X given to {owner} must have 2 to 4 axes: samples, layers, parts, "
-            f"units. Got shape {activations.shape} instead."
+            f"hidden units. Got shape {activations.shape} instead."
         )
-    # Two axes are samples and units, and three are samples, layers and units.
+    # Two axes are samples and hidden units, and three are samples, layers and hidden
+    # units.
     missing = tuple(range(activations.ndim - 1, 3))
     return np.expand_dims(activations, missing)
 

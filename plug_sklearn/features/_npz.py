@@ -66,8 +66,8 @@ def load_npz_features(
     -------
     NpzFeatures
         Activations, ids, layers and parts. In the file, each column is a sample, and
-        the rows are ordered by part, layer and unit. The axes of ``activations`` are
-        samples, layers, parts and units.
+        the rows are ordered by part, layer and hidden unit. The axes of ``activations``
+        are samples, layers, parts and hidden units.
 
     Raises
     ------
@@ -208,8 +208,8 @@ def _read(archive: ZipFile, allow_pickle: bool) -> NpzFeatures:
     shape = (*axes, int(_read_member(archive, "hidden_size")[0]))
     if shape[2] < 0 or n_rows != prod(shape):
         raise ValueError(
-            f"its data must have a row for each of {shape} parts, layers and units. "
-            f"Got {n_rows} rows instead"
+            f"its data must have a row for each of {shape} parts, layers and hidden "
+            f"units. Got {n_rows} rows instead"
         )
     layers, parts = _read_member(archive, "layers"), _read_member(archive, "parts")
     ids = _read_member(archive, "columns", allow_pickle=allow_pickle)

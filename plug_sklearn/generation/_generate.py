@@ -83,9 +83,9 @@ one-column frame
     Notes
     -----
     The embedder's ``pool_over``, ``roles``, ``token_filter`` and ``eos_token`` decide
-    which tokens of the prompt and the answer are pooled. The answer counts as part of
-    the text and not as part of a template. If ``roles`` are given, it counts as a
-    message of the assistant.
+    which tokens of the prompt and the answer are pooled. The answer belongs to the text
+    and not to a template. If ``roles`` are given, it counts as a message of the
+    assistant.
 
     If the embedder of a probe keeps every token (``pooling=None``), the pipeline must
     end in a classifier that can be updated token by token, such as

@@ -203,9 +203,9 @@ class BatchPredictions:
             return
         sizes = [len(rows) for _, rows in self._waiting]
         for name in self.probes:
-            parts = self._predict(name, sizes)
-            for (n_tokens, rows), part in zip(self._waiting, parts, strict=True):
-                self.found[name][rows, n_tokens] = part
+            predicted = self._predict(name, sizes)
+            for (n_tokens, rows), some in zip(self._waiting, predicted, strict=True):
+                self.found[name][rows, n_tokens] = some
             self._states[name].clear()
         self._waiting.clear()
         self._n_bytes = 0
@@ -257,8 +257,8 @@ class BatchPredictions:
 class PieceDecoder:
     """Decodes an answer token by token. The pieces, joined, are its text.
 
-    Some tokens are parts of a character, and some tokenizers leave out the space before
-    a first word. So each token is decoded after those before it.
+    Some tokens are only some bytes of a character, and some tokenizers leave out the
+    space before a first word. So each token is decoded after those before it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -252,10 +252,10 @@ class TokenStream:
         features = self._transform(states)
         ends = np.cumsum([len(rows) for rows in batches])
         found = []
-        for rows, part in zip(batches, np.split(features, ends[:-1]), strict=True):
+        for rows, some in zip(batches, np.split(features, ends[:-1]), strict=True):
             own = self.owns_answer[rows]
             if own.any():
-                self._update(part[own], rows[own])
+                self._update(some[own], rows[own])
             found.append(self.current[rows])
         return found
 

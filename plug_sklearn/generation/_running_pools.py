@@ -96,9 +96,10 @@ class MaskedPooler:
         self.last = torch.where(masks, places, 0).amax(dim=2)
 
     def pool(self, states: Tensor) -> list[Tensor]:
-        """Pool states of shape (n_prompts * n_tokens, units).
+        """Pool states of shape (n_prompts * n_tokens, hidden_size).
 
-        Returns a list of one float32 tensor (n_masks, n_prompts, n_statistics, units).
+        Returns a list of one float32 tensor, of shape (n_masks, n_prompts,
+        n_statistics, hidden_size).
         """
         _, n_prompts, n_tokens = self.masks.shape
         rows = states.float().reshape(n_prompts, n_tokens, -1)
@@ -123,7 +124,8 @@ class MaskedPooler:
     def unpack(self, pooled: Tensor) -> list[PooledTokens]:
         """Return the pooled tokens of each mask.
 
-        ``pooled`` has the shape (n_masks, n_prompts, n_pairs, n_statistics, units).
+        ``pooled`` has the shape (n_masks, n_prompts, n_pairs, n_statistics,
+        hidden_size).
         """
         return [
             PooledTokens(
@@ -143,7 +145,7 @@ class TokenPooler:
     read = None
 
     def pool(self, states: Tensor) -> list[Tensor]:
-        """Return states of shape (n_prompts, units) in float32."""
+        """Return states of shape (n_prompts, hidden_size) in float32."""
         return [states.float()]
 
 

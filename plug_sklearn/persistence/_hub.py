@@ -153,7 +153,7 @@ def _describe_report(report: CrossValidationReport) -> list[str]:
         groups = f", of {predictions['group'].nunique()} groups,"
     shown = report.overall.rename_axis("score").reset_index()
     sections = [
-        f"Cross-validation on {report.n_samples} rows{groups} in "
+        f"Cross-validation on {report.n_samples} samples{groups} in "
         f"{len(report.scores)} folds. `pooled` is the score of all folds together.",
         _write_table(shown),
         "\n".join(
@@ -165,8 +165,8 @@ def _describe_report(report: CrossValidationReport) -> list[str]:
         scores = [name for name in report.overall.index if name in report.controls]
         means = report.controls.groupby("control", sort=False)[scores].mean()
         sections += [
-            "Mean scores of controls over the same folds. Only the part of the probe's "
-            "score above them shows what the model has learnt.",
+            "Mean scores of controls over the same folds. Only the difference between "
+            "the probe's score and these shows what the model has learnt.",
             _write_table(means.reset_index()),
         ]
     return sections
@@ -184,7 +184,7 @@ def _write_table(table: pd.DataFrame) -> str:
 
 def _describe_loading(source: str, reads_texts: bool) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in list_versions().items())
-    rows = '["Paris is in France."]' if reads_texts else "X"
+    samples = '["Paris is in France."]' if reads_texts else "X"
     return "\n".join(
         [
             "## How to load it",
@@ -193,7 +193,7 @@ def _describe_loading(source: str, reads_texts: bool) -> str:
             "from plug_sklearn import load_artifacts",
             "",
             f'probe = load_artifacts("{source}")',
-            f"probe.predict({rows})",
+            f"probe.predict({samples})",
             "```",
             "",
             "The files contain plain numbers, and loading them runs no code. They do "
@@ -262,7 +262,7 @@ def download(address: str) -> Path:
     if found and found["revision"] is not None:
         revision = unquote(found["revision"])
         places += re.split(r"[/\\]", revision)
-    # A name without a part, or with one that leads upwards, is of no repository.
+    # A name that lacks an owner or a repository, or leads upwards, is not valid.
     if found is None or {"", ".", ".."} & set(places):
         raise ValueError(
             "The 'path' parameter of load_artifacts must be 'hf://owner/name', "

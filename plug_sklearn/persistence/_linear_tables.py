@@ -91,7 +91,8 @@ class RidgeTable(LinearTable):
     def describe(cls, estimator: Fitted) -> Described:
         if np.ndim(estimator.classes_) != 1 or isinstance(estimator.classes_, list):
             raise ValueError(
-                "The RidgeClassifier to save must have been fitted to one label a row."
+                "The RidgeClassifier to save must have been fitted to one label "
+                "for each sample."
             )
         return super().describe(estimator)
 

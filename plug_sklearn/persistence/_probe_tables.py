@@ -69,7 +69,7 @@ class CNNSizes(NetworkSizes):
 
     @property
     def n_features(self) -> int:
-        """The number of units in a sample."""
+        """The number of hidden units in a sample."""
         return self.n_layers * self.n_parts * self.hidden_size
 
 

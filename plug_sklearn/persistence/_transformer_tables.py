@@ -64,7 +64,8 @@ class AggregatorTable(EstimatorTable):
         n_layers, n_parts, hidden_size = self.input_shape
         check_positions("layers", self.layers, n_layers)
         check_positions("parts", self.parts, n_parts)
-        # Activations with two axes have one layer and part; their units are features.
+        # Activations with two axes have one layer and part; their hidden units are
+        # features.
         possible = {n_layers, hidden_size} if n_layers == n_parts == 1 else {n_layers}
         if self.n_features_in not in possible:
             raise ValueError(f"its n_features_in must be among {sorted(possible)}")

@@ -383,7 +383,10 @@ def test_texts_are_told_where_they_belong(probe: ClassifierMixin) -> None:
 
 @pytest.mark.parametrize(
     ("label", "says"),
-    [(None, r"None for 1 of \d+ rows, at positions \[3\]"), (3, r"\['int', 'str'\]")],
+    [
+        (None, r"None for 1 of \d+ samples, at positions \[3\]"),
+        (3, r"\['int', 'str'\]"),
+    ],
 )
 def test_labels_that_are_missing_or_mixed_are_refused(
     probe: ClassifierMixin, label: object, says: str

@@ -165,7 +165,7 @@ def test_a_score_that_is_no_number_is_an_error(
         probe.fit(X, Y)
     assert str(raised.value) == (
         f"The 'monitor' parameter of {type(probe).__name__} must be a scorer that "
-        f"gives a number for the validation rows. Got {score!r} from it instead."
+        f"gives a number for the validation samples. Got {score!r} from it instead."
     )
 
 

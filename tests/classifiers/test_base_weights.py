@@ -109,5 +109,6 @@ def test_validation_rows_of_no_weight_are_an_error(probe: ClassifierMixin) -> No
         probe.fit(X, Y, X_val=X[Y == 0], y_val=Y[Y == 0])
     assert str(raised.value) == (
         f"The 'class_weight' parameter of {type(probe).__name__} must give a weight "
-        "above zero to a class that the validation rows contain. Got {0: 0.0} instead."
+        "above zero to a class that the validation samples contain. "
+        "Got {0: 0.0} instead."
     )

@@ -90,7 +90,9 @@ def test_verbose_prints_the_parameters_a_row(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     PlugMLPClassifier(sizing="budget", max_epochs=1, verbose=1).fit(X, Y)
-    assert re.match(r"\d{3} parameters, [45]\.\d\d a row\.", capsys.readouterr().out)
+    assert re.match(
+        r"\d{3} parameters, [45]\.\d\d per sample\.", capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("monitor", ["loss", "roc_auc"])

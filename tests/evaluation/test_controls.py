@@ -185,7 +185,7 @@ def test_groups_reach_the_fit_of_a_probe_that_takes_them() -> None:
         ({"controls": []}, "'controls' parameter of probe_controls must be"),
         ({"controls": ["majority", "bow"]}, r"Got \['majority', 'bow'\] instead"),
         ({"scoring": "roc_acu"}, "roc_acu"),
-        ({"y": Y[:-1]}, "'y' parameter.*each of the 36 rows"),
+        ({"y": Y[:-1]}, "'y' parameter.*each of the 36 samples"),
         ({"y": np.zeros(36)}, "two classes or more. Got one class"),
         ({"y": Y + 0.5 * np.arange(36)}, "two classes or more. Got continuous"),
         ({"pipeline": make_pipeline(LayerAggregator(), Ridge())}, "in a classifier"),

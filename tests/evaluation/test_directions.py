@@ -250,7 +250,7 @@ def test_mean_gradient_goes_back_through_the_steps_before() -> None:
             make_pipeline(LayerAggregator(), MinMaxScaler(clip=True), Ridge()),
             "clip=True",
         ),
-        (PlugCNNClassifier(max_epochs=1), "give rows as 'X'"),
+        (PlugCNNClassifier(max_epochs=1), "give samples as 'X'"),
     ],
 )
 def test_what_is_not_linear_is_refused_by_name(

@@ -119,8 +119,8 @@ def test_exchanged_arguments_are_named_in_few_words(name: str) -> None:
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (MISSING, "missing, at rows [0"),
-        ([None, *GROUPS[1:]], "1 missing, at rows [0]"),
+        (MISSING, "missing, at positions [0"),
+        ([None, *GROUPS[1:]], "1 missing, at positions [0]"),
         (GROUPS[:5], "Got 5 for"),
         (FEATURES, f"Got ndarray of shape {FEATURES.shape}"),
         ("groups", "Got 'groups'"),
@@ -282,8 +282,8 @@ def test_labels_of_two_axes_are_refused_in_few_words() -> None:
 def test_missing_labels_are_refused_by_name(name: str, missing: object) -> None:
     call, estimator, rows = FUNCTIONS[name]
     found = refuse(call, estimator, rows, [missing, *Y[1:]])
-    assert f"'y' parameter of {name} must have a value for each row" in found
-    assert "Got 1 missing, at rows [0]." in found
+    assert f"'y' parameter of {name} must have a value for each sample" in found
+    assert "Got 1 missing, at positions [0]." in found
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
@@ -295,7 +295,7 @@ def test_activations_that_are_not_finite_are_refused_with_their_rows(
     for name, (call, estimator, suited) in FUNCTIONS.items():
         if np.ndim(suited) > 2:
             with pytest.raises(
-                ValueError, match=r"'X' .*in 1 of \d+ rows.*\[3\]"
+                ValueError, match=r"'X' .*in 1 of \d+ samples.*\[3\]"
             ) as raised:
                 call(estimator, rows, Y)
             assert len(str(raised.value)) < 200, name

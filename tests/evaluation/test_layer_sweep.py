@@ -148,7 +148,7 @@ def test_token_activations_are_refused_before_they_are_read() -> None:
     [
         ({"layers": [7]}, r"'layers' parameter .* positions in \[0, 3\)"),
         ({"parts": ["rs"]}, r"'parts' parameter"),
-        ({"y": Y[:5]}, "'y' parameter.* for each of the 120 rows"),
+        ({"y": Y[:5]}, "'y' parameter.* for each of the 120 samples"),
         ({"X": X[:, :, :, None]}, "3 or 4 axes"),
         ({"X": X[:, 0, 0]}, r"'X' parameter of layer_sweep .*float32 of shape"),
         ({"X": ["Lima"] * len(Y)}, r"texts with an 'embedder'\. Got <U4"),

@@ -181,14 +181,17 @@ def test_scores_that_tie_at_the_threshold_are_not_flagged(dtype: type) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"fpr": 0.01}, r"needs 299 rows of the negative class .* Got 200. Give more"),
-        ({"groups": Y, "fpr": 0.1}, r"needs 29 groups with rows .* Got 1"),
+        (
+            {"fpr": 0.01},
+            r"needs 299 samples of the negative class .* Got 200. Give more",
+        ),
+        ({"groups": Y, "fpr": 0.1}, r"needs 29 groups with samples .* Got 1"),
         ({"fpr": 1}, "'fpr' parameter of threshold_at_fpr must be a number between"),
         ({"fpr": "1%"}, "Got '1%' instead"),
         ({"confidence": 95}, "'confidence' parameter of threshold_at_fpr"),
         ({"pos_label": "yes"}, r"'pos_label' .* among \[0, 1\]. Got 'yes' instead"),
         ({"y": Y + 1}, r"'y' parameter of threshold_at_fpr .* Got \[2\] instead"),
-        ({"y": Y[1:]}, "'y' parameter.* for each of the 400 rows"),
+        ({"y": Y[1:]}, "'y' parameter.* for each of the 400 samples"),
         ({"groups": [None] * 400}, "'groups' parameter of threshold_at_fpr .* missing"),
         (
             {"estimator": LogisticRegression().fit(X, np.arange(400) % 3)},

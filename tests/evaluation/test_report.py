@@ -224,7 +224,7 @@ MISSING = np.where(np.arange(len(Y)) == 7, None, NAMES[Y])
             MISSING,
             None,
             None,
-            r"'y' parameter .* each row. Got 1 missing, at rows \[7\]",
+            r"'y' parameter .* each sample. Got 1 missing, at positions \[7\]",
         ),
         (pd.Series(MISSING), None, None, "'y' parameter"),
         (pd.Series(MISSING, dtype="string"), None, None, "'y' parameter"),
@@ -234,9 +234,9 @@ MISSING = np.where(np.arange(len(Y)) == 7, None, NAMES[Y])
         (Y + 0.5 * (np.arange(120) % 3), None, None, "Got continuous values"),
         (np.array([1, "one"] * 60, dtype=object), None, None, "of one type. Got"),
         (np.zeros(120), None, None, "two classes or more"),
-        (pd.Series([[0, 1]] * 120), None, None, "one label for each row"),
-        (Y[:-1], None, None, "'y' parameter.* for each of the 120 rows"),
-        (Y, GROUPS[:-1], None, "'groups' parameter.* Got 119 for 120 rows"),
+        (pd.Series([[0, 1]] * 120), None, None, "one label for each sample"),
+        (Y[:-1], None, None, "'y' parameter.* for each of the 120 samples"),
+        (Y, GROUPS[:-1], None, "'groups' parameter.* Got 119 for 120 samples"),
         (Y, np.where(GROUPS == 1, np.nan, GROUPS), None, "'groups' parameter"),
         (Y, None, "acuracy", "'acuracy' is not a valid scoring value"),
         (Y, None, ["accuracy", "acuracy"], "acuracy"),
@@ -268,7 +268,7 @@ def test_bad_input_is_refused_before_the_first_fit(
 
 def test_a_report_prints_its_scores_and_not_its_rows() -> None:
     printed = repr(cross_validation_report(PROBE, FEATURES, Y, cv=4))
-    assert f"{len(Y)} rows, 2 classes and 4 folds" in printed
+    assert f"{len(Y)} samples, 2 classes and 4 folds" in printed
     assert "roc_auc" in printed
     assert "brier_score" in printed
     assert len(printed) < 600

@@ -368,5 +368,5 @@ def test_history_keeps_the_numbers_of_folds(
         assert_allclose(rows["train_loss"], expected)
     assert report.predictions["group"].notna().all()
     title, lines = read_title_and_lines(saved[0])
-    assert "one line a fold" in title
+    assert "one line for each fold" in title
     assert len(lines) == 5  # training and validation of two folds, and the kept epochs

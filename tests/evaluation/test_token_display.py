@@ -195,7 +195,10 @@ def test_what_is_no_table_of_scores_is_refused() -> None:
         ),
         (tabulate({"a": 0.5, "b": 1.5}), r"in \[0, 1\]\. Got .*1\.5"),
         (tabulate({"a": 0.5}).assign(token=[None]), r"are strings\. Got"),
-        (tabulate({"a": 0.5})[["text", "position", "token"]], "a column of each class"),
+        (
+            tabulate({"a": 0.5})[["text", "position", "token"]],
+            "a column for each class",
+        ),
     ],
 )
 def test_what_cannot_be_shown_is_refused(scores: pd.DataFrame, message: str) -> None:

@@ -97,7 +97,7 @@ def test_groups_are_counted(tmp_path: Path) -> None:
     )
     save_artifacts(probe, tmp_path / "probe", card=report)
     text = (tmp_path / "README.md").read_text()
-    assert "Cross-validation on 60 rows, of 12 groups, in 2 folds." in text
+    assert "Cross-validation on 60 samples, of 12 groups, in 2 folds." in text
     assert "Activations or features" in text
 
 

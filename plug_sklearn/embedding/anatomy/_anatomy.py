@@ -38,8 +38,8 @@ class Block:
     The output of ``module`` is the residual stream. The outputs of ``attn``, ``mlp``
     and ``others``, each times its scale in ``scales`` or 1, are what the token mixer,
     the MLP and all else add to it; they may be empty. ``channels`` and ``token_axis``
-    are as in :class:`Anatomy`. ``width`` is the number of units of the residual stream,
-    where its channels lie one after another.
+    are as in :class:`Anatomy`. ``width`` is the number of hidden units of the residual
+    stream, where its channels lie one after another.
     """
 
     module: nn.Module
@@ -56,7 +56,7 @@ class Block:
         return self.scales.get(module, 1.0)
 
     def read_stream(self, output: object) -> Tensor:
-        """Return the residual stream in the block's output, (texts, tokens, units)."""
+        """Return the residual stream of an output, (texts, tokens, hidden_size)."""
         states = first_tensor(output)
         if self.channels == -1:
             width = self.width or states.shape[-1]
@@ -67,7 +67,7 @@ class Block:
         return self.put_tokens_second(states)
 
     def put_tokens_second(self, states: Tensor) -> Tensor:
-        """Return states of the block with axes (texts, tokens, units)."""
+        """Return states of the block with axes (texts, tokens, hidden_size)."""
         if self.token_axis == 1 or states.dim() < 3:
             return states
         return states.movedim(self.token_axis, 1)
@@ -88,7 +88,8 @@ def register_anatomy(
     anatomy : Anatomy
         Paths of the blocks and of their parts.
     stack : {"encoder", "decoder"}, default=None
-        The stack that the paths belong to, for an encoder-decoder model.
+        Whether the paths are those of the encoder or of the decoder of such a model.
+        None: the model is not an encoder-decoder model.
 
     Raises
     ------
@@ -256,7 +257,8 @@ def _check_stack(model: PreTrainedModel, stack: Stack | None) -> None:
     if not model.config.is_encoder_decoder and stack is not None:
         raise ValueError(
             "The 'stack' parameter of HFEmbeddingTransformer must be 'auto' for "
-            f"{model_type}, which has one stack. Got {stack!r} instead."
+            f"{model_type}, which is not an encoder-decoder model. Got {stack!r} "
+            "instead."
         )
 
 

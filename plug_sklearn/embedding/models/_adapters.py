@@ -1,4 +1,4 @@
-"""Apply a PEFT adapter to the part of a model that is read.
+"""Apply a PEFT adapter to the modules of a model that are read.
 
 The weights of an adapter are named after the modules of the model that it was trained
 on: a causal model, a classifier, or one that sees images as well. The names tell which.

@@ -83,11 +83,12 @@ _INDEX = re.compile("index(er)?_(topk|budget|block_size|kpool)")
 
 @dataclass(frozen=True)
 class Geometry:
-    """The shape of one stack of a model.
+    """The shape of a model, or of its encoder or decoder.
 
-    ``stack`` is None for a model with only one. ``n_layers`` counts the blocks that one
-    text runs through. ``max_tokens`` is the longest prompt; None where positions have
-    no limit. ``start_id`` is the token that a decoder stack reads before the text.
+    ``stack`` is "encoder", "decoder", or None if the model is not an encoder-decoder.
+    ``n_layers`` counts the blocks that one text runs through. ``max_tokens`` is the
+    longest prompt; None where positions have no limit. ``start_id`` is the token that a
+    decoder reads before the text.
     """
 
     stack: Stack | None
@@ -98,13 +99,14 @@ class Geometry:
 
 
 def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
-    """Read the geometry of a model's text stack from its configuration.
+    """Read the geometry of a language model from its configuration.
 
-    ``stack`` is "encoder", "decoder" or "auto", which stands for the only stack, or for
-    the encoder of an encoder-decoder model.
+    ``stack`` is "encoder", "decoder" or "auto", which stands for the encoder of an
+    encoder-decoder, and for the whole of any other model.
 
-    Raises a ValueError if a stack is named and the model has only one, a decoder has no
-    token to start with, or the configuration is none of a language model.
+    Raises a ValueError if ``stack`` is named and the model is not an encoder-decoder, a
+    decoder has no token to start with, or the configuration is not that of a language
+    model.
     """
     if config.is_encoder_decoder:
         chosen: Stack | None = "decoder" if stack == "decoder" else "encoder"
@@ -116,7 +118,7 @@ def read_geometry(config: PreTrainedConfig, stack: str) -> Geometry:
             f"{config.model_type!r}, which is not an encoder-decoder model. Got "
             f"{stack!r} instead."
         )
-    # Some models have the configuration of a stack within their own.
+    # Some models have the configuration of their encoder or decoder within their own.
     own = getattr(config, chosen or "", None)
     text = (own if isinstance(own, PreTrainedConfig) else config).get_text_config()
     for name in ("num_hidden_layers", "hidden_size"):
@@ -158,7 +160,7 @@ def find_limit(config: PreTrainedConfig, stack: Stack | None) -> int | None:
     """Find how many tokens a prompt may have; None where positions have no limit.
 
     The encoder of an encoder-decoder reads the text in any case, so that its limit
-    holds for both stacks.
+    holds for the decoder too.
     """
     text = config.get_text_config()
     if text.model_type in _WITHOUT_LIMIT:

@@ -148,8 +148,8 @@ def unregister_model(name: str) -> None:
     with _LOCK:
         if name not in _REGISTERED:
             raise KeyError(
-                f"No model is registered as {name!r}. Registered are "
-                f"{sorted(_REGISTERED)}."
+                f"No model is registered as {name!r}. The registered models "
+                f"are {sorted(_REGISTERED)}."
             )
         del _REGISTERED[name]
 

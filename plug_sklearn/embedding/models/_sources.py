@@ -243,7 +243,7 @@ def _explain_folder(source: ModelSource, error: Exception) -> None:
 def identify_model(source: ModelSource, store: Path) -> str:
     """Return a name of a model that no other model has.
 
-    The name is the hub's id and commit, or the last part of the local path and a digest
+    The name is the hub's id and commit, or the last name in the local path and a digest
     of the files there. The store keeps these digests in its folder: files are read
     once, and again when their size or time has changed. A model that is registered is
     named by a digest of its weights.

@@ -27,7 +27,7 @@ class Request:
         Any of ``"last"``, ``"first"``, ``"mean"`` and ``"max"``, in the order in which
         axis 2 holds them for each part; None keeps every token.
     stack : "encoder", "decoder" or None
-        Which stack of an encoder-decoder model; None where there is only one.
+        Which half of an encoder-decoder model is read; None for other models.
     """
 
     layers: tuple[int, ...]
@@ -53,7 +53,7 @@ class PoolsTokens(Protocol):
         """The only tokens that are read, in the flattened batch; None for all."""
 
     def pool(self, states: Tensor) -> list[Tensor]:
-        """Pool states of shape (n_rows * n_tokens, units), in one or several ways."""
+        """Pool states (n_rows * n_tokens, hidden_size), in one or several ways."""
 
 
 class Capture:
@@ -204,7 +204,7 @@ class Capture:
         """Put what is pooled of a layer and part, at ``place`` along axes 1 and 2.
 
         Each part holds all poolings, one after the other. A copy of each now takes less
-        time and memory than a stack of all at the end.
+        time and memory than to join all at the end.
         """
         if self.states is None:
             self.states = self._make_room(pooled[0])

@@ -51,12 +51,12 @@ class Pooler:
             self.read = torch.cat([self.picked[name] for name in poolings])
 
     def pool(self, states: Tensor) -> list[Tensor]:
-        """Pool states of shape (n_rows * n_tokens, units).
+        """Pool states of shape (n_rows * n_tokens, hidden_size).
 
         Returns
         -------
         list of Tensor of shape (n_prompts, units), float32
-            One for each pooling; or one of shape (n_kept, units), the kept tokens
+            One for each pooling; or one of shape (n_kept, hidden_size), the kept tokens
             prompt by prompt, where nothing is pooled.
         """
         if self.poolings is None:

@@ -121,7 +121,7 @@ class ConversationRenderer:
         The conversation is rendered with a placeholder for each content. Where the
         contents, or the contents without the white space around them, fill these
         placeholders to the prompt, each is found. Otherwise each content is rendered
-        among the placeholders of the others: some templates leave out a part of it.
+        among the placeholders of the others: some templates leave out a section of it.
 
         Raises a RefusedTextError if the template does not write each message once,
         independently of the others.
@@ -191,7 +191,7 @@ class ConversationRenderer:
         """Find what one content becomes among placeholders, or None if they change.
 
         Gives the template's words before it, and what it became. Some templates write
-        a part of a content, such as the thoughts of an answer, into these words.
+        a section of a content, such as the thoughts of an answer, into these words.
         """
         try:
             (prompt,) = self._apply([messages])

@@ -30,7 +30,7 @@ class PromptEncoder:
     With ``adds_special``, the tokenizer's own tokens go around strings. A chat template
     spells them itself, so that conversations get none. With ``literal``, special tokens
     that a text spells are read as their letters. ``start`` are tokens that a decoder
-    stack reads before the prompt.
+    reads before the prompt.
     """
 
     def __init__(

@@ -64,9 +64,9 @@ class PromptReader:
     """Turns texts into prompts with one tokenizer and one set of options.
 
     ``model_limit`` is the longest prompt that the model takes, in tokens; None: no
-    limit. ``start_id`` is the token that a decoder stack reads before the text.
-    ``turn`` is what the chat template writes around a message, and ``chat`` renders
-    conversations; if they are None, the tokenizer's own template does so, as of now.
+    limit. ``start_id`` is the token that a decoder reads before the text. ``turn`` is
+    what the chat template writes around a message, and ``chat`` renders conversations;
+    if they are None, the tokenizer's own template does so, as of now.
     """
 
     def __init__(
@@ -193,9 +193,10 @@ class PromptReader:
             dropped = set(changes.dropped)
             rows = [row for row, text in enumerate(X) if text in dropped]
             warn_user(
-                f"In {len(rows)} of {len(X)} rows of X, at positions "
-                f"{list_positions(rows)}, messages{of_roles} are left out by the "
-                "model's chat template: no token of theirs is in the prompt or pooled."
+                f"The model's chat template leaves out messages{of_roles} in "
+                f"{len(rows)} of {len(X)} items of X, at positions "
+                f"{list_positions(rows)}. Their tokens are neither in the prompt nor "
+                "pooled."
             )
 
     def show_tokens(self, prompts: TokenizedPrompts) -> list[list[str]]:
@@ -282,9 +283,9 @@ class OpenPromptReader(PromptReader):
 
     Prompts that the chat template writes end with the header of the assistant's turn.
     ``options`` decide which tokens are pooled. The answer counts as a message of the
-    assistant if they name roles, and otherwise as part of the text. ``model_limit`` is
-    the longest prompt that the model takes, in tokens. ``turn`` and ``chat`` are the
-    chat template's output in ``fit``.
+    assistant if they name roles, and otherwise as belonging to the text.
+    ``model_limit`` is the longest prompt that the model takes, in tokens. ``turn`` and
+    ``chat`` are the chat template's output in ``fit``.
     """
 
     def __init__(

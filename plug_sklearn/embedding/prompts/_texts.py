@@ -132,7 +132,7 @@ def read_texts(X: Any, owner: str) -> list[Text]:  # noqa: ANN401 - any containe
 
     ``X`` is a list, tuple, 1-D array, Series, datasets column, pyarrow array or
     one-column frame. A row is a string or a conversation: a sequence of mappings with
-    ``role`` and ``content``, which is a string, or a list of parts ``{"type": "text",
+    ``role`` and ``content``, which is a string, or a list of items ``{"type": "text",
     "text": ...}`` that are joined. ``owner`` names the estimator in messages.
 
     Raises a TypeError if ``X`` is not such a container, or a row is neither a string
@@ -202,7 +202,7 @@ def _read_conversation(
             f"X given to {owner} must hold conversations of at least one message. "
             f"Got an empty one at position {position}."
         )
-    messages = [_join_parts(message, position, owner) for message in messages]
+    messages = [_join_items(message, position, owner) for message in messages]
     for message in messages:
         said: list[Any] = (
             [message.get(key) for key in ("role", "content")]
@@ -226,23 +226,23 @@ def _read_conversation(
         ) from None
 
 
-def _join_parts(message: Any, position: int, owner: str) -> Any:  # noqa: ANN401 - checked by the caller
-    """Join the parts of a content that is a list of texts, as processors take it."""
+def _join_items(message: Any, position: int, owner: str) -> Any:  # noqa: ANN401 - checked by the caller
+    """Join the items of a content that is a list of texts, as processors take it."""
     content = message.get("content") if isinstance(message, Mapping) else None
     if isinstance(content, str | bytes) or not isinstance(
         content, Sequence | np.ndarray
     ):
         return message
-    for part in content:
-        is_mapping = isinstance(part, Mapping)
-        kind = part.get("type") if is_mapping else type(part).__name__
-        if kind != "text" or not is_mapping or not isinstance(part.get("text"), str):
+    for item in content:
+        is_mapping = isinstance(item, Mapping)
+        kind = item.get("type") if is_mapping else type(item).__name__
+        if kind != "text" or not is_mapping or not isinstance(item.get("text"), str):
             raise TypeError(
-                f"X given to {owner} must hold conversations of text: the parts of a "
+                f"X given to {owner} must hold conversations of text: the items of a "
                 "'content' that is a list must be {'type': 'text', 'text': '...'}. Got "
-                f"{part!r}, of type {kind!r}, at position {position} instead."
+                f"{item!r}, of type {kind!r}, at position {position} instead."
             )
-    return {**message, "content": "".join(part["text"] for part in content)}
+    return {**message, "content": "".join(item["text"] for item in content)}
 
 
 def _check_characters(text: str, position: int, owner: str) -> None:

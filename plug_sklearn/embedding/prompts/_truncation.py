@@ -116,7 +116,7 @@ def make_cutter(
 ) -> Callable[[int], str]:
     """Make a function of n that keeps n tokens of a text, at its beginning or end.
 
-    ``pieces`` are the parts of the text that are tokenized each by itself. The function
+    ``pieces`` are the sections of the text that are tokenized separately. The function
     takes a number above 0. The text that it returns has as many tokens if they are the
     same where it was cut.
     """

@@ -159,10 +159,13 @@ def read_index(path: Path) -> Index:
     except ValidationError as error:
         first = re.sub(r"\s+", " ", str(error))[:200]
         raise StoreError(
-            f"{path} is no index of exported activations: {first}"
+            f"{path} is not an index of exported activations: {first}"
         ) from None
     if any(shard.model >= len(index.models) for shard in index.shards):
-        raise StoreError(f"{path} is no index: a shard is of a model that it lacks.")
+        raise StoreError(
+            f"{path} is not a valid index: a shard belongs to a model that the index "
+            "does not list."
+        )
     return index
 
 

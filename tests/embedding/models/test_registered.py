@@ -309,5 +309,5 @@ def test_prompt_learning_is_refused(
 def test_name_that_is_not_registered_is_told_with_those_that_are(
     causal: transformers.PreTrainedModel,
 ) -> None:
-    with pytest.raises(KeyError, match="Registered are"):
+    with pytest.raises(KeyError, match="The registered models are"):
         unregister_model("no such")

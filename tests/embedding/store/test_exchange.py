@@ -185,16 +185,16 @@ def change_index(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"file": "../shard-00000.safetensors"}, "is no index of exported"),
+        ({"file": "../shard-00000.safetensors"}, "is not an index of exported"),
         ({"sha256": "0" * 64}, "not what was exported: its checksum differs"),
-        ({"model": 2}, "a model that it lacks"),
+        ({"model": 2}, "a model that the index does not list"),
         ({"dtype": "float16"}, "does not hold the tensors"),
-        ({"dtype": "object"}, "is no index of exported"),
+        ({"dtype": "object"}, "is not an index of exported"),
         ({"hidden_size": 7}, "of other sizes"),
         ({"n_prompts": 9}, "does not hold the tensors"),
-        ({"slots": []}, "is no index of exported"),
-        ({"slots": [[0, "os", "last"]]}, "is no index of exported"),
-        ({"more": 1}, "is no index of exported"),
+        ({"slots": []}, "is not an index of exported"),
+        ({"slots": [[0, "os", "last"]]}, "is not an index of exported"),
+        ({"more": 1}, "is not an index of exported"),
     ],
 )
 def test_an_index_that_was_changed_is_refused(
