@@ -171,7 +171,7 @@ def _check_groups(
     if uses_groups(search.cv):
         rows = np.zeros((np.shape(y)[0], 1))
         check_rows(rows, y, groups, OWNER)
-        split_folds(search, rows, y, search.cv, groups, OWNER)
+        split_folds(search, None, y, search.cv, groups, None, OWNER)
     else:
         warn_user(
             f"The folds of {type(search).__name__} do not keep groups together with "

@@ -17,9 +17,7 @@ from plug_sklearn._sklearn import Interval, validate_parameter_constraints
 from plug_sklearn.evaluation._folds import (
     Folds,
     Scoring,
-    collect_fit_params,
     list_scores,
-    score_folds,
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import check_estimator, check_rows
@@ -258,23 +256,15 @@ def compare_probes(
     check_estimator(first, OWNER, "first")
     check_estimator(second, OWNER, "second")
     check_rows(X, y, groups, OWNER)
-    folds = split_folds(first, X, y, cv, groups, OWNER)
-    _check_comparable(first, second, scoring, len(folds), level)
+    validation = split_folds(first, X, y, cv, groups, scoring, OWNER)
+    _check_comparable(first, second, scoring, len(validation.folds), level)
     tables = [
-        score_folds(
-            probe,
-            X,
-            y,
-            folds,
-            scoring=scoring,
-            fit_params=collect_fit_params(probe, params, groups),
-            n_jobs=n_jobs,
-        )[0]
+        validation.score(probe, X, params, n_jobs=n_jobs)[0]
         for probe, params in count_fits(
             ((first, first_params), (second, second_params)), 2, "probe", shown=verbose
         )
     ]
-    return _compare_tables(tables, folds, level)
+    return _compare_tables(tables, validation.folds, level)
 
 
 def _compare_tables(

@@ -16,7 +16,6 @@ from plug_sklearn.evaluation._controls import COLUMNS as CONTROL_COLUMNS
 from plug_sklearn.evaluation._folds import (
     Scoring,
     check_table,
-    collect_fit_params,
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import (
@@ -221,13 +220,12 @@ def cross_validation_report(
     _check_parameters(estimator, out_dir, params, controls)
     truth, classes = _read_labels(X, y, groups)
     scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
-    folds = split_folds(estimator, X, truth, cv, groups, OWNER)
-    fit_params = collect_fit_params(estimator, params, groups)
+    validation = split_folds(estimator, X, truth, cv, groups, scorer, OWNER)
     # The last of all checks, since it may make a folder.
     folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
-    fits = fit_folds(estimator, X, truth, folds, scorer, fit_params, n_jobs, verbose)
-    scores = tabulate_scores(fits, folds, scorer)
-    predictions = tabulate_predictions(fits, X, truth, groups, folds, classes)
+    fits = fit_folds(estimator, X, validation, params, n_jobs, verbose)
+    scores = tabulate_scores(fits, validation)
+    predictions = tabulate_predictions(fits, X, validation)
     estimators = [fit.estimator for fit in fits]
     report = CrossValidationReport(
         predictions=predictions,
@@ -243,9 +241,7 @@ def cross_validation_report(
         controls=controls,
     )
     if folder is not None:
-        write_report(
-            report, folder, estimator, X, truth, folds, scorer, fit_params, n_jobs
-        )
+        write_report(report, folder, estimator, X, validation, params, n_jobs)
     return report
 
 

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,11 @@ from plug_sklearn.evaluation._drawing import (
     write_folds,
     write_name,
 )
-from plug_sklearn.evaluation._folds import Folds, list_scores
+from plug_sklearn.evaluation._folds import (
+    CrossValidation,
+    collect_fit_params,
+    list_scores,
+)
 from plug_sklearn.evaluation._report_page import write_page
 from plug_sklearn.evaluation._report_scores import FoldScorer
 from plug_sklearn.evaluation._training_curves import (
@@ -85,10 +90,8 @@ def write_report(
     folder: Path,
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: NDArray[Any],
-    folds: Folds,
-    scorer: FoldScorer,
-    fit_params: Mapping[str, Any],
+    validation: CrossValidation,
+    params: Mapping[str, Any] | None,
     n_jobs: int | None,
 ) -> None:
     """Write the files of a run; the summary comes last, so that a run with it is whole.
@@ -109,12 +112,11 @@ def write_report(
             # A fold whose fit failed would fail here again.
             fitted = [
                 fold
-                for fold, one in zip(folds, report.estimators, strict=True)
+                for fold, one in zip(validation.folds, report.estimators, strict=True)
                 if one is not None
             ]
-            scores = _score_sizes(
-                estimator, X, y, fitted, scorer, name, fit_params, n_jobs
-            )
+            own = replace(validation, folds=fitted)
+            scores = _score_sizes(estimator, X, own, name, params, n_jobs)
             figure = _draw_sizes(*scores, name)
         figure.savefig(folder / CURVE)
     with _warn_instead(PAGE):
@@ -208,11 +210,9 @@ def _draw_history(history: pd.DataFrame, estimators: list[Any]) -> Figure:
 def _score_sizes(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: NDArray[Any],
-    folds: Folds,
-    scorer: FoldScorer,
+    validation: CrossValidation,
     name: str,
-    fit_params: Mapping[str, Any],
+    params: Mapping[str, Any] | None,
     n_jobs: int | None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Score an estimator that is fitted on fractions of the training rows.
@@ -226,13 +226,13 @@ def _score_sizes(
         sizes, train, test = learning_curve(
             estimator,
             X,
-            y,
-            cv=folds,
-            scoring=partial(_score_one, scorer, name),
+            validation.y,
+            cv=validation.folds,
+            scoring=partial(_score_one, validation.scoring, name),
             train_sizes=np.array(TRAIN_SIZES),
             shuffle=True,
             random_state=0,
-            params=dict(fit_params) or None,
+            params=collect_fit_params(estimator, params, validation.groups) or None,
             n_jobs=n_jobs,
         )
     # One fold whose score is undefined would leave nothing to draw of the others.
