@@ -142,7 +142,12 @@ def bootstrap_interval(
             for size, seed in zip(sizes, seeds, strict=True)
         )
     )
-    _refuse_nan(found, owner)
+    if np.isnan(found).any():
+        raise ValueError(
+            f"The 'metric' parameter of {owner} must give a number for every resample. "
+            f"Got NaN for {np.isnan(found).sum()} of {len(found)}. Without "
+            "stratification, resamples may lack a class."
+        )
     lower, upper = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return BootstrapInterval(
         estimate=estimate,
@@ -151,15 +156,6 @@ def bootstrap_interval(
         standard_error=float(found.std(ddof=1)),
         level=level,
     )
-
-
-def _refuse_nan(found: NDArray[np.float64], owner: str) -> None:
-    if np.isnan(found).any():
-        raise ValueError(
-            f"The 'metric' parameter of {owner} must give a number for every resample. "
-            f"Got NaN for {np.isnan(found).sum()} of {len(found)}. Without "
-            "stratification, resamples may lack a class."
-        )
 
 
 def _check_parameters(
@@ -177,11 +173,7 @@ def _check_parameters(
             "level": [Interval(Real, 0, 1, closed="neither")],
             "n_resamples": [Interval(Integral, 2, None, closed="left")],
         },
-        {
-            "stratify": stratify,
-            "level": level,
-            "n_resamples": n_resamples,
-        },
+        {"stratify": stratify, "level": level, "n_resamples": n_resamples},
         caller_name=owner,
     )
 

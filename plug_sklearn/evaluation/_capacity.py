@@ -147,10 +147,7 @@ def capacity_curve(
     validation = split_folds(estimator, X, y, cv, groups, scoring, OWNER)
     candidates = [clone(estimator).set_params(**{param_name: r}) for r in ratios]
     frames: list[pd.DataFrame] = run_jobs(
-        [
-            delayed(_score_ratio)(candidate, X, validation, params)
-            for candidate in candidates
-        ],
+        [delayed(_score_ratio)(one, X, validation, params) for one in candidates],
         n_jobs=n_jobs,
         unit="size",
         verbose=verbose,

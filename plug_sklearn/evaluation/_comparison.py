@@ -270,8 +270,15 @@ def compare_probes(
 def _compare_tables(
     tables: list[pd.DataFrame], folds: Folds, level: float
 ) -> pd.DataFrame:
+    scores = list_scores(tables[0])
     for probe, table in zip(("first", "second"), tables, strict=True):
-        _refuse_nan(table, probe)
+        for score in scores:
+            missing = table.loc[table[score].isna(), "fold"].tolist()
+            if missing:
+                raise ValueError(
+                    f"The {probe!r} parameter of {OWNER} must have a score on every "
+                    f"fold. Got NaN for {score!r} in folds {missing}."
+                )
     n_train, n_test = (
         float(np.mean([len(rows) for rows in side]))
         for side in zip(*folds, strict=True)
@@ -283,7 +290,7 @@ def _compare_tables(
             n_test=n_test,
             level=level,
         )
-        for score in list_scores(tables[0])
+        for score in scores
     }
     return pd.DataFrame([vars(c) for c in comparisons.values()], index=[*comparisons])
 
@@ -307,13 +314,3 @@ def _check_comparable(
             f"The 'scoring' parameter of {OWNER} must name a score if one probe is a "
             "classifier and the other is not. Got None instead."
         )
-
-
-def _refuse_nan(table: pd.DataFrame, probe: str) -> None:
-    for score in list_scores(table):
-        folds = table.loc[table[score].isna(), "fold"].tolist()
-        if folds:
-            raise ValueError(
-                f"The {probe!r} parameter of {OWNER} must have a score on every fold. "
-                f"Got NaN for {score!r} in folds {folds}."
-            )

@@ -176,15 +176,17 @@ def probe_controls(
     validation.score_chance(probe)
     made = make_controls(embedder, probe, X, labels, groups, chosen, random_state)
     tables: list[pd.DataFrame] = []
-    for control in count_fits(made, len(chosen) + 1, "control", shown=verbose):
+    for name, estimator, rows, targets in count_fits(
+        made, len(chosen) + 1, "control", shown=verbose
+    ):
         try:
-            own = replace(validation, y=control.y)
-            table = score_probe(control.estimator, control.X, own, n_jobs)
+            own = replace(validation, y=targets)
+            table = score_probe(estimator, rows, own, n_jobs)
         except ValueError as error:
             if not tables:
                 raise
-            table = _tell_failure(control.name, error, tables[0])
-        table.insert(0, "control", control.name)
+            table = _tell_failure(name, error, tables[0])
+        table.insert(0, "control", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

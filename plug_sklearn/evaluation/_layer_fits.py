@@ -275,7 +275,10 @@ def score_probe(
     If only aggregators come before a :class:`PlugMLPClassifier`, its networks for all
     folds are trained together, which is faster.
     """
-    steps, last = _split_off_aggregators(probe)
+    is_piped = isinstance(probe, Pipeline)
+    *steps, last = [step for _, step in probe.steps] if is_piped else [probe]
+    if not all(isinstance(step, LayerAggregator) for step in steps):
+        steps, last = [], probe
     if effective_n_jobs(n_jobs) == 1 and X.dtype != object:
         params = collect_fit_params(last, None, validation.groups)
         if _count_joint_fits(last, X.shape, validation, params) > 1:
@@ -290,15 +293,3 @@ def score_probe(
             )
             return table
     return validation.score(probe, X, n_jobs=n_jobs)[0]
-
-
-def _split_off_aggregators(
-    probe: BaseEstimator,
-) -> tuple[list[LayerAggregator], BaseEstimator]:
-    """Return the aggregators before a probe, and the probe that reads features."""
-    if not isinstance(probe, Pipeline):
-        return [], probe
-    steps = [step for _, step in probe.steps]
-    if all(isinstance(step, LayerAggregator) for step in steps[:-1]):
-        return steps[:-1], steps[-1]
-    return [], probe

@@ -227,12 +227,15 @@ def cross_validation_report(
     scores = tabulate_scores(fits, validation)
     predictions = tabulate_predictions(fits, X, validation)
     estimators = [fit.estimator for fit in fits]
+    are_trained = all(
+        one is None or find_trained(one) is not None for one in estimators
+    )
     report = CrossValidationReport(
         predictions=predictions,
         scores=scores,
         overall=score_overall(scores, predictions, scorer),
         calibration=measure_calibration(predictions, classes),
-        history=_collect_history(estimators),
+        history=training_history(estimators) if are_trained else None,
         n_samples=len(truth),
         classes=classes,
         wall_time=perf_counter() - start,
@@ -243,14 +246,6 @@ def cross_validation_report(
     if folder is not None:
         write_report(report, folder, estimator, X, validation, params, n_jobs)
     return report
-
-
-def _collect_history(estimators: list[Any]) -> pd.DataFrame | None:
-    """Collect the losses by epoch; None for estimators that have none."""
-    fitted = [one for one in estimators if one is not None]
-    if any(find_trained(one) is None for one in fitted):
-        return None
-    return training_history(estimators)
 
 
 def _check_parameters(
@@ -280,11 +275,7 @@ def _read_labels(
     y: ArrayLike,
     groups: ArrayLike | None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return labels of shape (n_samples,) as an array, and their sorted classes.
-
-    Raises a ValueError if a label or a group is missing, or if the labels are not those
-    of two classes or more.
-    """
+    """Return labels of shape (n_samples,) as an array, and their sorted classes."""
     check_rows(X, y, groups, OWNER)
     labels = column_or_1d(y)
     try:

@@ -58,11 +58,7 @@ TRAIN_SIZES = (0.25, 0.5, 1.0)
 
 
 def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
-    """Check that a report can be written, and make its folder.
-
-    Raises an error if the folder holds a run that must not be replaced, is a file or
-    cannot be written to, or if matplotlib is not installed.
-    """
+    """Check that a report can be written, and make its folder."""
     require_extra("plots", "cross_validation_report with out_dir")
     folder = Path(out_dir)
     found = [
@@ -96,8 +92,7 @@ def write_report(
 ) -> None:
     """Write the files of a run; the summary comes last, so that a run with it is whole.
 
-    The parameters after ``folder`` are those that the report was made from. They are
-    needed for the curve of an estimator without epochs.
+    What it was made from is needed for the curve of an estimator without epochs.
     """
     (folder / SUMMARY).unlink(missing_ok=True)
     with _warn_instead(PREDICTIONS):

@@ -56,11 +56,7 @@ def fit_folds(
     n_jobs: int | None,
     verbose: bool,
 ) -> list[FoldFit]:
-    """Fit an estimator on each fold, score it, and predict the test rows.
-
-    Warns of fits and predictions that fail. Raises a ValueError if all fits fail, or if
-    the estimator predicts no probabilities.
-    """
+    """Fit an estimator on each fold, score it, and predict the test rows."""
 
     def fit(chosen: Folds) -> list[FoldFit]:
         return run_jobs(

@@ -81,10 +81,7 @@ _CHECKED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_options(options: Any, owner: str) -> dict[str, Any]:  # noqa: ANN401 - validated here
-    """Check ``generation_kwargs`` by themselves, before a model is loaded.
-
-    Raises a TypeError or ValueError that names the option that is refused.
-    """
+    """Check ``generation_kwargs`` by themselves, before a model is loaded."""
     given = _read_mapping(options, owner)
     for name, why in _REFUSED.items():
         if given.get(name) is not None:

@@ -12,7 +12,6 @@ from plug_sklearn.embedding.passes import Request
 from plug_sklearn.generation._probes import Probe, TokenStream
 from plug_sklearn.generation._running_pools import PooledTokens
 from plug_sklearn.generation._stopping import Probabilities, StopRule
-from plug_sklearn.generation._writing import Answer
 
 #: Most bytes of states that wait for a joint prediction. A classifier takes about as
 #: long for one row as for hundreds.
@@ -94,6 +93,20 @@ class ProbedText:
     classes: dict[str, list[object]] = field(default_factory=dict)
 
 
+@dataclass
+class Answer:
+    """The tokens of the answer to one prompt so far.
+
+    ``ids`` are its tokens. ``reason`` says why it ends with the last of them, and is
+    None while it continues. ``is_over`` is True once it has ended and the states of its
+    last token have been read.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    reason: str | None = None
+    is_over: bool = False
+
+
 class BatchPredictions:
     """Runs the probes on the answers of one batch.
 
@@ -140,9 +153,9 @@ class BatchPredictions:
     def add_states(
         self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> dict[int, str]:
-        """Add the pooled tokens after ``n_tokens`` new tokens.
+        """Add the pooled tokens after ``n_tokens`` new tokens; 0: the prompts alone.
 
-        Returns the reason for each row whose answer ends.
+        Returns the reason for each row whose answer ends with its last token.
         """
         for name in self.probes:
             states = self._select(name, pooled, rows)

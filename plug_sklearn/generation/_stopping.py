@@ -37,7 +37,7 @@ class StopRule:
     """Decides after each new token whether the answer to one prompt ends.
 
     ``stop`` is as in :func:`generate_with_probes`, and ``owner`` is the name of the
-    function in messages. Raises a TypeError or ValueError if ``stop`` is invalid.
+    function in messages.
     """
 
     def __init__(self, stop: Any, probes: Mapping[str, Probe], owner: str) -> None:  # noqa: ANN401 - validated here

@@ -6,9 +6,9 @@ A trial tests whether the states that the hooks read equal those of a text.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from plug_sklearn.embedding.passes import (
 )
 from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts, TokenSelector
 from plug_sklearn.generation._options import Randomness
+from plug_sklearn.generation._predictions import Answer, BatchPredictions
 from plug_sklearn.generation._running_pools import (
     CountedTokens,
     MaskedPooler,
@@ -39,35 +40,6 @@ _LENGTHS, _N_NEW = (3, 9), 4
 #: As for padded batches: exact methods differ by rounding, and wrong ones by much more.
 _LEAST_BOUND, _UNITS = 1e-4, 8
 _KEY: Any = "writing"
-
-
-@dataclass
-class Answer:
-    """The tokens of the answer to one prompt so far.
-
-    ``ids`` are its tokens. ``reason`` says why it ends with the last of them, and is
-    None while it continues. ``is_over`` is True once it has ended and the states of its
-    last token have been read.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    reason: str | None = None
-    is_over: bool = False
-
-
-class Observer(Protocol):
-    """Interface of an object that is given the states of each token."""
-
-    def add_states(
-        self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
-    ) -> dict[int, str]:
-        """Take the pooled tokens after ``n_tokens`` new tokens; 0: the prompts alone.
-
-        Returns the reason for each row whose answer ends with its last token.
-        """
-
-    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
-        """Take the rows whose answers now have ``n_tokens`` tokens to keep."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +57,7 @@ class Writer:
         prompts: Sequence[OpenPrompt],
         counted: CountedTokens,
         answers: Sequence[Answer],
-        observer: Observer,
+        observer: "BatchPredictions | _Collector",
         randomness: Randomness,
         settings: GenerationConfig,
         options: dict[str, Any],
@@ -140,7 +112,7 @@ class _ProbedDecoding:
         forward: ForwardPass,
         counted: CountedTokens,
         answers: Sequence[Answer],
-        observer: Observer,
+        observer: "BatchPredictions | _Collector",
         randomness: Randomness,
     ) -> None:
         self.forward = forward

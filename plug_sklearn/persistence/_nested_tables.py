@@ -170,13 +170,8 @@ class CalibratedTable(HolderTable, EstimatorTable):
                 described, own = CalibratorTable.describe(calibrator, member.method)
                 tensors |= add_prefix(f"members.{number}.calibrators.{place}", own)
                 calibrators.append(described)
-            members.append(
-                {
-                    "estimator": values,
-                    "is_frozen": is_frozen,
-                    "calibrators": calibrators,
-                }
-            )
+            own_values = {"estimator": values, "is_frozen": is_frozen}
+            members.append({**own_values, "calibrators": calibrators})
         return {"members": members}, tensors
 
     def list_held(self) -> dict[str, Any]:
@@ -279,11 +274,7 @@ TABLES: dict[type, Any] = {table.of: table for table in get_args(get_args(AnyTab
 
 
 def describe_estimator(estimator: BaseEstimator) -> Described:
-    """Return a fitted estimator as plain values and tensors.
-
-    Raises a ValueError if there is no table for its class, or for the class of an
-    estimator inside it; or if a value is not plain.
-    """
+    """Return a fitted estimator as plain values and tensors."""
     kind = type(estimator)
     if kind not in TABLES:
         names = sorted(known.__name__ for known in TABLES)

@@ -153,10 +153,7 @@ class TokenTable(NetworkTable):
 def expect_weights(
     network: type[nn.Module], sizes: Mapping[str, object]
 ) -> dict[str, Expected]:
-    """List the weights of a network of given sizes, without allocating them.
-
-    Raises a ValueError if no memory could hold them.
-    """
+    """List the weights of a network of given sizes, without allocating them."""
     try:
         with torch.device("meta"):
             skeleton = network(**sizes)

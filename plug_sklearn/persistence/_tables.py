@@ -62,10 +62,7 @@ class Labels(Table):
 
     @staticmethod
     def describe(classes: NDArray[Any]) -> dict[str, Any]:
-        """Return classes, of shape (n_classes,), as plain values with their dtype.
-
-        Raises a ValueError unless they are numbers, bools or strings.
-        """
+        """Return classes, of shape (n_classes,), as plain values with their dtype."""
         kind = "str" if classes.dtype.kind == "U" else classes.dtype.name
         values = classes.tolist()
         strings = kind in ("str", "object") and all(isinstance(v, str) for v in values)
@@ -80,11 +77,7 @@ class Labels(Table):
         }
 
     def read(self) -> NDArray[Any]:
-        """Return the array of classes.
-
-        Raises a ValueError if values and dtype do not agree, or if the values are not
-        distinct and sorted.
-        """
+        """Return the array of classes, which must be distinct and sorted."""
         kind, values = self.dtype, self.values
         if kind not in (*_NUMBERS, "str", "object"):
             raise ValueError(f"its classes have dtype {kind!r}, which no file has")

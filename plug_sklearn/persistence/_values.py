@@ -62,8 +62,7 @@ def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
     """Return the hyperparameters of an estimator as plain values.
 
     Arrays, tuples and ranges become lists, paths become strings, and ``class_weight``
-    becomes a list of pairs, since labels need not be strings. Raises a ValueError if
-    one cannot be a plain value, or could make the loaded estimator run code.
+    becomes a list of pairs, since labels need not be strings.
     """
     plain = {}
     kind = type(estimator)
@@ -92,8 +91,7 @@ def read_parameters(
 ) -> BaseEstimator:
     """Make an unfitted estimator from what ``describe_parameters`` returned.
 
-    ``others`` are parameters that are not saved. Raises a ValueError if a name is
-    missing or unknown, or a value is invalid.
+    ``others`` are parameters that are not saved.
     """
     owner = kind.__name__
     plain = {**_ADDED.get(owner, {}), **plain}
@@ -105,7 +103,6 @@ def read_parameters(
         if names:
             raise ValueError(f"its {owner} {what} parameters: {sorted(names)}")
     _refuse_code(owner, plain)
-    plain = dict(plain)
     if isinstance(plain.get("class_weight"), list):
         plain["class_weight"] = _pair(owner, plain["class_weight"])
     if _has_own_defaults(kind):
