@@ -142,12 +142,7 @@ def bootstrap_interval(
             for size, seed in zip(sizes, seeds, strict=True)
         )
     )
-    if np.isnan(found).any():
-        raise ValueError(
-            f"The 'metric' parameter of {owner} must give a number for every resample. "
-            f"Got NaN for {np.isnan(found).sum()} of {len(found)}. Without "
-            "stratification, resamples may lack a class."
-        )
+    _refuse_nan(found, owner)
     lower, upper = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return BootstrapInterval(
         estimate=estimate,
@@ -156,6 +151,15 @@ def bootstrap_interval(
         standard_error=float(found.std(ddof=1)),
         level=level,
     )
+
+
+def _refuse_nan(found: NDArray[np.float64], owner: str) -> None:
+    if np.isnan(found).any():
+        raise ValueError(
+            f"The 'metric' parameter of {owner} must give a number for every resample. "
+            f"Got NaN for {np.isnan(found).sum()} of {len(found)}. Without "
+            "stratification, resamples may lack a class."
+        )
 
 
 def _check_parameters(

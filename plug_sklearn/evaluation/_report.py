@@ -14,6 +14,7 @@ from sklearn.utils import column_or_1d
 
 from plug_sklearn.evaluation._controls import COLUMNS as CONTROL_COLUMNS
 from plug_sklearn.evaluation._folds import (
+    CrossValidation,
     Scoring,
     check_table,
     split_folds,
@@ -26,6 +27,7 @@ from plug_sklearn.evaluation._inputs import (
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_fits import (
     OWNER,
+    FoldFit,
     fit_folds,
     tabulate_predictions,
     tabulate_scores,
@@ -224,28 +226,38 @@ def cross_validation_report(
     # The last of all checks, since it may make a folder.
     folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
     fits = fit_folds(estimator, X, validation, params, n_jobs, verbose)
-    scores = tabulate_scores(fits, validation)
-    predictions = tabulate_predictions(fits, X, validation)
-    estimators = [fit.estimator for fit in fits]
-    are_trained = all(
-        one is None or find_trained(one) is not None for one in estimators
-    )
     report = CrossValidationReport(
-        predictions=predictions,
-        scores=scores,
-        overall=score_overall(scores, predictions, scorer),
-        calibration=measure_calibration(predictions, classes),
-        history=training_history(estimators) if are_trained else None,
+        **_tabulate(fits, X, validation),
         n_samples=len(truth),
         classes=classes,
         wall_time=perf_counter() - start,
         description=str(estimator),
-        estimators=estimators,
         controls=controls,
     )
     if folder is not None:
         write_report(report, folder, estimator, X, validation, params, n_jobs)
     return report
+
+
+def _tabulate(
+    fits: list[FoldFit],
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    validation: CrossValidation,
+) -> dict[str, Any]:
+    """Make what a report holds of the fits."""
+    scores = tabulate_scores(fits, validation)
+    predictions = tabulate_predictions(fits, X, validation)
+    estimators = [fit.estimator for fit in fits]
+    fitted = [one for one in estimators if one is not None]
+    are_trained = all(find_trained(one) is not None for one in fitted)
+    return {
+        "predictions": predictions,
+        "scores": scores,
+        "overall": score_overall(scores, predictions, validation.scoring),
+        "calibration": measure_calibration(predictions, validation.scoring.classes),
+        "history": training_history(estimators) if are_trained else None,
+        "estimators": estimators,
+    }
 
 
 def _check_parameters(

@@ -43,11 +43,7 @@ class TransferDisplay(Display):
 
     Attributes
     ----------
-    matrix : DataFrame
-        As given.
-    score : str or None
-        As given.
-    chance : float or None
+    matrix, score, chance
         As given.
     ax_ : Axes
         The axes.

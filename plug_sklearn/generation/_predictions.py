@@ -107,6 +107,7 @@ class Answer:
     is_over: bool = False
 
 
+@dataclass(eq=False)
 class BatchPredictions:
     """Runs the probes on the answers of one batch.
 
@@ -117,37 +118,29 @@ class BatchPredictions:
     probes predict after each token; otherwise, they predict many tokens together.
     """
 
-    def __init__(
-        self,
-        probes: Mapping[str, Probe],
-        request: Request,
-        stops: Sequence[StopRule],
-        answers: Sequence[Answer],
-        max_new_tokens: int,
-        streams: Mapping[str, TokenStream],
-        tokenizer: PreTrainedTokenizerBase,
-        numbers: Sequence[int],
-        report: Callable[[ProbedToken], None] | None,
-    ) -> None:
-        self.probes = probes
-        self.places = {n: probe.find_places(request) for n, probe in probes.items()}
-        self.stops = stops
-        self.answers = answers
-        self.streams = streams
-        self.tokenizer = tokenizer
-        self.numbers = numbers
-        self.report = report
-        self.decoders = [PieceDecoder(tokenizer) for _ in answers]
-        self.waits = not any(stops) and report is None
+    probes: Mapping[str, Probe]
+    request: Request
+    stops: Sequence[StopRule]
+    answers: Sequence[Answer]
+    max_new_tokens: int
+    streams: Mapping[str, TokenStream]
+    tokenizer: PreTrainedTokenizerBase
+    numbers: Sequence[int]
+    report: Callable[[ProbedToken], None] | None
+
+    def __post_init__(self) -> None:
+        probes = self.probes.items()
+        self.places = {name: probe.find_places(self.request) for name, probe in probes}
+        self.decoders = [PieceDecoder(self.tokenizer) for _ in self.answers]
+        self.waits = not any(self.stops) and self.report is None
         # Column 0 holds the probabilities of the prompt.
+        shape = len(self.answers), 1 + self.max_new_tokens
         self.found = {
-            name: np.full(
-                (len(answers), 1 + max_new_tokens, len(probe.classes)), np.nan
-            )
-            for name, probe in probes.items()
+            name: np.full((*shape, len(probe.classes)), np.nan)
+            for name, probe in probes
         }
         self._waiting: list[tuple[int, NDArray[np.intp]]] = []
-        self._states: dict[str, list[NDArray[np.float32]]] = {n: [] for n in probes}
+        self._states: dict[str, list[NDArray[np.float32]]] = {n: [] for n, _ in probes}
         self._n_bytes = 0
 
     def add_states(

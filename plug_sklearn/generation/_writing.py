@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
 from functools import wraps
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from plug_sklearn.embedding.passes import (
     choose_strategy,
     pad_prompts,
 )
-from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts, TokenSelector
+from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts
 from plug_sklearn.generation._options import Randomness
 from plug_sklearn.generation._predictions import Answer, BatchPredictions
 from plug_sklearn.generation._running_pools import (
@@ -40,6 +41,8 @@ _LENGTHS, _N_NEW = (3, 9), 4
 #: As for padded batches: exact methods differ by rounding, and wrong ones by much more.
 _LEAST_BOUND, _UNITS = 1e-4, 8
 _KEY: Any = "writing"
+#: In place of a ``TokenSelector``: all tokens count.
+_NO_FILTERS: Any = SimpleNamespace(token_filter=None, eos_id=None)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Writer:
         return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
+@dataclass(eq=False)
 class _ProbedDecoding:
     """Reads states in each forward pass of ``generate``, and decides when rows end.
 
@@ -107,21 +111,15 @@ class _ProbedDecoding:
     through the model. Each answer therefore runs for one more token, which is dropped.
     """
 
-    def __init__(
-        self,
-        forward: ForwardPass,
-        counted: CountedTokens,
-        answers: Sequence[Answer],
-        observer: "BatchPredictions | _Collector",
-        randomness: Randomness,
-    ) -> None:
-        self.forward = forward
-        self.counted = counted
-        self.answers = answers
-        self.observer = observer
-        self.randomness = randomness
-        self.n_passes = 0
-        self.arrival = forward.loaded.turns.arrive()
+    forward: ForwardPass
+    counted: CountedTokens
+    answers: Sequence[Answer]
+    observer: "BatchPredictions | _Collector"
+    randomness: Randomness
+    n_passes: int = 0
+
+    def __post_init__(self) -> None:
+        self.arrival = self.forward.loaded.turns.arrive()
 
     def run(
         self, run: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -294,11 +292,3 @@ def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
             size = np.linalg.norm(expected, axis=1)
             worst = max(worst, float((error / np.maximum(size, 1e-30)).max()))
     return worst if np.isfinite(worst) else float("inf")
-
-
-class _NoFilters:
-    token_filter = None
-    eos_id = None
-
-
-_NO_FILTERS: TokenSelector = _NoFilters()  # type: ignore[assignment]  # all tokens count

@@ -95,9 +95,9 @@ def read_parameters(
     """
     owner = kind.__name__
     plain = {**_ADDED.get(owner, {}), **plain}
-    expected = set(list_parameters(kind))
+    expected, has_defaults = set(list_parameters(kind)), _has_own_defaults(kind)
     for what, names in (
-        ("lacks", set() if _has_own_defaults(kind) else expected - set(plain)),
+        ("lacks", set() if has_defaults else expected - set(plain)),
         ("has unknown", set(plain) - expected),
     ):
         if names:
@@ -105,12 +105,10 @@ def read_parameters(
     _refuse_code(owner, plain)
     if isinstance(plain.get("class_weight"), list):
         plain["class_weight"] = _pair(owner, plain["class_weight"])
-    if _has_own_defaults(kind):
+    if has_defaults:
         # scikit-learn's own classes accept no lists instead of tuples.
-        for name, parameter in signature(kind).parameters.items():
-            if isinstance(parameter.default, tuple) and isinstance(
-                plain.get(name), list
-            ):
+        for name, own in signature(kind).parameters.items():
+            if isinstance(own.default, tuple) and isinstance(plain.get(name), list):
                 plain[name] = tuple(plain[name])
     estimator = kind(**plain, **others)
     estimator._validate_params()
