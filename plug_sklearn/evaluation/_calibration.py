@@ -8,11 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from plug_sklearn._sklearn import (
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from plug_sklearn._sklearn import Interval, StrOptions, validate_parameter_constraints
 from plug_sklearn.evaluation._inputs import Predictions, read_predictions
 
 CONSTRAINTS = {

@@ -14,12 +14,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from plug_sklearn._progress import count_fits
 from plug_sklearn._sklearn import Interval, validate_parameter_constraints
-from plug_sklearn.evaluation._folds import (
-    Folds,
-    Scoring,
-    list_scores,
-    split_folds,
-)
+from plug_sklearn.evaluation._folds import Folds, Scoring, list_scores, split_folds
 from plug_sklearn.evaluation._inputs import check_estimator, check_rows
 
 OWNER = "compare_probes"

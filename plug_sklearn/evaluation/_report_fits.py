@@ -25,10 +25,7 @@ from plug_sklearn.evaluation._folds import (
     shorten_error,
 )
 from plug_sklearn.evaluation._inputs import check_probabilistic
-from plug_sklearn.evaluation._report_scores import (
-    PaddedClassifier,
-    name_columns,
-)
+from plug_sklearn.evaluation._report_scores import PaddedClassifier, name_columns
 
 OWNER = "cross_validation_report"
 

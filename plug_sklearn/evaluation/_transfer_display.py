@@ -10,12 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from plug_sklearn.evaluation._drawing import (
-    Display,
-    check_axes,
-    name_score,
-    write_name,
-)
+from plug_sklearn.evaluation._drawing import Display, check_axes, name_score, write_name
 from plug_sklearn.evaluation._folds import split_folds
 from plug_sklearn.evaluation._transfer import transfer_matrix
 

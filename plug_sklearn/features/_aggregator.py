@@ -18,11 +18,7 @@ from plug_sklearn._activations import (
     resolve_positions,
 )
 from plug_sklearn._packages import RecordsVersions
-from plug_sklearn._sklearn import (
-    StrOptions,
-    check_feature_names_in,
-    get_output_config,
-)
+from plug_sklearn._sklearn import StrOptions, check_feature_names_in, get_output_config
 from plug_sklearn.features._arrays import read_activations
 
 OWNER = "LayerAggregator"

@@ -9,11 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn.embedding import (
-    HFEmbeddingTransformer,
-    LanguageModel,
-    describe_model,
-)
+from plug_sklearn.embedding import HFEmbeddingTransformer, LanguageModel, describe_model
 from plug_sklearn.embedding.models import LoadedModel
 from plug_sklearn.embedding.passes import ForwardPass, Request, pad_prompts
 from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts

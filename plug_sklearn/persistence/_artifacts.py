@@ -34,10 +34,7 @@ from plug_sklearn.persistence._hub import (
     require_own_card,
     write_card,
 )
-from plug_sklearn.persistence._nested_tables import (
-    AnyTable,
-    describe_estimator,
-)
+from plug_sklearn.persistence._nested_tables import AnyTable, describe_estimator
 from plug_sklearn.persistence._pingkit import load_pingkit
 from plug_sklearn.persistence._tables import Table, explain_validation
 
