@@ -144,10 +144,10 @@ def capacity_curve(
     check_estimator(estimator, OWNER)
     _find_parameter(clone(estimator), param_name)
     check_rows(X, y, groups, OWNER)
-    validation = split_folds(estimator, X, y, cv, groups, scoring, OWNER)
+    validation = split_folds(estimator, X, y, cv, groups, scoring, OWNER, params)
     candidates = [clone(estimator).set_params(**{param_name: r}) for r in ratios]
     frames: list[pd.DataFrame] = run_jobs(
-        [delayed(_score_ratio)(one, X, validation, params) for one in candidates],
+        [delayed(_score_ratio)(one, X, validation) for one in candidates],
         n_jobs=n_jobs,
         unit="size",
         verbose=verbose,
@@ -185,14 +185,13 @@ def _score_ratio(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     validation: CrossValidation,
-    params: Mapping[str, Any] | None,
 ) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FitFailedWarning)
         # The curve shows where the ratio does not decide.
         warnings.filterwarnings("ignore", "The 'target_ratio' parameter of")
         try:
-            frame, fitted = validation.score(estimator, X, params)
+            frame, fitted = validation.score(estimator, X)
         except FitFailedWarning as warning:
             raise ValueError(
                 f"The 'estimator' parameter of {OWNER} must fit on every fold. "

@@ -1,7 +1,7 @@
 """Compare two probes on the same folds, with a confidence interval and a test."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -254,7 +254,7 @@ def compare_probes(
     validation = split_folds(first, X, y, cv, groups, scoring, OWNER)
     _check_comparable(first, second, scoring, len(validation.folds), level)
     tables = [
-        validation.score(probe, X, params, n_jobs=n_jobs)[0]
+        replace(validation, params=params).score(probe, X, n_jobs=n_jobs)[0]
         for probe, params in count_fits(
             ((first, first_params), (second, second_params)), 2, "probe", shown=verbose
         )

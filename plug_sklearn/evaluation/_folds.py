@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from numbers import Integral
 from textwrap import shorten
@@ -44,28 +44,27 @@ CHANCE = "_chance"
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The targets of some rows, and the folds and scores that all fits share."""
+    """The targets of some rows, and the folds, scores and arguments of all fits."""
 
     y: Any
     folds: Folds
     groups: ArrayLike | None = None
     scoring: Any = None
+    params: Mapping[str, Any] | None = None
 
     def score(
         self,
         estimator: BaseEstimator,
         X: Any,  # noqa: ANN401 - whatever the estimator takes
-        params: Mapping[str, Any] | None = None,
         *,
         n_jobs: int | None = None,
         error_score: float | str = np.nan,
     ) -> tuple[pd.DataFrame, list[Any]]:
         """Fit an estimator on each fold and score it, by ``cross_validate``.
 
-        ``params`` are further arguments of ``fit``. Returns a table with a row a fold,
-        and the fitted estimators. The columns of the table are ``fold``; a column for
-        each score, by the name of the scorer, or ``score`` where it has none;
-        ``fit_time`` and ``score_time`` in seconds.
+        Returns a table with a row a fold, and the fitted estimators. The columns of the
+        table are ``fold``; a column for each score, by the name of the scorer, or
+        ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds.
         """
         named = [self.scoring] if isinstance(self.scoring, str) else self.scoring
         with _shortening_errors(estimator, len(self.folds)):
@@ -75,7 +74,7 @@ class CrossValidation:
                 self.y,
                 cv=self.folds,
                 scoring=named,
-                params=collect_fit_params(estimator, params, self.groups) or None,
+                params=self.collect_params(estimator) or None,
                 n_jobs=n_jobs,
                 return_estimator=True,
                 error_score=error_score,
@@ -89,6 +88,10 @@ class CrossValidation:
         frame = pd.DataFrame({"fold": np.arange(len(self.folds)), **scores, **times})
         return frame, results["estimator"]
 
+    def collect_params(self, estimator: BaseEstimator) -> dict[str, Any]:
+        """Return the arguments of ``fit``, with groups if the estimator takes them."""
+        return collect_fit_params(estimator, self.params, self.groups)
+
     def score_chance(self, estimator: BaseEstimator) -> pd.DataFrame:
         """Score a constant prediction: the shares of the classes, or the mean.
 
@@ -98,7 +101,8 @@ class CrossValidation:
         dummy = DummyClassifier() if is_classifier(estimator) else DummyRegressor()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            scores, _ = self.score(dummy, np.zeros((np.shape(self.y)[0], 1)))
+            alone = replace(self, params=None)
+            scores, _ = alone.score(dummy, np.zeros((np.shape(self.y)[0], 1)))
         return scores.drop(columns=["fold", *TIMES])
 
 
@@ -110,6 +114,7 @@ def split_folds(
     groups: ArrayLike | None,
     scoring: Any,  # noqa: ANN401 - as above, or the scorer of a report
     owner: str,
+    params: Mapping[str, Any] | None = None,
 ) -> CrossValidation:
     """Split checked rows into positions of training and test rows, once for all fits.
 
@@ -136,7 +141,7 @@ def split_folds(
         raise ValueError(
             f"The 'cv' parameter must give at least one fold. Got {cv!r} instead."
         )
-    return CrossValidation(y, folds, groups, scoring)
+    return CrossValidation(y, folds, groups, scoring, params)
 
 
 def _make_group_splitter(splitter: Any, groups: ArrayLike, owner: str) -> Any:  # noqa: ANN401 - of scikit-learn

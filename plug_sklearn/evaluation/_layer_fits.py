@@ -26,7 +26,6 @@ from plug_sklearn.evaluation._folds import (
     CHANCE,
     CrossValidation,
     Scoring,
-    collect_fit_params,
     list_scores,
     split_folds,
 )
@@ -67,7 +66,7 @@ def sweep_layers(
         raise _refuse_tokens(owner)
     # Errors in these are raised before texts are read, which takes long.
     check_rows(X, y, groups, owner)
-    validation = split_folds(estimator, X, y, cv, groups, scoring, owner)
+    validation = split_folds(estimator, X, y, cv, groups, scoring, owner, params)
     chance = validation.score_chance(estimator)
     if embedder is not None:
         embedder = clone(embedder)
@@ -76,8 +75,7 @@ def sweep_layers(
     activations = np.asarray(X).reshape(len(X), *selector.input_shape_)
     cells = list(product(selector.layers_, selector.parts_))
     features = {cell: activations[:, *cell] for cell in cells}
-    given = collect_fit_params(estimator, params, groups)
-    frames = _score_cells(estimator, features, validation, given, n_jobs, verbose)
+    frames = _score_cells(estimator, features, validation, n_jobs, verbose)
     layer_names = getattr(embedder, "layers_", selector.model_layers_)
     part_names = getattr(embedder, "parts_", selector.part_names_)
     _complete(frames, cells, layer_names, part_names, chance)
@@ -104,7 +102,6 @@ def _score_cells(
     estimator: BaseEstimator,
     features: Features,
     validation: CrossValidation,
-    params: Mapping[str, Any],
     n_jobs: int | None,
     verbose: bool,
 ) -> list[pd.DataFrame]:
@@ -113,16 +110,14 @@ def _score_cells(
     Workers get several layers each, so that their probes can be fitted together.
     """
     shape = next(iter(features.values())).shape
-    n_joint = _count_joint_fits(estimator, shape, validation, params)
+    n_joint = _count_joint_fits(estimator, shape, validation)
     n_joint_layers = max(1, n_joint // len(validation.folds))
     n_chunks = max(-(-len(features) // n_joint_layers), effective_n_jobs(n_jobs))
     cells = list(features.items())
     chunks = gen_even_slices(len(cells), min(n_chunks, len(cells)))
     scored: list[tuple[list[pd.DataFrame], str]] = run_jobs(
         [
-            delayed(_score_layers)(
-                estimator, dict(cells[at]), validation, params, n_joint
-            )
+            delayed(_score_layers)(estimator, dict(cells[at]), validation, n_joint)
             for at in chunks
         ],
         n_jobs=n_jobs,
@@ -165,7 +160,6 @@ def _count_joint_fits(
     estimator: BaseEstimator,
     shape: tuple[int, ...],
     validation: CrossValidation,
-    params: Mapping[str, Any],
 ) -> int:
     """Count the probes, of all layers and folds, that are to be fitted together.
 
@@ -173,6 +167,7 @@ def _count_joint_fits(
     1 for estimators that cannot be fitted together. Raises a ValueError if a
     parameter of a :class:`PlugMLPClassifier` is invalid.
     """
+    params = validation.collect_params(estimator)
     lengths = [np.shape(value)[:1] for value in params.values()]
     if (
         type(estimator).__name__ != "PlugMLPClassifier"
@@ -195,7 +190,6 @@ def _score_layers(
     estimator: BaseEstimator,
     features: Features,
     validation: CrossValidation,
-    params: Mapping[str, Any],
     n_joint: int,
 ) -> tuple[list[pd.DataFrame], str]:
     """Score a probe on several layers and parts.
@@ -209,9 +203,7 @@ def _score_layers(
     if n_joint > 1:
         try:
             layers = list(features.values())
-            return _score_jointly(
-                estimator, layers, validation, params, n_joint
-            ), failure
+            return _score_jointly(estimator, layers, validation, n_joint), failure
         except Exception as error:
             # One probe that cannot be fitted ends the fit of all. One by one, the
             # others are fitted, and that one gets scikit-learn's warning.
@@ -221,7 +213,7 @@ def _score_layers(
         try:
             # The fitted estimators are dropped: they may be larger than the features.
             with use_one_blas_thread() if X.size <= MOST_NUMBERS else nullcontext():
-                frame, _ = validation.score(estimator, X, params)
+                frame, _ = validation.score(estimator, X)
         except ValueError as error:
             error.add_note(
                 f"This happened at position {layer} of axis 1 and {part} of axis 2."
@@ -235,14 +227,13 @@ def _score_jointly(
     estimator: BaseEstimator,
     features: Sequence[NDArray[Any]],
     validation: CrossValidation,
-    params: Mapping[str, Any],
     n_joint: int,
 ) -> list[pd.DataFrame]:
     from plug_sklearn.classifiers import fit_jointly
 
     folds = validation.folds
     frames: list[list[pd.DataFrame]] = [[] for _ in features]
-    shared = {"y": validation.y, **params}
+    shared = {"y": validation.y, **validation.collect_params(estimator)}
     cells = list(product(range(len(features)), range(len(folds))))
     for first in range(0, len(cells), n_joint):
         chosen = cells[first : first + n_joint]
@@ -258,7 +249,7 @@ def _score_jointly(
         fit_jointly(probes, arguments)
         seconds = (perf_counter() - start) / len(probes)
         for probe, (layer, fold) in zip(probes, chosen, strict=True):
-            alone = replace(validation, folds=[folds[fold]])
+            alone = replace(validation, folds=[folds[fold]], params=None)
             scores, _ = alone.score(FrozenEstimator(probe), features[layer])
             frames[layer].append(scores.assign(fold=fold, fit_time=seconds))
     return [pd.concat(of_layer, ignore_index=True) for of_layer in frames]
@@ -280,16 +271,13 @@ def score_probe(
     if not all(isinstance(step, LayerAggregator) for step in steps):
         steps, last = [], probe
     if effective_n_jobs(n_jobs) == 1 and X.dtype != object:
-        params = collect_fit_params(last, None, validation.groups)
-        if _count_joint_fits(last, X.shape, validation, params) > 1:
+        if _count_joint_fits(last, X.shape, validation) > 1:
             # Aggregators learn nothing from the rows.
             features = X
             for step in steps:
                 features = clone(step).fit_transform(features)
             features = np.reshape(features, (len(features), -1))
-            n_joint = _count_joint_fits(last, features.shape, validation, params)
-            (table,), _ = _score_layers(
-                last, {(0, 0): features}, validation, params, n_joint
-            )
+            n_joint = _count_joint_fits(last, features.shape, validation)
+            (table,), _ = _score_layers(last, {(0, 0): features}, validation, n_joint)
             return table
     return validation.score(probe, X, n_jobs=n_jobs)[0]

@@ -222,10 +222,10 @@ def cross_validation_report(
     _check_parameters(estimator, out_dir, params, controls)
     truth, classes = _read_labels(X, y, groups)
     scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
-    validation = split_folds(estimator, X, truth, cv, groups, scorer, OWNER)
+    validation = split_folds(estimator, X, truth, cv, groups, scorer, OWNER, params)
     # The last of all checks, since it may make a folder.
     folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
-    fits = fit_folds(estimator, X, validation, params, n_jobs, verbose)
+    fits = fit_folds(estimator, X, validation, n_jobs, verbose)
     report = CrossValidationReport(
         **_tabulate(fits, X, validation),
         n_samples=len(truth),
@@ -235,7 +235,7 @@ def cross_validation_report(
         controls=controls,
     )
     if folder is not None:
-        write_report(report, folder, estimator, X, validation, params, n_jobs)
+        write_report(report, folder, estimator, X, validation, n_jobs)
     return report
 
 

@@ -7,7 +7,7 @@ import math
 import platform
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,6 @@ from plug_sklearn.evaluation._drawing import (
 )
 from plug_sklearn.evaluation._folds import (
     CrossValidation,
-    collect_fit_params,
     list_scores,
 )
 from plug_sklearn.evaluation._report_page import write_page
@@ -87,7 +86,6 @@ def write_report(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     validation: CrossValidation,
-    params: Mapping[str, Any] | None,
     n_jobs: int | None,
 ) -> None:
     """Write the files of a run; the summary comes last, so that a run with it is whole.
@@ -111,7 +109,7 @@ def write_report(
                 if one is not None
             ]
             own = replace(validation, folds=fitted)
-            scores = _score_sizes(estimator, X, own, name, params, n_jobs)
+            scores = _score_sizes(estimator, X, own, name, n_jobs)
             figure = _draw_sizes(*scores, name)
         figure.savefig(folder / CURVE)
     with _warn_instead(PAGE):
@@ -207,7 +205,6 @@ def _score_sizes(
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     validation: CrossValidation,
     name: str,
-    params: Mapping[str, Any] | None,
     n_jobs: int | None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Score an estimator that is fitted on fractions of the training rows.
@@ -227,7 +224,7 @@ def _score_sizes(
             train_sizes=np.array(TRAIN_SIZES),
             shuffle=True,
             random_state=0,
-            params=collect_fit_params(estimator, params, validation.groups) or None,
+            params=validation.collect_params(estimator) or None,
             n_jobs=n_jobs,
         )
     # One fold whose score is undefined would leave nothing to draw of the others.

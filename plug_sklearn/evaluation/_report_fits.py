@@ -1,7 +1,6 @@
 """Fit and score an estimator on each fold, and predict the test rows."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
 from traceback import format_exc
@@ -49,7 +48,6 @@ def fit_folds(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     validation: CrossValidation,
-    params: Mapping[str, Any] | None,
     n_jobs: int | None,
     verbose: bool,
 ) -> list[FoldFit]:
@@ -58,9 +56,7 @@ def fit_folds(
     def fit(chosen: Folds) -> list[FoldFit]:
         return run_jobs(
             [
-                delayed(_fit_fold)(
-                    estimator, X, replace(validation, folds=[fold]), params
-                )
+                delayed(_fit_fold)(estimator, X, replace(validation, folds=[fold]))
                 for fold in chosen
             ],
             n_jobs=n_jobs,
@@ -89,13 +85,12 @@ def _fit_fold(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     validation: CrossValidation,
-    params: Mapping[str, Any] | None,
 ) -> FoldFit:
     classes, ((_, test),) = validation.scoring.classes, validation.folds
     unknown = np.full((len(test), len(classes)), np.nan)
     start = perf_counter()
     try:
-        scores, (fitted,) = validation.score(estimator, X, params, error_score="raise")
+        scores, (fitted,) = validation.score(estimator, X, error_score="raise")
     except Exception as error:
         times = {"fold": 0, "fit_time": perf_counter() - start, "score_time": 0.0}
         # The error goes as text: not every exception can be pickled.

@@ -15,7 +15,6 @@ from sklearn.utils.parallel import delayed
 from plug_sklearn._progress import run_jobs
 from plug_sklearn.evaluation._folds import (
     CrossValidation,
-    collect_fit_params,
     list_scores,
     split_folds,
 )
@@ -201,9 +200,8 @@ def _score_row(
 ) -> list[float]:
     """Score a probe that is trained on one data set on each of them."""
     X, own = rows[trained_on], validations[trained_on]
-    fit_params = collect_fit_params(probe, None, own.groups)
     try:
-        fitted = clone(probe).fit(X, own.y, **fit_params)
+        fitted = clone(probe).fit(X, own.y, **own.collect_params(probe))
         table, _ = own.score(probe, X)
     except ValueError as error:
         error.add_note(f"The probe was trained on the data set {trained_on!r}.")
