@@ -34,7 +34,6 @@ from plug_sklearn.generation._probes import (
     read_probes,
     read_prompt_tokens,
 )
-from plug_sklearn.generation._running_pools import STATISTICS, CountedTokens
 from plug_sklearn.generation._stopping import REASONS, read_stops
 from plug_sklearn.generation._writing import Writer, explain_writing
 
@@ -114,19 +113,9 @@ class Job:
     ) -> list[ProbedText]:
         prompts = [self.prompts[row] for row in rows]
         answers = [Answer() for _ in rows]
-        request = writer.forward.request
-        statistics = list(
-            dict.fromkeys(STATISTICS[pooling] for pooling in request.poolings or ())
-        )
-        counted = CountedTokens(
-            self.reader.selector,
-            prompts,
-            statistics,
-            writer.forward.loaded.input_device,
-        )
         predictions = BatchPredictions(
             self.probes,
-            request,
+            writer.forward.request,
             [self.stops[row] for row in rows],
             answers,
             self.max_new_tokens,
@@ -135,8 +124,9 @@ class Job:
             rows,
             report,
         )
+        selector = self.reader.selector
         writer.write(
-            prompts, counted, answers, predictions, randomness, settings, options
+            selector, prompts, answers, predictions, randomness, settings, options
         )
         predictions.flush()
         return [predictions.finish(place) for place in range(len(rows))]

@@ -157,13 +157,12 @@ class CountedTokens:
     ``run``, the trailing run of end-of-text tokens, which is added to ``kept`` if
     another word follows it.
 
-    There is one row for each of ``prompts``. ``statistics`` names what is kept of the
-    states, as in :class:`PooledTokens`.
+    There is one row for each of ``prompts``.
     """
 
     selector: TokenSelector
     prompts: Sequence[OpenPrompt]
-    statistics: list[str]
+    poolings: Sequence[str]
     device: torch.device
     own: PooledTokens = field(init=False)
     kept: PooledTokens = field(init=False)
@@ -171,6 +170,7 @@ class CountedTokens:
 
     def __post_init__(self) -> None:
         selector = self.selector
+        self.statistics = list(dict.fromkeys(STATISTICS[one] for one in self.poolings))
         self.filters = selector.token_filter is not None or selector.eos_id is not None
         self.owns_answer = np.array([prompt.owns_answer for prompt in self.prompts])
         self.in_run = np.zeros(len(self.prompts), dtype=bool)

@@ -24,7 +24,7 @@ from plug_sklearn.embedding.passes import (
     choose_strategy,
     pad_prompts,
 )
-from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts
+from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts, TokenSelector
 from plug_sklearn.generation._options import Randomness
 from plug_sklearn.generation._predictions import Answer, BatchPredictions
 from plug_sklearn.generation._running_pools import (
@@ -57,8 +57,8 @@ class Writer:
 
     def write(
         self,
+        selector: TokenSelector,
         prompts: Sequence[OpenPrompt],
-        counted: CountedTokens,
         answers: Sequence[Answer],
         observer: "BatchPredictions | _Collector",
         randomness: Randomness,
@@ -71,6 +71,9 @@ class Writer:
         modules, but has its own ``forward``, which adds hooks to the blocks only while
         it runs. The model itself is not changed.
         """
+        poolings = self.forward.request.poolings or ()
+        device = self.forward.loaded.input_device
+        counted = CountedTokens(selector, prompts, poolings, device)
         decoding = _ProbedDecoding(self.forward, counted, answers, observer, randomness)
         shell = copy(self.causal)
         run = self.causal.forward
@@ -268,8 +271,6 @@ class _Collector:
 def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
     """Return the largest relative error of the states of any layer and part."""
     forward = writer.forward
-    device = forward.loaded.input_device
-    counted = CountedTokens(_NO_FILTERS, prompts, ["last"], device)
     answers = [Answer() for _ in prompts]
     collector = _Collector()
     settings = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
@@ -278,9 +279,8 @@ def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
         pad_token_id=forward.pad_id,
         use_cache=True,
     )
-    writer.write(
-        prompts, counted, answers, collector, Randomness(None, device), settings, {}
-    )
+    randomness = Randomness(None, forward.loaded.input_device)
+    writer.write(_NO_FILTERS, prompts, answers, collector, randomness, settings, {})
     worst = 0.0
     for n_new in (0, len(collector.states) - 1):
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
