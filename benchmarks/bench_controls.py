@@ -27,7 +27,7 @@ from plug_sklearn import (
     probe_controls,
 )
 from plug_sklearn.embedding import release_models, with_random_weights
-from plug_sklearn.evaluation._folds import collect_fit_params, score_folds
+from plug_sklearn.evaluation._folds import CrossValidation
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from facts import make_statements
@@ -50,14 +50,8 @@ def main(probe: str, model: str, n_texts: int) -> bool:
 
     start = perf_counter()
     activations = clone(embedder).fit_transform(texts)
-    score_folds(
-        pipeline[1:],
-        activations,
-        y,
-        folds,
-        scoring="roc_auc",
-        fit_params=collect_fit_params(pipeline[1:], None, groups),
-    )
+    validation = CrossValidation(y, folds, groups, scoring="roc_auc")
+    validation.score(pipeline[1:], activations)
     alone = perf_counter() - start
 
     start = perf_counter()

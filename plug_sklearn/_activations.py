@@ -1,6 +1,6 @@
 """Layers and parts of activations: their names, and positions along the axes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, Literal, get_args
 
@@ -107,6 +107,20 @@ def name_axes(
     named.layers = None if layers is None else tuple(layers)
     named.parts = None if parts is None else tuple(parts)
     return named
+
+
+def map_ragged(
+    function: Callable[..., Any], *ragged: NDArray[np.object_]
+) -> NDArray[np.object_]:
+    """Apply a function to the arrays of each text; those of equal texts stay one."""
+    found: dict[tuple[int, ...], Any] = {}
+    mapped = np.empty(len(ragged[0]), dtype=object)
+    for row, items in enumerate(zip(*ragged, strict=True)):
+        key = tuple(map(id, items))
+        if key not in found:
+            found[key] = function(*items)
+        mapped[row] = found[key]
+    return mapped
 
 
 def _takes_rows(key: object) -> bool:

@@ -48,10 +48,7 @@ from plug_sklearn.evaluation._comparison import (
 )
 from plug_sklearn.evaluation._controls import ControlsDisplay, probe_controls
 from plug_sklearn.evaluation._directions import ProbeDirection, probe_direction
-from plug_sklearn.evaluation._layer_choice import (
-    BestLayerClassifier,
-    summarize_layers,
-)
+from plug_sklearn.evaluation._layer_choice import BestLayerClassifier, summarize_layers
 from plug_sklearn.evaluation._layer_sweep import LayerSweepDisplay, layer_sweep
 from plug_sklearn.evaluation._operating_points import recall_at_fpr, threshold_at_fpr
 from plug_sklearn.evaluation._reliability import ReliabilityDisplay

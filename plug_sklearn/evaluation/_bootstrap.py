@@ -177,11 +177,7 @@ def _check_parameters(
             "level": [Interval(Real, 0, 1, closed="neither")],
             "n_resamples": [Interval(Integral, 2, None, closed="left")],
         },
-        {
-            "stratify": stratify,
-            "level": level,
-            "n_resamples": n_resamples,
-        },
+        {"stratify": stratify, "level": level, "n_resamples": n_resamples},
         caller_name=owner,
     )
 

@@ -8,11 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from plug_sklearn._sklearn import (
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from plug_sklearn._sklearn import Interval, StrOptions, validate_parameter_constraints
 from plug_sklearn.evaluation._inputs import Predictions, read_predictions
 
 CONSTRAINTS = {
@@ -94,15 +90,9 @@ def expected_calibration_error(
     >>> round(expected_calibration_error([1, 0, 1, 1], [0.9, 0.2, 0.8, 0.3]), 3)
     0.3
     """
-    rows = bin_rows(
-        "expected_calibration_error",
-        y_true,
-        y_proba,
-        (n_bins, strategy, method, closed),
-        labels,
-        pos_label,
-    )
-    return rows.measure_error()
+    binning = (n_bins, strategy, method, closed)
+    owner = "expected_calibration_error"
+    return bin_rows(owner, y_true, y_proba, binning, labels, pos_label).measure_error()
 
 
 def calibration_bins(
@@ -151,15 +141,9 @@ def calibration_bins(
     0    0.6    0.8          3     0.766667   0.666667
     1    0.8    1.0          1     0.900000   1.000000
     """
-    rows = bin_rows(
-        "calibration_bins",
-        y_true,
-        y_proba,
-        (n_bins, strategy, method, closed),
-        labels,
-        pos_label,
-    )
-    return rows.tabulate()
+    binning = (n_bins, strategy, method, closed)
+    owner = "calibration_bins"
+    return bin_rows(owner, y_true, y_proba, binning, labels, pos_label).tabulate()
 
 
 def brier_score(

@@ -28,11 +28,9 @@ from plug_sklearn.evaluation._drawing import (
     write_name,
 )
 from plug_sklearn.evaluation._folds import (
-    Folds,
+    CrossValidation,
     Scoring,
-    collect_fit_params,
     find_failure,
-    score_folds,
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import check_estimator, check_rows
@@ -146,21 +144,17 @@ def capacity_curve(
     check_estimator(estimator, OWNER)
     _find_parameter(clone(estimator), param_name)
     check_rows(X, y, groups, OWNER)
-    folds = split_folds(estimator, X, y, cv, groups, OWNER)
-    fit_params = collect_fit_params(estimator, params, groups)
+    validation = split_folds(estimator, X, y, cv, groups, scoring, OWNER, params)
     candidates = [clone(estimator).set_params(**{param_name: r}) for r in ratios]
     frames: list[pd.DataFrame] = run_jobs(
-        [
-            delayed(_score_ratio)(candidate, X, y, folds, scoring, fit_params)
-            for candidate in candidates
-        ],
+        [delayed(_score_ratio)(one, X, validation) for one in candidates],
         n_jobs=n_jobs,
         unit="size",
         verbose=verbose,
     )
     for ratio, frame in zip(ratios, frames, strict=True):
         frame.insert(0, "target_ratio", ratio)
-        frame.insert(1, "n_train", [len(train) for train, _ in folds])
+        frame.insert(1, "n_train", [len(train) for train, _ in validation.folds])
     return pd.concat(frames, ignore_index=True)
 
 
@@ -190,19 +184,14 @@ def _find_parameter(estimator: BaseEstimator, param_name: str) -> None:
 def _score_ratio(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: ArrayLike,
-    folds: Folds,
-    scoring: Scoring | None,
-    fit_params: Mapping[str, Any],
+    validation: CrossValidation,
 ) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FitFailedWarning)
         # The curve shows where the ratio does not decide.
         warnings.filterwarnings("ignore", "The 'target_ratio' parameter of")
         try:
-            frame, fitted = score_folds(
-                estimator, X, y, folds, scoring=scoring, fit_params=fit_params
-            )
+            frame, fitted = validation.score(estimator, X)
         except FitFailedWarning as warning:
             raise ValueError(
                 f"The 'estimator' parameter of {OWNER} must fit on every fold. "

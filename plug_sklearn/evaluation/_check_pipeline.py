@@ -119,11 +119,8 @@ one-column frame
 def _read_labels(y: Any) -> NDArray[Any]:  # noqa: ANN401 - validated by the steps
     """Make an array of labels; sequences of labels of tokens stay as they are."""
     given = y.to_numpy() if hasattr(y, "to_numpy") else y
-    if isinstance(given, np.ndarray):
-        is_nested = given.dtype == object and _label_tokens(given)
-    else:
-        is_nested = isinstance(given, list | tuple) and _label_tokens(given)
-    if not is_nested:
+    is_array = isinstance(given, np.ndarray) and given.dtype == object
+    if not (is_array or isinstance(given, list | tuple)) or not _label_tokens(given):
         return np.asarray(column_or_1d(y))
     labels = np.empty(len(given), dtype=object)
     for position, own in enumerate(given):
@@ -171,7 +168,7 @@ def _check_groups(
     if uses_groups(search.cv):
         rows = np.zeros((np.shape(y)[0], 1))
         check_rows(rows, y, groups, OWNER)
-        split_folds(search, rows, y, search.cv, groups, OWNER)
+        split_folds(search, None, y, search.cv, groups, None, OWNER)
     else:
         warn_user(
             f"The folds of {type(search).__name__} do not keep groups together with "

@@ -1,7 +1,7 @@
 """Compare two probes on the same folds, with a confidence interval and a test."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -14,14 +14,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from plug_sklearn._progress import count_fits
 from plug_sklearn._sklearn import Interval, validate_parameter_constraints
-from plug_sklearn.evaluation._folds import (
-    Folds,
-    Scoring,
-    collect_fit_params,
-    list_scores,
-    score_folds,
-    split_folds,
-)
+from plug_sklearn.evaluation._folds import Folds, Scoring, list_scores, split_folds
 from plug_sklearn.evaluation._inputs import check_estimator, check_rows
 
 OWNER = "compare_probes"
@@ -258,30 +251,29 @@ def compare_probes(
     check_estimator(first, OWNER, "first")
     check_estimator(second, OWNER, "second")
     check_rows(X, y, groups, OWNER)
-    folds = split_folds(first, X, y, cv, groups, OWNER)
-    _check_comparable(first, second, scoring, len(folds), level)
+    validation = split_folds(first, X, y, cv, groups, scoring, OWNER)
+    _check_comparable(first, second, scoring, len(validation.folds), level)
     tables = [
-        score_folds(
-            probe,
-            X,
-            y,
-            folds,
-            scoring=scoring,
-            fit_params=collect_fit_params(probe, params, groups),
-            n_jobs=n_jobs,
-        )[0]
+        replace(validation, params=params).score(probe, X, n_jobs=n_jobs)[0]
         for probe, params in count_fits(
             ((first, first_params), (second, second_params)), 2, "probe", shown=verbose
         )
     ]
-    return _compare_tables(tables, folds, level)
+    return _compare_tables(tables, validation.folds, level)
 
 
 def _compare_tables(
     tables: list[pd.DataFrame], folds: Folds, level: float
 ) -> pd.DataFrame:
+    scores = list_scores(tables[0])
     for probe, table in zip(("first", "second"), tables, strict=True):
-        _refuse_nan(table, probe)
+        for score in scores:
+            missing = table.loc[table[score].isna(), "fold"].tolist()
+            if missing:
+                raise ValueError(
+                    f"The {probe!r} parameter of {OWNER} must have a score on every "
+                    f"fold. Got NaN for {score!r} in folds {missing}."
+                )
     n_train, n_test = (
         float(np.mean([len(rows) for rows in side]))
         for side in zip(*folds, strict=True)
@@ -293,7 +285,7 @@ def _compare_tables(
             n_test=n_test,
             level=level,
         )
-        for score in list_scores(tables[0])
+        for score in scores
     }
     return pd.DataFrame([vars(c) for c in comparisons.values()], index=[*comparisons])
 
@@ -317,13 +309,3 @@ def _check_comparable(
             f"The 'scoring' parameter of {OWNER} must name a score if one probe is a "
             "classifier and the other is not. Got None instead."
         )
-
-
-def _refuse_nan(table: pd.DataFrame, probe: str) -> None:
-    for score in list_scores(table):
-        folds = table.loc[table[score].isna(), "fold"].tolist()
-        if folds:
-            raise ValueError(
-                f"The {probe!r} parameter of {OWNER} must have a score on every fold. "
-                f"Got NaN for {score!r} in folds {folds}."
-            )

@@ -1,7 +1,7 @@
 """Which controls of a probe there are, and the estimator, rows and labels of each."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import type_of_target
+
+from plug_sklearn._activations import map_ragged
 
 OWNER = "probe_controls"
 PROBE = "probe"
@@ -32,27 +34,11 @@ CONTROLS = (
 WORDS = r"(?u)\b\w+\b"
 
 
-class Control(NamedTuple):
-    """An estimator of one row of the table, with the rows and labels to fit."""
-
-    name: str
-    estimator: BaseEstimator
-    X: Any
-    y: NDArray[Any]
-
-
-class _Inputs(NamedTuple):
-    """The arrays on which a probe and its controls are fitted.
-
-    ``activations`` and ``first_layer`` have the same shape; the latter is None if it
-    was not asked for. ``contents`` are texts, or None. Rows with equal ``items`` are
-    equal.
-    """
-
-    activations: NDArray[Any]
-    first_layer: NDArray[Any] | None
-    contents: NDArray[np.object_] | None
-    items: Sequence[Hashable]
+#: Activations; those of the first layer in the same shape, or None; texts, or None; and
+#: items, which are equal for equal rows.
+Inputs = tuple[
+    NDArray[Any], NDArray[Any] | None, NDArray[np.object_] | None, Sequence[Hashable]
+]
 
 
 def name_control(name: str) -> str:
@@ -103,40 +89,41 @@ def make_controls(
     groups: ArrayLike | None,
     chosen: Sequence[str],
     random_state: int | np.random.RandomState | None,
-) -> Iterator[Control]:
-    """Yield the probe and its controls one by one, so that few arrays are in memory."""
+) -> Iterator[tuple[str, BaseEstimator, Any, NDArray[Any]]]:
+    """Yield the name, estimator, rows and labels of the probe and of each control.
+
+    They come one by one, so that few arrays are in memory.
+    """
     seeds = check_random_state(random_state).randint(2**31, size=2)
-    inputs = _read_inputs(embedder, X, wants_first="first_layer" in chosen)
-    yield Control(PROBE, probe, inputs.activations, y)
+    wants_first = "first_layer" in chosen
+    activations, first, contents, items = _read_inputs(embedder, X, wants_first)
+    yield PROBE, probe, activations, y
     if "majority" in chosen:
-        yield Control("majority", DummyClassifier(), np.zeros((len(y), 1)), y)
+        yield "majority", DummyClassifier(), np.zeros((len(y), 1)), y
     for name, baseline in make_text_baselines().items():
         if name in chosen:
-            yield Control(name, baseline, inputs.contents, y)
+            yield name, baseline, contents, y
     if "shuffled_labels" in chosen:
-        shuffled = shuffle_labels(
-            y, items=inputs.items, groups=groups, random_state=seeds[0]
-        )
-        yield Control("shuffled_labels", probe, inputs.activations, shuffled)
-    if "first_layer" in chosen:
-        yield Control("first_layer", probe, inputs.first_layer, y)
+        shuffled = shuffle_labels(y, items=items, groups=groups, random_state=seeds[0])
+        yield "shuffled_labels", probe, activations, shuffled
+    if wants_first:
+        yield "first_layer", probe, first, y
     if "random_weights" in chosen:
         from plug_sklearn.embedding import with_random_weights
 
         with with_random_weights(embedder, seeds[1]) as untrained:
             activations = untrained.fit_transform(X)
-        yield Control("random_weights", probe, activations, y)
+        yield "random_weights", probe, activations, y
 
 
 def _read_inputs(
     embedder: Any,  # noqa: ANN401 - an HFEmbeddingTransformer or None
     X: Any,  # noqa: ANN401 - texts or activations
-    *,
     wants_first: bool,
-) -> _Inputs:
+) -> Inputs:
     """Run the texts through the model once, or take activations as they are."""
     if embedder is not None:
-        return _embed(embedder, X, wants_first=wants_first)
+        return _embed(embedder, X, wants_first)
     activations = np.asarray(X)
     is_numeric = activations.dtype.kind in "fiu"
     if not is_numeric or activations.ndim not in (3, 4) or not activations.size:
@@ -148,10 +135,10 @@ def _read_inputs(
         )
     first = _fill_layers(activations, activations, 0) if wants_first else None
     items = [row.tobytes() for row in activations]
-    return _Inputs(activations, first, None, items)
+    return activations, first, None, items
 
 
-def _embed(embedder: Any, X: Any, *, wants_first: bool) -> _Inputs:  # noqa: ANN401 - as above
+def _embed(embedder: Any, X: Any, wants_first: bool) -> Inputs:  # noqa: ANN401 - as above
     from plug_sklearn.embedding import list_texts
 
     contents = np.array([join_contents(text) for text in list_texts(X)], dtype=object)
@@ -167,7 +154,7 @@ def _embed(embedder: Any, X: Any, *, wants_first: bool) -> _Inputs:  # noqa: ANN
     first = None
     if wants_first:
         first = _fill_layers(own, activations, layers.index(0))
-    return _Inputs(own, first, contents, contents.tolist())
+    return own, first, contents, contents.tolist()
 
 
 def _fill_layers(like: NDArray[Any], source: NDArray[Any], layer: int) -> NDArray[Any]:
@@ -183,12 +170,8 @@ def _map_items(
     function: Callable[..., NDArray[Any]], *arrays: NDArray[Any]
 ) -> NDArray[Any]:
     """Apply a function to arrays; of token activations, to the arrays of each text."""
-    if arrays[0].dtype != object:
-        return function(*arrays)
-    mapped = np.empty(len(arrays[0]), dtype=object)
-    for row, items in enumerate(zip(*arrays, strict=True)):
-        mapped[row] = function(*items)
-    return mapped
+    is_ragged = arrays[0].dtype == object
+    return map_ragged(function, *arrays) if is_ragged else function(*arrays)
 
 
 def join_contents(text: str | Sequence[Mapping[str, str]]) -> str:

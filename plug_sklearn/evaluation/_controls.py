@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -28,7 +28,7 @@ from plug_sklearn.evaluation._drawing import (
     write_folds,
     write_name,
 )
-from plug_sklearn.evaluation._folds import Scoring, score_chance, split_folds
+from plug_sklearn.evaluation._folds import Scoring, split_folds
 from plug_sklearn.evaluation._inputs import check_rows, split_pipeline
 from plug_sklearn.evaluation._layer_fits import score_probe
 
@@ -171,22 +171,22 @@ def probe_controls(
         )
     check_rows(X, y, groups, OWNER)
     labels = read_labels(y)
-    folds = split_folds(probe, np.zeros((len(labels), 1)), labels, cv, groups, OWNER)
+    validation = split_folds(probe, None, labels, cv, groups, scoring, OWNER)
     # A misspelt score is refused before the model reads any text.
-    score_chance(probe, labels, folds, scoring)
+    validation.score_chance(probe)
     made = make_controls(embedder, probe, X, labels, groups, chosen, random_state)
-    score = partial(
-        score_probe, groups=groups, folds=folds, scoring=scoring, n_jobs=n_jobs
-    )
     tables: list[pd.DataFrame] = []
-    for control in count_fits(made, len(chosen) + 1, "control", shown=verbose):
+    for name, estimator, rows, targets in count_fits(
+        made, len(chosen) + 1, "control", shown=verbose
+    ):
         try:
-            table = score(control.estimator, control.X, control.y)
+            own = replace(validation, y=targets)
+            table = score_probe(estimator, rows, own, n_jobs)
         except ValueError as error:
             if not tables:
                 raise
-            table = _tell_failure(control.name, error, tables[0])
-        table.insert(0, "control", control.name)
+            table = _tell_failure(name, error, tables[0])
+        table.insert(0, "control", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

@@ -1,8 +1,8 @@
 """The direction that a probe reads, in the hidden space of the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ from plug_sklearn.features import LayerAggregator
 Numbers = NDArray[np.float64]
 #: Weights (n_outputs, n_features) and intercepts (n_outputs,).
 Affine = tuple[Numbers, Numbers]
+#: Names of layers and of parts, and which are read: (n_layers, n_parts).
+Axes = tuple[Sequence[Any], Sequence[Any], NDArray[np.bool_]]
 
 OWNER = "probe_direction"
 NETWORKS = ("PlugMLPClassifier", "PlugCNNClassifier")
@@ -63,14 +65,6 @@ class ProbeDirection:
     norms: pd.Series
     intercepts: pd.Series
     kind: str
-
-
-class _Axes(NamedTuple):
-    """Names along the axes of activations, and which of them are read."""
-
-    layers: tuple[Any, ...]
-    parts: tuple[Any, ...]
-    is_read: NDArray[np.bool_]
 
 
 def probe_direction(
@@ -202,10 +196,7 @@ def _name_outputs(probe: Any, n_outputs: int) -> list[Any]:  # noqa: ANN401 - as
 
 
 def _carry_back(step: Any, affine: Affine) -> Affine:  # noqa: ANN401 - a fitted transformer
-    """Turn a function of a step's output into a function of the step's input.
-
-    Raises a ValueError if the step is unknown or not affine.
-    """
+    """Turn a function of a step's output into a function of the step's input."""
     _refuse_nonlinear(step)
     weights, intercept = affine
     if isinstance(step, LayerAggregator):
@@ -285,7 +276,7 @@ def _name_axes(
     steps: list[Any],
     probe: Any,  # noqa: ANN401 - of any kind
     n_features: int,
-) -> _Axes:
+) -> Axes:
     """Name the layers and parts of the hidden units that are a probe's features."""
     first = steps[0] if steps else None
     shape: Any = getattr(probe if first is None else first, "input_shape_", ())
@@ -296,8 +287,8 @@ def _name_axes(
     elif len(shape) != 3:
         shape = 1, 1, n_features
     is_read = np.ones(shape[:2], dtype=bool)
-    layers: tuple[Any, ...] = tuple(range(shape[0]))
-    parts: tuple[Any, ...] = tuple(range(shape[1]))
+    layers: Sequence[Any] = range(shape[0])
+    parts: Sequence[Any] = range(shape[1])
     if isinstance(first, LayerAggregator):
         is_read[:] = False
         is_read[np.ix_(first.layers_, first.parts_)] = True
@@ -305,21 +296,18 @@ def _name_axes(
         parts = first.part_names_ or parts
     if embedder is not None:
         layers, parts = embedder.layers_, embedder.parts_
-    return _Axes(layers, parts, is_read)
+    return layers, parts, is_read
 
 
-def _label(
-    affine: Affine, outputs: list[Any], kind: str, axes: _Axes
-) -> ProbeDirection:
-    weights, intercept = affine
-    by_axis = weights.reshape(len(weights), *axes.is_read.shape, -1)
-    read = np.argwhere(axes.is_read)
+def _label(affine: Affine, outputs: list[Any], kind: str, axes: Axes) -> ProbeDirection:
+    (weights, intercept), (layers, parts, is_read) = affine, axes
     rows = [
-        (output, axes.layers[layer], axes.parts[part])
+        (output, layers[layer], parts[part])
         for output in outputs
-        for layer, part in read
+        for layer, part in np.argwhere(is_read)
     ]
-    found: Numbers = by_axis[:, axes.is_read].reshape(len(rows), -1)
+    by_axis = weights.reshape(len(weights), *is_read.shape, -1)
+    found: Numbers = by_axis[:, is_read].reshape(len(rows), -1)
     norms = np.linalg.norm(found, axis=1)
     index = pd.MultiIndex.from_tuples(rows, names=LEVELS)
     return ProbeDirection(

@@ -305,13 +305,7 @@ def style_line(number: int) -> dict[str, Any]:
 
 
 def name_score(score: str) -> str:
-    """Turn the name of a scorer into a label.
-
-    Examples
-    --------
-    >>> name_score("roc_auc"), name_score("neg_log_loss")
-    ('ROC AUC', 'Negative log loss')
-    """
+    """Turn the name of a scorer into a label, such as ``"ROC AUC"``."""
     words = score.split("_")
     if words[0] == "neg":
         words[0] = "negative"
@@ -320,15 +314,10 @@ def name_score(score: str) -> str:
 
 
 def write_name(name: object, most: int = 40) -> str:
-    r"""Write a name that a user has chosen, so that it can be drawn as it is.
+    """Write a name that a user has chosen, so that it can be drawn as it is.
 
     A dollar begins no formula, an underscore keeps no line out of a legend, letters
     that no font has are replaced, and a name longer than ``most`` loses its middle.
-
-    Examples
-    --------
-    >>> print(write_name("cost in $"), write_name("the capitals of states", most=15))
-    cost in \$ the cap… states
     """
     text = str(name)
     if len(text) > most:

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from inspect import signature
 from numbers import Integral
 from textwrap import shorten
@@ -41,16 +42,83 @@ TIMES = ["fit_time", "score_time"]
 CHANCE = "_chance"
 
 
+@dataclass(frozen=True)
+class CrossValidation:
+    """The targets of some rows, and the folds, scores and arguments of all fits."""
+
+    y: Any
+    folds: Folds
+    groups: ArrayLike | None = None
+    scoring: Any = None
+    params: Mapping[str, Any] | None = None
+
+    def score(
+        self,
+        estimator: BaseEstimator,
+        X: Any,  # noqa: ANN401 - whatever the estimator takes
+        *,
+        n_jobs: int | None = None,
+        error_score: float | str = np.nan,
+    ) -> tuple[pd.DataFrame, list[Any]]:
+        """Fit an estimator on each fold and score it, by ``cross_validate``.
+
+        Returns a table with a row a fold, and the fitted estimators. The columns of the
+        table are ``fold``; a column for each score, by the name of the scorer, or
+        ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds.
+        """
+        named = [self.scoring] if isinstance(self.scoring, str) else self.scoring
+        with _shortening_errors(estimator, len(self.folds)):
+            results = cross_validate(
+                estimator,
+                X,
+                self.y,
+                cv=self.folds,
+                scoring=named,
+                params=self.collect_params(estimator) or None,
+                n_jobs=n_jobs,
+                return_estimator=True,
+                error_score=error_score,
+            )
+        scores = {
+            name.removeprefix("test_"): values
+            for name, values in results.items()
+            if name.startswith("test_")
+        }
+        times = {name: results[name] for name in TIMES}
+        frame = pd.DataFrame({"fold": np.arange(len(self.folds)), **scores, **times})
+        return frame, results["estimator"]
+
+    def collect_params(self, estimator: BaseEstimator) -> dict[str, Any]:
+        """Return the arguments of ``fit``, with groups if the estimator takes them."""
+        return collect_fit_params(estimator, self.params, self.groups)
+
+    def score_chance(self, estimator: BaseEstimator) -> pd.DataFrame:
+        """Score a constant prediction: the shares of the classes, or the mean.
+
+        Returns a table with a row a fold and a column a score. A score that is
+        undefined for constant predictions is NaN.
+        """
+        dummy = DummyClassifier() if is_classifier(estimator) else DummyRegressor()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            alone = replace(self, params=None)
+            scores, _ = alone.score(dummy, np.zeros((np.shape(self.y)[0], 1)))
+        return scores.drop(columns=["fold", *TIMES])
+
+
 def split_folds(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
     y: ArrayLike,
     cv: Any,  # noqa: ANN401 - as scikit-learn's functions take it
     groups: ArrayLike | None,
+    scoring: Any,  # noqa: ANN401 - as above, or the scorer of a report
     owner: str,
-) -> Folds:
+    params: Mapping[str, Any] | None = None,
+) -> CrossValidation:
     """Split checked samples into positions for training and testing, once for all fits.
 
+    ``X`` is for splitters that read it; None: only the number of samples counts.
     Folds of a classifier are stratified, as scikit-learn's functions make them. If
     there are groups, None or a number of folds keeps them together. Raises a
     ValueError, which names the parameter of ``owner``, for unsuitable folds.
@@ -67,12 +135,13 @@ def split_folds(
             f"The 'groups' parameter of {owner} must have a group for each sample if "
             f"'cv' is {splitter!r}. Got None instead."
         )
-    folds = list(splitter.split(X, y, groups))
+    rows = np.zeros((np.shape(y)[0], 1)) if X is None else X
+    folds = list(splitter.split(rows, y, groups))
     if not folds:
         raise ValueError(
             f"The 'cv' parameter must give at least one fold. Got {cv!r} instead."
         )
-    return folds
+    return CrossValidation(y, folds, groups, scoring, params)
 
 
 def _make_group_splitter(splitter: Any, groups: ArrayLike, owner: str) -> Any:  # noqa: ANN401 - of scikit-learn
@@ -143,45 +212,6 @@ def uses_groups(cv: Any) -> bool:  # noqa: ANN401 - as scikit-learn's functions 
     return hasattr(cv, "split") and "groups" in signature(cv.split).parameters
 
 
-def score_folds(
-    estimator: BaseEstimator,
-    X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: ArrayLike,
-    folds: Folds,
-    *,
-    scoring: Scoring | None,
-    fit_params: Mapping[str, Any],
-    n_jobs: int | None = None,
-    error_score: float | str = np.nan,
-) -> tuple[pd.DataFrame, list[Any]]:
-    """Fit an estimator on each fold and score it, by scikit-learn's ``cross_validate``.
-
-    Returns a table with a row a fold, and the fitted estimators. The columns of the
-    table are ``fold``; a column for each score, by the name of the scorer, or
-    ``score`` where it has none; ``fit_time`` and ``score_time`` in seconds.
-    """
-    with _shortening_errors(estimator, len(folds)):
-        results = cross_validate(
-            estimator,
-            X,
-            y,
-            cv=folds,
-            scoring=[scoring] if isinstance(scoring, str) else scoring,
-            params=dict(fit_params) or None,
-            n_jobs=n_jobs,
-            return_estimator=True,
-            error_score=error_score,
-        )
-    scores = {
-        name.removeprefix("test_"): values
-        for name, values in results.items()
-        if name.startswith("test_")
-    }
-    times = {name: results[name] for name in TIMES}
-    frame = pd.DataFrame({"fold": np.arange(len(folds)), **scores, **times})
-    return frame, results["estimator"]
-
-
 @contextmanager
 def _shortening_errors(estimator: BaseEstimator, n_folds: int) -> Iterator[None]:
     """Replace the error of ``cross_validate`` that repeats each fold's traceback."""
@@ -224,28 +254,6 @@ def shorten_error(told: str) -> str:
     first, *_ = told.strip().splitlines() or [""]
     line = shorten(first, 300, placeholder=" ...").rstrip(":.")
     return f"{line}."
-
-
-def score_chance(
-    estimator: BaseEstimator, y: ArrayLike, folds: Folds, scoring: Scoring | None
-) -> pd.DataFrame:
-    """Score a constant prediction: the shares of the classes, or the mean.
-
-    Returns a table with a row a fold and a column a score. A score that is undefined
-    for constant predictions is NaN.
-    """
-    dummy = DummyClassifier() if is_classifier(estimator) else DummyRegressor()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scores, _ = score_folds(
-            dummy,
-            np.zeros((np.shape(y)[0], 1)),
-            y,
-            folds,
-            scoring=scoring,
-            fit_params={},
-        )
-    return scores.drop(columns=["fold", *TIMES])
 
 
 def list_scores(table: pd.DataFrame) -> list[str]:

@@ -230,11 +230,7 @@ def read_predictions(
     pos_label: object,
     owner: str,
 ) -> Predictions:
-    """Check labels and probabilities, given as the public functions take them.
-
-    Raises a ValueError, which names the function ``owner``, if they are no labels or
-    probabilities, or if the labels do not match the columns.
-    """
+    """Check labels and probabilities, given as the public functions take them."""
     truth = column_or_1d(y_true)
     _refuse_fractions(truth, owner)
     given = _read_matrix(y_proba, owner)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain, product
 from time import perf_counter
 from typing import Any
@@ -23,16 +24,16 @@ from plug_sklearn._sklearn import take_rows
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._folds import (
     CHANCE,
-    Folds,
+    CrossValidation,
     Scoring,
-    collect_fit_params,
     list_scores,
-    score_chance,
-    score_folds,
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import check_estimator, check_rows
 from plug_sklearn.features import LayerAggregator
+
+#: Features (n_samples, n_features), by the positions of their layer and part.
+Features = Mapping[tuple[int, int], NDArray[Any]]
 
 #: Arguments of ``fit`` that hold one value a row, which all layers of a fold share.
 SHARED = {"sample_weight", "groups"}
@@ -65,8 +66,8 @@ def sweep_layers(
         raise _refuse_tokens(owner)
     # Errors in these are raised before texts are read, which takes long.
     check_rows(X, y, groups, owner)
-    folds = split_folds(estimator, X, y, cv, groups, owner)
-    chance = score_chance(estimator, y, folds, scoring)
+    validation = split_folds(estimator, X, y, cv, groups, scoring, owner, params)
+    chance = validation.score_chance(estimator)
     if embedder is not None:
         embedder = clone(embedder)
         X = _read_activations(embedder.fit_transform(X), owner)
@@ -74,10 +75,7 @@ def sweep_layers(
     activations = np.asarray(X).reshape(len(X), *selector.input_shape_)
     cells = list(product(selector.layers_, selector.parts_))
     features = {cell: activations[:, *cell] for cell in cells}
-    fit_params = collect_fit_params(estimator, params, groups)
-    frames = _score_cells(
-        estimator, features, y, folds, scoring, fit_params, n_jobs, verbose
-    )
+    frames = _score_cells(estimator, features, validation, n_jobs, verbose)
     layer_names = getattr(embedder, "layers_", selector.model_layers_)
     part_names = getattr(embedder, "parts_", selector.part_names_)
     _complete(frames, cells, layer_names, part_names, chance)
@@ -102,30 +100,24 @@ def _complete(
 
 def _score_cells(
     estimator: BaseEstimator,
-    features: Mapping[tuple[int, int], NDArray[Any]],
-    y: ArrayLike,
-    folds: Folds,
-    scoring: Scoring | None,
-    fit_params: Mapping[str, Any],
+    features: Features,
+    validation: CrossValidation,
     n_jobs: int | None,
     verbose: bool,
 ) -> list[pd.DataFrame]:
-    """Return the scores on each layer and part, whose features are given by position.
+    """Return the scores on each layer and part.
 
     Workers get several layers each, so that their probes can be fitted together.
     """
-    n_joint = _count_joint_fits(
-        estimator, fit_params, next(iter(features.values())).shape, folds
-    )
-    n_joint_layers = max(1, n_joint // len(folds))
+    shape = next(iter(features.values())).shape
+    n_joint = _count_joint_fits(estimator, shape, validation)
+    n_joint_layers = max(1, n_joint // len(validation.folds))
     n_chunks = max(-(-len(features) // n_joint_layers), effective_n_jobs(n_jobs))
     cells = list(features.items())
     chunks = gen_even_slices(len(cells), min(n_chunks, len(cells)))
     scored: list[tuple[list[pd.DataFrame], str]] = run_jobs(
         [
-            delayed(_score_layers)(
-                estimator, dict(cells[at]), y, folds, scoring, fit_params, n_joint
-            )
+            delayed(_score_layers)(estimator, dict(cells[at]), validation, n_joint)
             for at in chunks
         ],
         n_jobs=n_jobs,
@@ -166,9 +158,8 @@ def _refuse_tokens(owner: str) -> ValueError:
 
 def _count_joint_fits(
     estimator: BaseEstimator,
-    fit_params: Mapping[str, Any],
     shape: tuple[int, ...],
-    folds: Folds,
+    validation: CrossValidation,
 ) -> int:
     """Count the probes, of all layers and folds, that are to be fitted together.
 
@@ -176,10 +167,11 @@ def _count_joint_fits(
     1 for estimators that cannot be fitted together. Raises a ValueError if a
     parameter of a :class:`PlugMLPClassifier` is invalid.
     """
-    lengths = [np.shape(value)[:1] for value in fit_params.values()]
+    params = validation.collect_params(estimator)
+    lengths = [np.shape(value)[:1] for value in params.values()]
     if (
         type(estimator).__name__ != "PlugMLPClassifier"
-        or not set(fit_params) <= SHARED
+        or not set(params) <= SHARED
         or any(length != shape[:1] for length in lengths)
         or sklearn.get_config()["enable_metadata_routing"]
     ):
@@ -190,36 +182,28 @@ def _count_joint_fits(
     estimator._validate_params()
     if not can_fit_jointly(estimator):
         return 1
-    n_rows = max(len(train) for train, _ in folds)
+    n_rows = max(len(train) for train, _ in validation.folds)
     return count_joint_probes(estimator, n_rows, shape[-1])
 
 
 def _score_layers(
     estimator: BaseEstimator,
-    features: Mapping[tuple[int, int], NDArray[Any]],
-    y: ArrayLike,
-    folds: Folds,
-    scoring: Scoring | None,
-    fit_params: Mapping[str, Any],
+    features: Features,
+    validation: CrossValidation,
     n_joint: int,
 ) -> tuple[list[pd.DataFrame], str]:
     """Score a probe on several layers and parts.
 
-    ``features`` holds, by the positions of a layer and a part, an array of shape
-    (n_samples, n_features). ``n_joint`` probes are fitted together.
-
-    Returns the tables of ``score_folds``, one for each layer and part, and the error
-    that prevented fitting probes together, or an empty string. Probes that are
-    fitted together have equal shares of the time. Raises a ValueError, with a note
-    that names the layer and part, if all fits to one of them fail.
+    ``n_joint`` probes are fitted together. They have equal shares of the time. Returns
+    a table of scores for each layer and part, and the error that prevented fitting
+    probes together, or an empty string. Raises a ValueError, with a note that names the
+    layer and part, if all fits to one of them fail.
     """
     failure = ""
     if n_joint > 1:
         try:
             layers = list(features.values())
-            return _score_jointly(
-                estimator, layers, y, folds, scoring, fit_params, n_joint
-            ), failure
+            return _score_jointly(estimator, layers, validation, n_joint), failure
         except Exception as error:
             # One probe that cannot be fitted ends the fit of all. One by one, the
             # others are fitted, and that one gets scikit-learn's warning.
@@ -229,9 +213,7 @@ def _score_layers(
         try:
             # The fitted estimators are dropped: they may be larger than the features.
             with use_one_blas_thread() if X.size <= MOST_NUMBERS else nullcontext():
-                frame, _ = score_folds(
-                    estimator, X, y, folds, scoring=scoring, fit_params=fit_params
-                )
+                frame, _ = validation.score(estimator, X)
         except ValueError as error:
             error.add_note(
                 f"This happened at position {layer} of axis 1 and {part} of axis 2."
@@ -244,15 +226,14 @@ def _score_layers(
 def _score_jointly(
     estimator: BaseEstimator,
     features: Sequence[NDArray[Any]],
-    y: ArrayLike,
-    folds: Folds,
-    scoring: Scoring | None,
-    fit_params: Mapping[str, Any],
+    validation: CrossValidation,
     n_joint: int,
 ) -> list[pd.DataFrame]:
     from plug_sklearn.classifiers import fit_jointly
 
+    folds = validation.folds
     frames: list[list[pd.DataFrame]] = [[] for _ in features]
+    shared = {"y": validation.y, **validation.collect_params(estimator)}
     cells = list(product(range(len(features)), range(len(folds))))
     for first in range(0, len(cells), n_joint):
         chosen = cells[first : first + n_joint]
@@ -261,21 +242,15 @@ def _score_jointly(
         arguments = [
             {
                 name: take_rows(value, folds[fold][0])
-                for name, value in {"X": features[layer], "y": y, **fit_params}.items()
+                for name, value in (shared | {"X": features[layer]}).items()
             }
             for layer, fold in chosen
         ]
         fit_jointly(probes, arguments)
         seconds = (perf_counter() - start) / len(probes)
         for probe, (layer, fold) in zip(probes, chosen, strict=True):
-            scores, _ = score_folds(
-                FrozenEstimator(probe),
-                features[layer],
-                y,
-                [folds[fold]],
-                scoring=scoring,
-                fit_params={},
-            )
+            alone = replace(validation, folds=[folds[fold]], params=None)
+            scores, _ = alone.score(FrozenEstimator(probe), features[layer])
             frames[layer].append(scores.assign(fold=fold, fit_time=seconds))
     return [pd.concat(of_layer, ignore_index=True) for of_layer in frames]
 
@@ -283,50 +258,26 @@ def _score_jointly(
 def score_probe(
     probe: BaseEstimator,
     X: NDArray[Any],
-    y: NDArray[Any],
-    groups: ArrayLike | None,
-    folds: Folds,
-    scoring: Scoring | None,
+    validation: CrossValidation,
     n_jobs: int | None,
 ) -> pd.DataFrame:
-    """Score a probe on activations, as ``score_folds`` does.
+    """Score a probe on activations.
 
     If only aggregators come before a :class:`PlugMLPClassifier`, its networks for all
     folds are trained together, which is faster.
     """
-    steps, last = _split_off_aggregators(probe)
+    is_piped = isinstance(probe, Pipeline)
+    *steps, last = [step for _, step in probe.steps] if is_piped else [probe]
+    if not all(isinstance(step, LayerAggregator) for step in steps):
+        steps, last = [], probe
     if effective_n_jobs(n_jobs) == 1 and X.dtype != object:
-        params = collect_fit_params(last, None, groups)
-        if _count_joint_fits(last, params, X.shape, folds) > 1:
+        if _count_joint_fits(last, X.shape, validation) > 1:
             # Aggregators learn nothing from the rows.
             features = X
             for step in steps:
                 features = clone(step).fit_transform(features)
             features = np.reshape(features, (len(features), -1))
-            n_joint = _count_joint_fits(last, params, features.shape, folds)
-            (table,), _ = _score_layers(
-                last, {(0, 0): features}, y, folds, scoring, params, n_joint
-            )
+            n_joint = _count_joint_fits(last, features.shape, validation)
+            (table,), _ = _score_layers(last, {(0, 0): features}, validation, n_joint)
             return table
-    table, _ = score_folds(
-        probe,
-        X,
-        y,
-        folds,
-        scoring=scoring,
-        fit_params=collect_fit_params(probe, None, groups),
-        n_jobs=n_jobs,
-    )
-    return table
-
-
-def _split_off_aggregators(
-    probe: BaseEstimator,
-) -> tuple[list[LayerAggregator], BaseEstimator]:
-    """Return the aggregators before a probe, and the probe that reads features."""
-    if not isinstance(probe, Pipeline):
-        return [], probe
-    steps = [step for _, step in probe.steps]
-    if all(isinstance(step, LayerAggregator) for step in steps[:-1]):
-        return steps[:-1], steps[-1]
-    return [], probe
+    return validation.score(probe, X, n_jobs=n_jobs)[0]

@@ -205,11 +205,10 @@ def _count_allowed(n_negatives: int, fpr: float, confidence: float, unit: str) -
 
     Raises a ValueError if even a threshold above all of them does not guarantee enough.
     """
-    n_allowed = int(stats.binom.ppf(1 - confidence, n_negatives, fpr)) + 1
-    while n_allowed >= 0:
-        if stats.binom.cdf(n_allowed, n_negatives, fpr) <= 1 - confidence:
-            return n_allowed
-        n_allowed -= 1
+    chances = stats.binom.cdf(np.arange(n_negatives), n_negatives, fpr)
+    n_possible = np.count_nonzero(chances <= 1 - confidence)
+    if n_possible:
+        return int(n_possible) - 1
     needed = ceil(log(1 - confidence) / log1p(-fpr))
     raise ValueError(
         f"threshold_at_fpr needs {needed} {unit} of the negative class to ensure a "

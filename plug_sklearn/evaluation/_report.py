@@ -14,9 +14,9 @@ from sklearn.utils import column_or_1d
 
 from plug_sklearn.evaluation._controls import COLUMNS as CONTROL_COLUMNS
 from plug_sklearn.evaluation._folds import (
+    CrossValidation,
     Scoring,
     check_table,
-    collect_fit_params,
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import (
@@ -27,6 +27,7 @@ from plug_sklearn.evaluation._inputs import (
 from plug_sklearn.evaluation._report_files import prepare_folder, write_report
 from plug_sklearn.evaluation._report_fits import (
     OWNER,
+    FoldFit,
     fit_folds,
     tabulate_predictions,
     tabulate_scores,
@@ -221,40 +222,42 @@ def cross_validation_report(
     _check_parameters(estimator, out_dir, params, controls)
     truth, classes = _read_labels(X, y, groups)
     scorer = FoldScorer(resolve_scoring(scoring, classes), classes, estimator)
-    folds = split_folds(estimator, X, truth, cv, groups, OWNER)
-    fit_params = collect_fit_params(estimator, params, groups)
+    validation = split_folds(estimator, X, truth, cv, groups, scorer, OWNER, params)
     # The last of all checks, since it may make a folder.
     folder = None if out_dir is None else prepare_folder(out_dir, overwrite)
-    fits = fit_folds(estimator, X, truth, folds, scorer, fit_params, n_jobs, verbose)
-    scores = tabulate_scores(fits, folds, scorer)
-    predictions = tabulate_predictions(fits, X, truth, groups, folds, classes)
-    estimators = [fit.estimator for fit in fits]
+    fits = fit_folds(estimator, X, validation, n_jobs, verbose)
     report = CrossValidationReport(
-        predictions=predictions,
-        scores=scores,
-        overall=score_overall(scores, predictions, scorer),
-        calibration=measure_calibration(predictions, classes),
-        history=_collect_history(estimators),
+        **_tabulate(fits, X, validation),
         n_samples=len(truth),
         classes=classes,
         wall_time=perf_counter() - start,
         description=str(estimator),
-        estimators=estimators,
         controls=controls,
     )
     if folder is not None:
-        write_report(
-            report, folder, estimator, X, truth, folds, scorer, fit_params, n_jobs
-        )
+        write_report(report, folder, estimator, X, validation, n_jobs)
     return report
 
 
-def _collect_history(estimators: list[Any]) -> pd.DataFrame | None:
-    """Collect the losses by epoch; None for estimators that have none."""
+def _tabulate(
+    fits: list[FoldFit],
+    X: Any,  # noqa: ANN401 - whatever the estimator takes
+    validation: CrossValidation,
+) -> dict[str, Any]:
+    """Make what a report holds of the fits."""
+    scores = tabulate_scores(fits, validation)
+    predictions = tabulate_predictions(fits, X, validation)
+    estimators = [fit.estimator for fit in fits]
     fitted = [one for one in estimators if one is not None]
-    if any(find_trained(one) is None for one in fitted):
-        return None
-    return training_history(estimators)
+    are_trained = all(find_trained(one) is not None for one in fitted)
+    return {
+        "predictions": predictions,
+        "scores": scores,
+        "overall": score_overall(scores, predictions, validation.scoring),
+        "calibration": measure_calibration(predictions, validation.scoring.classes),
+        "history": training_history(estimators) if are_trained else None,
+        "estimators": estimators,
+    }
 
 
 def _check_parameters(
@@ -284,11 +287,7 @@ def _read_labels(
     y: ArrayLike,
     groups: ArrayLike | None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return labels of shape (n_samples,) as an array, and their sorted classes.
-
-    Raises a ValueError if a label or a group is missing, or if the labels are not those
-    of two classes or more.
-    """
+    """Return labels of shape (n_samples,) as an array, and their sorted classes."""
     check_rows(X, y, groups, OWNER)
     labels = column_or_1d(y)
     try:

@@ -7,8 +7,9 @@ import math
 import platform
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,10 @@ from plug_sklearn.evaluation._drawing import (
     write_folds,
     write_name,
 )
-from plug_sklearn.evaluation._folds import Folds, list_scores
+from plug_sklearn.evaluation._folds import (
+    CrossValidation,
+    list_scores,
+)
 from plug_sklearn.evaluation._report_page import write_page
 from plug_sklearn.evaluation._report_scores import FoldScorer
 from plug_sklearn.evaluation._training_curves import (
@@ -53,11 +57,7 @@ TRAIN_SIZES = (0.25, 0.5, 1.0)
 
 
 def prepare_folder(out_dir: str | Path, overwrite: bool) -> Path:
-    """Check that a report can be written, and make its folder.
-
-    Raises an error if the folder holds a run that must not be replaced, is a file or
-    cannot be written to, or if matplotlib is not installed.
-    """
+    """Check that a report can be written, and make its folder."""
     require_extra("plots", "cross_validation_report with out_dir")
     folder = Path(out_dir)
     found = [
@@ -85,16 +85,12 @@ def write_report(
     folder: Path,
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: NDArray[Any],
-    folds: Folds,
-    scorer: FoldScorer,
-    fit_params: Mapping[str, Any],
+    validation: CrossValidation,
     n_jobs: int | None,
 ) -> None:
     """Write the files of a run; the summary comes last, so that a run with it is whole.
 
-    The parameters after ``folder`` are those that the report was made from. They are
-    needed for the curve of an estimator without epochs.
+    What it was made from is needed for the curve of an estimator without epochs.
     """
     (folder / SUMMARY).unlink(missing_ok=True)
     with _warn_instead(PREDICTIONS):
@@ -109,12 +105,11 @@ def write_report(
             # A fold whose fit failed would fail here again.
             fitted = [
                 fold
-                for fold, one in zip(folds, report.estimators, strict=True)
+                for fold, one in zip(validation.folds, report.estimators, strict=True)
                 if one is not None
             ]
-            scores = _score_sizes(
-                estimator, X, y, fitted, scorer, name, fit_params, n_jobs
-            )
+            own = replace(validation, folds=fitted)
+            scores = _score_sizes(estimator, X, own, name, n_jobs)
             figure = _draw_sizes(*scores, name)
         figure.savefig(folder / CURVE)
     with _warn_instead(PAGE):
@@ -208,11 +203,8 @@ def _draw_history(history: pd.DataFrame, estimators: list[Any]) -> Figure:
 def _score_sizes(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: NDArray[Any],
-    folds: Folds,
-    scorer: FoldScorer,
+    validation: CrossValidation,
     name: str,
-    fit_params: Mapping[str, Any],
     n_jobs: int | None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Score an estimator that is fitted on fractions of the training samples.
@@ -226,13 +218,13 @@ def _score_sizes(
         sizes, train, test = learning_curve(
             estimator,
             X,
-            y,
-            cv=folds,
-            scoring=partial(_score_one, scorer, name),
+            validation.y,
+            cv=validation.folds,
+            scoring=partial(_score_one, validation.scoring, name),
             train_sizes=np.array(TRAIN_SIZES),
             shuffle=True,
             random_state=0,
-            params=dict(fit_params) or None,
+            params=validation.collect_params(estimator) or None,
             n_jobs=n_jobs,
         )
     # One fold whose score is undefined would leave nothing to draw of the others.

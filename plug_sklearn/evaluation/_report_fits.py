@@ -1,14 +1,14 @@
 """Fit and score an estimator on each fold, and predict the test samples."""
 
 import warnings
-from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
 from traceback import format_exc
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.parallel import delayed
@@ -18,18 +18,13 @@ from plug_sklearn._sklearn import take_rows
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.evaluation._folds import (
     TIMES,
-    Fold,
+    CrossValidation,
     Folds,
     list_scores,
-    score_folds,
     shorten_error,
 )
 from plug_sklearn.evaluation._inputs import check_probabilistic
-from plug_sklearn.evaluation._report_scores import (
-    FoldScorer,
-    PaddedClassifier,
-    name_columns,
-)
+from plug_sklearn.evaluation._report_scores import PaddedClassifier, name_columns
 
 OWNER = "cross_validation_report"
 
@@ -52,23 +47,16 @@ class FoldFit(NamedTuple):
 def fit_folds(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: NDArray[Any],
-    folds: Folds,
-    scorer: FoldScorer,
-    fit_params: Mapping[str, Any],
+    validation: CrossValidation,
     n_jobs: int | None,
     verbose: bool,
 ) -> list[FoldFit]:
-    """Fit an estimator on each fold, score it, and predict the test rows.
-
-    Warns of fits and predictions that fail. Raises a ValueError if all fits fail, or if
-    the estimator predicts no probabilities.
-    """
+    """Fit an estimator on each fold, score it, and predict the test rows."""
 
     def fit(chosen: Folds) -> list[FoldFit]:
         return run_jobs(
             [
-                delayed(_fit_fold)(estimator, X, y, fold, scorer, fit_params)
+                delayed(_fit_fold)(estimator, X, replace(validation, folds=[fold]))
                 for fold in chosen
             ],
             n_jobs=n_jobs,
@@ -76,6 +64,7 @@ def fit_folds(
             verbose=verbose,
         )
 
+    folds = validation.folds
     fits: list[FoldFit] = []
     with warnings.catch_warnings():
         # One warning of this package covers all folds.
@@ -95,23 +84,13 @@ def fit_folds(
 def _fit_fold(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - whatever the estimator takes
-    y: NDArray[Any],
-    fold: Fold,
-    scorer: FoldScorer,
-    fit_params: Mapping[str, Any],
+    validation: CrossValidation,
 ) -> FoldFit:
-    unknown = np.full((len(fold[1]), len(scorer.classes)), np.nan)
+    classes, ((_, test),) = validation.scoring.classes, validation.folds
+    unknown = np.full((len(test), len(classes)), np.nan)
     start = perf_counter()
     try:
-        scores, (fitted,) = score_folds(
-            estimator,
-            X,
-            y,
-            [fold],
-            scoring=scorer,
-            fit_params=fit_params,
-            error_score="raise",
-        )
+        scores, (fitted,) = validation.score(estimator, X, error_score="raise")
     except Exception as error:
         times = {"fold": 0, "fit_time": perf_counter() - start, "score_time": 0.0}
         # The error goes as text: not every exception can be pickled.
@@ -121,8 +100,8 @@ def _fit_fold(
     if not hasattr(fitted, "predict_proba"):
         return FoldFit(fitted, scores, unknown)
     try:
-        padded = PaddedClassifier(fitted, scorer.classes)
-        probabilities = padded.predict_proba(take_rows(X, fold[1]))
+        padded = PaddedClassifier(fitted, classes)
+        probabilities = padded.predict_proba(take_rows(X, test))
     except Exception as error:
         return FoldFit(fitted, scores, unknown, _describe(error))
     return FoldFit(fitted, scores, probabilities)
@@ -162,18 +141,16 @@ def _warn_of_failures(fits: list[FoldFit]) -> None:
         )
 
 
-def tabulate_scores(
-    fits: list[FoldFit], folds: Folds, scorer: FoldScorer
-) -> pd.DataFrame:
+def tabulate_scores(fits: list[FoldFit], validation: CrossValidation) -> pd.DataFrame:
     """Make the table of scores by fold that a report holds.
 
     Scores of failed fits are NaN. Warns of scores that are undefined elsewhere.
     """
     scores = pd.concat([one.scores for one in fits], ignore_index=True)
-    scores["fold"] = np.arange(len(folds))
+    scores["fold"] = np.arange(len(fits))
     # After a failure on the first fold, the columns of scores come last.
     found = [name for name in scores if name not in ("fold", *TIMES)]
-    names = scorer.names or found or ["score"]
+    names = validation.scoring.names or found or ["score"]
     scores = scores.reindex(columns=["fold", *names, *TIMES])
     is_fitted = np.array([one.estimator is not None for one in fits])
     for name in list_scores(scores):
@@ -185,7 +162,7 @@ def tabulate_scores(
                 "left out of the means."
             )
     scores["n_train"], scores["n_test"] = (
-        [len(rows) for rows in side] for side in zip(*folds, strict=True)
+        [len(rows) for rows in side] for side in zip(*validation.folds, strict=True)
     )
     return scores
 
@@ -193,22 +170,21 @@ def tabulate_scores(
 def tabulate_predictions(
     fits: list[FoldFit],
     X: Any,  # noqa: ANN401 - whatever the estimators take
-    y: NDArray[Any],
-    groups: ArrayLike | None,
-    folds: Folds,
-    classes: NDArray[Any],
+    validation: CrossValidation,
 ) -> pd.DataFrame:
     """Make the table of out-of-fold probabilities that a report holds."""
     probabilities = np.vstack([one.probabilities for one in fits])
-    rows = np.concatenate([test for _, test in folds])
+    y, classes = validation.y, validation.scoring.classes
+    tests = [test for _, test in validation.folds]
+    rows = np.concatenate(tests)
     index = getattr(X, "index", None)
     index = index if isinstance(index, pd.Index) else pd.RangeIndex(len(y))
     table = pd.DataFrame(
-        {"fold": np.repeat(range(len(folds)), [len(test) for _, test in folds])},
+        {"fold": np.repeat(range(len(tests)), [len(test) for test in tests])},
         index=index[rows],
     )
-    if groups is not None:
-        table["group"] = np.asarray(groups)[rows]
+    if validation.groups is not None:
+        table["group"] = np.asarray(validation.groups)[rows]
     table["label"] = y[rows]
     predicted = pd.Series(classes[probabilities.argmax(axis=1)], index=table.index)
     is_predicted = np.asarray(np.isfinite(probabilities).all(axis=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from html import escape
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -79,37 +79,33 @@ def _make_section(title: str, *elements: str) -> str:
 
 
 def _describe_scores(report: CrossValidationReport) -> str:
-    rows = [
+    labels = {name: name_score(name) for name in list_scores(report.scores)}
+    overall = pd.DataFrame(
         {
-            "Score": name_score(str(name)),
-            "Mean of folds": row["mean"],
-            "95% interval": _write_interval(report.scores, str(name)),
-            "Std. dev.": row["std"],
-            "All folds together": row["pooled"],
-        }
-        for name, row in report.overall.iterrows()
-    ]
-    folds = report.scores.rename(columns={"n_train": "train", "n_test": "test"})
-    names = list_scores(report.scores)
-    by_fold = folds[["fold", *names, "train", "test", "fit_time"]].rename(
-        columns={
-            "fold": "Fold",
-            **{name: name_score(name) for name in names},
-            "train": "Training samples",
-            "test": "Test samples",
-            "fit_time": "Seconds to fit",
+            "Score": list(labels.values()),
+            "Mean of folds": report.overall["mean"].to_numpy(),
+            "95% interval": [_write_interval(report.scores, name) for name in labels],
+            "Std. dev.": report.overall["std"].to_numpy(),
+            "All folds together": report.overall["pooled"].to_numpy(),
         }
     )
+    columns = {
+        "fold": "Fold",
+        **labels,
+        "n_train": "Training samples",
+        "n_test": "Test samples",
+        "fit_time": "Seconds to fit",
+    }
     note = (
         "<p>The interval is that of the mean of folds, with the correction of Nadeau "
         "and Bengio (2003) for training samples that folds share.</p>"
     )
     return _make_section(
         "Scores",
-        _write_table(pd.DataFrame(rows)),
+        _write_table(overall),
         note,
         "<h3>By fold</h3>",
-        _write_table(by_fold),
+        _write_table(report.scores[list(columns)].rename(columns=columns)),
     )
 
 
@@ -186,22 +182,11 @@ def _describe_setting(
 
 
 def _write_table(table: pd.DataFrame) -> str:
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in table.columns)
-    rows = [
-        "".join(f"<td>{escape(_write_cell(cell))}</td>" for cell in row)
-        for row in table.itertuples(index=False)
-    ]
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _write_cell(cell: Any) -> str:  # noqa: ANN401 - any value of a table
-    if isinstance(cell, float):
-        return "-" if np.isnan(cell) else f"{cell:.3f}"
-    return str(cell)
+    with pd.option_context("display.max_colwidth", None):
+        written = table.to_html(
+            index=False, border=0, na_rep="-", float_format="{:.3f}".format
+        )
+    return f'<div class="wide">{written}</div>'
 
 
 def _embed_picture(figure: Figure, description: str) -> str:

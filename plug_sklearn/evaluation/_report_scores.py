@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,8 @@ def _measure_auc(
 class FoldScorer:
     """Scores a fitted classifier on a fold; a score that fails is NaN, with a warning.
 
-    Parameters
-    ----------
-    scoring : dict of scorers, or callable
-        A callable returns a number, or a dict of numbers.
-    classes : ndarray of shape (n_classes,)
-        All labels, sorted.
-    estimator : estimator
-        What will be fitted and scored.
+    ``scoring`` is a dict of scorers, or a callable that returns a number or a dict of
+    numbers. ``classes`` are all labels, sorted.
     """
 
     def __init__(
@@ -163,27 +158,6 @@ class PaddedClassifier(ClassifierMixin, BaseEstimator):
         return self.fitted.predict(X)
 
 
-class _StoredPredictions(ClassifierMixin, BaseEstimator):
-    """A classifier, for scorers, whose probabilities are known; ``X`` is row numbers.
-
-    ``probabilities`` have shape (n_rows, n_classes).
-    """
-
-    def __init__(
-        self, classes: NDArray[Any], probabilities: NDArray[np.float64]
-    ) -> None:
-        self.classes = classes
-        self.probabilities = probabilities
-        self.classes_ = classes
-
-    def predict_proba(self, X: NDArray[np.intp]) -> NDArray[np.float64]:
-        return self.probabilities[X]
-
-    def predict(self, X: NDArray[np.intp]) -> NDArray[Any]:
-        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return labels
-
-
 def _try_to_score(
     scorer: Callable[..., Any], fitted: object, X: object, y: NDArray[Any]
 ) -> Any:  # noqa: ANN401 - what a scorer returns
@@ -223,13 +197,20 @@ def score_overall(
     ``scores`` are those by fold, and ``predictions`` those of the report.
     """
     y = predictions["label"].to_numpy()
-    probabilities = predictions[name_columns(scorer.classes)].to_numpy()
-    stored = _StoredPredictions(scorer.classes, probabilities)
+    classes = scorer.classes
+    probabilities = predictions[name_columns(classes)].to_numpy()
+    # For scorers, a classifier that knows its probabilities, by numbers of rows.
+    stored = SimpleNamespace(
+        classes_=classes,
+        predict_proba=lambda numbers: probabilities[numbers],
+        predict=lambda numbers: classes[probabilities[numbers].argmax(axis=1)],
+    )
     rows = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     with warnings.catch_warnings():
         # Scorers that need more than probabilities fail here, and "pooled" is NaN.
         warnings.simplefilter("ignore")
-        pooled = scorer(stored, rows, y[rows]) if len(rows) else {}
+        known = PaddedClassifier(stored, classes)
+        pooled = scorer(known, rows, y[rows]) if len(rows) else {}
     overall = scores[list_scores(scores)].agg(["mean", "std"]).T
     overall["pooled"] = pd.Series(pooled, dtype=np.float64)
     return overall

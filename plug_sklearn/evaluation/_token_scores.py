@@ -1,5 +1,6 @@
 """Predict probabilities for each token of a text, with any fitted pipeline."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from plug_sklearn._activations import map_ragged
 from plug_sklearn._sklearn import is_search
 from plug_sklearn.evaluation._inputs import check_probabilistic, describe
 
@@ -77,10 +79,7 @@ one-column frame
     tokens = embedder.selected_tokens(X)
     activations = embedder.transform(X)
     # Equal texts share one array, which is scored once.
-    scored: dict[int, NDArray[np.floating]] = {}
-    for one in activations:
-        if id(one) not in scored:
-            scored[id(one)] = _score_text(fitted, one, running=running)
+    scored = map_ragged(partial(_score_text, fitted, running=running), activations)
     lengths = [len(own) for own in tokens]
     table = pd.DataFrame(
         {
@@ -90,7 +89,7 @@ one-column frame
         }
     )
     names = [f"proba_{label}" for label in fitted.classes_]
-    table[names] = np.concatenate([scored[id(one)] for one in activations])
+    table[names] = np.concatenate(scored.tolist())
     return table
 
 

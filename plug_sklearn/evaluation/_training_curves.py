@@ -97,11 +97,7 @@ def find_trained(estimator: Any) -> Any | None:  # noqa: ANN401 - estimators of 
 
 
 def find_probes(estimators: Any) -> dict[int, Any]:  # noqa: ANN401 - as above
-    """Return the probes with a history, by the positions of their estimators.
-
-    ``estimators`` is as in :func:`training_history`. Raises a ValueError if an
-    estimator has no history although its fit did not fail, or if there is none.
-    """
+    """Return the probes with a history, by the positions of their estimators."""
     if isinstance(estimators, Mapping):
         if "estimator" not in estimators:
             raise ValueError(

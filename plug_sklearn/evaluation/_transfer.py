@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,24 +14,13 @@ from sklearn.utils.parallel import delayed
 
 from plug_sklearn._progress import run_jobs
 from plug_sklearn.evaluation._folds import (
-    Folds,
-    collect_fit_params,
+    CrossValidation,
     list_scores,
-    score_folds,
     split_folds,
 )
 from plug_sklearn.evaluation._inputs import check_rows, describe, split_pipeline
 
 OWNER = "transfer_matrix"
-
-
-class _DataSet(NamedTuple):
-    """A data set: samples, labels, groups, and folds for its cross-validation."""
-
-    X: Any
-    y: NDArray[Any]
-    groups: ArrayLike | None
-    folds: Folds
 
 
 def transfer_matrix(
@@ -114,29 +103,23 @@ def transfer_matrix(
     labels = {name: column_or_1d(y) for name, (_, y) in datasets.items()}
     if is_classifier(probe):
         _check_labels(labels)
-    folds = {
-        name: split_folds(
-            probe, np.zeros((len(y), 1)), y, cv, (groups or {}).get(name), OWNER
-        )
+    validations = {
+        name: split_folds(probe, None, y, cv, (groups or {}).get(name), scorer, OWNER)
         for name, y in labels.items()
     }
     rows = {name: X for name, (X, _) in datasets.items()}
     if embedder is not None:
         rows = _embed(embedder, rows)
-    held = {
-        name: _DataSet(rows[name], labels[name], (groups or {}).get(name), folds[name])
-        for name in datasets
-    }
     scores = run_jobs(
-        [delayed(_score_row)(probe, name, held, scorer) for name in held],
+        [delayed(_score_row)(probe, name, rows, validations) for name in rows],
         n_jobs=n_jobs,
         unit="data set",
         verbose=verbose,
     )
     return pd.DataFrame(
         scores,
-        index=pd.Index(list(held), name="trained_on"),
-        columns=pd.Index(list(held), name="tested_on"),
+        index=pd.Index(list(rows), name="trained_on"),
+        columns=pd.Index(list(rows), name="tested_on"),
     )
 
 
@@ -212,17 +195,14 @@ def _embed(embedder: Any, rows: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A
 def _score_row(
     probe: BaseEstimator,
     trained_on: str,
-    held: Mapping[str, _DataSet],
-    scorer: Callable[..., Any],
+    rows: Mapping[str, Any],
+    validations: Mapping[str, CrossValidation],
 ) -> list[float]:
     """Score a probe that is trained on one data set on each of them."""
-    own = held[trained_on]
-    fit_params = collect_fit_params(probe, None, own.groups)
+    X, own = rows[trained_on], validations[trained_on]
     try:
-        fitted = clone(probe).fit(own.X, own.y, **fit_params)
-        table, _ = score_folds(
-            probe, own.X, own.y, own.folds, scoring=scorer, fit_params=fit_params
-        )
+        fitted = clone(probe).fit(X, own.y, **own.collect_params(probe))
+        table, _ = own.score(probe, X)
     except ValueError as error:
         error.add_note(f"The probe was trained on the data set {trained_on!r}.")
         raise
@@ -230,6 +210,6 @@ def _score_row(
     return [
         float(table[score].mean())
         if name == trained_on
-        else float(scorer(fitted, dataset.X, dataset.y))
-        for name, dataset in held.items()
+        else float(own.scoring(fitted, rows[name], other.y))
+        for name, other in validations.items()
     ]

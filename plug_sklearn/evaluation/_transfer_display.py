@@ -10,13 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from plug_sklearn.evaluation._drawing import (
-    Display,
-    check_axes,
-    name_score,
-    write_name,
-)
-from plug_sklearn.evaluation._folds import score_chance, split_folds
+from plug_sklearn.evaluation._drawing import Display, check_axes, name_score, write_name
+from plug_sklearn.evaluation._folds import split_folds
 from plug_sklearn.evaluation._transfer import transfer_matrix
 
 if TYPE_CHECKING:
@@ -43,11 +38,7 @@ class TransferDisplay(Display):
 
     Attributes
     ----------
-    matrix : DataFrame
-        As given.
-    score : str or None
-        As given.
-    chance : float or None
+    matrix, score, chance
         As given.
     ax_ : Axes
         The axes.
@@ -139,10 +130,9 @@ class TransferDisplay(Display):
         groups = options.get("groups") or {}
         levels = []
         for name, (_, y) in datasets.items():
-            rows = np.zeros((np.shape(y)[0], 1))
             cv, own = options.get("cv"), groups.get(name)
-            folds = split_folds(estimator, rows, y, cv, own, cls.__name__)
-            levels.append(score_chance(estimator, y, folds, scoring).to_numpy().mean())
+            validation = split_folds(estimator, None, y, cv, own, scoring, cls.__name__)
+            levels.append(validation.score_chance(estimator).to_numpy().mean())
         chance = float(np.mean(levels))
         display = cls(
             matrix,

@@ -9,11 +9,7 @@
 """
 
 from plug_sklearn.features._aggregator import LayerAggregator
-from plug_sklearn.features._npz import (
-    NpzFeatures,
-    load_npz_features,
-    save_npz_features,
-)
+from plug_sklearn.features._npz import NpzFeatures, load_npz_features, save_npz_features
 
 __all__ = ["LayerAggregator", "NpzFeatures", "load_npz_features", "save_npz_features"]
 

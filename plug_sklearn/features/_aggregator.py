@@ -11,14 +11,15 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn._activations import PART_NAMES, Activations, resolve_positions
-from plug_sklearn._packages import RecordsVersions
-from plug_sklearn._sklearn import (
-    StrOptions,
-    check_feature_names_in,
-    get_output_config,
+from plug_sklearn._activations import (
+    PART_NAMES,
+    Activations,
+    map_ragged,
+    resolve_positions,
 )
-from plug_sklearn.features._arrays import map_ragged, read_activations
+from plug_sklearn._packages import RecordsVersions
+from plug_sklearn._sklearn import StrOptions, check_feature_names_in, get_output_config
+from plug_sklearn.features._arrays import read_activations
 
 OWNER = "LayerAggregator"
 
@@ -172,7 +173,7 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         self._check_names(X)
         if activations.dtype == object:
             self._refuse_frames("token activations", "X must be pooled")
-            return map_ragged(activations, self._aggregate)
+            return map_ragged(self._aggregate, activations)
         if self.method == "stack":
             self._refuse_frames(
                 "'stack', which keeps four axes",
@@ -200,10 +201,8 @@ class LayerAggregator(TransformerMixin, RecordsVersions, BaseEstimator):
         chosen = activations[:, layers[:, None], parts]
         if self.method == "stack":
             return chosen
-        if self.method == "mean":
-            chosen = chosen.mean(axis=1)
-        elif self.method == "max":
-            chosen = chosen.max(axis=1)
+        if self.method in ("mean", "max"):
+            chosen = getattr(chosen, self.method)(axis=1)
         return chosen.reshape(len(chosen), -1)
 
     def get_feature_names_out(

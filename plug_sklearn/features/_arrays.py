@@ -67,8 +67,7 @@ def _to_array(X: Any) -> Any:  # noqa: ANN401 - array-likes of any kind
 def _holds_single(X: Any) -> bool:  # noqa: ANN401 - as above
     """Return whether values are floats of up to 32 bits, which float32 can hold."""
     # The columns of a frame have dtypes of their own; numpy finds a common one.
-    dtype = np.asarray(X[:0]).dtype if hasattr(X, "columns") else None
-    dtype = getattr(X, "dtype", None) if dtype is None else dtype
+    dtype = getattr(np.asarray(X[:0]) if hasattr(X, "columns") else X, "dtype", None)
     return isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize <= 4
 
 
@@ -97,8 +96,7 @@ def _read_ragged(X: Sequence[Any], owner: str) -> NDArray[np.object_]:
 
     Each item must have the shape (n_tokens, n_layers, n_parts, hidden_size), and only
     ``n_tokens`` may differ. Items are converted to float32 or float64; an array that
-    occurs twice stays one object. Raises a ValueError, which names the estimator
-    ``owner``, if there is no item, or one has another shape, no token, NaN or infinity.
+    occurs twice stays one object.
     """
     if len(X) == 0:
         raise ValueError(
@@ -115,20 +113,6 @@ def _read_ragged(X: Sequence[Any], owner: str) -> NDArray[np.object_]:
         arrays[position] = checked[id(item)]
         shape = arrays[0].shape[1:]
     return arrays
-
-
-def map_ragged(
-    arrays: NDArray[np.object_],
-    function: Any,  # noqa: ANN401 - array → array
-) -> NDArray[np.object_]:
-    """Apply a function to each distinct array, and keep equal ones one object."""
-    results: dict[int, Any] = {}
-    mapped = np.empty(len(arrays), dtype=object)
-    for position, item in enumerate(arrays):
-        if id(item) not in results:
-            results[id(item)] = function(item)
-        mapped[position] = results[id(item)]
-    return mapped
 
 
 def _check_item(

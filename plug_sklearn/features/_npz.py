@@ -100,7 +100,7 @@ def load_npz_features(
     """
     path = Path(path)
     try:
-        with path.open("rb") as stream, _open_archive(stream, _KEYS) as archive:
+        with path.open("rb") as stream, _open_archive(stream) as archive:
             return _read(archive, allow_pickle)
     except FileNotFoundError:
         raise
@@ -231,46 +231,35 @@ def _check_headers(
 
     Returns the numbers of parts and layers, and the shape of the data.
     """
-    headers = {key: _read_header(archive, key) for key in _KEYS}
-    names = [headers[key] for key in ("layers", "parts", "hidden_size")]
-    kinds = "".join(header.dtype.kind for header in names)
-    axes_named = all(len(header.shape) == 1 for header in names)
+    (data, data_type), (ids, ids_type), *names = (
+        _read_header(archive, key) for key in _KEYS
+    )
+    (parts, _), (layers, _), (size, _) = names
+    kinds = "".join(dtype.kind for _, dtype in names)
     if (
-        not axes_named
-        or kinds not in ("iUi", "uUu", "iUu", "uUi")
-        or names[2].shape != (1,)
+        len(layers) != 1
+        or len(parts) != 1
+        or kinds not in ("Uii", "Uuu", "Uiu", "Uui")
+        or size != (1,)
     ):
         raise ValueError("its layers, parts and hidden_size must be lists of names")
-    data, ids = headers["data"], headers["columns"]
-    if data.dtype != np.float32 or len(data.shape) != 2:
-        raise ValueError(f"its data must be a matrix of float32, not {data.dtype}")
-    if ids.shape != data.shape[1:]:
+    if data_type != np.float32 or len(data) != 2:
+        raise ValueError(f"its data must be a matrix of float32, not {data_type}")
+    if ids != data[1:]:
         raise ValueError(
             "its data must have a column for each id. Got data of the shape "
-            f"{data.shape} and ids of the shape {ids.shape} instead"
+            f"{data} and ids of the shape {ids} instead"
         )
-    if ids.dtype.hasobject and not allow_pickle:
+    if ids_type.hasobject and not allow_pickle:
         raise ValueError(
             "its ids are a pickle, which can run code. If you trust the origin of the "
             "file, pass allow_pickle=True"
         )
-    n_layers, n_parts = names[0].shape[0], names[1].shape[0]
-    return (n_parts, n_layers), (data.shape[0], data.shape[1])
+    return (parts[0], layers[0]), (data[0], data[1])
 
 
-class _Header(NamedTuple):
-    """Shape and dtype of an array, as its header says. Objects are a pickle."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-def _open_archive(stream: BinaryIO, keys: tuple[str, ...]) -> ZipFile:
-    """Open a ``.npz`` file after a check of how large its arrays would be.
-
-    Raises a ValueError if it is no such file, lacks one of the arrays ``keys``, or if
-    these would be far larger than the file.
-    """
+def _open_archive(stream: BinaryIO) -> ZipFile:
+    """Open a ``.npz`` file after a check of how large its arrays would be."""
     if stream.read(len(_MAGIC)) != _MAGIC:
         raise ValueError("it is not an npz file")
     n_bytes = stream.seek(0, 2)
@@ -279,10 +268,10 @@ def _open_archive(stream: BinaryIO, keys: tuple[str, ...]) -> ZipFile:
     # zipfile reads other methods without a limit on memory. numpy writes none of them.
     if {info.compress_type for info in archive.infolist()} - _METHODS:
         raise ValueError("it is compressed by a method that numpy does not use")
-    if {f"{key}.npy" for key in keys} - set(members):
-        raise ValueError(f"it must hold {', '.join(keys)}")
+    if {f"{key}.npy" for key in _KEYS} - set(members):
+        raise ValueError(f"it must hold {', '.join(_KEYS)}")
     # zipfile reads no more of a member than the size that the archive states.
-    unpacked = sum(members[f"{key}.npy"] for key in keys)
+    unpacked = sum(members[f"{key}.npy"] for key in _KEYS)
     most = max(_ALWAYS_UNPACKED, _MOST_UNPACKED * n_bytes)
     if unpacked > most:
         raise ValueError(
@@ -292,11 +281,8 @@ def _open_archive(stream: BinaryIO, keys: tuple[str, ...]) -> ZipFile:
     return archive
 
 
-def _read_header(archive: ZipFile, key: str) -> _Header:
-    """Read the header of an array.
-
-    Raises a ValueError if the array is longer or shorter than its header says.
-    """
+def _read_header(archive: ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the shape and dtype of an array, and check that its length fits."""
     with archive.open(f"{key}.npy") as member:
         version = npy.read_magic(member)
         if version not in _READ_HEADER:
@@ -310,7 +296,7 @@ def _read_header(archive: ZipFile, key: str) -> _Header:
         raise ValueError(
             f"its {key} does not have the length of {shape} values of {dtype}"
         )
-    return _Header(shape, dtype)
+    return shape, dtype
 
 
 def _read_member(

@@ -115,7 +115,7 @@ one-column frame
         random_state,
         batch_size,
     )
-    return list(job.write())
+    return job.write()
 
 
 def stream_with_probes(
@@ -209,8 +209,7 @@ def _write_in_thread(job: Job) -> Iterator[ProbedToken]:
         error: BaseException | None = None
         try:
             with sklearn.config_context(**settings):
-                for _ in job.write(hand_out):
-                    pass
+                job.write(hand_out)
         except _Cancelled:
             pass
         except BaseException as raised:

@@ -23,6 +23,7 @@ from plug_sklearn.embedding.prompts import (
 )
 from plug_sklearn.generation._options import Randomness, check_options, join_options
 from plug_sklearn.generation._predictions import (
+    Answer,
     BatchPredictions,
     ProbedText,
     ProbedToken,
@@ -33,19 +34,14 @@ from plug_sklearn.generation._probes import (
     read_probes,
     read_prompt_tokens,
 )
-from plug_sklearn.generation._running_pools import STATISTICS, CountedTokens
 from plug_sklearn.generation._stopping import REASONS, read_stops
-from plug_sklearn.generation._writing import Answer, Writer, explain_writing
+from plug_sklearn.generation._writing import Writer, explain_writing
 
 _TEXT_OWNER = "HFEmbeddingTransformer"
 
 
 class Job:
-    """The checked arguments of one call.
-
-    They are those of :func:`generate_with_probes`, and ``owner``, the name of the
-    function in messages.
-    """
+    """The checked arguments of one call; ``owner`` names its function in messages."""
 
     def __init__(
         self,
@@ -78,7 +74,7 @@ class Job:
 
     def write(
         self, report: Callable[[ProbedToken], None] | None = None
-    ) -> Iterator[ProbedText]:
+    ) -> list[ProbedText]:
         """Write the answers, in the order of the prompts.
 
         ``report`` is called for each token as soon as its probabilities are known.
@@ -103,8 +99,7 @@ class Job:
                     writer, rows, settings, options, randomness, report
                 )
                 finished.update(zip(rows, batch, strict=True))
-        for row in range(len(self.prompts)):
-            yield finished[row]
+        return [finished[row] for row in range(len(self.prompts))]
 
     def _write_batch(
         self,
@@ -117,19 +112,9 @@ class Job:
     ) -> list[ProbedText]:
         prompts = [self.prompts[row] for row in rows]
         answers = [Answer() for _ in rows]
-        request = writer.forward.request
-        statistics = list(
-            dict.fromkeys(STATISTICS[pooling] for pooling in request.poolings or ())
-        )
-        counted = CountedTokens(
-            self.reader.selector,
-            prompts,
-            statistics,
-            writer.forward.loaded.input_device,
-        )
         predictions = BatchPredictions(
             self.probes,
-            request,
+            writer.forward.request,
             [self.stops[row] for row in rows],
             answers,
             self.max_new_tokens,
@@ -138,8 +123,9 @@ class Job:
             rows,
             report,
         )
+        selector = self.reader.selector
         writer.write(
-            prompts, counted, answers, predictions, randomness, settings, options
+            selector, prompts, answers, predictions, randomness, settings, options
         )
         predictions.flush()
         return [predictions.finish(place) for place in range(len(rows))]
@@ -184,19 +170,15 @@ class Job:
 
     def _plan_batches(self, writer: Writer) -> list[list[int]]:
         """Group the prompts into batches, by length unless padding changes nothing."""
-        rows = list(range(len(self.prompts)))
-        config = writer.forward.loaded.model.config
-        size = self.batch_size
-        fits = self._longest <= find_index_limit(config)
-        if fits and explain_writing(writer, padded=True) is None:
-            return [rows[start : start + size] for start in rows[::size]]
-        by_length: dict[int, list[int]] = {}
-        for row in rows:
-            by_length.setdefault(len(self.prompts[row].ids), []).append(row)
+        fits = self._longest <= find_index_limit(writer.forward.loaded.model.config)
+        pads = fits and explain_writing(writer, padded=True) is None
+        groups: dict[int, list[int]] = {}
+        for row, prompt in enumerate(self.prompts):
+            groups.setdefault(0 if pads else len(prompt.ids), []).append(row)
         return [
-            group[start : start + size]
-            for group in by_length.values()
-            for start in range(0, len(group), size)
+            group[start : start + self.batch_size]
+            for group in groups.values()
+            for start in range(0, len(group), self.batch_size)
         ]
 
     @property

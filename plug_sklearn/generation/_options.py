@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -81,10 +82,7 @@ _CHECKED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_options(options: Any, owner: str) -> dict[str, Any]:  # noqa: ANN401 - validated here
-    """Check ``generation_kwargs`` by themselves, before a model is loaded.
-
-    Raises a TypeError or ValueError that names the option that is refused.
-    """
+    """Check ``generation_kwargs`` by themselves, before a model is loaded."""
     given = _read_mapping(options, owner)
     for name, why in _REFUSED.items():
         if given.get(name) is not None:
@@ -172,6 +170,7 @@ def _read_mapping(options: object, owner: str) -> dict[str, Any]:
     return dict(options)
 
 
+@dataclass(eq=False)
 class Randomness:
     """Random numbers for sampling, drawn from a seed.
 
@@ -181,12 +180,11 @@ class Randomness:
     a time: all share these generators.
     """
 
-    def __init__(self, seed: int | None, device: torch.device) -> None:
-        self.seed = seed
-        self.device = device
-        self._own: list[Tensor] | None = None
-        self._before: list[Tensor] | None = None
-        self._is_drawing = False
+    seed: int | None
+    device: torch.device
+    _own: list[Tensor] | None = None
+    _before: list[Tensor] | None = None
+    _is_drawing: bool = False
 
     def enter(self) -> None:
         """Replace the states of torch's generators by those of the seed."""

@@ -12,7 +12,6 @@ from plug_sklearn.embedding.passes import Request
 from plug_sklearn.generation._probes import Probe, TokenStream
 from plug_sklearn.generation._running_pools import PooledTokens
 from plug_sklearn.generation._stopping import Probabilities, StopRule
-from plug_sklearn.generation._writing import Answer
 
 #: Most bytes of states that wait for a joint prediction. A classifier takes about as
 #: long for one row as for hundreds.
@@ -94,6 +93,21 @@ class ProbedText:
     classes: dict[str, list[object]] = field(default_factory=dict)
 
 
+@dataclass
+class Answer:
+    """The tokens of the answer to one prompt so far.
+
+    ``ids`` are its tokens. ``reason`` says why it ends with the last of them, and is
+    None while it continues. ``is_over`` is True once it has ended and the states of its
+    last token have been read.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    reason: str | None = None
+    is_over: bool = False
+
+
+@dataclass(eq=False)
 class BatchPredictions:
     """Runs the probes on the answers of one batch.
 
@@ -104,45 +118,37 @@ class BatchPredictions:
     probes predict after each token; otherwise, they predict many tokens together.
     """
 
-    def __init__(
-        self,
-        probes: Mapping[str, Probe],
-        request: Request,
-        stops: Sequence[StopRule],
-        answers: Sequence[Answer],
-        max_new_tokens: int,
-        streams: Mapping[str, TokenStream],
-        tokenizer: PreTrainedTokenizerBase,
-        numbers: Sequence[int],
-        report: Callable[[ProbedToken], None] | None,
-    ) -> None:
-        self.probes = probes
-        self.places = {n: probe.find_places(request) for n, probe in probes.items()}
-        self.stops = stops
-        self.answers = answers
-        self.streams = streams
-        self.tokenizer = tokenizer
-        self.numbers = numbers
-        self.report = report
-        self.decoders = [PieceDecoder(tokenizer) for _ in answers]
-        self.waits = not any(stops) and report is None
+    probes: Mapping[str, Probe]
+    request: Request
+    stops: Sequence[StopRule]
+    answers: Sequence[Answer]
+    max_new_tokens: int
+    streams: Mapping[str, TokenStream]
+    tokenizer: PreTrainedTokenizerBase
+    numbers: Sequence[int]
+    report: Callable[[ProbedToken], None] | None
+
+    def __post_init__(self) -> None:
+        probes = self.probes.items()
+        self.places = {name: probe.find_places(self.request) for name, probe in probes}
+        self.decoders = [PieceDecoder(self.tokenizer) for _ in self.answers]
+        self.waits = not any(self.stops) and self.report is None
         # Column 0 holds the probabilities of the prompt.
+        shape = len(self.answers), 1 + self.max_new_tokens
         self.found = {
-            name: np.full(
-                (len(answers), 1 + max_new_tokens, len(probe.classes)), np.nan
-            )
-            for name, probe in probes.items()
+            name: np.full((*shape, len(probe.classes)), np.nan)
+            for name, probe in probes
         }
         self._waiting: list[tuple[int, NDArray[np.intp]]] = []
-        self._states: dict[str, list[NDArray[np.float32]]] = {n: [] for n in probes}
+        self._states: dict[str, list[NDArray[np.float32]]] = {n: [] for n, _ in probes}
         self._n_bytes = 0
 
     def add_states(
         self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
     ) -> dict[int, str]:
-        """Add the pooled tokens after ``n_tokens`` new tokens.
+        """Add the pooled tokens after ``n_tokens`` new tokens; 0: the prompts alone.
 
-        Returns the reason for each row whose answer ends.
+        Returns the reason for each row whose answer ends with its last token.
         """
         for name in self.probes:
             states = self._select(name, pooled, rows)

@@ -1,7 +1,7 @@
 """Check the fitted pipelines, and predict from the states that they read."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from plug_sklearn.embedding import (
-    HFEmbeddingTransformer,
-    LanguageModel,
-    describe_model,
-)
+from plug_sklearn.embedding import HFEmbeddingTransformer, LanguageModel, describe_model
 from plug_sklearn.embedding.models import LoadedModel
 from plug_sklearn.embedding.passes import ForwardPass, Request, pad_prompts
 from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts
@@ -136,11 +132,7 @@ class Probe:
 
 
 def read_probes(probes: Any, owner: str, reserved: Sequence[str]) -> dict[str, Probe]:  # noqa: ANN401 - validated here
-    """Check the probes, and return them by name.
-
-    A single pipeline is named ``"probe"``. Raises a TypeError or ValueError if one is
-    not a fitted pipeline, or if they read different models.
-    """
+    """Check the probes, and return them by name; that of a single one is "probe"."""
     if not isinstance(probes, Mapping):
         probes = {"probe": probes}
     if not probes:
@@ -205,15 +197,6 @@ def _show(thing: object) -> str:
     return thing if isinstance(thing, str) else type(thing).__name__
 
 
-class _Stream(Protocol):
-    """The object that ``start_stream`` of a classifier returns."""
-
-    def update(
-        self, token_features: NDArray[np.floating], texts: Sequence[int] | None = None
-    ) -> NDArray[np.floating]:
-        """Add one token of some texts, and return the probabilities of these texts."""
-
-
 class TokenStream:
     """Probabilities of one probe of all tokens, for the prompts and answers of a batch.
 
@@ -232,7 +215,7 @@ class TokenStream:
         self.steps = steps
         self.owns_answer = owns_answer
         classifier: Any = steps[-1]
-        self._stream: _Stream = classifier.start_stream(n_texts=len(tokens))
+        self._stream = classifier.start_stream(n_texts=len(tokens))
         self.current = np.full((len(tokens), len(classifier.classes_)), np.nan)
         for row, states in enumerate(tokens):
             if len(states):

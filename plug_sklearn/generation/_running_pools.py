@@ -1,7 +1,7 @@
 """Pool the tokens of prompts and growing answers that an embedder would pool."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
@@ -149,6 +149,7 @@ class TokenPooler:
         return [states.float()]
 
 
+@dataclass(eq=False)
 class CountedTokens:
     """Pools the same tokens of prompts and answers that an embedder would pool.
 
@@ -158,28 +159,24 @@ class CountedTokens:
     ``run``, the trailing run of end-of-text tokens, which is added to ``kept`` if
     another word follows it.
 
-    There is one row for each of ``prompts``. ``statistics`` names what is kept of the
-    states, as in :class:`PooledTokens`.
+    There is one row for each of ``prompts``.
     """
 
-    def __init__(
-        self,
-        selector: TokenSelector,
-        prompts: Sequence[OpenPrompt],
-        statistics: list[str],
-        device: torch.device,
-    ) -> None:
-        self.selector = selector
-        self.statistics = statistics
-        self.device = device
+    selector: TokenSelector
+    prompts: Sequence[OpenPrompt]
+    poolings: Sequence[str]
+    device: torch.device
+    own: PooledTokens = field(init=False)
+    kept: PooledTokens = field(init=False)
+    run: PooledTokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        selector = self.selector
+        self.statistics = list(dict.fromkeys(STATISTICS[one] for one in self.poolings))
         self.filters = selector.token_filter is not None or selector.eos_id is not None
-        self.prompts = prompts
-        self.owns_answer = np.array([prompt.owns_answer for prompt in prompts])
-        self.in_run = np.zeros(len(prompts), dtype=bool)
+        self.owns_answer = np.array([prompt.owns_answer for prompt in self.prompts])
+        self.in_run = np.zeros(len(self.prompts), dtype=bool)
         self._classes: dict[int, tuple[bool, bool]] = {}
-        self.own: PooledTokens
-        self.kept: PooledTokens
-        self.run: PooledTokens
 
     def start(self, n_tokens: int) -> MaskedPooler:
         """Make the pooler of the prompts, left-padded to ``n_tokens`` tokens."""

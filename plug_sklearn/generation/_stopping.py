@@ -1,6 +1,7 @@
 """Decide when an answer ends: by probabilities, or by the criteria of ``generate``."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -37,7 +38,7 @@ class StopRule:
     """Decides after each new token whether the answer to one prompt ends.
 
     ``stop`` is as in :func:`generate_with_probes`, and ``owner`` is the name of the
-    function in messages. Raises a TypeError or ValueError if ``stop`` is invalid.
+    function in messages.
     """
 
     def __init__(self, stop: Any, probes: Mapping[str, Probe], owner: str) -> None:  # noqa: ANN401 - validated here
@@ -116,6 +117,7 @@ def read_stops(
     return [StopRule(rule, probes, owner) for rule in stop]
 
 
+@dataclass(eq=False)
 class DelayedCriteria(StoppingCriteria):
     """Stopping criteria that run each row for one more pass, to read its last token.
 
@@ -123,16 +125,10 @@ class DelayedCriteria(StoppingCriteria):
     end the row with it, or None. It returns which rows are over.
     """
 
+    criteria: Sequence[StoppingCriteria]
+    advance: Callable[[list[int], list[str | None]], list[bool]]
     #: If a criterion has this attribute, ``generate`` pads the rows that are over.
     eos_token_id: Tensor | None = None
-
-    def __init__(
-        self,
-        criteria: Sequence[StoppingCriteria],
-        advance: Callable[[list[int], list[str | None]], list[bool]],
-    ) -> None:
-        self.criteria = criteria
-        self.advance = advance
 
     def __call__(
         self,

@@ -6,9 +6,10 @@ A trial tests whether the states that the hooks read equal those of a text.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from plug_sklearn.embedding.passes import (
 )
 from plug_sklearn.embedding.prompts import OpenPrompt, TokenizedPrompts, TokenSelector
 from plug_sklearn.generation._options import Randomness
+from plug_sklearn.generation._predictions import Answer, BatchPredictions
 from plug_sklearn.generation._running_pools import (
     CountedTokens,
     MaskedPooler,
@@ -39,35 +41,8 @@ _LENGTHS, _N_NEW = (3, 9), 4
 #: As for padded batches: exact methods differ by rounding, and wrong ones by much more.
 _LEAST_BOUND, _UNITS = 1e-4, 8
 _KEY: Any = "writing"
-
-
-@dataclass
-class Answer:
-    """The tokens of the answer to one prompt so far.
-
-    ``ids`` are its tokens. ``reason`` says why it ends with the last of them, and is
-    None while it continues. ``is_over`` is True once it has ended and the states of its
-    last token have been read.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    reason: str | None = None
-    is_over: bool = False
-
-
-class Observer(Protocol):
-    """Interface of an object that is given the states of each token."""
-
-    def add_states(
-        self, n_tokens: int, pooled: PooledTokens, rows: NDArray[np.intp]
-    ) -> dict[int, str]:
-        """Take the pooled tokens after ``n_tokens`` new tokens; 0: the prompts alone.
-
-        Returns the reason for each row whose answer ends with its last token.
-        """
-
-    def report_tokens(self, n_tokens: int, rows: NDArray[np.intp]) -> None:
-        """Take the rows whose answers now have ``n_tokens`` tokens to keep."""
+#: In place of a ``TokenSelector``: all tokens count.
+_NO_FILTERS: Any = SimpleNamespace(token_filter=None, eos_id=None)
 
 
 @dataclass(frozen=True)
@@ -82,10 +57,10 @@ class Writer:
 
     def write(
         self,
+        selector: TokenSelector,
         prompts: Sequence[OpenPrompt],
-        counted: CountedTokens,
         answers: Sequence[Answer],
-        observer: Observer,
+        observer: "BatchPredictions | _Collector",
         randomness: Randomness,
         settings: GenerationConfig,
         options: dict[str, Any],
@@ -96,6 +71,9 @@ class Writer:
         modules, but has its own ``forward``, which adds hooks to the blocks only while
         it runs. The model itself is not changed.
         """
+        poolings = self.forward.request.poolings or ()
+        device = self.forward.loaded.input_device
+        counted = CountedTokens(selector, prompts, poolings, device)
         decoding = _ProbedDecoding(self.forward, counted, answers, observer, randomness)
         shell = copy(self.causal)
         run = self.causal.forward
@@ -128,6 +106,7 @@ class Writer:
         return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
+@dataclass(eq=False)
 class _ProbedDecoding:
     """Reads states in each forward pass of ``generate``, and decides when rows end.
 
@@ -135,21 +114,15 @@ class _ProbedDecoding:
     through the model. Each answer therefore runs for one more token, which is dropped.
     """
 
-    def __init__(
-        self,
-        forward: ForwardPass,
-        counted: CountedTokens,
-        answers: Sequence[Answer],
-        observer: Observer,
-        randomness: Randomness,
-    ) -> None:
-        self.forward = forward
-        self.counted = counted
-        self.answers = answers
-        self.observer = observer
-        self.randomness = randomness
-        self.n_passes = 0
-        self.arrival = forward.loaded.turns.arrive()
+    forward: ForwardPass
+    counted: CountedTokens
+    answers: Sequence[Answer]
+    observer: "BatchPredictions | _Collector"
+    randomness: Randomness
+    n_passes: int = 0
+
+    def __post_init__(self) -> None:
+        self.arrival = self.forward.loaded.turns.arrive()
 
     def run(
         self, run: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -298,8 +271,6 @@ class _Collector:
 def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
     """Return the largest relative error of the states of any layer and part."""
     forward = writer.forward
-    device = forward.loaded.input_device
-    counted = CountedTokens(_NO_FILTERS, prompts, ["last"], device)
     answers = [Answer() for _ in prompts]
     collector = _Collector()
     settings = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
@@ -308,9 +279,8 @@ def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
         pad_token_id=forward.pad_id,
         use_cache=True,
     )
-    writer.write(
-        prompts, counted, answers, collector, Randomness(None, device), settings, {}
-    )
+    randomness = Randomness(None, forward.loaded.input_device)
+    writer.write(_NO_FILTERS, prompts, answers, collector, randomness, settings, {})
     worst = 0.0
     for n_new in (0, len(collector.states) - 1):
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -322,11 +292,3 @@ def _compare(writer: Writer, prompts: Sequence[OpenPrompt]) -> float:
             size = np.linalg.norm(expected, axis=1)
             worst = max(worst, float((error / np.maximum(size, 1e-30)).max()))
     return worst if np.isfinite(worst) else float("inf")
-
-
-class _NoFilters:
-    token_filter = None
-    eos_id = None
-
-
-_NO_FILTERS: TokenSelector = _NoFilters()  # type: ignore[assignment]  # all tokens count

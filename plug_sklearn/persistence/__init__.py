@@ -15,7 +15,7 @@
 ``_nested_tables``
     Tables of pipelines and other estimators that contain estimators.
 ``_values``
-    Hyperparameters and labels as plain values of JSON.
+    Hyperparameters as plain values of JSON.
 ``_files``
     The two files: strict JSON, checked tensors, atomic writes.
 ``_pingkit``

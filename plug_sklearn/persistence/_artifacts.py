@@ -6,7 +6,9 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
+from huggingface_hub import CommitOperationAdd, HfApi
 from pydantic import Field, ValidationError
 from sklearn.base import BaseEstimator
 
@@ -18,6 +20,7 @@ from plug_sklearn.persistence._files import (
     naming,
     read_json,
     read_tensors,
+    refuse_other_file,
     write_file,
     write_tensors,
 )
@@ -29,13 +32,9 @@ from plug_sklearn.persistence._hub import (
     check_upload,
     download,
     require_own_card,
-    upload,
     write_card,
 )
-from plug_sklearn.persistence._nested_tables import (
-    AnyTable,
-    describe_estimator,
-)
+from plug_sklearn.persistence._nested_tables import AnyTable, describe_estimator
 from plug_sklearn.persistence._pingkit import load_pingkit
 from plug_sklearn.persistence._tables import Table, explain_validation
 
@@ -220,17 +219,22 @@ def push_to_hub(
     with TemporaryDirectory() as folder:
         # An estimator that cannot be saved is refused before a repository is made.
         files = save_artifacts(estimator, Path(folder) / NAME)
-        return upload(
-            estimator,
-            files,
-            repo_id,
-            name=name,
-            card=card,
-            revision=revision,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-        )
+        operations = [
+            CommitOperationAdd(f"{name}{file.suffix}", file.read_bytes())
+            for file in files
+        ]
+    place = "" if name == NAME else f"/{name}"
+    version = list_versions().get("plug_sklearn")
+    api = HfApi(token=token, library_name="plug_sklearn", library_version=version)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    if card is not None or not api.file_exists(repo_id, CARD, revision=revision):
+        text = write_card(estimator, card, f"{SCHEME}{repo_id}{place}")
+        operations.append(CommitOperationAdd(CARD, text.encode()))
+    message = commit_message or f"Add {name}"
+    commit = api.create_commit(
+        repo_id, operations, commit_message=message, revision=revision
+    )
+    return f"{SCHEME}{repo_id}@{quote(commit.oid, safe='')}{place}"
 
 
 def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEstimator:
@@ -286,7 +290,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
         missing = [file.name for file in candidates] if weights is None else []
         listed = " or ".join(missing or [description.name])
         if weights is None and not description.is_file():
-            _refuse_other_file(Path(path))
+            refuse_other_file(Path(path))
         raise FileNotFoundError(f"There is no {listed} in {description.parent}.")
     with naming(description):
         found = read_json(description)
@@ -308,10 +312,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
 
 
 def _validate(found: dict[str, Any]) -> Artifact:
-    """Check the whole JSON.
-
-    Raises a ValueError if it is of another format, or does not match the tables.
-    """
+    """Check the whole JSON."""
     number = found.get("format")
     if type(number) is not int or number != FORMAT:
         raise ValueError(
@@ -330,19 +331,3 @@ def _digest(tensors: bytes, values: object) -> str:
     """Compute the checksum of the tensors and of the table of the estimator."""
     text = json.dumps(values, sort_keys=True)
     return sha256(tensors + text.encode()).hexdigest()
-
-
-def _refuse_other_file(path: Path) -> None:
-    """Explain why an existing path is not an artifact, and what to pass instead."""
-    if not path.exists():
-        return
-    found, hint = "a file of another kind", "joblib.load reads pickles"
-    if path.is_dir():
-        names = sorted(file.stem for file in path.glob("*.json"))
-        found = "a folder"
-        hint = f"the artifacts in it are {names}" if names else "it holds no artifact"
-    raise ValueError(
-        "The 'path' given to load_artifacts must be that of two files, such as "
-        f"'probe' for probe.safetensors and probe.json. Got {str(path)!r} instead, "
-        f"which is {found}; {hint}."
-    )

@@ -43,6 +43,22 @@ def name_file(path: str | os.PathLike[str], suffix: str) -> Path:
     return whole.with_name(stem + suffix)
 
 
+def refuse_other_file(path: Path) -> None:
+    """Explain why an existing path is not an artifact, and what to pass instead."""
+    if not path.exists():
+        return
+    found, hint = "a file of another kind", "joblib.load reads pickles"
+    if path.is_dir():
+        names = sorted(file.stem for file in path.glob("*.json"))
+        found = "a folder"
+        hint = f"the artifacts in it are {names}" if names else "it holds no artifact"
+    raise ValueError(
+        "The 'path' given to load_artifacts must be that of two files, such as "
+        f"'probe' for probe.safetensors and probe.json. Got {str(path)!r} instead, "
+        f"which is {found}; {hint}."
+    )
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Add the name of a file to the message of a ValueError about its content."""
@@ -74,11 +90,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises a ValueError if it is none, has a key twice, holds a number that is not
-    finite, or is nested too deeply.
-    """
+    """Read a JSON object with distinct keys and finite numbers."""
     try:
         found = json.loads(
             path.read_bytes(),
@@ -128,11 +140,7 @@ def write_tensors(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def read_tensors(data: bytes, expected: Mapping[str, Expected]) -> Arrays:
-    """Read copies of exactly the expected arrays from the bytes of a safetensors file.
-
-    Raises a ValueError if the bytes are no such file; if a tensor is missing, unknown
-    or of another shape or dtype; or if a value is not finite.
-    """
+    """Read copies of exactly the expected arrays from the bytes of a file."""
     try:
         found = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]  # safetensors leaves it untyped
     except safetensors.SafetensorError as error:

@@ -1,13 +1,12 @@
-"""Write model cards, and upload artifacts to the Hugging Face hub and download them."""
+"""Model cards, and artifacts on the Hugging Face hub: names and downloads."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import pandas as pd
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData, hf_hub_download
+from huggingface_hub import ModelCardData, hf_hub_download
 from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
@@ -16,7 +15,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 import plug_sklearn
@@ -185,21 +183,17 @@ def _write_table(table: pd.DataFrame) -> str:
 def _describe_loading(source: str, reads_texts: bool) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in list_versions().items())
     samples = '["Paris is in France."]' if reads_texts else "X"
-    return "\n".join(
-        [
-            "## How to load it",
-            "",
-            "```python",
-            "from plug_sklearn import load_artifacts",
-            "",
-            f'probe = load_artifacts("{source}")',
-            f"probe.predict({samples})",
-            "```",
-            "",
-            "The files contain plain numbers, and loading them runs no code. They do "
-            f"not contain the language model. They were saved with {versions}.",
-        ]
-    )
+    return f"""## How to load it
+
+```python
+from plug_sklearn import load_artifacts
+
+probe = load_artifacts("{source}")
+probe.predict({samples})
+```
+
+The files contain plain numbers, and loading them runs no code. They do not contain \
+the language model. They were saved with {versions}."""
 
 
 def check_upload(repo_id: str, name: str) -> None:
@@ -214,41 +208,6 @@ def check_upload(repo_id: str, name: str) -> None:
                 f"The {parameter!r} parameter of push_to_hub must be {expected}. Got "
                 f"{value!r} instead."
             )
-
-
-def upload(
-    estimator: BaseEstimator,
-    files: Sequence[Path],
-    repo_id: str,
-    *,
-    name: str,
-    card: CrossValidationReport | None,
-    revision: str | None,
-    private: bool | None,
-    token: str | None,
-    commit_message: str | None,
-) -> str:
-    """Upload the files of an estimator in one commit, and return their address."""
-    place = "" if name == NAME else f"/{name}"
-    api = HfApi(
-        token=token,
-        library_name="plug_sklearn",
-        library_version=list_versions().get("plug_sklearn"),
-    )
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    operations = [
-        CommitOperationAdd(f"{name}{file.suffix}", file.read_bytes()) for file in files
-    ]
-    if card is not None or not api.file_exists(repo_id, CARD, revision=revision):
-        text = write_card(estimator, card, f"{SCHEME}{repo_id}{place}")
-        operations.append(CommitOperationAdd(CARD, text.encode()))
-    commit = api.create_commit(
-        repo_id,
-        operations,
-        commit_message=commit_message or f"Add {name}",
-        revision=revision,
-    )
-    return f"{SCHEME}{repo_id}@{quote(commit.oid, safe='')}{place}"
 
 
 def download(address: str) -> Path:

@@ -69,9 +69,9 @@ class LogisticTable(LinearTable):
     of: ClassVar[type[BaseEstimator]] = LogisticRegression
 
     @classmethod
-    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
-        n_iter = np.ravel(estimator.n_iter_).tolist()
-        return {**super().describe_more(estimator, tensors), "n_iter": n_iter}
+    def describe_more(cls, estimator: Fitted) -> Described:
+        values, tensors = super().describe_more(estimator)
+        return values | {"n_iter": np.ravel(estimator.n_iter_)}, tensors
 
     def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         super().restore_more(estimator, tensors)
@@ -88,21 +88,16 @@ class RidgeTable(LinearTable):
     of: ClassVar[type[BaseEstimator]] = RidgeClassifier
 
     @classmethod
-    def describe(cls, estimator: Fitted) -> Described:
+    def describe_more(cls, estimator: Fitted) -> Described:
         if np.ndim(estimator.classes_) != 1 or isinstance(estimator.classes_, list):
             raise ValueError(
                 "The RidgeClassifier to save must have been fitted to one label "
                 "for each sample."
             )
-        return super().describe(estimator)
-
-    @classmethod
-    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
-        return {
-            **super().describe_more(estimator, tensors),
-            "solver": getattr(estimator, "solver_", None),
-            "is_flat": np.ndim(estimator.coef_) == 1,
-        }
+        values, tensors = super().describe_more(estimator)
+        values["solver"] = getattr(estimator, "solver_", None)
+        values["is_flat"] = np.ndim(estimator.coef_) == 1
+        return values, tensors
 
     def restore_more(self, estimator: Fitted, tensors: Arrays) -> None:
         super().restore_more(estimator, tensors)
@@ -140,13 +135,11 @@ class DiscriminantTable(LinearTable):
     )
 
     @classmethod
-    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
-        scalings = tensors.get("scalings")
-        return {
-            **super().describe_more(estimator, tensors),
-            "n_directions": 0 if scalings is None else scalings.shape[1],
-            "n_ratios": len(tensors.get("explained_variance_ratio", ())),
-        }
+    def describe_more(cls, estimator: Fitted) -> Described:
+        values, tensors = super().describe_more(estimator)
+        values["n_directions"] = tensors.get("scalings", np.empty((0, 0))).shape[1]
+        values["n_ratios"] = len(tensors.get("explained_variance_ratio", ()))
+        return values, tensors
 
     def list_shapes(self) -> Shapes:
         n_classes = len(self.classes.values)

@@ -30,9 +30,9 @@ from plug_sklearn.persistence._probe_tables import (
 )
 from plug_sklearn.persistence._tables import (
     Described,
+    EstimatorTable,
     Fitted,
     Labels,
-    Parameters,
     Table,
     check_count,
 )
@@ -45,12 +45,7 @@ from plug_sklearn.persistence._transformer_tables import (
     RobustTable,
     ScalerTable,
 )
-from plug_sklearn.persistence._values import (
-    describe_labels,
-    describe_parameters,
-    read_parameters,
-    to_plain,
-)
+from plug_sklearn.persistence._values import read_parameters
 
 
 class HolderTable(Table):
@@ -153,19 +148,17 @@ class CalibratedMember(Table):
         return CalibratedClassifier(held, calibrators, classes=classes, method=kind)
 
 
-class CalibratedTable(HolderTable):
+class CalibratedTable(HolderTable, EstimatorTable):
     """A fitted :class:`sklearn.calibration.CalibratedClassifierCV`."""
 
     kind: Literal["CalibratedClassifierCV"]
-    parameters: Parameters
     classes: Labels
     members: list[CalibratedMember] = Field(min_length=1)
 
-    of: ClassVar[type] = CalibratedClassifierCV
+    of: ClassVar[type[BaseEstimator]] = CalibratedClassifierCV
 
-    @staticmethod
-    def describe(calibrated: Fitted) -> Described:
-        """Return what to save of a fitted estimator."""
+    @classmethod
+    def describe_more(cls, calibrated: Fitted) -> Described:
         members: list[dict[str, Any]] = []
         tensors: Arrays = {}
         for number, member in enumerate(calibrated.calibrated_classifiers_):
@@ -177,20 +170,9 @@ class CalibratedTable(HolderTable):
                 described, own = CalibratorTable.describe(calibrator, member.method)
                 tensors |= add_prefix(f"members.{number}.calibrators.{place}", own)
                 calibrators.append(described)
-            members.append(
-                {
-                    "estimator": values,
-                    "is_frozen": is_frozen,
-                    "calibrators": calibrators,
-                }
-            )
-        values = {
-            "kind": "CalibratedClassifierCV",
-            "parameters": describe_parameters(calibrated),
-            "classes": describe_labels(calibrated.classes_),
-            "members": members,
-        }
-        return to_plain(values), tensors
+            own_values = {"estimator": values, "is_frozen": is_frozen}
+            members.append({**own_values, "calibrators": calibrators})
+        return {"members": members}, tensors
 
     def list_held(self) -> dict[str, Any]:
         held: dict[str, Any] = {}
@@ -221,28 +203,21 @@ class CalibratedTable(HolderTable):
         return calibrated
 
 
-class ThresholdTable(HolderTable):
+class ThresholdTable(HolderTable, EstimatorTable):
     """A fitted :class:`sklearn.model_selection.FixedThresholdClassifier`."""
 
     kind: Literal["FixedThresholdClassifier"]
-    parameters: Parameters
     estimator: "AnyTable"
     is_frozen: bool
 
-    of: ClassVar[type] = FixedThresholdClassifier
+    of: ClassVar[type[BaseEstimator]] = FixedThresholdClassifier
 
-    @staticmethod
-    def describe(threshold: Fitted) -> Described:
-        """Return what to save of a fitted estimator."""
+    @classmethod
+    def describe_more(cls, threshold: Fitted) -> Described:
         inner, is_frozen = thaw(threshold.estimator_)
         values, tensors = describe_estimator(inner)
-        described = {
-            "kind": "FixedThresholdClassifier",
-            "parameters": describe_parameters(threshold),
-            "estimator": values,
-            "is_frozen": is_frozen,
-        }
-        return to_plain(described), add_prefix("estimator", tensors)
+        held = {"estimator": values, "is_frozen": is_frozen}
+        return held, add_prefix("estimator", tensors)
 
     def list_held(self) -> dict[str, Any]:
         return {"estimator": self.estimator}
@@ -299,11 +274,7 @@ TABLES: dict[type, Any] = {table.of: table for table in get_args(get_args(AnyTab
 
 
 def describe_estimator(estimator: BaseEstimator) -> Described:
-    """Return a fitted estimator as plain values and tensors.
-
-    Raises a ValueError if there is no table for its class, or for the class of an
-    estimator inside it; or if a value is not plain.
-    """
+    """Return a fitted estimator as plain values and tensors."""
     kind = type(estimator)
     if kind not in TABLES:
         names = sorted(known.__name__ for known in TABLES)

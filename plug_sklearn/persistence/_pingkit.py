@@ -74,8 +74,7 @@ def load_pingkit(found: dict[str, Any], weights: Path, device: str) -> BaseEstim
     """Make a fitted estimator from pingkit's files.
 
     It has one plain network and the classes 0, 1 and so on, and takes the same flat
-    features as pingkit's. Raises a ValueError if the JSON describes a custom model, or
-    the weights do not match the JSON.
+    features as pingkit's.
     """
     foreign = sorted(key for key in found if key.startswith(_OF_CUSTOM_MODELS))
     if found.get("model_type") == "custom" or foreign:

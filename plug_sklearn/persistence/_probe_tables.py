@@ -18,6 +18,7 @@ from plug_sklearn.classifiers import (
 )
 from plug_sklearn.persistence._files import Arrays, Expected
 from plug_sklearn.persistence._tables import (
+    Described,
     EstimatorTable,
     FeatureNames,
     Fitted,
@@ -102,17 +103,10 @@ class NetworkTable(EstimatorTable):
     }
 
     @classmethod
-    def read_tensors(cls, classifier: Fitted) -> Arrays:
-        weights: Arrays = classifier._describe_net()[1]
-        return weights
-
-    @classmethod
-    def describe_more(cls, classifier: Fitted, tensors: Arrays) -> dict[str, Any]:
-        monitor = classifier.monitor_
-        return {
-            "monitor": monitor if isinstance(monitor, str) else None,
-            "network": classifier._describe_net()[0],
-        }
+    def describe_more(cls, classifier: Fitted) -> Described:
+        sizes, weights = classifier._describe_net()
+        monitor = classifier.monitor_ if isinstance(classifier.monitor_, str) else None
+        return {"monitor": monitor, "network": sizes}, weights
 
     def expect_tensors(self) -> dict[str, Expected]:
         return expect_weights(self.of._network, self.network.model_dump())
@@ -159,10 +153,7 @@ class TokenTable(NetworkTable):
 def expect_weights(
     network: type[nn.Module], sizes: Mapping[str, object]
 ) -> dict[str, Expected]:
-    """List the weights of a network of given sizes, without allocating them.
-
-    Raises a ValueError if no memory could hold them.
-    """
+    """List the weights of a network of given sizes, without allocating them."""
     try:
         with torch.device("meta"):
             skeleton = network(**sizes)
@@ -203,23 +194,20 @@ class StackTable(EstimatorTable):
     }
 
     @classmethod
-    def read_tensors(cls, classifier: Fitted) -> Arrays:
+    def describe_more(cls, classifier: Fitted) -> Described:
         tensors = {name: getattr(classifier, own) for name, own in cls.learnt.items()}
         if not np.isfinite(tensors["held_out_log_loss"]).all():
             del tensors["held_out_log_loss"]
-        return tensors
-
-    @classmethod
-    def describe_more(cls, classifier: Fitted, tensors: Arrays) -> dict[str, Any]:
         n_layers, n_parts = tensors["weights"].shape
         n_chosen, _, hidden_size = tensors["coefficients"].shape
-        return {
+        values = {
             "n_layers": n_layers,
             "n_parts": n_parts,
             "hidden_size": hidden_size,
             "n_chosen": n_chosen,
             "is_tuned": "held_out_log_loss" in tensors,
         }
+        return values, tensors
 
     def expect_tensors(self) -> dict[str, Expected]:
         n_classes = len(self.classes.values)

@@ -6,6 +6,7 @@ holds the path of a class or source code, so that a file cannot run code.
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,9 +17,7 @@ from sklearn.base import BaseEstimator
 
 from plug_sklearn.persistence._files import Arrays, Expected
 from plug_sklearn.persistence._values import (
-    describe_labels,
     describe_parameters,
-    read_labels,
     read_parameters,
     to_plain,
 )
@@ -37,6 +36,15 @@ Fitted = Any
 Described = tuple[dict[str, Any], Arrays]
 Shapes = dict[str, tuple[int, ...]]
 
+#: Types of numbers that labels may have, as numpy names them.
+_NUMBERS = frozenset(
+    [
+        "bool",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        *(f"float{bits}" for bits in (16, 32, 64)),
+    ]
+)
+
 
 class Table(BaseModel):
     """A JSON object with exactly the keys of its fields."""
@@ -52,9 +60,40 @@ class Labels(Table):
     dtype: str
     values: list[bool | int | float | str] = Field(min_length=2)
 
+    @staticmethod
+    def describe(classes: NDArray[Any]) -> dict[str, Any]:
+        """Return classes, of shape (n_classes,), as plain values with their dtype."""
+        kind = "str" if classes.dtype.kind == "U" else classes.dtype.name
+        values = classes.tolist()
+        strings = kind in ("str", "object") and all(isinstance(v, str) for v in values)
+        if kind not in _NUMBERS and not strings:
+            raise ValueError(
+                "Classes must be numbers, bools or strings to be saved. Got an array "
+                f"of {classes.dtype}: {values!r} instead."
+            )
+        return {
+            "dtype": kind,
+            "values": [str(v) for v in values] if strings else values,
+        }
+
     def read(self) -> NDArray[Any]:
-        """Return the array of classes."""
-        return read_labels(self.dtype, self.values)
+        """Return the array of classes, which must be distinct and sorted."""
+        kind, values = self.dtype, self.values
+        if kind not in (*_NUMBERS, "str", "object"):
+            raise ValueError(f"its classes have dtype {kind!r}, which no file has")
+        expected = {"bool": bool, "str": str, "object": str}.get(
+            kind, float if kind.startswith("float") else int
+        )
+        if not all(type(value) is expected for value in values):
+            raise ValueError(f"its classes are not all of dtype {kind!r}: {values!r}")
+        try:
+            classes = np.array(values, dtype=kind)
+        except OverflowError:
+            raise ValueError(f"its classes do not fit {kind!r}: {values!r}") from None
+        sorts = all(one < next_ for one, next_ in pairwise(values))  # type: ignore[operator]  # all are of one type
+        if classes.tolist() != values or not sorts:
+            raise ValueError(f"its classes are not distinct and sorted: {values!r}")
+        return classes
 
 
 class EstimatorTable(Table):
@@ -75,14 +114,14 @@ class EstimatorTable(Table):
     @classmethod
     def describe(cls, estimator: Fitted) -> Described:
         """Return what to save of a fitted estimator."""
-        tensors = cls.read_tensors(estimator)
+        more, tensors = cls.describe_more(estimator)
         values = {
             "kind": cls.of.__name__,
             "parameters": describe_parameters(estimator),
             **{name: getattr(estimator, own) for name, own in cls.attributes.items()},
         }
         if "classes" in cls.model_fields:
-            values["classes"] = describe_labels(estimator.classes_)
+            values["classes"] = Labels.describe(estimator.classes_)
         if "feature_names" in cls.model_fields:
             names = getattr(estimator, "feature_names_in_", None)
             values["feature_names"] = None if names is None else list(map(str, names))
@@ -90,17 +129,12 @@ class EstimatorTable(Table):
             config = getattr(estimator, "_sklearn_output_config", {})
             values["output"] = config.get("transform")
         # Fitted attributes may be numpy scalars, like the parameters they come from.
-        return to_plain(values | cls.describe_more(estimator, tensors)), tensors
+        return to_plain(values | more), tensors
 
     @classmethod
-    def read_tensors(cls, estimator: Fitted) -> Arrays:
-        """Return the tensors of a fitted estimator."""
-        return {}
-
-    @classmethod
-    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
-        """Return the values of the other fields."""
-        return {}
+    def describe_more(cls, estimator: Fitted) -> Described:
+        """Return the values of the other fields, and the tensors."""
+        return {}, {}
 
     def expect_tensors(self) -> dict[str, Expected]:
         """List the tensors of the estimator, without allocating them."""
@@ -161,7 +195,7 @@ class ArraysTable(EstimatorTable):
         return value
 
     @classmethod
-    def read_tensors(cls, estimator: Fitted) -> Arrays:
+    def describe_more(cls, estimator: Fitted) -> Described:
         tensors = {}
         for name in cls.learnt:
             value = cls.read_array(estimator, name)
@@ -174,17 +208,13 @@ class ArraysTable(EstimatorTable):
                 is_single = np.asarray(value).dtype == np.float32
                 kind = np.float32 if is_single else np.float64
                 tensors[name] = np.asarray(value, dtype=kind)
-        return tensors
-
-    @classmethod
-    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
         by_column = [
             name
             for name, value in tensors.items()
             if value.ndim == 2 and not value.flags.c_contiguous
         ]
         dtypes = {name: value.dtype.name for name, value in tensors.items()}
-        return {"dtypes": dtypes, "by_column": by_column}
+        return {"dtypes": dtypes, "by_column": by_column}, tensors
 
     @abstractmethod
     def list_shapes(self) -> Shapes:

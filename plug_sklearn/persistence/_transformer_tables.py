@@ -24,6 +24,7 @@ from plug_sklearn.features import LayerAggregator
 from plug_sklearn.persistence._files import Arrays, Expected
 from plug_sklearn.persistence._tables import (
     ArraysTable,
+    Described,
     EstimatorTable,
     FeatureNames,
     Fitted,
@@ -124,12 +125,11 @@ class EmbedderTable(EstimatorTable):
     }
 
     @classmethod
-    def describe_more(cls, embedder: Fitted, tensors: Arrays) -> dict[str, Any]:
+    def describe_more(cls, embedder: Fitted) -> Described:
+        values: dict[str, Any] = {"origin": embedder._find_origin()}
         written = {"turn": embedder._find_turn(), "chat": embedder._find_chat()}
-        return {
-            "origin": embedder._find_origin(),
-            **{name: asdict(own) for name, own in written.items() if own is not None},
-        }
+        values |= {name: asdict(own) for name, own in written.items() if own}
+        return values, {}
 
     def restore_more(self, embedder: Fitted, tensors: Arrays) -> None:
         if embedder.adapter is not None:
@@ -161,22 +161,19 @@ class ScalerTable(EstimatorTable):
     learnt: ClassVar[tuple[str, ...]] = ("mean", "var", "scale")
 
     @classmethod
-    def read_tensors(cls, scaler: Fitted) -> Arrays:
-        learnt = {name: getattr(scaler, f"{name}_") for name in cls.learnt}
-        return {
-            name: np.asarray(value, dtype=np.float64)
-            for name, value in learnt.items()
-            if value is not None
-        }
-
-    @classmethod
-    def describe_more(cls, scaler: Fitted, tensors: Arrays) -> dict[str, Any]:
+    def describe_more(cls, scaler: Fitted) -> Described:
         if np.ndim(scaler.n_samples_seen_):
             raise ValueError(
                 "The StandardScaler to save must have been fitted on data without "
                 "missing values."
             )
-        return {"n_samples_seen": int(scaler.n_samples_seen_)}
+        learnt = {name: getattr(scaler, f"{name}_") for name in cls.learnt}
+        tensors = {
+            name: np.asarray(value, dtype=np.float64)
+            for name, value in learnt.items()
+            if value is not None
+        }
+        return {"n_samples_seen": int(scaler.n_samples_seen_)}, tensors
 
     def expect_tensors(self) -> dict[str, Expected]:
         names: tuple[str, ...] = ()
@@ -276,13 +273,12 @@ class PCATable(ArraysTable):
     )
 
     @classmethod
-    def describe_more(cls, estimator: Fitted, tensors: Arrays) -> dict[str, Any]:
+    def describe_more(cls, estimator: Fitted) -> Described:
+        values, tensors = super().describe_more(estimator)
         noise = float(estimator.noise_variance_)
-        return {
-            **super().describe_more(estimator, tensors),
-            # Undefined where all components are kept, in some versions.
-            "noise_variance": max(noise, 0.0) if isfinite(noise) else 0.0,
-        }
+        # Undefined where all components are kept, in some versions.
+        values["noise_variance"] = max(noise, 0.0) if isfinite(noise) else 0.0
+        return values, tensors
 
     def list_shapes(self) -> Shapes:
         shapes: Shapes = dict.fromkeys(self.learnt, (self.n_components,))

@@ -1,15 +1,13 @@
-"""Hyperparameters and class labels as plain values of JSON, and back."""
+"""Hyperparameters as plain values of JSON, and back."""
 
 from collections.abc import Mapping
 from inspect import signature
-from itertools import pairwise
 from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sklearn.base import BaseEstimator
 
@@ -21,14 +19,6 @@ LEFT_OUT = frozenset({"device", "estimator", "n_jobs", "store", "verbose"})
 #: name with a slash is, and so is flash attention if only ``kernels`` is installed.
 _ATTENTION = frozenset({"eager", "flex_attention", "sdpa"})
 
-#: Types of numbers that labels may have, as numpy names them.
-_NUMBERS = frozenset(
-    [
-        "bool",
-        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-        *(f"float{bits}" for bits in (16, 32, 64)),
-    ]
-)
 #: Parameters that files of earlier releases lack, and their values in these files.
 _ADDED: dict[str, dict[str, Any]] = {
     "HFEmbeddingTransformer": {
@@ -72,8 +62,7 @@ def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
     """Return the hyperparameters of an estimator as plain values.
 
     Arrays, tuples and ranges become lists, paths become strings, and ``class_weight``
-    becomes a list of pairs, since labels need not be strings. Raises a ValueError if
-    one cannot be a plain value, or could make the loaded estimator run code.
+    becomes a list of pairs, since labels need not be strings.
     """
     plain = {}
     kind = type(estimator)
@@ -102,28 +91,24 @@ def read_parameters(
 ) -> BaseEstimator:
     """Make an unfitted estimator from what ``describe_parameters`` returned.
 
-    ``others`` are parameters that are not saved. Raises a ValueError if a name is
-    missing or unknown, or a value is invalid.
+    ``others`` are parameters that are not saved.
     """
     owner = kind.__name__
     plain = {**_ADDED.get(owner, {}), **plain}
-    expected = set(list_parameters(kind))
+    expected, has_defaults = set(list_parameters(kind)), _has_own_defaults(kind)
     for what, names in (
-        ("lacks", set() if _has_own_defaults(kind) else expected - set(plain)),
+        ("lacks", set() if has_defaults else expected - set(plain)),
         ("has unknown", set(plain) - expected),
     ):
         if names:
             raise ValueError(f"its {owner} {what} parameters: {sorted(names)}")
     _refuse_code(owner, plain)
-    plain = dict(plain)
     if isinstance(plain.get("class_weight"), list):
         plain["class_weight"] = _pair(owner, plain["class_weight"])
-    if _has_own_defaults(kind):
+    if has_defaults:
         # scikit-learn's own classes accept no lists instead of tuples.
-        for name, parameter in signature(kind).parameters.items():
-            if isinstance(parameter.default, tuple) and isinstance(
-                plain.get(name), list
-            ):
+        for name, own in signature(kind).parameters.items():
+            if isinstance(own.default, tuple) and isinstance(plain.get(name), list):
                 plain[name] = tuple(plain[name])
     estimator = kind(**plain, **others)
     estimator._validate_params()
@@ -187,42 +172,3 @@ def _refuse_code(owner: str, plain: Mapping[str, Any]) -> None:
             f"file can run code. Got {plain[name]!r} instead. Give it to set_params "
             "after loading."
         )
-
-
-def describe_labels(classes: NDArray[Any]) -> dict[str, Any]:
-    """Return classes, of shape (n_classes,), as plain values with their dtype.
-
-    Raises a ValueError unless they are numbers, bools or strings.
-    """
-    kind = "str" if classes.dtype.kind == "U" else classes.dtype.name
-    values = classes.tolist()
-    strings = kind in ("str", "object") and all(isinstance(v, str) for v in values)
-    if kind not in _NUMBERS and not strings:
-        raise ValueError(
-            "Classes must be numbers, bools or strings to be saved. Got an array of "
-            f"{classes.dtype}: {values!r} instead."
-        )
-    return {"dtype": kind, "values": [str(v) for v in values] if strings else values}
-
-
-def read_labels(kind: str, values: list[Any]) -> NDArray[Any]:
-    """Make the array of classes from what ``describe_labels`` returned.
-
-    Raises a ValueError if values and dtype do not agree, or if the values are not
-    distinct and sorted.
-    """
-    if kind not in (*_NUMBERS, "str", "object"):
-        raise ValueError(f"its classes have dtype {kind!r}, which no file has")
-    expected = {"bool": bool, "str": str, "object": str}.get(
-        kind, float if kind.startswith("float") else int
-    )
-    if not all(type(value) is expected for value in values):
-        raise ValueError(f"its classes are not all of dtype {kind!r}: {values!r}")
-    try:
-        classes = np.array(values, dtype=kind)
-    except OverflowError:
-        raise ValueError(f"its classes do not fit {kind!r}: {values!r}") from None
-    sorts = all(one < next_ for one, next_ in pairwise(values))
-    if classes.tolist() != values or not sorts:
-        raise ValueError(f"its classes are not distinct and sorted: {values!r}")
-    return classes
