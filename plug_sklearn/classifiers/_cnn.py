@@ -327,8 +327,9 @@ class PlugCNNClassifier(
         sizes = self.net_.get_params_for("module")
         return int(sizes["n_members"] * sizes["projection"])
 
-    def _size_network(self, n_samples: int) -> dict[str, object]:
-        given = self._read_parameters()
+    def _choose_sizes(
+        self, given: SimpleNamespace, n_samples: int
+    ) -> dict[str, object]:
         n_layers, n_parts, hidden_size = read_geometry(
             self.input_shape_, given.n_layers, given.n_parts, type(self).__name__
         )
@@ -365,18 +366,7 @@ class PlugCNNClassifier(
             "hidden_size": hidden_size,
             "n_classes": n_classes,
             "n_kept": n_kept,
-            "dropout": given.dropout,
             "normalise": not is_bare and given.conv_over == "units",
             "affine": given.sizing == "heuristic",
-            "conv_over": given.conv_over,
-            "n_members": given.n_members,
-            "linear_path": given.linear_path,
-            "input_dropout": given.input_dropout,
             **vars(widths),
-        }
-
-    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
-        return {
-            "contrastive_weight": given.contrastive_weight,
-            "temperature": given.temperature,
         }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from plug_sklearn.classifiers._batches import NO_CLASS
@@ -53,7 +53,7 @@ class TokenLoss(ProbeLoss):
 
     def __init__(self, span_max_weight: float = 0.0) -> None:
         super().__init__()
-        self.span_max_weight = span_max_weight
+        self.span_max_weight = float(span_max_weight)
 
     def compute_span_loss(
         self, logits: Tensor, targets: tuple[Tensor, Tensor], texts: Tensor
@@ -85,14 +85,7 @@ class TokenLoss(ProbeLoss):
 class TokenNet(ProbeNet):
     """A ``ProbeNet`` on batches of tokens."""
 
-    def __init__(
-        self,
-        module: type[nn.Module],
-        *,
-        criterion: type[nn.Module] = TokenLoss,
-        **kwargs: Any,  # noqa: ANN401 - those of ProbeNet
-    ) -> None:
-        super().__init__(module, criterion=criterion, **kwargs)
+    loss = TokenLoss
 
     def infer(self, x: TokenBatch, **fit_params: object) -> Outputs:
         """Apply the network to a batch, which is on its device."""
