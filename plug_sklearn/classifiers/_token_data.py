@@ -189,15 +189,12 @@ def read_texts(
 
 def _is_ragged(X: Any) -> bool:  # noqa: ANN401 - validated by its callers
     if isinstance(X, list | tuple):
-        is_nested = len(X) > 0 and isinstance(X[0], list | tuple) and _is_nested(X[0])
+        items = X[0] if X and isinstance(X[0], list | tuple) else []
+        is_nested = len(items) > 0 and isinstance(items[0], list | tuple | np.ndarray)
         return is_nested or any(getattr(item, "ndim", 0) > 1 for item in X)
     if getattr(X, "ndim", 0) != 1 or str(getattr(X, "dtype", None)) != "object":
         return False
     return any(isinstance(item, np.ndarray | list | tuple) for item in X)
-
-
-def _is_nested(item: Any) -> bool:  # noqa: ANN401 - a list or tuple
-    return len(item) > 0 and isinstance(item[0], list | tuple | np.ndarray)
 
 
 def _read_items(X: Any, owner: str) -> NDArray[np.object_]:  # noqa: ANN401 - a sequence
@@ -243,18 +240,15 @@ def _check_item(
         )
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    if not _is_finite(array):
+    # Values beyond float32 become infinite.
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(array.astype(np.float32, copy=False)).all()
+    if not is_finite:
         raise ValueError(
             f"X given to {owner} must not hold NaN or infinity. Found one at position "
             f"{position}."
         )
     return array.reshape(len(array), -1)
-
-
-def _is_finite(array: NDArray[Any]) -> bool:
-    # Values beyond float32 become infinite.
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
 
 
 def _split_array(

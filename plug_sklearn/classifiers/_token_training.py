@@ -193,7 +193,10 @@ class TokenNet(ProbeNet):
         """Compute class probabilities (n, n_classes) of one member, or None for all."""
 
         def apply(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
-            return list(take_member(take_logits(network(batch)), member))
+            logits = take_logits(network(batch))
+            return list(
+                average_members(logits) if member is None else logits[:, member]
+            )
 
         logits = torch.stack(self.apply_to_texts(list(X), apply))  # type: ignore[arg-type]  # an array of arrays
         probabilities: NDArray[np.float64] = logits.softmax(dim=1).numpy()
@@ -229,8 +232,3 @@ class TokenNet(ProbeNet):
                 found |= dict(zip(map(id, some[cut]), results, strict=True))
         self.module_.train(was_training)
         return [found[id(text)] for text in texts]
-
-
-def take_member(logits: Tensor, member: int | None) -> Tensor:
-    """Take the logits (n, n_classes) of a member, or those of the mean of all."""
-    return average_members(logits) if member is None else logits[:, member]
