@@ -106,32 +106,15 @@ class PlugCNNClassifier(
         Hold out rows, stop when their predictions no longer improve, and keep the
         weights of the best epoch. Otherwise, train on all rows for ``max_epochs``.
     validation_fraction : float, default=0.2
-        Fraction of the samples that each member holds out for validation, stratified by
-        class. Members hold out different samples where possible. Equal samples are held
-        out together, whatever their labels: a sample that several annotators labelled
-        differently, or a soft label given as two weighted rows, is never in both
-        training and validation. With ``groups``, whole groups are held out instead. No
-        rows are held out if there are fewer than 20 distinct samples, or if every
-        choice of groups would leave a class without training rows: training then
-        proceeds as without early stopping.
+        Fraction of the samples that each member holds out for validation, as in
+        :class:`PlugMLPClassifier`.
     patience : int, default=8
         Number of epochs without improvement after which training stops.
     min_delta : float, default=0.002
         Changes in the score and in the loss of up to this size are ignored.
     monitor : str or callable, default="roc_auc"
-        Score of the held-out rows that selects the best epoch. Each row is predicted by
-        the members that hold it out.
-
-        - ``"roc_auc"``: the one-vs-rest area under the ROC curve, averaged over
-          classes, or the loss if a class has no held-out row.
-        - ``"loss"``: the log loss.
-        - The name of a scikit-learn scorer, or ``scorer(estimator, X, y)``: its mean
-          over members.
-
-        Rows that are equal in features and label are one row with the sum of their
-        weights. ``"roc_auc"``, ``"loss"``, and scorers that take ``sample_weight`` use
-        the weights; other scorers count each row once. Among epochs with equal scores,
-        the one with the lowest loss is best.
+        Score of the held-out rows that selects the best epoch: ``"roc_auc"``,
+        ``"loss"``, or a scorer of scikit-learn, as in :class:`PlugMLPClassifier`.
     calibrate : bool, default=True
         Apply temperature scaling: divide the logits by the temperature that is most
         probable given the held-out rows and a log-normal prior around 1. Without
@@ -141,24 +124,15 @@ class PlugCNNClassifier(
         labels that are not in the dict. ``"balanced"``: factors that give all classes
         the same total weight in each fit. None: all 1.
     callbacks : list, default=None
-        Callbacks of skorch, or pairs (name, callback). They are not copied. They are
-        given labels as positions in ``classes_``, and the rows of all members as one
-        batch. A KeyboardInterrupt that a callback raises during training ends it, as in
-        skorch; one from elsewhere, such as Ctrl-C, propagates. At the end of training,
-        callbacks are given the network that is kept: the best epoch, calibrated.
-        Weights that they load then are discarded.
+        Callbacks of skorch, or pairs (name, callback), as in
+        :class:`PlugMLPClassifier`.
     device : str, default="auto"
         ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
         such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If this device is not available, a
         warning is issued and the CPU is used.
     random_state : int or RandomState, default=None
-        Determines held-out rows, initial weights, batches and dropout. Results with the
-        same value are equal bit for bit on the same device with the same number of
-        threads. Another value of ``torch.get_num_threads()`` changes the order of sums,
-        and therefore their rounding. Activations that were computed in other batches,
-        in this process or in another one, also differ, by about 1e-6; scores may then
-        differ in the third decimal. With a ``store``, activations are the same in all
-        runs that read it.
+        Determines held-out rows, initial weights, batches and dropout, as in
+        :class:`PlugMLPClassifier`.
     verbose : bool or int, default=False
         Print a line for each epoch.
 

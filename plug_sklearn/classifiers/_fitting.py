@@ -152,12 +152,10 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
             )
             callbacks = [*scoring, *callbacks]
             if given.early_stopping:
-                use_score = self.monitor_ != "loss"
+                uses_score = self.monitor_ != "loss"
+                calibrated = valid_set if given.calibrate else None
                 keeper = KeepBestEpoch(
-                    use_score,
-                    given.patience,
-                    given.min_delta,
-                    calibration_rows=valid_set if given.calibrate else None,
+                    uses_score, given.patience, given.min_delta, calibrated
                 )
                 callbacks.append(("keep_best_epoch", keeper))
         net = self._build_net(
