@@ -72,6 +72,22 @@ class Rows:
         places = chosen if self.places is None else self.places[chosen]
         return Rows(self.X[places], self.codes[chosen], self.weight[chosen])
 
+    def put_on_device(
+        self, class_factors: NDArray[np.float64], device: torch.device
+    ) -> "MemberRows":
+        """Put rows on a device, with weights multiplied by the factors of classes.
+
+        On the CPU, samples in float32 are not copied.
+        """
+        weight = self.weight * class_factors[self.codes]
+        scaled = weight / weight.mean()
+        return MemberRows(
+            share_tensor(self.X).to(device, torch.float32),
+            torch.tensor(self.codes, device=device),
+            torch.tensor(scaled, dtype=torch.float32, device=device),
+            None if self.places is None else torch.tensor(self.places, device=device),
+        )
+
 
 def share_tensor(X: NDArray[Any]) -> Tensor:
     """Make a tensor of an array, in its memory where torch can read that."""
@@ -188,23 +204,6 @@ class MemberRows(Dataset[Batch]):
         taken.positions = take(cast(Tensor, self.positions))
         taken.y, taken.weight = take(self.y), take(self.weight)
         return taken
-
-
-def put_on_device(
-    rows: Rows, class_factors: NDArray[np.float64], device: torch.device
-) -> MemberRows:
-    """Put rows on a device, with weights multiplied by the factors of their classes.
-
-    On the CPU, samples in float32 are not copied.
-    """
-    weight = rows.weight * class_factors[rows.codes]
-    scaled = weight / weight.mean()
-    return MemberRows(
-        share_tensor(rows.X).to(device, torch.float32),
-        torch.tensor(rows.codes, device=device),
-        torch.tensor(scaled, dtype=torch.float32, device=device),
-        None if rows.places is None else torch.tensor(rows.places, device=device),
-    )
 
 
 def wrap_samples(X: NDArray[Any], y: object = None) -> MemberRows:

@@ -107,32 +107,15 @@ class PlugCNNClassifier(
         Hold out samples, stop when their predictions no longer improve, and keep the
         weights of the best epoch. Otherwise, train on all samples for ``max_epochs``.
     validation_fraction : float, default=0.2
-        Fraction of the samples that each member holds out for validation, stratified by
-        class. Members hold out different samples where possible. Samples with equal
-        features are held out together, whatever their labels: a text that several
-        annotators labelled differently, or a soft label given as two weighted samples,
-        is never in both training and validation. With ``groups``, whole groups are held
-        out instead. No samples are held out if there are fewer than 20 distinct ones,
-        or if every choice of groups would leave a class without training samples:
-        training then proceeds as without early stopping.
+        Fraction of the samples that each member holds out for validation, as in
+        :class:`PlugMLPClassifier`.
     patience : int, default=8
         Number of epochs without improvement after which training stops.
     min_delta : float, default=0.002
         Changes in the score and in the loss of up to this size are ignored.
     monitor : str or callable, default="roc_auc"
-        Score of the held-out samples that selects the best epoch. Each sample is
-        predicted by the members that hold it out.
-
-        - ``"roc_auc"``: the one-vs-rest ROC-AUC (area under the ROC curve), averaged
-          over classes, or the loss if a class has no held-out sample.
-        - ``"loss"``: the log loss.
-        - The name of a scikit-learn scorer, or ``scorer(estimator, X, y)``: its mean
-          over members.
-
-        Samples that are equal in features and label count as one sample with the sum of
-        their weights. ``"roc_auc"``, ``"loss"``, and scorers that take
-        ``sample_weight`` use the weights; other scorers count each sample once. Among
-        epochs with equal scores, the one with the lowest loss is best.
+        Score of the held-out samples that selects the best epoch: ``"roc_auc"``,
+        ``"loss"``, or a scorer of scikit-learn, as in :class:`PlugMLPClassifier`.
     calibrate : bool, default=True
         Apply temperature scaling: divide the logits by the temperature that is most
         probable given the held-out samples and a log-normal prior around 1. Without
@@ -142,24 +125,15 @@ class PlugCNNClassifier(
         for labels that are not in the dict. ``"balanced"``: factors that give all
         classes the same total weight in each fit. None: all 1.
     callbacks : list, default=None
-        Callbacks of skorch, or pairs (name, callback). They are not copied. They are
-        given labels as positions in ``classes_``, and the samples of all members as one
-        batch. A KeyboardInterrupt that a callback raises during training ends it, as in
-        skorch; one from elsewhere, such as Ctrl-C, propagates. At the end of training,
-        callbacks are given the network that is kept: the best epoch, calibrated.
-        Weights that they load then are discarded.
+        Callbacks of skorch, or pairs (name, callback), as in
+        :class:`PlugMLPClassifier`.
     device : str, default="auto"
         ``"auto"``: CUDA if available, then MPS, then the CPU. Otherwise a torch device,
         such as ``"cpu"``, ``"cuda:1"`` or ``"xpu"``. If this device is not available, a
         warning is issued and the CPU is used.
     random_state : int or RandomState, default=None
-        Determines held-out samples, initial weights, batches and dropout. Results with
-        the same value are equal bit for bit on the same device with the same number of
-        threads. Another value of ``torch.get_num_threads()`` changes the order of sums,
-        and therefore their rounding. Activations that were computed in other batches,
-        in this process or in another one, also differ, by about 1e-6; scores may then
-        differ in the third decimal. With a ``store``, activations are the same in all
-        runs that read it.
+        Determines held-out samples, initial weights, batches and dropout, as in
+        :class:`PlugMLPClassifier`.
     verbose : bool or int, default=False
         Print a line for each epoch.
 
@@ -328,8 +302,9 @@ class PlugCNNClassifier(
         sizes = self.net_.get_params_for("module")
         return int(sizes["n_members"] * sizes["projection"])
 
-    def _size_network(self, n_samples: int) -> dict[str, object]:
-        given = self._read_parameters()
+    def _choose_sizes(
+        self, given: SimpleNamespace, n_samples: int
+    ) -> dict[str, object]:
         n_layers, n_parts, hidden_size = read_geometry(
             self.input_shape_, given.n_layers, given.n_parts, type(self).__name__
         )
@@ -366,18 +341,7 @@ class PlugCNNClassifier(
             "hidden_size": hidden_size,
             "n_classes": n_classes,
             "n_kept": n_kept,
-            "dropout": given.dropout,
             "normalise": not is_bare and given.conv_over == "units",
             "affine": given.sizing == "heuristic",
-            "conv_over": given.conv_over,
-            "n_members": given.n_members,
-            "linear_path": given.linear_path,
-            "input_dropout": given.input_dropout,
             **vars(widths),
-        }
-
-    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
-        return {
-            "contrastive_weight": given.contrastive_weight,
-            "temperature": given.temperature,
         }

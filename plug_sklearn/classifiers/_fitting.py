@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from numbers import Integral, Real
@@ -19,7 +19,7 @@ from torch import nn
 from plug_sklearn._devices import resolve_device
 from plug_sklearn._packages import RecordsVersions
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.classifiers._batches import MemberRows, Rows, put_on_device
+from plug_sklearn.classifiers._batches import MemberRows, Rows
 from plug_sklearn.classifiers._data import (
     compute_class_factors,
     hold_out_rows,
@@ -70,9 +70,21 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
+    # Check the arguments of ``fit`` and of predictions.
+    _read_rows = read_rows
+    _read_validation_rows = read_validation_rows
+    _read_samples: ClassVar[Callable[..., NDArray[Any]]] = read_samples
+
     @abstractmethod
+    def _choose_sizes(
+        self, given: SimpleNamespace, n_samples: int
+    ) -> dict[str, object]:
+        """Choose the parameters of the network that are not the classifier's own."""
+
     def _size_network(self, n_samples: int) -> dict[str, object]:
         """Choose the parameters of the network for samples of ``input_shape_``."""
+        given = self._read_parameters()
+        return _take_named(given, self._network) | self._choose_sizes(given, n_samples)
 
     def _read_parameters(self) -> SimpleNamespace:
         """Read the parameters, each number as a Python number.
@@ -83,34 +95,6 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
         return SimpleNamespace(
             **{name: _to_python(getattr(self, name)) for name in names}
         )
-
-    def _read_rows(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None,
-        groups: ArrayLike | None,
-    ) -> Rows:
-        return read_rows(self, X, y, sample_weight, groups)
-
-    def _read_validation_rows(
-        self, X_val: ArrayLike | None, y_val: ArrayLike | None
-    ) -> Rows:
-        return read_validation_rows(self, X_val, y_val)
-
-    def _read_samples(self, X: ArrayLike) -> NDArray[Any]:
-        return read_samples(self, X)
-
-    def _put_on_device(
-        self,
-        rows: Any,  # noqa: ANN401 - those of _read_rows
-        class_factors: NDArray[np.float64],
-        device: torch.device,
-    ) -> MemberRows:
-        return put_on_device(rows, class_factors, device)
-
-    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
-        return {}
 
     def _describe_optimizer(
         self,
@@ -152,14 +136,14 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
         owner = type(self).__name__
         device = resolve_device(self.device, owner)
         factors = compute_class_factors(self.class_weight, self.classes_, rows, owner)
-        stored = self._put_on_device(rows, factors, device)
+        stored = rows.put_on_device(factors, device)
         chosen = np.ones((given.n_members, len(rows.codes)), dtype=bool)
         callbacks = read_callbacks(self.callbacks, owner)
         self.monitor_, keeper, valid_set = None, None, None
         if validation is not None:
             self._check_validation_weight(validation, factors)
             if validation.held_out is None:
-                valid_set = self._put_on_device(validation, factors, device)
+                valid_set = validation.put_on_device(factors, device)
             else:
                 valid_set = stored.choose(validation.held_out)
                 chosen = ~validation.held_out
@@ -168,12 +152,10 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
             )
             callbacks = [*scoring, *callbacks]
             if given.early_stopping:
-                use_score = self.monitor_ != "loss"
+                uses_score = self.monitor_ != "loss"
+                calibrated = valid_set if given.calibrate else None
                 keeper = KeepBestEpoch(
-                    use_score,
-                    given.patience,
-                    given.min_delta,
-                    calibration_rows=valid_set if given.calibrate else None,
+                    uses_score, given.patience, given.min_delta, calibrated
                 )
                 callbacks.append(("keep_best_epoch", keeper))
         net = self._build_net(
@@ -204,7 +186,7 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
             **{f"module__{name}": size for name, size in sizes.items()},
             **{
                 f"criterion__{name}": value
-                for name, value in self._describe_loss(given).items()
+                for name, value in _take_named(given, self._net.loss).items()
             },
         }
         return self._net(
@@ -336,6 +318,12 @@ class FitsNetwork(RecordsVersions, BaseEstimator, ABC):
         net.trim_for_prediction()
         self.n_parameters_ = sum(value.numel() for value in net.module_.parameters())
         self.net_ = net
+
+
+def _take_named(given: SimpleNamespace, built: type) -> dict[str, Any]:
+    """Take the parameters that a class has too."""
+    names = vars(given).keys() & signature(built).parameters
+    return {name: getattr(given, name) for name in sorted(names)}
 
 
 def _to_python(value: object) -> object:

@@ -148,6 +148,15 @@ class TemperatureScaling(nn.Module):
         return logits if self.training else logits * self.factor
 
 
+class ZeroInitialised(nn.Module):
+    """A layer whose parameters are zero before training."""
+
+    def draw(self, generator: Generator) -> None:
+        """Set weights and biases to zero."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
 class PrincipalComponents(nn.Module):
     """Map units to their principal components, which are computed before training."""
 
@@ -192,7 +201,7 @@ class MemberLinear(nn.Module):
         return torch.bmm(rows, self.bias[:, None])
 
 
-class LinearPath(MemberLinear):
+class LinearPath(ZeroInitialised, MemberLinear):
     """A linear map from inputs to logits, initialised to zero.
 
     The logits are the first axis of a member's weights, for which torch is several
@@ -204,11 +213,6 @@ class LinearPath(MemberLinear):
         self.n_in = n_in
         self.weight = nn.Parameter(torch.empty(n_members, n_out, n_in))
 
-    def draw(self, generator: Generator) -> None:
-        """Set weights and biases to zero."""
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
-
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, members or 1, n_in) to (n, members, n_out)."""
         x = x.expand(-1, len(self.weight), -1).permute(1, 2, 0)
@@ -216,7 +220,7 @@ class LinearPath(MemberLinear):
         return out + self.repeat_bias(len(out)).transpose(0, 1)
 
 
-class LayerProbes(nn.Module):
+class LayerProbes(ZeroInitialised):
     """A linear probe of each layer, of each member, initialised to zero."""
 
     def __init__(
@@ -226,11 +230,6 @@ class LayerProbes(nn.Module):
         self.n_in = n_in
         self.weight = nn.Parameter(torch.empty(n_members, n_in, n_layers, n_classes))
         self.bias = nn.Parameter(torch.empty(n_members, n_classes))
-
-    def draw(self, generator: Generator) -> None:
-        """Set weights and biases to zero."""
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, members or 1, layers, n_in) to (n, members, layers, n_classes)."""

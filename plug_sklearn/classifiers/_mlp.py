@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 from numbers import Integral
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -241,8 +242,9 @@ class PlugMLPClassifier(BasePlugClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _size_network(self, n_samples: int) -> dict[str, object]:
-        given = self._read_parameters()
+    def _choose_sizes(
+        self, given: SimpleNamespace, n_samples: int
+    ) -> dict[str, object]:
         n_features = prod(self.input_shape_)
         n_classes, n_kept = len(self.classes_), None
         if given.sizing == "budget":
@@ -265,10 +267,6 @@ class PlugMLPClassifier(BasePlugClassifier):
         return {
             "n_features": n_features,
             "n_classes": n_classes,
-            "dropout": given.dropout,
-            "n_members": given.n_members,
-            "linear_path": given.linear_path,
-            "input_dropout": given.input_dropout,
             "n_kept": None if n_kept == n_features else n_kept,
             **vars(widths),
         }

@@ -9,13 +9,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
 
 from plug_sklearn.classifiers._batches import NO_CLASS, Batch, MemberRows, Rows
+from plug_sklearn.classifiers._prediction import Outputs, PredictsLabels, take_logits
 
 Scorer = Callable[..., float]
 
@@ -136,8 +137,7 @@ class ScoreRocAuc(Callback):
     ) -> None:
         """Keep the logits of a validation batch, computed for the loss."""
         if not training:
-            outputs = cast(Tensor | tuple[Tensor, Tensor], kwargs["y_pred"])
-            logits = outputs[0] if isinstance(outputs, tuple) else outputs
+            logits = take_logits(cast(Outputs, kwargs["y_pred"]))
             _, (codes, _) = cast(Batch, kwargs["batch"])
             self.logits_.append(logits.reshape(*codes.shape, -1)[codes != NO_CLASS])
 
@@ -193,7 +193,7 @@ class ScoreWithScorer(Callback):
         return float(score)
 
 
-class NetInTraining(ClassifierMixin, BaseEstimator):
+class NetInTraining(PredictsLabels, BaseEstimator):
     """The classifier that a scorer is given: one member, or None for all, in training.
 
     ``classes`` are the labels, in the order of the logits.
@@ -216,11 +216,6 @@ class NetInTraining(ClassifierMixin, BaseEstimator):
             X, self.member
         )
         return probabilities
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Predict labels (n,)."""
-        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return labels
 
 
 class KeepBestEpoch(Callback):

@@ -177,8 +177,7 @@ def average_gradient(classifier: Any, X: ArrayLike) -> Affine:  # noqa: ANN401 -
     """
     samples = read_samples(classifier, X)
     module: Any = copy_in_double(classifier.net_.module_)
-    tensors = (*module.parameters(), *module.buffers())
-    device = next(tensor.device for tensor in tensors)
+    device = module.standardise.mean.device
     total: Any = 0.0
     total_logits: Any = 0.0
     for start in range(0, len(samples), ROWS_AT_ONCE):

@@ -38,14 +38,7 @@ class CNNWidths:
     head: int
 
 
-@dataclass(frozen=True)
-class TokenWidths:
-    """Heads of a probe of tokens."""
-
-    first: int
-
-
-Widths = TypeVar("Widths", MLPWidths, CNNWidths, TokenWidths)
+Widths = TypeVar("Widths", MLPWidths, CNNWidths, int)
 
 
 def size_mlp(
@@ -279,21 +272,20 @@ def size_tokens_by_budget(
     ... )
     (5, 496)
     """
-    widths, n_kept = _search(
+    return _search(
         target_ratio * n_samples / n_members,
         min(LEAST_HEADS, head_cap),
         max(1, min(n_features, n_samples - 1, MOST_COMPONENTS)),
-        [TokenWidths(n_heads) for n_heads in range(1, head_cap + 1)],
-        lambda n_kept, widths: count_token_parameters(
+        range(1, head_cap + 1),
+        lambda n_kept, n_heads: count_token_parameters(
             n_kept,
             n_outputs,
-            widths.first,
+            n_heads,
             has_queries=has_queries,
             n_recent=n_recent,
             linear_path=linear_path,
         ),
     )
-    return widths.first, n_kept
 
 
 def _list_first(budget: float) -> range:
@@ -313,7 +305,8 @@ def _search(
         wanted = round(1 + (budget - count(1, widths)) / slope)
         n_kept = min(max(wanted, 1), most_kept)
         error = abs(count(n_kept, widths) / budget - 1)
-        rank = max(error, 0.05), abs(log(widths.first / max(1.0, preferred)))
+        first = widths if isinstance(widths, int) else widths.first
+        rank = max(error, 0.05), abs(log(first / max(1.0, preferred)))
         if rank < least:
             best, least = (widths, n_kept), rank
     return best

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 MIN_ROWS = 20
 #: Random orders of the groups that are compared.
 N_DRAWS = 32
-#: Rows that are copied at once to be hashed.
-ROWS_AT_ONCE = 64
 
 
 def merge_equal_rows(
@@ -32,15 +30,8 @@ def merge_equal_rows(
     """
     kept = np.flatnonzero(weight)
     # Sorting 16 bytes a row is faster than sorting the rows.
-    digests = np.empty(len(kept), dtype="V16")
-    for start in range(0, len(kept), ROWS_AT_ONCE):
-        chosen = kept[start : start + ROWS_AT_ONCE]
-        # Adding 0 turns -0.0 into 0.0, the same number in other bytes.
-        values = np.ascontiguousarray(X[chosen])
-        values += 0
-        for number, row in enumerate(values, start):
-            digests[number] = np.void(blake2b(row, digest_size=16).digest())
-    return merge_rows(digests, codes, weight, groups)
+    digests = b"".join(_hash_values(X[row]) for row in kept)
+    return merge_rows(np.frombuffer(digests, dtype="V16"), codes, weight, groups)
 
 
 def merge_rows(

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from plug_sklearn._sklearn import Interval, StrOptions
@@ -14,9 +13,7 @@ from plug_sklearn.classifiers._base import BasePlugClassifier
 from plug_sklearn.classifiers._data import ClassWeight
 from plug_sklearn.classifiers._monitoring import Scorer
 from plug_sklearn.classifiers._sizing import size_tokens, size_tokens_by_budget
-from plug_sklearn.classifiers._token_batches import TokenRows, put_texts_on_device
 from plug_sklearn.classifiers._token_data import (
-    TextRows,
     read_text_rows,
     read_text_validation_rows,
     read_texts,
@@ -249,6 +246,9 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     _network = TokenNetwork
     _net = TokenNet
     _evaluation_rows = 256
+    _read_rows = read_text_rows
+    _read_validation_rows = read_text_validation_rows
+    _read_samples = read_texts
 
     def __init__(
         self,
@@ -390,8 +390,9 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         """
         return super().predict_proba(X)
 
-    def _size_network(self, n_samples: int) -> dict[str, object]:
-        given = self._read_parameters()
+    def _choose_sizes(
+        self, given: SimpleNamespace, n_samples: int
+    ) -> dict[str, object]:
         (n_features,) = self.input_shape_
         n_classes, n_kept = len(self.classes_), None
         aggregation = "max" if self.labels_tokens_ else given.aggregation
@@ -422,9 +423,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
             "n_heads": n_heads,
             "aggregation": aggregation,
             "window": given.window if aggregation == "rolling" else 1,
-            "n_members": given.n_members,
             "linear_path": given.linear_path and not self.labels_tokens_,
-            "input_dropout": given.input_dropout,
             "n_kept": None if n_kept == n_features else n_kept,
             "strongest": self.labels_tokens_,
         }
@@ -453,37 +452,3 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
             "optimizer__weight_decay": given.weight_decay / lr,
             "optimizer__param_groups": groups,
         }
-
-    def _describe_loss(self, given: SimpleNamespace) -> dict[str, float]:
-        return {"span_max_weight": float(given.span_max_weight)}
-
-    def _read_rows(
-        self,
-        X: Any,  # noqa: ANN401 - validated here
-        y: Any,  # noqa: ANN401 - validated here
-        sample_weight: ArrayLike | None,
-        groups: ArrayLike | None,
-    ) -> TextRows:
-        rows = read_text_rows(self, X, y, sample_weight, groups)
-        self.labels_tokens_ = rows.token_codes is not None
-        if self.labels_tokens_ and self.monitor not in ("roc_auc", "loss"):
-            raise ValueError(
-                "The 'monitor' parameter of PlugTokenClassifier must be 'roc_auc' or "
-                f"'loss' if tokens have labels. Got {self.monitor!r} instead."
-            )
-        return rows
-
-    def _read_validation_rows(
-        self, X_val: ArrayLike | None, y_val: ArrayLike | None
-    ) -> TextRows:
-        return read_text_validation_rows(
-            self, X_val, y_val, per_token=self.labels_tokens_
-        )
-
-    def _read_samples(self, X: ArrayLike) -> NDArray[np.object_]:
-        return read_texts(self, X, reset=False)
-
-    def _put_on_device(
-        self, rows: TextRows, class_factors: NDArray[np.float64], device: torch.device
-    ) -> TokenRows:
-        return put_texts_on_device(rows, class_factors, device)

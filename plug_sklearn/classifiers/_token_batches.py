@@ -1,6 +1,7 @@
 """Texts, and the batches of tokens that networks read."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plug_sklearn.classifiers._batches import NO_CLASS, Batches, MemberRows
+from plug_sklearn.classifiers._batches import NO_CLASS, Batches, MemberRows, Rows
 from plug_sklearn.classifiers._layers import Standardise
-from plug_sklearn.classifiers._token_data import TextRows
 from plug_sklearn.classifiers._token_network import (
     NO_LIMIT,
     StandardiseTokens,
@@ -30,6 +30,84 @@ LARGEST_SAFE_NORM = 1e18
 SAMPLED_TOKENS = 4096
 
 Texts = Sequence[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TextRows(Rows):
+    """Distinct texts, sorted by length, each with an array of token features.
+
+    ``X`` (n_given,) holds the arrays in the order given. If tokens have labels,
+    ``token_codes`` are the class codes of the tokens of each text in the order of
+    ``X``, with -1 for no label, and ``codes`` is the largest code of each text.
+    """
+
+    token_codes: NDArray[np.object_] | None = None
+
+    def list_texts(self) -> list[NDArray[Any]]:
+        """List the arrays of the rows."""
+        places = range(len(self.X)) if self.places is None else self.places
+        return [self.X[place] for place in places]
+
+    def list_token_codes(self) -> list[NDArray[np.intp]] | None:
+        """List the class codes of the tokens of the rows."""
+        if self.token_codes is None:
+            return None
+        places = range(len(self.X)) if self.places is None else self.places
+        return [self.token_codes[place] for place in places]
+
+    def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """List class codes and weights of validation rows in the order of batches.
+
+        In a batch, all members of a row (or token) come before the next row.
+        """
+        rows = np.arange(len(self.codes))
+        if self.held_out is not None:
+            rows, _ = np.nonzero(self.held_out.T)
+        token_codes = self.list_token_codes()
+        if token_codes is None:
+            return self.codes[rows], self.weight[rows]
+        n_times = np.bincount(rows, minlength=len(self.codes))
+        codes = np.concatenate(
+            [
+                np.repeat(own[own >= 0], times)
+                for own, times in zip(token_codes, n_times, strict=True)
+            ]
+        )
+        n_labelled = np.array([(own >= 0).sum() for own in token_codes])
+        return codes, np.repeat(self.weight, n_labelled * n_times)
+
+    def sum_by_class(self, n_classes: int) -> NDArray[np.float64]:
+        """Sum the weights of the rows, or tokens, of each class."""
+        token_codes = self.list_token_codes()
+        if token_codes is None:
+            return super().sum_by_class(n_classes)
+        totals = np.zeros(n_classes)
+        for own, weight in zip(token_codes, self.weight, strict=True):
+            totals += weight * np.bincount(own[own >= 0], minlength=n_classes)
+        return totals
+
+    def put_on_device(
+        self, class_factors: NDArray[np.float64], device: torch.device
+    ) -> "TokenRows":
+        """Put labels on a device, and multiply weights by the factors of classes.
+
+        The texts stay where they are, and are put on the device batch by batch.
+        """
+        texts, codes, weight = self.list_texts(), self.codes, self.weight
+        token_codes = self.list_token_codes()
+        if token_codes is not None:
+            weight = np.repeat(weight, [len(own) for own in token_codes])
+            codes = np.concatenate(token_codes)
+        weight = np.where(codes < 0, 0, weight * class_factors[codes])
+        codes = np.where(codes < 0, NO_CLASS, codes)
+        return TokenRows(
+            texts,
+            torch.tensor(codes, device=device),
+            torch.tensor(weight / weight.mean(), dtype=torch.float32, device=device),
+            texts,
+            torch.tensor(self.weight / self.weight.mean()),
+            per_token=token_codes is not None,
+        )
 
 
 def join_tokens(
@@ -234,30 +312,6 @@ class TokenRows(MemberRows):
             weights.append(np.full(len(chosen), own / len(text), dtype=np.float32))
         sampled = torch.from_numpy(np.concatenate(tokens)).to(self.y.device)
         return module.standardise(sampled).cpu().numpy(), np.concatenate(weights)
-
-
-def put_texts_on_device(
-    rows: TextRows, class_factors: NDArray[np.float64], device: torch.device
-) -> TokenRows:
-    """Put labels on a device, and multiply weights by the factors of their classes.
-
-    The texts stay where they are, and are put on the device batch by batch.
-    """
-    texts, codes, weight = rows.list_texts(), rows.codes, rows.weight
-    token_codes = rows.list_token_codes()
-    if token_codes is not None:
-        weight = np.repeat(weight, [len(own) for own in token_codes])
-        codes = np.concatenate(token_codes)
-    weight = np.where(codes < 0, 0, weight * class_factors[codes])
-    codes = np.where(codes < 0, NO_CLASS, codes)
-    return TokenRows(
-        texts,
-        torch.tensor(codes, device=device),
-        torch.tensor(weight / weight.mean(), dtype=torch.float32, device=device),
-        texts,
-        torch.tensor(rows.weight / rows.weight.mean()),
-        per_token=token_codes is not None,
-    )
 
 
 class TokenBatches(Batches):

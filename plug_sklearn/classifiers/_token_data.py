@@ -1,6 +1,5 @@
 """Check token features and labels that users pass to ``fit`` and ``predict``."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from plug_sklearn._sklearn import explaining_texts
 from plug_sklearn._warnings import warn_user
-from plug_sklearn.classifiers._batches import Rows
 from plug_sklearn.classifiers._data import (
     encode_labels,
     holds_sequences,
@@ -21,6 +19,7 @@ from plug_sklearn.classifiers._data import (
     refuse_mixed_labels,
 )
 from plug_sklearn.classifiers._splitting import hash_arrays, merge_rows
+from plug_sklearn.classifiers._token_batches import TextRows
 from plug_sklearn.classifiers._token_targets import (
     encode_each,
     encode_token_labels,
@@ -38,61 +37,6 @@ EXPECTED = (
 KEPT_DTYPES = [np.float32, np.float16]
 
 
-@dataclass(frozen=True)
-class TextRows(Rows):
-    """Distinct texts, sorted by length, each with an array of token features.
-
-    ``X`` (n_given,) holds the arrays in the order given. If tokens have labels,
-    ``token_codes`` are the class codes of the tokens of each text in the order of
-    ``X``, with -1 for no label, and ``codes`` is the largest code of each text.
-    """
-
-    token_codes: NDArray[np.object_] | None = None
-
-    def list_texts(self) -> list[NDArray[Any]]:
-        """List the arrays of the rows."""
-        places = range(len(self.X)) if self.places is None else self.places
-        return [self.X[place] for place in places]
-
-    def list_token_codes(self) -> list[NDArray[np.intp]] | None:
-        """List the class codes of the tokens of the rows."""
-        if self.token_codes is None:
-            return None
-        places = range(len(self.X)) if self.places is None else self.places
-        return [self.token_codes[place] for place in places]
-
-    def list_validated(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """List class codes and weights of validation rows in the order of batches.
-
-        In a batch, all members of a row (or token) come before the next row.
-        """
-        rows = np.arange(len(self.codes))
-        if self.held_out is not None:
-            rows, _ = np.nonzero(self.held_out.T)
-        token_codes = self.list_token_codes()
-        if token_codes is None:
-            return self.codes[rows], self.weight[rows]
-        n_times = np.bincount(rows, minlength=len(self.codes))
-        codes = np.concatenate(
-            [
-                np.repeat(own[own >= 0], times)
-                for own, times in zip(token_codes, n_times, strict=True)
-            ]
-        )
-        n_labelled = np.array([(own >= 0).sum() for own in token_codes])
-        return codes, np.repeat(self.weight, n_labelled * n_times)
-
-    def sum_by_class(self, n_classes: int) -> NDArray[np.float64]:
-        """Sum the weights of the rows, or tokens, of each class."""
-        token_codes = self.list_token_codes()
-        if token_codes is None:
-            return super().sum_by_class(n_classes)
-        totals = np.zeros(n_classes)
-        for own, weight in zip(token_codes, self.weight, strict=True):
-            totals += weight * np.bincount(own[own >= 0], minlength=n_classes)
-        return totals
-
-
 def read_text_rows(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - validated here
@@ -102,7 +46,7 @@ def read_text_rows(
 ) -> TextRows:
     """Check the arguments of ``fit``, and merge equal texts.
 
-    Sets ``input_shape_``, ``classes_`` and ``n_features_in_``.
+    Sets ``input_shape_``, ``classes_``, ``n_features_in_`` and ``labels_tokens_``.
     """
     owner = type(estimator).__name__
     texts = read_texts(estimator, X, reset=True)
@@ -136,6 +80,12 @@ def read_text_rows(
     index, weight, sample_of_row = merge_rows(digests, kinds, weight, group_codes)
     if group_codes is not None:
         _, group_codes = np.unique(group_codes[index], return_inverse=True)
+    estimator.labels_tokens_ = token_codes is not None
+    if estimator.labels_tokens_ and estimator.monitor not in ("roc_auc", "loss"):
+        raise ValueError(
+            "The 'monitor' parameter of PlugTokenClassifier must be 'roc_auc' or "
+            f"'loss' if tokens have labels. Got {estimator.monitor!r} instead."
+        )
     return TextRows(
         texts,
         codes[index],
@@ -152,8 +102,6 @@ def read_text_validation_rows(
     estimator: BaseEstimator,
     X_val: Any,  # noqa: ANN401 - validated here
     y_val: Any,  # noqa: ANN401 - validated here
-    *,
-    per_token: bool,
 ) -> TextRows:
     """Check the validation texts given to ``fit``, after its training texts."""
     owner = type(estimator).__name__
@@ -162,8 +110,9 @@ def read_text_validation_rows(
             f"The 'X_val' and 'y_val' given to {owner} must come "
             f"together. Got {'y_val' if X_val is None else 'X_val'} alone instead."
         )
-    texts = read_texts(estimator, X_val, reset=False)
+    texts = read_texts(estimator, X_val)
     check_consistent_length(texts, y_val)
+    per_token = estimator.labels_tokens_
     if has_token_labels(y_val) != per_token:
         raise ValueError(
             f"The 'y_val' given to {owner} must hold labels of "
@@ -208,7 +157,7 @@ def read_texts(
     estimator: BaseEstimator,
     X: Any,  # noqa: ANN401 - validated here
     *,
-    reset: bool,
+    reset: bool = False,
 ) -> NDArray[np.object_]:
     """Check token features, and return an array (n,) of arrays (n_tokens, n_features).
 
@@ -240,15 +189,12 @@ def read_texts(
 
 def _is_ragged(X: Any) -> bool:  # noqa: ANN401 - validated by its callers
     if isinstance(X, list | tuple):
-        is_nested = len(X) > 0 and isinstance(X[0], list | tuple) and _is_nested(X[0])
+        items = X[0] if X and isinstance(X[0], list | tuple) else []
+        is_nested = len(items) > 0 and isinstance(items[0], list | tuple | np.ndarray)
         return is_nested or any(getattr(item, "ndim", 0) > 1 for item in X)
     if getattr(X, "ndim", 0) != 1 or str(getattr(X, "dtype", None)) != "object":
         return False
     return any(isinstance(item, np.ndarray | list | tuple) for item in X)
-
-
-def _is_nested(item: Any) -> bool:  # noqa: ANN401 - a list or tuple
-    return len(item) > 0 and isinstance(item[0], list | tuple | np.ndarray)
 
 
 def _read_items(X: Any, owner: str) -> NDArray[np.object_]:  # noqa: ANN401 - a sequence
@@ -294,18 +240,15 @@ def _check_item(
         )
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    if not _is_finite(array):
+    # Values beyond float32 become infinite.
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(array.astype(np.float32, copy=False)).all()
+    if not is_finite:
         raise ValueError(
             f"X given to {owner} must not hold NaN or infinity. Found one at position "
             f"{position}."
         )
     return array.reshape(len(array), -1)
-
-
-def _is_finite(array: NDArray[Any]) -> bool:
-    # Values beyond float32 become infinite.
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
 
 
 def _split_array(

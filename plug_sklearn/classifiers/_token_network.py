@@ -16,6 +16,7 @@ from plug_sklearn.classifiers._layers import (
     PrincipalComponents,
     Standardise,
     TemperatureScaling,
+    ZeroInitialised,
     average_members,
 )
 from plug_sklearn.classifiers._token_aggregation import (
@@ -148,18 +149,13 @@ class TokenQueries(nn.Module):
         nn.init.zeros_(self.recency)
 
 
-class TokenPaths(nn.Module):
+class TokenPaths(ZeroInitialised):
     """Linear probes of the mean of all tokens and of the last, initialised to zero."""
 
     def __init__(self, n_members: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_members, n_inputs, 2, n_outputs))
         self.bias = nn.Parameter(torch.empty(n_members, 2, n_outputs))
-
-    def draw(self, generator: Generator) -> None:
-        """Set weights and biases to zero."""
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
 
 
 class TokenNetwork(nn.Module):

@@ -30,7 +30,8 @@ def read_token_labels(
 ) -> list[NDArray[Any]]:
     """Check labels of tokens: numbers or strings, one for each token of each text."""
     labels = []
-    fill = UNLABELLED if _are_numbers(y) else ""
+    given = (label for own in y for label in own if label is not None)
+    fill = "" if isinstance(next(given, 0), str) else UNLABELLED
     for position, (own, text) in enumerate(zip(y, texts, strict=True)):
         found = np.asarray(own)
         if found.dtype.kind not in "iubf":
@@ -66,12 +67,6 @@ def read_token_labels(
             "both."
         )
     return labels
-
-
-def _are_numbers(y: Any) -> bool:  # noqa: ANN401 - a sequence of sequences
-    """Return whether the first label that is not None is no string."""
-    found = (label for own in y for label in own if label is not None)
-    return not isinstance(next(found, 0), str)
 
 
 def encode_token_labels(

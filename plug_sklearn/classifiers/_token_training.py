@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from plug_sklearn.classifiers._batches import NO_CLASS
@@ -53,7 +53,7 @@ class TokenLoss(ProbeLoss):
 
     def __init__(self, span_max_weight: float = 0.0) -> None:
         super().__init__()
-        self.span_max_weight = span_max_weight
+        self.span_max_weight = float(span_max_weight)
 
     def compute_span_loss(
         self, logits: Tensor, targets: tuple[Tensor, Tensor], texts: Tensor
@@ -85,14 +85,7 @@ class TokenLoss(ProbeLoss):
 class TokenNet(ProbeNet):
     """A ``ProbeNet`` on batches of tokens."""
 
-    def __init__(
-        self,
-        module: type[nn.Module],
-        *,
-        criterion: type[nn.Module] = TokenLoss,
-        **kwargs: Any,  # noqa: ANN401 - those of ProbeNet
-    ) -> None:
-        super().__init__(module, criterion=criterion, **kwargs)
+    loss = TokenLoss
 
     def infer(self, x: TokenBatch, **fit_params: object) -> Outputs:
         """Apply the network to a batch, which is on its device."""
@@ -200,7 +193,10 @@ class TokenNet(ProbeNet):
         """Compute class probabilities (n, n_classes) of one member, or None for all."""
 
         def apply(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
-            return list(take_member(take_logits(network(batch)), member))
+            logits = take_logits(network(batch))
+            return list(
+                average_members(logits) if member is None else logits[:, member]
+            )
 
         logits = torch.stack(self.apply_to_texts(list(X), apply))  # type: ignore[arg-type]  # an array of arrays
         probabilities: NDArray[np.float64] = logits.softmax(dim=1).numpy()
@@ -236,8 +232,3 @@ class TokenNet(ProbeNet):
                 found |= dict(zip(map(id, some[cut]), results, strict=True))
         self.module_.train(was_training)
         return [found[id(text)] for text in texts]
-
-
-def take_member(logits: Tensor, member: int | None) -> Tensor:
-    """Take the logits (n, n_classes) of a member, or those of the mean of all."""
-    return average_members(logits) if member is None else logits[:, member]

@@ -7,7 +7,7 @@ different: where batches come from, what is random, and what is kept.
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -50,6 +50,8 @@ class ProbeNet(NeuralNetClassifier):
     epochs need not learn it. ``evaluation_rows`` is the batch size outside training.
     """
 
+    loss: ClassVar[type[nn.Module]] = ProbeLoss
+
     def __init__(
         self,
         module: type[nn.Module],
@@ -60,7 +62,7 @@ class ProbeNet(NeuralNetClassifier):
         **kwargs: Any,  # noqa: ANN401 - skorch's own, many and varied
     ) -> None:
         defaults = {
-            "criterion": ProbeLoss,
+            "criterion": self.loss,
             "dataset": wrap_samples,
             "optimizer": torch.optim.AdamW,
             "predict_nonlinearity": softmax_last,

@@ -22,6 +22,7 @@ from plug_sklearn._forks import make_lock
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.embedding._language_model import LanguageModel, NumberedStates
 from plug_sklearn.embedding._rows import cast_states, put_states, refuse_infinite
+from plug_sklearn.embedding.models import find_registered
 from plug_sklearn.embedding.passes import NonFiniteStatesError, Request, sort_prompts
 from plug_sklearn.embedding.prompts import Conversation, Text, TokenizedPrompts
 from plug_sklearn.embedding.store import ActivationStore
@@ -228,7 +229,8 @@ def compute_in_jobs(
     """
     model.check_model()
     n_workers = joblib.effective_n_jobs(n_jobs)
-    if n_workers == 1 or model.is_registered:
+    # Other processes do not have a registered model.
+    if n_workers == 1 or find_registered(model.source.name) is not None:
         yield from model.compute(texts, asked)
         return
     prompts = model.read_prompts(texts)

@@ -1,5 +1,6 @@
 """What ``fit`` has found: output names, and a check of what has been set since."""
 
+from dataclasses import fields, replace
 from os.path import expanduser
 from typing import Any, Self
 
@@ -31,19 +32,8 @@ from plug_sklearn.embedding.prompts import ChatTemplate, ChatTurn, PromptOptions
 
 #: Parameters that must keep the value that they had in ``fit``, besides those that are
 #: compared in another form. The rest changes speed, place or rounding only.
-_KEPT = (
-    "pool_over",
-    "token_filter",
-    "eos_token",
-    "prompt_template",
-    "chat_template",
-    "generation_prompt",
-    "special_tokens",
-    "stack",
-    "max_length",
-    "truncation_side",
-    "quantization",
-)
+_PROMPTING = tuple(option.name for option in fields(PromptOptions))
+_KEPT = (*_PROMPTING, "stack", "quantization")
 #: Keys of ``model_kwargs`` that say how weights are loaded, where to, and in which
 #: precision.
 _PLACING = {
@@ -154,8 +144,8 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
             "layers": layers,
             "pooling": self._read_poolings(),
             "parts": self._name_parts(),
-            "roles": self._read_roles(),
             **{name: getattr(self, name) for name in _KEPT},
+            "roles": self._read_roles(),
             "model_kwargs": joblib.hash(model_kwargs) if model_kwargs else None,
             "adapter": None if self.adapter is None else expanduser(self.adapter),
         }
@@ -199,17 +189,12 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
         batch_tokens = self.batch_tokens
         if batch_tokens == "auto":
             batch_tokens = 2048 if weights.device.type == "cpu" else 16384
-        prompts = PromptOptions(
-            prompt_template=self.prompt_template,
+        prompts = replace(
+            PromptOptions(**{name: getattr(self, name) for name in _PROMPTING}),
             chat_template=bool(self.chat_template),
             generation_prompt=bool(self.generation_prompt),
-            special_tokens=self.special_tokens,
-            pool_over=self.pool_over,
             roles=self._read_roles(),
-            token_filter=self.token_filter,
-            eos_token=self.eos_token,
             max_length=None if self.max_length is None else int(self.max_length),
-            truncation_side=self.truncation_side,
         )
         return LanguageModel(
             source=source,

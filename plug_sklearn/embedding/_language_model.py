@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plug_sklearn._packages import ProvenanceWarning
 from plug_sklearn._warnings import warn_user
@@ -22,7 +22,6 @@ from plug_sklearn.embedding.models import (
     WeightOptions,
     file_state,
     find_adapter,
-    find_registered,
     identify_model,
     load_causal,
     load_config,
@@ -127,56 +126,6 @@ class LanguageModel:
             self._reader = PromptReader(tokenizer, self.prompts, limit, start, *fitted)
         return self._reader
 
-    def _warn_of_other_turn(self) -> None:
-        """Warn, once in a process, if the chat template writes something else by now.
-
-        Nothing is said of a template that writes something else each time.
-        """
-        fitted = self.fitted_turn
-        if fitted is None or (key := (file_state(self.source), fitted)) in _TOLD:
-            return
-        try:
-            tokenizer = load_tokenizer(self.source)
-            opens = self.prompts.generation_prompt
-            now, again = (
-                render_turn(tokenizer, generation_prompt=opens) for _ in range(2)
-            )
-        except (OSError, ValueError, ImportError):
-            # Texts can be read as in fit without the template, and stored ones without
-            # the tokenizer.
-            return
-        if now == fitted or now != again:
-            return
-        warn_user(
-            f"The chat template of {self.source.name!r} has changed since "
-            f"HFEmbeddingTransformer was fitted: {describe_difference(fitted, now)}. "
-            "Texts are still read with the template of 'fit'. Fit again to use the "
-            "current one.",
-            ProvenanceWarning,
-        )
-        _TOLD.add(key)
-
-    def _warn_of_other_chat(self) -> None:
-        """Warn, once in a process, if another template renders conversations now."""
-        fitted = self.fitted_chat
-        if fitted is None or (key := (file_state(self.source), fitted)) in _TOLD:
-            return
-        try:
-            tokenizer = load_tokenizer(self.source)
-        except (OSError, ValueError, ImportError):
-            # Everything was stored.
-            return
-        if describe_chat_template(tokenizer, fitted.time) == fitted:
-            return
-        warn_user(
-            f"The chat template of {self.source.name!r} has changed since "
-            "HFEmbeddingTransformer was fitted. Conversations are rendered with the "
-            "current one, and predictions may differ. Fit again to use it for all "
-            "texts.",
-            ProvenanceWarning,
-        )
-        _TOLD.add(key)
-
     def list_empty(self, texts: Sequence[Text]) -> list[Text]:
         """List the texts that have no token to pool; none without a tokenizer.
 
@@ -198,13 +147,53 @@ class LanguageModel:
         return int(self._prompts.kept.sum())
 
     def tell_changes(self, X: Sequence[Text]) -> None:
-        """Warn, once for all rows of X, of those that are not read as in fit."""
+        """Warn, once for all rows of X, of those that are not read as in fit.
+
+        Of a chat template that has changed, this warns once in a process.
+        """
         # What is read from a store alone needs no tokenizer.
         if self._reader is not None:
             self._reader.tell_changes(X)
-        self._warn_of_other_turn()
-        if any(isinstance(text, Conversation) for text in X):
-            self._warn_of_other_chat()
+        has_conversations = any(isinstance(text, Conversation) for text in X)
+        for fitted in (self.fitted_turn, has_conversations and self.fitted_chat):
+            if not fitted or (key := (file_state(self.source), fitted)) in _TOLD:
+                continue
+            try:
+                change = self._describe_change(load_tokenizer(self.source), fitted)
+            except (OSError, ValueError, ImportError):
+                # Texts can be read as in fit without the template, and stored ones
+                # without the tokenizer.
+                continue
+            if change is not None:
+                warn_user(
+                    f"The chat template of {self.source.name!r} has changed since "
+                    f"HFEmbeddingTransformer was fitted{change}",
+                    ProvenanceWarning,
+                )
+                _TOLD.add(key)
+
+    def _describe_change(
+        self, tokenizer: PreTrainedTokenizerBase, fitted: ChatTurn | ChatTemplate
+    ) -> str | None:
+        """Say how a chat template has changed since fit; None if it has not.
+
+        Nothing is said of a template that writes something else each time.
+        """
+        if isinstance(fitted, ChatTemplate):
+            if describe_chat_template(tokenizer, fitted.time) == fitted:
+                return None
+            return (
+                ". Conversations are rendered with the current one, and predictions "
+                "may differ. Fit again to use it for all texts."
+            )
+        opens = self.prompts.generation_prompt
+        now, again = (render_turn(tokenizer, generation_prompt=opens) for _ in range(2))
+        if now == fitted or now != again:
+            return None
+        return (
+            f": {describe_difference(fitted, now)}. Texts are still read with the "
+            "template of 'fit'. Fit again to use the current one."
+        )
 
     def check_model(self) -> None:
         """Warn if the model is not what it was, now that its weights are needed.
@@ -293,11 +282,6 @@ class LanguageModel:
             self.fitted_turn,
             self.fitted_chat,
         )
-
-    @property
-    def is_registered(self) -> bool:
-        """Whether the model is one in memory, which other processes do not have."""
-        return find_registered(self.source.name) is not None
 
     def register(self, store: ActivationStore, *, conversations: bool = False) -> bytes:
         """Add the model and its settings to a store, and return their key.

@@ -10,7 +10,6 @@ from plug_sklearn.classifiers._batches import (
     MemberRows,
     Rows,
     join_probes,
-    put_on_device,
 )
 
 
@@ -23,7 +22,7 @@ def put_on_cpu(
     n_rows = len(X if places is None else places)
     codes = np.zeros(n_rows, np.intp) if codes is None else codes
     rows = Rows(X, codes, np.ones(n_rows) if weight is None else weight, None, places)
-    return put_on_device(rows, np.ones(2), torch.device("cpu"))
+    return rows.put_on_device(np.ones(2), torch.device("cpu"))
 
 
 def number_rows(n_rows: int, chosen: np.ndarray | None = None) -> MemberRows:

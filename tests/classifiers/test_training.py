@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from plug_sklearn.classifiers import MLPNetwork
-from plug_sklearn.classifiers._batches import MemberRows, Rows, put_on_device
+from plug_sklearn.classifiers._batches import MemberRows, Rows
 from plug_sklearn.classifiers._losses import find_inverse_temperature
 from plug_sklearn.classifiers._training import ProbeNet, find_components
 
@@ -35,7 +35,7 @@ def build_net(**parameters: object) -> ProbeNet:
 
 def share_rows(X: np.ndarray) -> MemberRows:
     factors = np.ones(CODES.max() + 1)
-    return put_on_device(Rows(X, CODES, WEIGHT), factors, torch.device("cpu"))
+    return Rows(X, CODES, WEIGHT).put_on_device(factors, torch.device("cpu"))
 
 
 def member_rows(X: np.ndarray, n_members: int = 1) -> MemberRows:

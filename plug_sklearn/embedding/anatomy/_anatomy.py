@@ -271,9 +271,9 @@ def _known_anatomy(
     model: PreTrainedModel, model_type: str, stack: Stack | None
 ) -> Anatomy | None:
     config = model.config.get_text_config()
-    for variant in VARIANTS.get((model_type, stack), ()):
-        if getattr(config, variant.attribute, None) == variant.value:
-            return variant.anatomy
+    for attribute, value, anatomy in VARIANTS.get((model_type, stack), ()):
+        if getattr(config, attribute, None) == value:
+            return anatomy
     return FAMILIES.get((model_type, stack))
 
 

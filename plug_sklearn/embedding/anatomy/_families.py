@@ -104,15 +104,6 @@ def _resolve_path(root: nn.Module, path: str) -> list[nn.Module]:
     ]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A family's anatomy where its configuration has ``attribute == value``."""
-
-    attribute: str
-    value: object
-    anatomy: Anatomy
-
-
 _LLAMA = Anatomy("layers", ("self_attn",), ("mlp",))
 _SANDWICH = Anatomy(
     "layers", ("post_attention_layernorm",), ("post_feedforward_layernorm",)
@@ -292,20 +283,19 @@ FAMILIES: dict[tuple[str, Stack | None], Anatomy] = {
     ),
 }
 
-VARIANTS: dict[tuple[str, Stack | None], tuple[Variant, ...]] = {
-    ("opt", None): (
-        Variant("do_layer_norm_before", False, replace(_OPT, post_norm=True)),
-    ),
+#: Anatomies of families where an attribute of the configuration has a value.
+VARIANTS: dict[tuple[str, Stack | None], tuple[tuple[str, object, Anatomy], ...]] = {
+    ("opt", None): (("do_layer_norm_before", False, replace(_OPT, post_norm=True)),),
     ("granitemoehybrid", None): (
-        Variant("num_local_experts", 0, replace(_GRANITE_HYBRID, mlp=("shared_mlp",))),
+        ("num_local_experts", 0, replace(_GRANITE_HYBRID, mlp=("shared_mlp",))),
     ),
     ("bloom", None): (
-        Variant(
+        (
             "slow_but_exact",
             True,
             Anatomy("h", reason="slow_but_exact computes them outside of any module"),
         ),
-        Variant(
+        (
             "apply_residual_connection_post_layernorm",
             True,
             replace(_BLOOM, post_norm=True),

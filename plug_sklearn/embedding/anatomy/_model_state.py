@@ -1,7 +1,7 @@
 """Run a model on a few random tokens, and restore its state after any pass."""
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,8 @@ N_TOKENS = 8
 
 def run_random_tokens(model: PreTrainedModel) -> None:
     """Run a few random tokens through a model, and restore its state."""
-    with restore_state(model), _evaluating(model), torch.no_grad():
+    with restore_state(model), torch.no_grad():
+        model.train(False)
         model(**draw_tokens(model))
 
 
@@ -65,18 +66,6 @@ def draw_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
     return tokens
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and afterwards each module back to the mode it had."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def find_input_device(model: PreTrainedModel) -> torch.device:
     """Find the device of a model's input embeddings, which token ids go to."""
     embeddings = model.get_input_embeddings()
@@ -121,27 +110,46 @@ def restore_state(
     modules whose state each pass sets anew.
     """
     modules = list(model.modules())
-    attributes = [_copy_attributes(module) for module in modules]
-    configs = list(_list_configs(modules))
-    settings = [_copy_containers(vars(config)) for config in configs]
+    states = [_State(owner) for owner in [*modules, *_list_configs(modules)]]
 
-    def list_changed() -> Iterator[tuple[object, dict[str, Any]]]:
-        for module, saved in zip(modules, attributes, strict=True):
-            if not _are_equal(saved, vars(module)):
-                yield module, saved
-        for config, saved in zip(configs, settings, strict=True):
-            if not _are_same(saved, vars(config)):
-                yield config, saved
+    def list_changed() -> Iterator[_State]:
+        return (state for state in states if state.has_changed())
 
     try:
-        yield lambda: any(owner not in set_by_each_pass for owner, _ in list_changed())
+        yield lambda: any(s.owner not in set_by_each_pass for s in list_changed())
     finally:
-        for owner, saved in list(list_changed()):
-            if isinstance(owner, nn.Module):
-                _restore_attributes(owner, saved)
-            else:
-                vars(owner).clear()
-                vars(owner).update(saved)
+        for state in list_changed():
+            state.restore()
+
+
+class _State:
+    """The attributes of a module or configuration, and the contents of its buffers."""
+
+    def __init__(self, owner: Any) -> None:  # noqa: ANN401 - either of the two
+        self.owner = owner
+        self.attributes = {
+            name: copy.copy(value) if type(value) in (list, dict, set) else value
+            for name, value in vars(owner).items()
+        }
+        buffers = self.attributes.get("_buffers", {}).values()
+        self.buffers = [(b, b.clone()) for b in buffers if b is not None]
+
+    def has_changed(self) -> bool:
+        """Return whether one of them is another than before."""
+        saved, now = self.attributes, vars(self.owner)
+        return (
+            saved.keys() != now.keys()
+            or not all(_are_same(saved[name], now[name]) for name in saved)
+            or not all(buffer.equal(before) for buffer, before in self.buffers)
+        )
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for buffer, before in self.buffers:
+            if not buffer.equal(before):
+                buffer.copy_(before)
+        vars(self.owner).clear()
+        vars(self.owner).update(self.attributes)
 
 
 def _list_configs(modules: Sequence[nn.Module]) -> Iterator[PreTrainedConfig]:
@@ -154,39 +162,6 @@ def _list_configs(modules: Sequence[nn.Module]) -> Iterator[PreTrainedConfig]:
             seen.add(id(config))
             held += vars(config).values()
             yield config
-
-
-def _copy_containers(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: copy.copy(value) if type(value) in (list, dict, set) else value
-        for name, value in attributes.items()
-    }
-
-
-def _copy_attributes(module: nn.Module) -> dict[str, Any]:
-    """Copy what a module refers to; of containers and buffers, the contents too."""
-    saved = _copy_containers(vars(module))
-    saved["_buffers"] = {
-        name: None if buffer is None else (buffer, buffer.clone())
-        for name, buffer in module._buffers.items()
-    }
-    return saved
-
-
-def _are_equal(saved: dict[str, Any], now: dict[str, Any]) -> bool:
-    if saved.keys() != now.keys() or saved["_buffers"].keys() != now["_buffers"].keys():
-        return False
-    return all(
-        _are_same(saved[name], value)
-        for name, value in now.items()
-        if name != "_buffers"
-    ) and all(
-        entry is buffer is None
-        or (entry is not None and entry[0] is buffer and entry[1].equal(buffer))
-        for entry, buffer in zip(
-            saved["_buffers"].values(), now["_buffers"].values(), strict=True
-        )
-    )
 
 
 def _are_same(saved: object, now: object) -> bool:
@@ -202,14 +177,3 @@ def _are_same(saved: object, now: object) -> bool:
     if isinstance(saved, bool | int | float | str | set | tuple | torch.dtype):
         return bool(saved is now or saved == now)
     return saved is now
-
-
-def _restore_attributes(module: nn.Module, saved: dict[str, Any]) -> None:
-    attributes = vars(module)
-    buffers = {}
-    for name, entry in saved["_buffers"].items():
-        if entry is not None and not entry[0].equal(entry[1]):
-            entry[0].copy_(entry[1])
-        buffers[name] = None if entry is None else entry[0]
-    attributes.clear()
-    attributes.update({**saved, "_buffers": buffers})

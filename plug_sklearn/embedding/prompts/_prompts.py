@@ -248,7 +248,7 @@ class PromptReader:
     ) -> None:
         """Cut prompts to the limit, and count them."""
         for row, text in enumerate(texts):
-            if not self.cutter.is_too_long(ids[row]):
+            if len(ids[row]) <= self.cutter.limit:
                 continue
             self._changes.n_cut += 1
             if isinstance(text, str):
@@ -269,7 +269,7 @@ class PromptReader:
         """
         with TOKENIZING:
             (ids,), _ = self.encoder.encode([text], needs_owners=False)
-            if not self.cutter.is_too_long(ids):
+            if len(ids) <= self.cutter.limit:
                 return self.encoder.locate(text)
             kept, *_ = self.cutter.cut_string(text, needs_owners=False)
             places = self.encoder.locate(kept)

@@ -46,10 +46,6 @@ class PromptCutter:
         self.limit = sys.maxsize if limit is None else limit
         self.side = side
 
-    def is_too_long(self, ids: Ids) -> bool:
-        """Return whether a prompt has more tokens than the limit."""
-        return len(ids) > self.limit
-
     def cut_string(self, text: str, *, needs_owners: bool) -> tuple[str, Ids, Owners]:
         """Cut a text; gives what stays of it, its tokens and whose they are."""
         limit, n_slots = self.limit, self.encoder.template.n_slots
