@@ -55,12 +55,12 @@ class MLPNetwork(nn.Module):
 
         self.n_features = n_features
         self.n_members = n_members
-        self.sharpness = TemperatureScaling()
+        self.temperature = TemperatureScaling()
         self.standardise = Standardise((n_features,))
-        self.projection = None
+        self.components = None
         n_inputs = n_features
         if n_kept is not None:
-            self.projection, n_inputs = PrincipalComponents(n_features, n_kept), n_kept
+            self.components, n_inputs = PrincipalComponents(n_features, n_kept), n_kept
         self.input_dropout = Dropout(input_dropout)
         self.entry = nn.Sequential(block(n_inputs, first), block(first, second))
         self.residual = nn.Sequential(
@@ -90,11 +90,11 @@ class MLPNetwork(nn.Module):
         """
         x = self.read_features(x)
         is_shared = x.shape[1] == 1
-        if self.projection is not None:
-            x = self.projection(x)
+        if self.components is not None:
+            x = self.components(x)
         logits = self.compute_logits(x)
         logits = average_members(logits) if is_shared else logits
-        scaled: Tensor = self.sharpness(logits)
+        scaled: Tensor = self.temperature(logits)
         return scaled
 
     def compute_logits(self, features: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class CNNNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.n_members = n_members
-        self.sharpness = TemperatureScaling()
+        self.temperature = TemperatureScaling()
         self.conv_over = conv_over
         self.sample_shape = (n_layers, n_parts, hidden_size)
         self.standardise = Standardise(self.sample_shape)
@@ -148,9 +148,9 @@ class CNNNetwork(nn.Module):
         if normalise:
             self.norm = nn.LayerNorm(hidden_size, elementwise_affine=affine)
         n_channels = n_parts * hidden_size if conv_over == "layers" else n_layers
-        self.projection = None
+        self.components = None
         if n_kept is not None:
-            self.projection = PrincipalComponents(n_channels, n_kept)
+            self.components = PrincipalComponents(n_channels, n_kept)
             n_channels = n_kept
         widths = first, second, projection
         self.reader: nn.Module | None = None
@@ -208,8 +208,8 @@ class CNNNetwork(nn.Module):
     def read_inputs(self, x: Tensor) -> Tensor:
         """Standardise samples, keep principal components, and drop channels."""
         x = self.read_features(x)
-        if self.projection is not None:
-            x = self.projection(x)
+        if self.components is not None:
+            x = self.components(x)
         if not self.training:
             return x
         places = [1] * (x.ndim - 3)
@@ -250,7 +250,7 @@ class CNNNetwork(nn.Module):
             logits = self.mixture(outputs[-1])
         if x.shape[1] == 1:
             logits = average_members(logits)
-        return self.sharpness(logits), *outputs
+        return self.temperature(logits), *outputs
 
 
 def _convolve_line(

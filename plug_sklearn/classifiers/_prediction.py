@@ -157,11 +157,11 @@ def read_linear_path(classifier: Any) -> Affine:  # noqa: ANN401 - a fitted Plug
     with torch.no_grad():
         weights = network.linear.weight.mean(dim=0)
         bias = network.linear.bias.mean(dim=0)
-        if network.projection is not None:
-            weights = weights @ network.projection.basis.T
+        if network.components is not None:
+            weights = weights @ network.components.basis.T
         weights = weights * network.standardise.scale
         intercept = bias - weights @ network.standardise.mean
-        factor = network.sharpness.factor
+        factor = network.temperature.factor
         return (
             contrast_classes((weights * factor).numpy(force=True)),
             contrast_classes((intercept * factor).numpy(force=True)),

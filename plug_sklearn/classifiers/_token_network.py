@@ -188,11 +188,11 @@ class TokenNetwork(nn.Module):
         self.n_outputs = 1 if n_classes == 2 else n_classes
         self.aggregation, self.window = aggregation, window
         self.strongest = strongest
-        self.sharpness = TemperatureScaling()
+        self.temperature = TemperatureScaling()
         self.standardise = StandardiseTokens(n_features)
-        self.projection, n_inputs = None, n_features
+        self.components, n_inputs = None, n_features
         if n_kept is not None:
-            self.projection, n_inputs = PrincipalComponents(n_features, n_kept), n_kept
+            self.components, n_inputs = PrincipalComponents(n_features, n_kept), n_kept
         self.input_dropout = Dropout(input_dropout)
         self.queries = None
         if aggregation in WITH_QUERIES:
@@ -231,8 +231,8 @@ class TokenNetwork(nn.Module):
         if self.training:
             kept = weight.new_ones(1, self.n_members, weight.shape[1])
             weight = weight * self.input_dropout(kept)[0, :, :, None]
-        if self.projection is not None:
-            weight = self.projection.basis @ weight
+        if self.components is not None:
+            weight = self.components.basis @ weight
         weight = self.standardise.scale[:, None] * weight
         flat = weight.transpose(0, 1).flatten(start_dim=1)
         scores = (features @ flat) * self.standardise.limit_norms(features)
@@ -274,7 +274,7 @@ class TokenNetwork(nn.Module):
         logits = self.mix(each)
         if not batch.per_member:
             logits = average_members(logits)
-        scaled: Tensor = self.sharpness(logits)
+        scaled: Tensor = self.temperature(logits)
         return scaled if self.mixture is None else (scaled, each[..., -1, :], each)
 
     def read(self, batch: TokenBatch) -> Tensor:

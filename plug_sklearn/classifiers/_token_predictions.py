@@ -68,7 +68,7 @@ class PredictsTokens(PredictsLabels):
 
         def read_alone(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
             logits = network.read_alone(network.score_tokens(batch.features))
-            return batch.split(network.sharpness(network.mix(logits)))
+            return batch.split(network.temperature(network.mix(logits)))
 
         def run(network: TokenNetwork, batch: TokenBatch) -> list[Tensor]:
             scores, kept = network.score_texts(batch)

@@ -223,7 +223,7 @@ class TokenStream:
             mean = self._mean.add(rows, TokenScores(direct[:, :, :1]))
             direct[:, :, :1] = mean
         each = self.network.finish(pooled, direct)
-        logits: Tensor = self.network.sharpness(self.network.mix(each))
+        logits: Tensor = self.network.temperature(self.network.mix(each))
         return logits
 
 

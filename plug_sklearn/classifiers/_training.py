@@ -157,9 +157,9 @@ class ProbeNet(NeuralNetClassifier):
         """Standardise the units by the rows of all members."""
         super().on_train_begin(net, X=X, y=y, **kwargs)
         X.teach_standardise(self.module_.standardise)
-        if self.module_.projection is not None:
+        if self.module_.components is not None:
             inputs, weight = X.sample_inputs(self.module_)
-            basis = self.module_.projection.basis
+            basis = self.module_.components.basis
             seed = int(np.random.SeedSequence(self.seed).generate_state(4)[3])
             found = find_components(inputs, weight, basis.shape[1], seed)
             basis.copy_(torch.tensor(found))
@@ -220,7 +220,7 @@ class ProbeNet(NeuralNetClassifier):
         factor = find_inverse_temperature(
             logits.flatten(end_dim=-2), codes, weights, is_prior_two_sided=not is_mixed
         )
-        self.module_.sharpness.factor.fill_(factor)
+        self.module_.temperature.factor.fill_(factor)
 
     def _set_training(self, training: bool = True) -> None:
         # skorch would set all layers in each step.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import prod
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,12 @@ from plug_sklearn.persistence._tables import (
     Table,
     check_count,
 )
+
+T = TypeVar("T")
+
+#: What files call modules of a network: files of all releases use the first names.
+_NAMES_IN_FILES = {"temperature": "sharpness", "components": "projection"}
+_NAMES_IN_NETWORKS = {name: module for module, name in _NAMES_IN_FILES.items()}
 
 
 class NetworkSizes(Table):
@@ -105,17 +111,20 @@ class NetworkTable(EstimatorTable):
     @classmethod
     def describe_more(cls, classifier: Fitted) -> Described:
         sizes, weights = classifier._describe_net()
+        weights = rename_modules(weights, _NAMES_IN_FILES)
         monitor = classifier.monitor_ if isinstance(classifier.monitor_, str) else None
         return {"monitor": monitor, "network": sizes}, weights
 
     def expect_tensors(self) -> dict[str, Expected]:
-        return expect_weights(self.of._network, self.network.model_dump())
+        weights = expect_weights(self.of._network, self.network.model_dump())
+        return rename_modules(weights, _NAMES_IN_FILES)
 
     def restore_more(self, classifier: Fitted, tensors: Arrays) -> None:
         check_count("input_shape", prod(self.input_shape), self.network.n_features)
         check_count("classes", len(classifier.classes_), self.network.n_classes)
         classifier.n_features_in_ = self.input_shape[0]
-        classifier._restore_net(self.network.model_dump(), tensors)
+        weights = rename_modules(tensors, _NAMES_IN_NETWORKS)
+        classifier._restore_net(self.network.model_dump(), weights)
 
 
 class MLPTable(NetworkTable):
@@ -148,6 +157,15 @@ class TokenTable(NetworkTable):
     def restore_more(self, classifier: Fitted, tensors: Arrays) -> None:
         super().restore_more(classifier, tensors)
         classifier.labels_tokens_ = self.network.strongest
+
+
+def rename_modules(weights: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
+    """Rename the modules of a network that its weights belong to."""
+    renamed = {}
+    for weight, value in weights.items():
+        module, _, own = weight.partition(".")
+        renamed[f"{names.get(module, module)}.{own}"] = value
+    return renamed
 
 
 def expect_weights(

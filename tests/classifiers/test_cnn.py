@@ -131,7 +131,7 @@ def test_transform_gives_the_projections_that_the_head_classifies() -> None:
     mixed = module.mixture(torch.cat([layers, network[:, :, None]], dim=2))
     # The mean of the members' probabilities, sharpened by the inverse temperature.
     means = mixed.softmax(dim=-1).mean(dim=1).log()
-    both = module.sharpness(means)
+    both = module.temperature(means)
     np.testing.assert_allclose(
         both.softmax(dim=1).detach().numpy(), probe.predict_proba(X), rtol=1e-9
     )

@@ -92,13 +92,13 @@ def test_statistics_are_neither_trained_nor_lost() -> None:
     assert set(standardise.state_dict()) == {"mean", "scale"}
 
 
-def test_sharpness_scales_logits_outside_training() -> None:
-    sharpness = TemperatureScaling()
+def test_temperature_scales_logits_outside_training() -> None:
+    temperature = TemperatureScaling()
     logits = torch.randn(3, 2, generator=seed())
-    assert torch.equal(sharpness.eval()(logits), logits)
-    sharpness.factor.fill_(0.5)
-    assert torch.equal(sharpness(logits), logits / 2)
-    assert torch.equal(sharpness.train()(logits), logits)
+    assert torch.equal(temperature.eval()(logits), logits)
+    temperature.factor.fill_(0.5)
+    assert torch.equal(temperature(logits), logits / 2)
+    assert torch.equal(temperature.train()(logits), logits)
 
 
 def test_a_projection_is_a_linear_map_that_is_not_trained() -> None:

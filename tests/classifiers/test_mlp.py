@@ -98,10 +98,10 @@ def test_verbose_prints_the_parameters_a_row(
 @pytest.mark.parametrize("monitor", ["loss", "roc_auc"])
 def test_calibration_needs_rows_held_out(monitor: str) -> None:
     probe = PlugMLPClassifier(max_epochs=5, random_state=0, monitor=monitor)
-    assert probe.fit(X, Y).net_.module_.sharpness.factor != 1
+    assert probe.fit(X, Y).net_.module_.temperature.factor != 1
     for changed in ({"calibrate": False}, {"early_stopping": False}):
         probe = clone(probe).set_params(**changed).fit(X, Y)
-        assert probe.net_.module_.sharpness.factor == 1
+        assert probe.net_.module_.temperature.factor == 1
 
 
 def test_samples_of_more_axes_are_read_as_their_flattened_features() -> None:

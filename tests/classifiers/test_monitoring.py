@@ -302,7 +302,7 @@ def test_a_checkpoint_at_the_end_of_training_holds_what_the_estimator_keeps(
     probe.set_params(callbacks=[checkpoint], calibrate=calibrate)
     probe.set_params(max_epochs=30, patience=3, min_delta=0.1).fit(X, Y)
     assert probe.best_epoch_ < probe.n_iter_
-    assert (probe.net_.module_.sharpness.factor == 1) == (not calibrate)
+    assert (probe.net_.module_.temperature.factor == 1) == (not calibrate)
     stored = torch.load(tmp_path / "train_end_params.pt", weights_only=True)
     kept = probe.net_.module_.state_dict()
     assert stored.keys() == kept.keys()
