@@ -13,7 +13,7 @@ from plug_sklearn._activations import PART_NAMES, POOLINGS
 from plug_sklearn._devices import check_device
 from plug_sklearn._sklearn import Interval, StrOptions
 from plug_sklearn.embedding.models import ModelSource
-from plug_sklearn.embedding.prompts import SLOT
+from plug_sklearn.embedding.prompts import FIELD
 
 OWNER = "HFEmbeddingTransformer"
 
@@ -139,7 +139,7 @@ class EmbeddingParameters(BaseEstimator):
                 f"The 'revision' parameter of {OWNER} must be None or the revision in "
                 f"'model_kwargs', {revision!r}. Got {self.revision!r} instead."
             )
-        if self.prompt_template is not None and SLOT not in self.prompt_template:
+        if self.prompt_template is not None and FIELD not in self.prompt_template:
             raise ValueError(
                 f"The 'prompt_template' parameter of {OWNER} must be a string that "
                 f"contains {{text}}. Got {self.prompt_template!r} instead."

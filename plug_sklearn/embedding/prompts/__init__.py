@@ -23,7 +23,7 @@ from plug_sklearn.embedding.prompts._conversations import (
 )
 from plug_sklearn.embedding.prompts._prompts import OpenPromptReader, PromptReader
 from plug_sklearn.embedding.prompts._templates import (
-    SLOT,
+    FIELD,
     ChatTurn,
     describe_difference,
     render_turn,
@@ -47,7 +47,7 @@ from plug_sklearn.embedding.prompts._tokens import (
 )
 
 __all__ = [
-    "SLOT",
+    "FIELD",
     "ChatTemplate",
     "ChatTurn",
     "Conversation",

@@ -163,12 +163,12 @@ class ConversationRenderer:
             if rendered.text == prompt:
                 return rendered
         contents = []
-        for slot, owner in enumerate(owners):
+        for field, owner in enumerate(owners):
             one = [*outlined[:owner], messages[owner], *outlined[owner + 1 :]]
             found = self._find_content(one, outline, owner)
             if found is None:
                 return None
-            fixed[slot], content = found
+            fixed[field], content = found
             contents.append(content)
         rendered = RenderedPrompt(tuple(fixed), tuple(contents), owners)
         return rendered if rendered.text == prompt else None

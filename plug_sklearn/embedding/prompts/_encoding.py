@@ -117,9 +117,9 @@ class PromptEncoder:
         self, text: str, rendered: RenderedPrompt, leads: Sequence[int]
     ) -> Places:
         encoder = self._find_encoder(rendered.fixed, self.adds_special)
-        (in_slots,) = encoder.encode([rendered.contents], [text])
+        (in_fields,) = encoder.encode([rendered.contents], [text])
         pieces = [np.full((len(encoder.fixed_ids[0]), 2), TEMPLATE)]
-        for number, ids in enumerate(in_slots):
+        for number, ids in enumerate(in_fields):
             # The lengths of what the first tokens decode to. Spaces of the template may
             # stand before the text.
             ends = [
@@ -232,9 +232,9 @@ class PromptEncoder:
             encoder = self._find_encoder(fixed, adds_special)
             contents = [rendered[row].contents for row in rows]
             encoded = encoder.encode(contents, [texts[row] for row in rows])
-            for row, in_slots in zip(rows, encoded, strict=True):
+            for row, in_fields in zip(rows, encoded, strict=True):
                 # The template's strings and the contents by turns.
-                pieces = zip(encoder.fixed_ids, [*in_slots, []], strict=True)
+                pieces = zip(encoder.fixed_ids, [*in_fields, []], strict=True)
                 flat = list(chain.from_iterable(pieces))
                 messages = [TEMPLATE] * len(flat)
                 messages[1:-1:2] = rendered[row].owners

@@ -16,7 +16,7 @@ from plug_sklearn.embedding.prompts._conversations import (
 from plug_sklearn.embedding.prompts._encoding import Owners, Places, PromptEncoder
 from plug_sklearn.embedding.prompts._special_tokens import TOKENIZING, SpecialTokens
 from plug_sklearn.embedding.prompts._templates import (
-    SLOT,
+    FIELD,
     ChatTurn,
     PromptTemplate,
     render_turn,
@@ -89,7 +89,7 @@ class PromptReader:
             turn = turn or render_turn(tokenizer, generation_prompt=opens)
         else:
             turn = ChatTurn()
-        self.template = PromptTemplate(options.prompt_template or SLOT, turn)
+        self.template = PromptTemplate(options.prompt_template or FIELD, turn)
         self.special = SpecialTokens(tokenizer)
         self.chat = chat or describe_chat_template(tokenizer)
         with TOKENIZING:

@@ -150,7 +150,9 @@ class LiteralEncoder:
             for string, core in zip(before_texts, self._cores, strict=True)
         ]
         self._cores.append(last)
-        self._contexts = [self._make_context(slot) for slot in range(len(before_texts))]
+        self._contexts = [
+            self._make_context(field) for field in range(len(before_texts))
+        ]
         self.fixed_ids = self._encode_fixed()
         if adds_special:
             self.fixed_ids[0] = special.add_before(self.fixed_ids[0])
@@ -159,18 +161,18 @@ class LiteralEncoder:
     def encode(
         self, contents: Sequence[Sequence[str]], texts: Sequence[Text]
     ) -> list[list[list[int]]]:
-        """Return the token ids of the text in each slot of each prompt.
+        """Return the token ids of the text in each field of each prompt.
 
-        ``texts`` are the rows of X that the ``contents`` of the slots come from. Raises
-        a RefusedTextError if a character of a text is a special token by itself.
+        ``texts`` are the rows of X that the ``contents`` of the fields come from.
+        Raises a RefusedTextError if a character of a text is a special token by itself.
         """
         if not self._spaces:
             return [[] for _ in texts]
         encoded = []
-        for slot in range(len(self._spaces)):
-            runs = [self._strip(slot, in_slots[slot]) for in_slots in contents]
-            encoded.append(self._encode_runs(slot, runs, texts))
-        return [list(in_slots) for in_slots in zip(*encoded, strict=True)]
+        for field in range(len(self._spaces)):
+            runs = [self._strip(field, in_fields[field]) for in_fields in contents]
+            encoded.append(self._encode_runs(field, runs, texts))
+        return [list(in_fields) for in_fields in zip(*encoded, strict=True)]
 
     def cut_spellings(self, text: str) -> list[str]:
         """Cut a text into pieces none of which holds a special token.
@@ -195,37 +197,37 @@ class LiteralEncoder:
         ids = self._encode_before_text("", core, string[len(core) :])
         return string if ids is None else core
 
-    def _make_context(self, slot: int) -> Context | None:
-        """Find what a slot's text is tokenized after; None for the text before it."""
-        context = self.special.find_context(self._cores[slot])
-        if slot and not context:
+    def _make_context(self, field: int) -> Context | None:
+        """Find what a field's text is tokenized after; None for the text before it."""
+        context = self.special.find_context(self._cores[field])
+        if field and not context:
             return None
-        ids = self._encode_before_text("", context, self._spaces[slot])
+        ids = self._encode_before_text("", context, self._spaces[field])
         return context, self._encode([context])[0] if ids is None else ids
 
     def _encode_fixed(self) -> list[list[int]]:
         first, *others = self._cores
         fixed_ids = [self._encode([first])[0], *self._encode_inside(others)]
-        for slot, spaces in enumerate(self._spaces):
-            anchor = _choose_anchors(self._cores[slot])[0] if slot else ""
-            ids = self._encode_before_text(anchor, self._cores[slot], spaces)
-            fixed_ids[slot] = fixed_ids[slot] if ids is None else ids
+        for field, spaces in enumerate(self._spaces):
+            anchor = _choose_anchors(self._cores[field])[0] if field else ""
+            ids = self._encode_before_text(anchor, self._cores[field], spaces)
+            fixed_ids[field] = fixed_ids[field] if ids is None else ids
         return fixed_ids
 
-    def _strip(self, slot: int, text: str) -> str:
-        """Return what is tokenized for a slot, as special tokens beside it strip it."""
-        run = self._spaces[slot] + text
-        if self.special.strips_right_of(self._cores[slot]):
+    def _strip(self, field: int, text: str) -> str:
+        """Return what is tokenized for a field, stripped by special tokens beside it."""
+        run = self._spaces[field] + text
+        if self.special.strips_right_of(self._cores[field]):
             run = run.lstrip()
-        if self.special.strips_left_of(self._cores[slot + 1]):
+        if self.special.strips_left_of(self._cores[field + 1]):
             run = run.rstrip()
         return run
 
     def _encode_runs(
-        self, slot: int, runs: Sequence[str], texts: Sequence[Text]
+        self, field: int, runs: Sequence[str], texts: Sequence[Text]
     ) -> list[list[int]]:
-        """Tokenize what is in one slot of each text, after the string before it."""
-        context = self._contexts[slot]
+        """Tokenize what is in one field of each text, after the string before it."""
+        context = self._contexts[field]
         encoded: Sequence[list[int] | None] = [None] * len(runs)
         if context is not None:
             encoded = self._encode_after(context, runs)

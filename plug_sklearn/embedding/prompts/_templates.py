@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 #: What a text replaces in a template.
-SLOT = "{text}"
+FIELD = "{text}"
 
 #: Characters that are tried one by one: a template strips all of these, some, or none.
 WHITE_SPACE = " \t\n\r"
@@ -79,35 +79,35 @@ class PromptTemplate:
     chat template writes around the filled template; nothing by default.
     """
 
-    template: str = SLOT
+    template: str = FIELD
     turn: ChatTurn = field(default_factory=ChatTurn)
 
     def fill(self, text: str) -> str:
         """Return the prompt that the chat template renders for a text."""
-        message = self.template.replace(SLOT, text)
+        message = self.template.replace(FIELD, text)
         message = self.turn.strip_right(self.turn.strip_left(message))
         return f"{self.turn.start}{message}{self.turn.end}"
 
     @property
     def n_slots(self) -> int:
         """How often a text stands in its prompt."""
-        return self.template.count(SLOT)
+        return self.template.count(FIELD)
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        """The strings before, between and after the slots, the same for every text.
+        """The strings before, between and after the fields, the same for every text.
 
         White space that the chat template strips is not among them. Where the text
         stands at an end of the message, that end is the text's alone: a text without
         characters leaves the string beside it as it is.
         """
-        fixed = self.template.split(SLOT)
+        fixed = self.template.split(FIELD)
         first, last = self.turn.strip_left(fixed[0]), self.turn.strip_right(fixed[-1])
         return (self.turn.start + first, *fixed[1:-1], last + self.turn.end)
 
     def split(self, text: str) -> RenderedPrompt:
         """Split the prompt of a text; texts at the ends of the message are stripped."""
-        fixed = self.template.split(SLOT)
+        fixed = self.template.split(FIELD)
         contents = [text] * self.n_slots
         if not self.turn.strip_left(fixed[0]):
             contents[0] = self.turn.strip_left(contents[0])
