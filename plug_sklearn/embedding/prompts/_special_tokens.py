@@ -215,7 +215,7 @@ class LiteralEncoder:
         return fixed_ids
 
     def _strip(self, field: int, text: str) -> str:
-        """Return what is tokenized for a field, stripped by special tokens beside it."""
+        """Return a field's text as special tokens beside it leave it."""
         run = self._spaces[field] + text
         if self.special.strips_right_of(self._cores[field]):
             run = run.lstrip()
