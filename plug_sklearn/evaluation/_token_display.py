@@ -91,8 +91,8 @@ class TokenScoresDisplay:
     def __init__(self, scores: pd.DataFrame, *, label: str | None = None) -> None:
         owner = type(self).__name__
         check_table(scores, COLUMNS, "scores", owner, "score_tokens")
-        names = [name for name in map(str, scores.columns) if name.startswith(PREFIX)]
-        labels = [name.removeprefix(PREFIX) for name in names]
+        columns = map(str, scores.columns)
+        labels = [name[len(PREFIX) :] for name in columns if name.startswith(PREFIX)]
         if not labels:
             raise ValueError(
                 f"The 'scores' parameter of {owner} must have a column for each class, "

@@ -111,18 +111,14 @@ def find_probes(estimators: Any) -> dict[int, Any]:  # noqa: ANN401 - as above
         estimators, Iterable
     )
     given = [estimators] if is_one else list(estimators)
-    probes = [find_trained(estimator) for estimator in given]
+    trained = {fold: find_trained(one) for fold, one in enumerate(given)}
+    probes = {fold: probe for fold, probe in trained.items() if probe is not None}
     # If one has a history, others of its class have none because their fit failed.
-    alike = {
-        type(estimator)
-        for estimator, probe in zip(given, probes, strict=True)
-        if probe is not None
-    }
-    failed = {type(None), *alike} if alike else set()
+    failed = {type(None), *(type(given[fold]) for fold in probes)} if probes else set()
     without = [
-        type(estimator).__name__
-        for estimator, probe in zip(given, probes, strict=True)
-        if probe is None and type(estimator) not in failed
+        type(one).__name__
+        for fold, one in enumerate(given)
+        if fold not in probes and type(one) not in failed
     ]
     if without or not probes:
         found = f"{without[0]} without one" if without else "none"
@@ -130,7 +126,7 @@ def find_probes(estimators: Any) -> dict[int, Any]:  # noqa: ANN401 - as above
             "The 'estimators' parameter of training_history must be fitted estimators "
             f"with a history of training, such as PlugMLPClassifier. Got {found}."
         )
-    return {fold: probe for fold, probe in enumerate(probes) if probe is not None}
+    return probes
 
 
 class TrainingCurveDisplay(Display):

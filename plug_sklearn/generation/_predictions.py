@@ -191,7 +191,10 @@ class BatchPredictions:
     def finish(self, row: int) -> ProbedText:
         """Make the result of a row whose answer is over."""
         answer = self.answers[row]
-        pieces = split_answer(self.tokenizer, answer.ids)
+        decoder = PieceDecoder(self.tokenizer)
+        pieces = [decoder.add(token_id) for token_id in answer.ids]
+        if pieces:
+            pieces[-1] += decoder.finish()
         seen = self.show(row, len(answer.ids))
         return ProbedText(
             text="".join(pieces),
@@ -297,12 +300,3 @@ class PieceDecoder:
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         )
-
-
-def split_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """Return the piece of text that each token of an answer adds."""
-    decoder = PieceDecoder(tokenizer)
-    pieces = [decoder.add(token_id) for token_id in ids]
-    if pieces:
-        pieces[-1] += decoder.finish()
-    return pieces

@@ -30,16 +30,6 @@ class PooledTokens:
     count: Tensor
     values: dict[str, Tensor]
 
-    @classmethod
-    def from_token(
-        cls, mask: Tensor, states: Tensor, statistics: Collection[str]
-    ) -> "PooledTokens":
-        """Pool one token of each prompt for which the mask (n_prompts,) is True.
-
-        The states have the shape (n_prompts, n_pairs, hidden_size).
-        """
-        return cls(mask.long(), dict.fromkeys(statistics, states))
-
     def join(self, later: "PooledTokens") -> "PooledTokens":
         """Pool these tokens together with later ones."""
         before, after = self.count > 0, later.count > 0
@@ -211,8 +201,8 @@ class CountedTokens:
         (n_prompts, n_pairs, hidden_size).
         """
         own = counts & self.owns_answer
-        mask = self._send(own)
-        token = PooledTokens.from_token(mask, states, self.statistics)
+        values = dict.fromkeys(self.statistics, states)
+        token = PooledTokens(self._send(own).long(), values)
         self.own = self.own.join(token)
         if not self.filters:
             return

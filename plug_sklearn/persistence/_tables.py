@@ -71,10 +71,7 @@ class Labels(Table):
                 "Classes must be numbers, bools or strings to be saved. Got an array "
                 f"of {classes.dtype}: {values!r} instead."
             )
-        return {
-            "dtype": kind,
-            "values": [str(v) for v in values] if strings else values,
-        }
+        return {"dtype": kind, "values": values}
 
     def read(self) -> NDArray[Any]:
         """Return the array of classes, which must be distinct and sorted."""
