@@ -67,14 +67,11 @@ def read_rows(
     weight = read_sample_weight(sample_weight, samples, owner)
     estimator.input_shape_ = samples.shape[1:]
     estimator.classes_, codes = encode_labels(labels, weight, owner)
-    group_codes = None
-    if groups is not None:
-        group_codes = number_groups(groups, len(samples), owner)
-    index, weight, sample_of_row = merge_equal_rows(samples, codes, weight, group_codes)
-    if group_codes is not None:
-        # Numbered again, since a group may have lost all its rows.
-        _, group_codes = np.unique(group_codes[index], return_inverse=True)
-    return Rows(samples, codes[index], weight, group_codes, index, sample_of_row)
+    numbers = number_groups(groups, len(samples), owner)
+    index, weight, sample_of_row, numbers = merge_equal_rows(
+        samples, codes, weight, numbers
+    )
+    return Rows(samples, codes[index], weight, numbers, index, sample_of_row)
 
 
 def refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
@@ -97,8 +94,12 @@ def refuse_mixed_labels(labels: NDArray[Any], owner: str) -> None:
         )
 
 
-def number_groups(groups: ArrayLike, n_samples: int, owner: str) -> NDArray[np.intp]:
-    """Return the number of each sample's group, counted from 0."""
+def number_groups(
+    groups: ArrayLike | None, n_samples: int, owner: str
+) -> NDArray[np.intp] | None:
+    """Return the number of each sample's group, counted from 0; None if not given."""
+    if groups is None:
+        return None
     given = np.asarray(groups)
     if given.shape in ((n_samples,), (n_samples, 1)):
         missing = np.flatnonzero([one is None or one != one for one in given.flat])

@@ -1,7 +1,9 @@
 """The networks of the classifiers: plain torch modules."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -152,23 +154,14 @@ class CNNNetwork(nn.Module):
         if n_kept is not None:
             self.components = PrincipalComponents(n_channels, n_kept)
             n_channels = n_kept
-        widths = first, second, projection
+        widths = [first, second, projection]
         self.reader: nn.Module | None = None
         if conv_over == "layers":
             self.reader = MemberLinear(n_members, n_channels, first)
-            convolutions = _convolve_line(n_members, *widths)
-        elif n_parts == 1:
-            first_convolution = nn.Conv1d(
-                n_members * n_channels,
-                n_members * first,
-                5,
-                padding=2,
-                groups=n_members,
-            )
-            convolutions = [first_convolution, *_convolve_line(n_members, *widths)]
         else:
-            convolutions = _convolve_parts(n_members, n_channels, n_parts, *widths)
-        self.encoder = nn.Sequential(*convolutions, nn.Flatten())
+            widths.insert(0, n_channels)
+        height = min(n_parts, 3) if conv_over == "units" else 1
+        self.encoder = nn.Sequential(*_convolve(n_members, widths, height))
         self.dropout = Dropout(dropout)
         self.head = nn.Sequential(
             MemberLinear(n_members, projection, projection),
@@ -253,43 +246,29 @@ class CNNNetwork(nn.Module):
         return self.temperature(logits), *outputs
 
 
-def _convolve_line(
-    n_members: int, first: int, second: int, projection: int
-) -> list[nn.Module]:
-    m = n_members
-    return [
-        nn.BatchNorm1d(m * first),
-        nn.ReLU(),
-        nn.Conv1d(m * first, m * second, 3, padding=1, groups=m),
-        nn.BatchNorm1d(m * second),
-        nn.ReLU(),
-        nn.Conv1d(m * second, m * projection, 1, groups=m),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool1d(1),
-    ]
+def _convolve(n_members: int, widths: Sequence[int], height: int) -> list[nn.Module]:
+    """List convolutions from each width to the next, and the mean of what they give.
 
-
-def _convolve_parts(
-    n_members: int,
-    n_layers: int,
-    n_parts: int,
-    first: int,
-    second: int,
-    projection: int,
-) -> list[nn.Module]:
-    m, height = n_members, min(n_parts, 3)
-    padding = (height // 2, 2)
-    return [
-        nn.Conv2d(m * n_layers, m * first, (height, 5), padding=padding, groups=m),
-        nn.BatchNorm2d(m * first),
-        nn.ReLU(),
-        nn.Conv2d(m * first, m * second, 1, groups=m),
-        nn.BatchNorm2d(m * second),
-        nn.ReLU(),
-        nn.Conv2d(m * second, m * projection, 1, groups=m),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-    ]
+    They run along a line, or, if ``height`` is above 1, over parts too. If there are
+    three widths, another layer has read the inputs.
+    """
+    kinds: Any = nn.Conv1d, nn.BatchNorm1d, nn.AdaptiveAvgPool1d
+    kernels: list[tuple[int, ...]] = [(5,), (3,), (1,)]
+    if height > 1:
+        kinds = nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d
+        kernels = [(height, 5), (1, 1), (1, 1)]
+    convolution, norm, pool = kinds
+    layers: list[nn.Module] = []
+    sizes = [n_members * width for width in widths]
+    pairs = list(pairwise(sizes))
+    for (n_in, n_out), kernel in zip(pairs, kernels[-len(pairs) :], strict=True):
+        if layers or len(widths) == 3:
+            layers += [norm(n_in), nn.ReLU()]
+        padding = tuple(size // 2 for size in kernel)
+        layers.append(
+            convolution(n_in, n_out, kernel, padding=padding, groups=n_members)
+        )
+    return [*layers, nn.ReLU(), pool(1), nn.Flatten()]
 
 
 def initialise_parameters(

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 #: With fewer samples, holding some out costs more than early stopping gains.
 MIN_ROWS = 20
+Merged = tuple[
+    NDArray[np.intp], NDArray[np.float64], NDArray[np.intp], NDArray[np.intp] | None
+]
 #: Random orders of the groups that are compared.
 N_DRAWS = 32
 
@@ -18,15 +21,15 @@ def merge_equal_rows(
     codes: NDArray[np.intp],
     weight: NDArray[np.float64],
     groups: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+) -> Merged:
     """Merge rows that have the same sample, class and group, and sum their weights.
 
     A row given twice is therefore exactly a row of weight 2, and the order of the rows
     has no effect. Rows of weight 0 are dropped.
 
-    Returns three arrays (n,): positions of the rows that are kept, in an order that
-    depends on their values only; their weights; and a number for each that is equal for
-    equal samples, ascending from 0.
+    Returns arrays (n,): positions of the rows that are kept, in an order that depends
+    on their values only; their weights; a number for each that is equal for equal
+    samples, ascending from 0; and their groups, numbered from 0, if these are given.
     """
     kept = np.flatnonzero(weight)
     # Sorting 16 bytes a row is faster than sorting the rows.
@@ -39,20 +42,18 @@ def merge_rows(
     codes: NDArray[np.intp],
     weight: NDArray[np.float64],
     groups: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
-    """Merge rows by the ``digests`` of the samples of those that have weight."""
+) -> Merged:
+    """Merge rows as above, by the ``digests`` of the samples that have weight."""
     kept = np.flatnonzero(weight)
     _, value_ids = np.unique(digests, return_inverse=True)
-    keys = np.stack(
-        [
-            value_ids,
-            codes[kept],
-            np.zeros_like(kept) if groups is None else groups[kept],
-        ]
-    )
+    # Numbered again, since a group may have lost all its rows.
+    given = np.zeros_like(codes) if groups is None else groups
+    _, numbers = np.unique(given[kept], return_inverse=True)
+    keys = np.stack([value_ids, codes[kept], numbers])
     _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     summed = np.bincount(inverse.ravel(), weight[kept])
-    return kept[first], summed.astype(np.float64), keys[0, first]
+    merged_groups = None if groups is None else numbers[first]
+    return kept[first], summed.astype(np.float64), keys[0, first], merged_groups
 
 
 def rank_samples(

@@ -113,7 +113,6 @@ class TextRows(Rows):
 def join_tokens(
     texts: Texts,
     device: torch.device,
-    dtype: torch.dtype = torch.float32,
     memory: NDArray[Any] | None = None,
     *,
     per_member: bool = True,
@@ -126,8 +125,7 @@ def join_tokens(
     lengths = np.array([len(text) for text in texts])
     n_tokens, n_most = lengths.sum(), lengths.max()
     if memory is None:
-        kind = np.float64 if dtype == torch.float64 else np.float32
-        memory = np.empty((n_tokens, texts[0].shape[1]), dtype=kind)
+        memory = np.empty((n_tokens, texts[0].shape[1]), dtype=np.float32)
     features = memory[:n_tokens]
     np.concatenate(texts, out=features, casting="same_kind")
     steps = np.arange(n_most)

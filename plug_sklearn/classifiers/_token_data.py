@@ -72,14 +72,9 @@ def read_text_rows(
         check_classification_targets(labels)
         estimator.classes_, codes = encode_labels(labels, weight, owner)
         kinds = codes
-    group_codes = None
-    if groups is not None:
-        group_codes = number_groups(groups, len(texts), owner)
-    kept = np.flatnonzero(weight)
-    digests = hash_arrays(texts[kept])
-    index, weight, sample_of_row = merge_rows(digests, kinds, weight, group_codes)
-    if group_codes is not None:
-        _, group_codes = np.unique(group_codes[index], return_inverse=True)
+    numbers = number_groups(groups, len(texts), owner)
+    digests = hash_arrays(texts[weight > 0])
+    index, weight, sample_of_row, numbers = merge_rows(digests, kinds, weight, numbers)
     estimator.labels_tokens_ = token_codes is not None
     if estimator.labels_tokens_ and estimator.monitor not in ("roc_auc", "loss"):
         raise ValueError(
@@ -90,11 +85,10 @@ def read_text_rows(
         texts,
         codes[index],
         weight,
-        group_codes,
+        numbers,
         index,
         sample_of_row,
-        None,
-        token_codes,
+        token_codes=token_codes,
     )
 
 

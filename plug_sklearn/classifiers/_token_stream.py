@@ -127,20 +127,19 @@ class RunningAttention(RunningPool):
         return (shares * every).sum(dim=1)
 
 
-class RunningWindows(RunningPool):
+class RunningWindows(RunningMax):
     """The largest mean of a window, weighted by attention."""
 
     def __init__(self, empty: Tensor, rule: Rule) -> None:
+        super().__init__(empty, rule)
         self.recent = RecentTokens(rule.window, empty)
-        self.highest = empty + NEVER
 
     def add(self, rows: Tensor, scores: TokenScores) -> Tensor:
         """Add a token to some texts."""
         self.recent.push(rows, scores)
         shares = self.recent.queries[rows].softmax(dim=1)
-        found = (shares * self.recent.values[rows]).sum(dim=1)
-        self.highest[rows] = torch.maximum(self.highest[rows], found)
-        return self.highest[rows]
+        means = (shares * self.recent.values[rows]).sum(dim=1)
+        return super().add(rows, TokenScores(means))
 
 
 POOLS: dict[str, type[RunningPool]] = {

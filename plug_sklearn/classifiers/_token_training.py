@@ -1,6 +1,6 @@
 """Train a network that reads tokens, and apply it to texts."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -155,19 +155,23 @@ class TokenNet(ProbeNet):
         self, network: TokenNetwork, rows: TokenRows, numbers: NDArray[np.intp]
     ) -> Tensor:
         """Apply ``network.read`` to some texts; the results of others are zero."""
-        found, n_features = [], rows.texts[0].shape[1]
-        lengths = rows.lengths[numbers]
-        cuts = cut_batches(lengths, n_features, self.evaluation_rows, EVALUATION_BYTES)
-        n_most = max(lengths[cut].sum() for cut in cuts)
-        memory = np.empty((n_most, n_features), dtype=np.float32)
-        for cut in cuts:
-            texts = [rows.texts[number] for number in numbers[cut].tolist()]
-            batch = join_tokens(texts, rows.y.device, memory=memory)
-            found.append(network.read(batch))
-        read = torch.cat(found)
+        texts = [rows.texts[number] for number in numbers.tolist()]
+        batches = self._join_texts(texts, np.float32)
+        read = torch.cat([network.read(batch) for _, batch in batches])
         each = read.new_zeros(len(rows), *read.shape[1:])
         each[torch.from_numpy(numbers)] = read
         return each
+
+    def _join_texts(
+        self, texts: Texts, dtype: type[np.floating]
+    ) -> Iterator[tuple[slice, TokenBatch]]:
+        """Join texts, in their order, into batches that use the same memory."""
+        lengths, n_features = np.array([len(t) for t in texts]), texts[0].shape[1]
+        cuts = cut_batches(lengths, n_features, self.evaluation_rows, EVALUATION_BYTES)
+        n_most = max(lengths[cut].sum() for cut in cuts)
+        memory = np.empty((n_most, n_features), dtype=dtype)
+        for cut in cuts:
+            yield cut, join_tokens(texts[cut], torch.device(self.device), memory)
 
     def _take_network(self, member: int) -> TokenNetwork:
         """Return the network of one member, which shares the memory of its weights."""
@@ -213,21 +217,17 @@ class TokenNet(ProbeNet):
         It returns a result for each text; equal texts share one. Up to 1,024 texts are
         computed in double precision, as in ``apply_in_batches``.
         """
-        device = torch.device(self.device)
-        is_exact = len(texts) <= MOST_EXACT_ROWS and device.type != "mps"
+        is_exact = (
+            len(texts) <= MOST_EXACT_ROWS and torch.device(self.device).type != "mps"
+        )
         was_training = self.module_.training
         module: Any = copy_in_double(self.module_) if is_exact else self.module_.eval()
         distinct = {id(text): text for text in texts}
         some = sorted(distinct.values(), key=len)
-        lengths = np.array([len(text) for text in some])
-        n_features = some[0].shape[1]
+        batches = self._join_texts(some, np.float64 if is_exact else np.float32)
         found: dict[int, Tensor] = {}
         with torch.inference_mode():
-            for cut in cut_batches(
-                lengths, n_features, self.evaluation_rows, EVALUATION_BYTES
-            ):
-                dtype = torch.float64 if is_exact else torch.float32
-                batch = join_tokens(some[cut], device, dtype)
+            for cut, batch in batches:
                 results = [result.cpu().double() for result in apply(module, batch)]
                 found |= dict(zip(map(id, some[cut]), results, strict=True))
         self.module_.train(was_training)

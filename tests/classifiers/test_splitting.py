@@ -295,7 +295,7 @@ def test_distinct_rows_are_a_tally(data: st.DataObject, n: int) -> None:
     codes, groups = data.draw(arrays(np.intp, (2, n), elements=st.integers(0, 1)))
     weight = data.draw(arrays(float, n, elements=st.sampled_from([0.0, 1.0, 2.5])))
     assume(weight.any())
-    i, summed, _ = merge_equal_rows(X, codes, weight, groups)
+    i, summed, *_ = merge_equal_rows(X, codes, weight, groups)
     found = tally_in_plain_python(X[i], codes[i], summed, groups[i])
     assert found == tally_in_plain_python(X, codes, weight, groups)
     assert len(found) == len(i)

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -73,9 +75,7 @@ def discover_anatomy(model: PreTrainedModel, root: str, stack: Stack | None) -> 
         parts[part] = joined
     if not parts:
         return unknown
-    scales: dict[str, str] = {}
-    for one in known:
-        scales |= one.scales
+    scales = {path: name for one in known for path, name in one.scales.items()}
     return replace(
         lists,
         attn=parts["attn"],
@@ -223,21 +223,20 @@ def _record_passes(
 ) -> list[_Pass]:
     passes: list[_Pass] = []
 
-    def listen(path: str) -> Any:  # noqa: ANN401 - a hook, which torch types loosely
-        def hook(
-            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
-        ) -> None:
-            try:
-                taken = first_tensor(args or tuple(kwargs.values()))
-                given = first_tensor(output)
-            except TypeError:
-                return
+    def record(
+        path: str,
+        _: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: object,
+    ) -> None:
+        with suppress(TypeError):
+            taken = first_tensor(args or tuple(kwargs.values()))
+            given = first_tensor(output)
             passes.append(_Pass(path, taken.detach().clone(), given.detach().clone()))
 
-        return hook
-
     hooks = [
-        module.register_forward_hook(listen(path), with_kwargs=True)
+        module.register_forward_hook(partial(record, path), with_kwargs=True)
         for path, modules in lists.items()
         for module in modules
     ]
