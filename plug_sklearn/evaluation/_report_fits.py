@@ -59,7 +59,7 @@ def fit_folds(
     n_jobs: int | None,
     verbose: bool,
 ) -> list[FoldFit]:
-    """Fit an estimator on each fold, score it, and predict the test rows.
+    """Fit an estimator on each fold, score it, and predict the test samples.
 
     Warns of fits and predictions that fail. Raises a ValueError if all fits fail, or if
     the estimator predicts no probabilities.
