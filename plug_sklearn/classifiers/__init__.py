@@ -16,15 +16,15 @@
     The base class of those that train networks: ``fit`` and predictions; preparing,
     keeping and pickling the network.
 ``_data``, ``_splitting``
-    Check what users pass to ``fit`` and ``predict``, merge equal rows, and hold out
-    validation rows.
+    Check what users pass to ``fit`` and ``predict``, merge equal samples, and hold out
+    validation samples.
 ``_sizing``
     Choose the widths of the networks.
 ``_networks``, ``_layers``
     The networks, and their layers: plain torch modules.
 ``_training``, ``_batches``, ``_losses``
-    Train a network with skorch's loop: batches of rows, losses, and
-    temperature scaling.
+    Train a network with skorch's loop: batches of samples, losses, and temperature
+    scaling.
 ``_monitoring``
     Score each epoch, stop early, and keep the best epoch.
 ``_joint``

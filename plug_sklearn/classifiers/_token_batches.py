@@ -20,6 +20,11 @@ from plug_sklearn.classifiers._token_network import (
 #: Most bytes of features in a batch, in training and in prediction, in float32. A text
 #: that is larger is a batch by itself.
 TRAINING_BYTES, EVALUATION_BYTES = 2**26, 2**23
+#: With few texts, batches are smaller, so that an epoch has about this many steps: Adam
+#: can tell signal from noise only by how much gradients differ between batches.
+LEAST_STEPS = 16
+#: Least number of texts of these smaller batches.
+LEAST_TEXTS = 4
 #: Number of batches whose texts are sorted by length together.
 SORTED_TOGETHER = 16
 #: Norms of tokens are limited to this multiple of their median.
@@ -138,6 +143,11 @@ def join_tokens(
         per_member=per_member,
         per_token=per_token,
     )
+
+
+def choose_batch_size(n_texts: int, largest: int) -> int:
+    """Choose how many texts a training batch has, and so the steps of an epoch."""
+    return min(largest, max(LEAST_TEXTS, n_texts // LEAST_STEPS))
 
 
 def cut_batches(

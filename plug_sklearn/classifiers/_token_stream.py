@@ -240,7 +240,7 @@ def run_along_texts(
     rows = torch.arange(len(kept), device=kept.device)
     steps = []
     for place, start in enumerate(first.tolist()):
-        now = scores.arrange(lambda part: part[start:, place])  # noqa: B023 - used at once
+        now = scores.arrange(lambda own: own[start:, place])  # noqa: B023 - used at once
         steps.append(stream.add(rows[start:], now))
     return [
         torch.stack([steps[place][row - first[place]] for place in range(length)])

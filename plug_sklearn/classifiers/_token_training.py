@@ -24,17 +24,12 @@ from plug_sklearn.classifiers._token_batches import (
     Texts,
     TokenBatches,
     TokenRows,
+    choose_batch_size,
     cut_batches,
     join_tokens,
 )
 from plug_sklearn.classifiers._token_network import TokenBatch, TokenNetwork
 from plug_sklearn.classifiers._training import ProbeNet
-
-#: With few texts, batches are smaller, so that an epoch has about this many steps: Adam
-#: can tell signal from noise only by how much gradients differ between batches.
-LEAST_STEPS = 16
-#: Least number of texts of these smaller batches.
-LEAST_TEXTS = 4
 
 
 class TokenLoss(ProbeLoss):
@@ -186,8 +181,7 @@ class TokenNet(ProbeNet):
     def get_iterator(self, dataset: TokenRows, training: bool = False) -> TokenBatches:  # type: ignore[override]  # its rows are texts
         """Return the batches of texts, shuffled in training."""
         if training:
-            n_texts = max(LEAST_TEXTS, len(dataset) // LEAST_STEPS)
-            batch_size = min(self.batch_size, n_texts)
+            batch_size = choose_batch_size(len(dataset), self.batch_size)
             return TokenBatches(dataset, batch_size, self.order_generator_)
         return TokenBatches(dataset, self.evaluation_rows)
 

@@ -21,7 +21,8 @@
 ``prompts``
     Texts → token ids, and which tokens are pooled.
 ``models``
-    Hugging Face models: loading, sharing, adapters and identity.
+    Hugging Face models: loading, sharing, adapters, identity, and whether a model has
+    changed since ``fit``.
 ``anatomy``
     Where a model keeps its blocks, its attention and its MLPs.
 ``passes``

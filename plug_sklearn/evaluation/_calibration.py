@@ -208,11 +208,11 @@ def brier_score(
 
 @dataclass(frozen=True)
 class BinnedRows:
-    """An event in each row, and the bin of its probability.
+    """An event in each sample, and the bin of its probability.
 
     ``edges`` has shape (n_bins + 1,). ``bins``, ``probability`` and ``happened`` have
-    shape (n_samples,): the bin of each row, the probability of its event, and whether
-    the event happened.
+    shape (n_samples,): the bin of each sample, the probability of its event, and
+    whether the event happened.
     """
 
     edges: NDArray[np.float64]
@@ -252,7 +252,7 @@ def bin_rows(
     labels: ArrayLike | None,
     pos_label: object,
 ) -> BinnedRows:
-    """Put rows into bins by the probability of an event in each.
+    """Put samples into bins by the probability of an event in each.
 
     ``binning`` holds ``n_bins``, ``strategy``, ``method`` and ``closed``. These and the
     other parameters are those of the public function ``owner``.
@@ -274,7 +274,7 @@ def bin_rows(
 def _find_events(
     predictions: Predictions, method: str, owner: str
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """Return the probability of the event in each row, and whether it happened."""
+    """Return the probability of the event in each sample, and whether it happened."""
     probabilities = predictions.probabilities
     if method == "confidence":
         predicted = probabilities.argmax(axis=1)

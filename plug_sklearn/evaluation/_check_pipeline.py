@@ -70,7 +70,7 @@ one-column frame
     UserWarning
         If the folds of a search do not use ``groups``, or if only the folds do: the
         probe needs the groups too, since its validation samples should not share groups
-        with its training rows.
+        with its training samples.
 
     See Also
     --------

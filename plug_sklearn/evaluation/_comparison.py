@@ -185,7 +185,7 @@ def compare_probes(
     Parameters
     ----------
     first, second : estimator
-        The probes. If they use different layers, pipelines that begin with
+        The probes. To compare layers, give pipelines that begin with a
         :class:`LayerAggregator`.
     X : array-like of shape (n_samples, ...)
         Features or activations, as both probes take them.

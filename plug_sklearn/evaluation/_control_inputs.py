@@ -1,4 +1,4 @@
-"""Which controls of a probe there are, and the estimator, rows and labels of each."""
+"""The controls of a probe, and the estimator, samples and labels of each."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -209,7 +209,7 @@ def shuffle_labels(
     groups: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> NDArray[np.generic]:
-    """Shuffle labels between rows that could have each other's label.
+    """Shuffle labels between samples that could have each other's label.
 
     Equal items of one group that share a label still share one afterwards, so that a
     probe that memorises items gains as much as with the true labels. Labels are

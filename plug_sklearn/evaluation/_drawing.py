@@ -121,8 +121,8 @@ class ScoresDisplay(Display):
         Parameters
         ----------
         estimator, X, y : see below
-            The probe, the data and their labels, as in the function that computes the
-            scores, which is the first under See Also of this class.
+            As in the function that computes the scores, the first one under "See Also"
+            of this class.
         score : str, default=None
             The score to draw, if there are several; None: the first.
         ax : Axes or sequence of Axes, default=None

@@ -22,7 +22,7 @@ from plug_sklearn.evaluation._inputs import check_estimator, check_rows, describ
 
 
 def recall_at_fpr(fpr: float, *, pos_label: object = None) -> Callable[..., float]:
-    """Make a scorer: the recall at a false-positive rate.
+    """Make a scorer of the recall at a false-positive rate.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def recall_at_fpr(fpr: float, *, pos_label: object = None) -> Callable[..., floa
 
     See Also
     --------
-    threshold_at_fpr : Chooses a threshold that limits the rate on new rows.
+    threshold_at_fpr : Chooses a threshold that limits the rate on new samples.
 
     Examples
     --------

@@ -51,7 +51,7 @@ def fit_folds(
     n_jobs: int | None,
     verbose: bool,
 ) -> list[FoldFit]:
-    """Fit an estimator on each fold, score it, and predict the test rows."""
+    """Fit an estimator on each fold, score it, and predict the test samples."""
 
     def fit(chosen: Folds) -> list[FoldFit]:
         return run_jobs(

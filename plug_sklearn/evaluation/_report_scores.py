@@ -219,7 +219,7 @@ def score_overall(
 def measure_calibration(
     predictions: pd.DataFrame, classes: NDArray[Any]
 ) -> dict[str, float]:
-    """Compute calibration error and Brier score, without rows whose values are NaN.
+    """Compute calibration error and Brier score, without samples whose values are NaN.
 
     What is no probability has NaN, with a warning.
     """

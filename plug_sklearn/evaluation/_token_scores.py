@@ -24,8 +24,9 @@ def score_tokens(
 ) -> pd.DataFrame:
     """Predict probabilities for each token of some texts.
 
-    Works for any fitted pipeline that begins with an :class:`HFEmbeddingTransformer`
-    and predicts probabilities. The tokens are those that the pipeline pools.
+    This works for any fitted pipeline that begins with an
+    :class:`HFEmbeddingTransformer` and predicts probabilities. The tokens are those
+    that the pipeline pools.
 
     Parameters
     ----------

@@ -38,8 +38,8 @@ def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see bel
         pipeline or as the best of a search; several of them; or what
         :func:`~sklearn.model_selection.cross_validate` returns with
         ``return_estimator=True``. An estimator whose fit failed has no rows. A failed
-        fit is None, as in a report, or an estimator without a history beside others of
-        its class.
+        fit may be given as None, as in a report, or as an estimator of the same class
+        without a history.
 
     Returns
     -------

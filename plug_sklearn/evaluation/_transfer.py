@@ -54,7 +54,7 @@ def transfer_matrix(
         With ``groups``, None or a number of folds keeps groups together, by
         ``StratifiedGroupKFold`` for classes and ``GroupKFold`` otherwise.
     groups : dict, default=None
-        For the names of data sets that have groups, the group of each sample, for
+        For each data set with groups, by its name: the group of each sample, for
         ``cv``. They are also passed to the ``fit`` of an estimator that takes them.
     scoring : str or callable, default=None
         One score; None: the estimator's own.

@@ -181,10 +181,12 @@ def count_networks_of_steps(
     return counts
 
 
+@pytest.mark.parametrize("n_features", [16, 48])
 def test_probes_of_the_same_shape_take_their_steps_together(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, n_features: int
 ) -> None:
-    assert count_networks_of_steps(monkeypatch, *draw_layers(4, 60)) == {4}
+    layers, y = draw_layers(4, 60, n_features)
+    assert count_networks_of_steps(monkeypatch, layers, y) == {4}
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,14 @@ def test_what_takes_more_memory_leaves_fewer_at_once() -> None:
         larger = clone(PROBE).set_params(target_ratio=99, **parameters)
         assert count_joint_probes(larger, 4000, 576) < n_at_once
     assert count_joint_probes(PROBE, 10**6, 4096) == 1
+
+
+def test_at_most_256_mb_of_samples_are_read_at_once() -> None:
+    """Each probe has its samples in double precision, and standardised in single."""
+    few_extras = clone(PROBE).set_params(validation_fraction=0.01, batch_size=16)
+    n_bytes = 20_000 * 64 * (8 + 4)
+    n_at_once = count_joint_probes(few_extras, 20_000, 64)
+    assert n_at_once * n_bytes <= 256 * 2**20 < (n_at_once + 2) * n_bytes
 
 
 def test_more_validation_rows_leave_fewer_at_once() -> None:

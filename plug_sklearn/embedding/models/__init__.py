@@ -1,8 +1,9 @@
 """Hugging Face models: loading, sharing, adapters and identity.
 
 ``_sources``
-    Where a model comes from, the error message if its files are missing, and its
-    identity: its hub commit or a digest of its files.
+    Where a model comes from, the error message if its files are missing, its identity
+    (its hub commit or a digest of its files), and the warning if it has changed since
+    ``fit``.
 ``_loading``
     Load models, their tokenizers and configurations, and keep them.
 ``_sharing``

@@ -3,10 +3,12 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 import transformers
+from _hub import COMMIT, fill_cache
 
 from plug_sklearn.embedding.models import (
     ModelSource,
@@ -165,6 +167,17 @@ def test_equal_files_have_one_digest_wherever_they_are(
     assert digest_files(copy, store) == digest_files(folder, store)
 
 
+def test_identity_of_a_folder_is_the_same_in_all_releases(
+    folder: Path, store: Path
+) -> None:
+    """Stores hold activations under this name, which must not change."""
+    whole = blake2b(digest_size=16)
+    for name in ("config.json", "model.safetensors"):
+        digest = blake2b((folder / name).read_bytes(), digest_size=16).hexdigest()
+        whole.update(f"{name}:{digest};".encode())
+    assert digest_files(folder, store) == whole.hexdigest()
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_another_content_is_another_model(folder: Path, store: Path, name: str) -> None:
     before = digest_files(folder, store)
@@ -217,6 +230,12 @@ def test_hub_model_is_named_by_its_commit(
     assert identify_model(ModelSource("org/model"), tmp_path) == "org/model@0123abcd"
 
 
+def test_origin_of_a_hub_model_is_its_commit(llama: str, tmp_path: Path) -> None:
+    found_in = fill_cache(tmp_path, "org/model", llama)
+    source = ModelSource("org/model", model_kwargs=found_in)
+    assert find_origin(source) == COMMIT
+
+
 def test_origin_of_a_folder_is_what_its_files_hold(tmp_path: Path) -> None:
     for folder, text in {"one": "{}", "same": "{}", "other": "[]"}.items():
         (tmp_path / folder).mkdir()
@@ -229,13 +248,15 @@ def test_origin_of_a_folder_is_what_its_files_hold(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob("*.json")} == {"config.json"}
 
 
-def test_a_change_is_told_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("earlier", ["0", "g"])
+def test_a_change_is_told_once(tmp_path: Path, earlier: str) -> None:
+    """Digests are hexadecimal: one of these sorts before them, and one after."""
     (tmp_path / "config.json").write_text("{}")
     source = ModelSource(str(tmp_path))
     warn_of_change(source, str(find_origin(source)))
-    with pytest.warns(ProvenanceWarning, match="it was abc, and is"):
-        warn_of_change(source, "abc")
+    with pytest.warns(ProvenanceWarning, match=f"it was {earlier}, and is"):
+        warn_of_change(source, earlier)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_change(source, "abc")
+        warn_of_change(source, earlier)
     assert not caught

@@ -253,6 +253,21 @@ def test_error_that_does_not_come_again_decides_nothing(
     assert (trial.why is None) == (n_errors == 1)
 
 
+def test_failure_to_count_blocks_does_not_limit_the_layers() -> None:
+    """The first pass counts the blocks, and fails here as if memory were short."""
+    model, left = copy.deepcopy(build_model("llama")[0]), [1]
+
+    def fail_once(*_: object) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("too little memory, for now")
+
+    model.register_forward_pre_hook(fail_once)
+    trial = attempt(model)
+    assert (trial.strategy, trial.n_calls) == (Strategy.TRIES, 1)
+    assert trial.failed
+
+
 def test_prefix_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = []
     run_prefix = ForwardPass.run_prefix

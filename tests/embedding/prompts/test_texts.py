@@ -151,7 +151,7 @@ def test_text_parts_of_a_content_are_joined(kind: Callable[..., object]) -> None
 def test_part_of_a_content_that_is_no_text_is_refused(part: object, kind: str) -> None:
     conversation = [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]
     with pytest.raises(
-        TypeError, match=rf"parts of a.*of type {kind!r}, at position 1"
+        TypeError, match=rf"items of a.*of type {kind!r}, at position 1"
     ):
         read_texts(["a text", conversation], "Estimator")
 

@@ -198,6 +198,24 @@ def test_layout_of_wrong_values_is_missing(
     assert len(store) == 0
 
 
+def test_deleting_a_model_keeps_records_whose_description_is_damaged(
+    tmp_path: Path,
+) -> None:
+    """Their descriptions name the model, and do not belong to their keys."""
+    with ActivationStore(tmp_path) as store:
+        write_all(store)
+        others = range(8)
+        for number in others:
+            key = store.register("other", number=number)
+            store.write(key, digests([0]), [0], ["rs"], make_states([0], [0]))
+            false = f'{{"model":"model","settings":{{"number":{number}}}}}'
+            edit("settings", "description", 1 + number, false.encode())(tmp_path)
+        assert store.delete("model") == len(NUMBERS)
+        for number in others:
+            key = store.register("other", number=number)
+            assert not read(store, key, [0], [0])[1].any()
+
+
 @settings(max_examples=8)
 @given(st.one_of(values, st.just(b'{"model": 7}')))
 def test_damaged_description_is_not_listed_until_it_is_registered_again(
