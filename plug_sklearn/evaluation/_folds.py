@@ -139,7 +139,8 @@ def split_folds(
     folds = list(splitter.split(rows, y, groups))
     if not folds:
         raise ValueError(
-            f"The 'cv' parameter must give at least one fold. Got {cv!r} instead."
+            f"The 'cv' parameter of {owner} must give at least one fold. "
+            f"Got {cv!r} instead."
         )
     return CrossValidation(y, folds, groups, scoring, params)
 

@@ -244,7 +244,10 @@ def _check_headers(
     ):
         raise ValueError("its layers, parts and hidden_size must be lists of names")
     if data_type != np.float32 or len(data) != 2:
-        raise ValueError(f"its data must be a matrix of float32, not {data_type}")
+        raise ValueError(
+            "its data must be float32, with two axes. Got data of dtype "
+            f"{data_type} and shape {data} instead"
+        )
     if ids != data[1:]:
         raise ValueError(
             "its data must have a column for each id. Got data of the shape "

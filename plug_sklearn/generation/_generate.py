@@ -147,7 +147,8 @@ one-column frame
     generation_kwargs : dict, default=None
         Options of ``generate``.
     random_state : int, RandomState or None, default=None
-        Seed of sampling.
+        Seed of sampling. While the writing thread draws a token, torch's global
+        generators have this seed's state; it is restored after each token.
     batch_size : int, default=32
         Number of prompts that are answered at the same time.
 

@@ -160,7 +160,8 @@ def _describe_report(report: CrossValidationReport) -> list[str]:
         ),
     ]
     if report.controls is not None:
-        scores = [name for name in report.overall.index if name in report.controls]
+        # Scores stand between these columns, and may not be those of the report.
+        scores = report.controls.loc[:, "fold":"fit_time"].columns[1:-1].tolist()
         means = report.controls.groupby("control", sort=False)[scores].mean()
         sections += [
             "Mean scores of controls over the same folds. Only the difference between "

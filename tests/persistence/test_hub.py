@@ -101,6 +101,16 @@ def test_groups_are_counted(tmp_path: Path) -> None:
     assert "Activations or features" in text
 
 
+def test_card_shows_controls_that_have_the_default_score(tmp_path: Path) -> None:
+    probe = make_pipeline(LayerAggregator(), LogisticRegression()).fit(X, Y)
+    setting = {"cv": 2, "controls": ["shuffled_labels"], "random_state": 0}
+    controls = probe_controls(probe, X, Y, **setting)
+    report = cross_validation_report(probe, X, Y, cv=2, controls=controls)
+    save_artifacts(probe, tmp_path / "probe", card=report)
+    mean = controls.loc[controls["control"] == "shuffled_labels", "score"].mean()
+    assert f"| shuffled_labels | {mean:.3f} |" in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.parametrize("card", ["A probe.", pd.DataFrame(), True])
 def test_other_cards_are_refused_before_anything_is_written(
     card: object, tmp_path: Path
