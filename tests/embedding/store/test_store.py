@@ -1,7 +1,9 @@
 import json
 import pickle
 import shutil
+import sqlite3
 import threading
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
@@ -103,6 +105,16 @@ def test_models_and_settings_never_meet(store: ActivationStore) -> None:
     assert len(set(keys)) == len(keys)
     store.write(keys[0], digests([1]), [0, 1], ["rs"], make_states([1]))
     assert [read(store, key, [1])[1].any() for key in keys] == [False] + 4 * [True]
+
+
+def test_known_settings_are_registered_while_another_process_writes(
+    tmp_path: Path,
+) -> None:
+    with ActivationStore(tmp_path) as store:
+        key = store.register("model", x=1)
+        with closing(sqlite3.connect(tmp_path / TABLES)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert store.register("model", x=1) == key
 
 
 def test_settings_key_knows_no_order_and_no_process(tmp_path: Path) -> None:
