@@ -50,7 +50,8 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     pooling of the activations. For each, the ``C`` with the lowest log loss on held-out
     rows is chosen. Each probe then gets a weight from its held-out predictions. The
     weight falls exponentially with the loss, unless the probe corrects errors of other
-    probes. A part or pooling whose probes do not help is left out as a whole. Probes
+    probes. If the losses are similar, as on few rows, layers in the middle get larger
+    weights. A part or pooling whose probes do not help is left out as a whole. Probes
     with a low weight are dropped, and the others are fitted again to all rows. The
     logits are the weighted mean of their logits, divided by a temperature. The
     temperature has a prior around 1, which keeps a fit on few rows from being
@@ -136,15 +137,17 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     combination on the :math:`n` held-out rows. The prior :math:`p` is a mean over
     groups of probes: one group for each part, one of all probes if there are several
     parts, and one with a single predictor, which gives the frequencies of the classes.
-    Within a part, the weights are :math:`q_i \propto \exp(-0.4 n L_i)`. The group of
-    all probes has the mean of these weights over the parts. Before normalisation, a
-    group has the weight :math:`\exp(-n L(q) - KL(q, u))`, where :math:`L(q)` is the
-    loss at the group's own temperature, and :math:`u` are equal weights of its probes.
-    Before the losses are taken into account, the group of the class frequencies has a
-    weight of one half, and the others share the rest equally. Prior weights below
-    :math:`e^{-9}` are raised to this value, so that weak probes can get weight if they
-    correct errors of better ones. In the end, weights below a hundredth of the largest
-    are set to 0, and the temperature is computed again.
+    Within a part, the weights are :math:`q_i \propto u_i \exp(-0.4 n L_i)`. They are
+    :math:`u_i \propto \exp(-12.5 (d_i - 0.5)^2)` before the losses are taken into
+    account, where :math:`d_i = (l + 0.5) / N` for layer :math:`l` of :math:`N`. The
+    group of all probes has the mean of these weights over the parts. Before
+    normalisation, a group has the weight :math:`\exp(-n L(q) - KL(q, u))`, where
+    :math:`L(q)` is the loss at the group's own temperature. Before the losses are taken
+    into account, the group of the class frequencies has a weight of one half, and the
+    others share the rest equally. Prior weights below :math:`e^{-9}` are raised to this
+    value, so that weak probes can get weight if they correct errors of better ones. In
+    the end, weights below a hundredth of the largest are set to 0, and the temperature
+    is computed again.
 
     With more than two classes, the loss is multinomial. Units are standardised by the
     weighted mean and standard deviation of the rows of ``fit``. In each regression,
@@ -159,7 +162,8 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     Combining models by held-out predictions: Wolpert, "Stacked generalization", 1992,
     and Caruana et al., "Ensemble selection from libraries of models", 2004. The
     weights: Dalalyan and Tsybakov, "Aggregation by exponential weighting, sharp
-    PAC-Bayesian bounds and sparsity", 2008.
+    PAC-Bayesian bounds and sparsity", 2008. Middle layers: Skean et al., "Layer by
+    layer: uncovering hidden representations in language models", 2025.
 
     Examples
     --------
@@ -225,9 +229,9 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations, converted to float32. Three axes are read as
-            (n_samples, n_layers, hidden_size). Two axes are read as one layer and part,
-            unless ``n_layers`` or ``n_parts`` is given.
+            Activations, with layers in the order of the model, converted to float32.
+            Three axes are read as (n_samples, n_layers, hidden_size). Two axes are read
+            as one layer and part, unless ``n_layers`` or ``n_parts`` is given.
         y : array-like of shape (n_samples,)
             Labels, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -374,8 +378,11 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
                 choices.append(choice)
                 logits.append(own)
             scales = np.array([choice.scale for choice in choices])
-            parts = np.tile(np.arange(shape[1]), shape[0])
-            combination = choose_weights(logits, scales, parts, training.held_out)
+            layers, parts = np.indices(shape).reshape(2, -1)
+            depths = (layers + 0.5) / shape[0]
+            combination = choose_weights(
+                logits, scales, depths, parts, training.held_out
+            )
         self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
         losses = np.array([choice.loss for choice in choices])
         self.held_out_log_loss_ = losses.reshape(shape)
