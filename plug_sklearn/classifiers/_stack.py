@@ -50,10 +50,11 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     pooling of the activations. For each, the ``C`` with the lowest log loss on held-out
     samples is chosen. Each probe then gets a weight from its held-out predictions. The
     weight falls exponentially with the loss, unless the probe corrects errors of other
-    probes. A part or pooling whose probes do not help is left out as a whole. Probes
-    with a low weight are dropped, and the others are fitted again to all samples. The
-    logits are the weighted mean of their logits, divided by a temperature. The
-    temperature has a prior around 1, which keeps a fit on few samples from being
+    probes. If the losses are similar, as on few samples, layers in the middle get
+    larger weights. A part or pooling whose probes do not help is left out as a whole.
+    Probes with a low weight are dropped, and the others are fitted again to all
+    samples. The logits are the weighted mean of their logits, divided by a temperature.
+    The temperature has a prior around 1, which keeps a fit on few samples from being
     overconfident. The result is itself a linear classifier.
 
     Each fit is a convex problem, so there are no epochs and no learning rates to
@@ -139,13 +140,14 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     2. The probes are put into groups: one for each part, and one of all probes if there
        are several parts. A further group has a single predictor, which gives the class
        frequencies. In the group of a part, the weight of probe i is
-       :math:`q_i \propto \exp(-0.4 n L_i)`. The weights in the group of all probes are
-       the means of these weights over the parts.
+       :math:`q_i \propto u_i \exp(-0.4 n L_i)`. Before the losses are taken into
+       account, it is :math:`u_i \propto \exp(-12.5 (d_i - 0.5)^2)`, where
+       :math:`d_i = (l + 0.5) / N` for layer :math:`l` of :math:`N`. The weights in the
+       group of all probes are the means of these weights over the parts.
     3. Each group gets a weight that is proportional to
        :math:`\pi \exp(-n L(q) - KL(q, u))`. :math:`L(q)` is the loss of the group's
-       weighted mean of logits at its own temperature, and :math:`u` are equal weights.
-       :math:`\pi` is one half for the class frequencies, and the other groups share the
-       other half equally.
+       weighted mean of logits at its own temperature. :math:`\pi` is one half for the
+       class frequencies, and the other groups share the other half equally.
     4. The prior weight of a probe is the sum of its weights in the groups, each times
        the weight of the group. Prior weights below :math:`e^{-9}` are raised to this
        value, so that weak probes can get weight if they correct errors of better ones.
@@ -168,7 +170,8 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     Combining models by held-out predictions: Wolpert, "Stacked generalization", 1992,
     and Caruana et al., "Ensemble selection from libraries of models", 2004. The
     weights: Dalalyan and Tsybakov, "Aggregation by exponential weighting, sharp
-    PAC-Bayesian bounds and sparsity", 2008.
+    PAC-Bayesian bounds and sparsity", 2008. Middle layers: Skean et al., "Layer by
+    layer: uncovering hidden representations in language models", 2025.
 
     Examples
     --------
@@ -234,9 +237,9 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_layers, n_parts, hidden_size)
-            Activations, converted to float32. Three axes are read as
-            (n_samples, n_layers, hidden_size). Two axes are read as one layer and part,
-            unless ``n_layers`` or ``n_parts`` is given.
+            Activations, with layers in the order of the model, converted to float32.
+            Three axes are read as (n_samples, n_layers, hidden_size). Two axes are read
+            as one layer and part, unless ``n_layers`` or ``n_parts`` is given.
         y : array-like of shape (n_samples,)
             Labels, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -383,8 +386,11 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
                 choices.append(choice)
                 logits.append(own)
             scales = np.array([choice.scale for choice in choices])
-            parts = np.tile(np.arange(shape[1]), shape[0])
-            combination = choose_weights(logits, scales, parts, training.held_out)
+            layers, parts = np.indices(shape).reshape(2, -1)
+            depths = (layers + 0.5) / shape[0]
+            combination = choose_weights(
+                logits, scales, depths, parts, training.held_out
+            )
         self.C_ = np.array([choice.C for choice in choices]).reshape(shape)
         losses = np.array([choice.loss for choice in choices])
         self.held_out_log_loss_ = losses.reshape(shape)

@@ -24,6 +24,9 @@ from plug_sklearn.classifiers._ridge import (
 PROBE_DEVIATION, JOIN_DEVIATION = 0.5, 0.1
 #: Rate at which prior weights fall with the sum of losses, among probes of a part.
 PRIOR_RATE = 0.4
+#: Standard deviation of the prior of the layers, around the middle layer, as a fraction
+#: of the number of layers.
+DEPTH_DEVIATION = 0.2
 #: Least logarithm of the prior weight of a probe.
 LEAST_LOG_PRIOR = -9.0
 #: Strength of the prior, in samples.
@@ -102,11 +105,16 @@ class StackWeights:
 
 
 def choose_weights(
-    logits: Iterable[Array], scales: Array, parts: Array, held_out: HeldOut
+    logits: Iterable[Array],
+    scales: Array,
+    depths: Array,
+    parts: Array,
+    held_out: HeldOut,
 ) -> StackWeights:
     """Choose the weights of probes by their held-out logits, each (m, n_logits).
 
     ``scales`` (n_probes,) are the factors that these logits were multiplied by, and
+    ``depths`` (n_probes,) between 0 and 1 are the relative positions of the layers, and
     ``parts`` (n_probes,) the numbers of the parts that the probes read. The weights
     minimise the held-out loss of the combination plus the Kullback-Leibler divergence
     from prior weights, so that they leave the prior only for probes that correct others
@@ -115,7 +123,7 @@ def choose_weights(
     constant = held_out.compute_prior_logits()
     same = np.broadcast_to(constant, held_out.targets.shape)
     candidates = [*logits, same]
-    log_prior = _compute_log_prior(candidates, parts, held_out)
+    log_prior = _compute_log_prior(candidates, depths, parts, held_out)
     found = _improve_weights(np.stack(candidates), log_prior, held_out)
     found[:-1][found[:-1] < LEAST_WEIGHT * found[:-1].max()] = 0
     found /= found.sum()
@@ -134,33 +142,34 @@ def _combine(logits: list[Array], weights: Array) -> Array:
     return total
 
 
-def _compute_log_prior(logits: list[Array], parts: Array, held_out: HeldOut) -> Array:
+def _compute_log_prior(
+    logits: list[Array], depths: Array, parts: Array, held_out: HeldOut
+) -> Array:
     """Compute the logarithms of the prior weights: of the probes, then the constant.
 
     The prior is a mean over groups of probes: those of each part, all of them, and a
     constant predictor, whose logits are the last. Within a part, weights fall
-    exponentially with the losses. A group counts by the likelihood of the held-out rows
-    under its weights, less the divergence of these weights from equal ones. A part
-    whose probes do not help is thus left out as a whole. Before the losses count, half
-    of the prior is that of the constant predictor, so that of many probes that are no
-    better than chance, the luckiest does not win. No prior weight is so small that a
-    probe which corrects the others could not get weight.
+    exponentially with the losses, and layers in the middle have larger weights. A group
+    counts by the likelihood of the held-out rows under its weights, less the divergence
+    of these weights from those before the losses count. A part whose probes do not help
+    is thus left out as a whole. Before the losses count, half of the prior is that of
+    the constant predictor, so that of many probes that are no better than chance, the
+    luckiest does not win. No prior weight is so small that a probe which corrects the
+    others could not get weight.
     """
     n_rows = held_out.weight.sum()
     *losses, loss_of_constant = [float(held_out.compute_loss(own)) for own in logits]
     members = np.unique(parts)[:, None] == parts
-    falls = np.where(members, -PRIOR_RATE * n_rows * np.array(losses), -np.inf)
-    groups = log_softmax(falls, axis=1)
-    if len(groups) > 1:
-        together = logsumexp(groups, axis=0) - np.log(len(groups))
-        groups = np.vstack([groups, together])
+    by_depth = -0.5 * ((depths - 0.5) / DEPTH_DEVIATION) ** 2
+    before = _join_parts(np.where(members, by_depth, -np.inf))
+    falls = by_depth - PRIOR_RATE * n_rows * np.array(losses)
+    groups = _join_parts(np.where(members, falls, -np.inf))
     likelihoods = []
-    for log_weights in groups:
+    for log_weights, log_before in zip(groups, before, strict=True):
         weights = np.exp(log_weights)
         joined = _combine(logits, weights)
         joined = held_out.find_scale(joined, JOIN_DEVIATION) * joined
-        n_probes = np.count_nonzero(np.isfinite(log_weights))
-        divergence = rel_entr(weights, 1 / n_probes).sum()
+        divergence = rel_entr(weights, np.exp(log_before)).sum()
         likelihoods.append(-n_rows * held_out.compute_loss(joined) - divergence)
     shares = np.full(len(groups) + 1, (1 - CONSTANT_SHARE) / len(groups))
     shares[-1] = CONSTANT_SHARE
@@ -169,6 +178,14 @@ def _compute_log_prior(logits: list[Array], parts: Array, held_out: HeldOut) -> 
     of_probes = logsumexp(of_groups[:-1, None] + groups, axis=0)
     raised = np.maximum(of_probes, LEAST_LOG_PRIOR)
     return np.asarray(log_softmax(np.append(raised, of_groups[-1])))
+
+
+def _join_parts(log_weights: Array) -> Array:
+    """Normalise the weights of each part; add their mean if there are several."""
+    groups = np.asarray(log_softmax(log_weights, axis=1))
+    if len(groups) == 1:
+        return groups
+    return np.vstack([groups, logsumexp(groups, axis=0) - np.log(len(groups))])
 
 
 def _improve_weights(logits: Array, log_prior: Array, held_out: HeldOut) -> Array:

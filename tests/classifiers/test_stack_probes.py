@@ -34,11 +34,16 @@ def draw_probes(
 
 
 def join(
-    logits: np.ndarray, held_out: HeldOut, parts: list[int] | None = None
+    logits: np.ndarray,
+    held_out: HeldOut,
+    parts: list[int] | None = None,
+    depths: list[float] | None = None,
 ) -> StackWeights:
-    """Join probes of a scale of 1, of one part unless told otherwise."""
+    """Join probes of a scale of 1, of one part and depth unless told otherwise."""
     ones = np.ones(len(logits))
-    return choose_weights(logits, ones, np.array(parts or 0 * ones), held_out)
+    return choose_weights(
+        logits, ones, np.array(depths or ones), np.array(parts or 0 * ones), held_out
+    )
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -164,6 +169,22 @@ def test_weaker_probes_that_know_something_else_get_weight() -> None:
     losses = held_out.compute_loss(logits)
     assert (np.exp(-0.4 * 200 * (losses[1:] - losses[0])) < 2e-4).all()
     assert join(logits, held_out).weights[1:].sum() > 0.1
+
+
+def test_of_equal_probes_those_of_middle_layers_get_more_weight() -> None:
+    logits, held_out = draw_probes(2, [0.7])
+    depths = [0.1, 0.3, 0.5, 0.7, 0.9]
+    weights = join(np.repeat(logits, 5, axis=0), held_out, depths=depths).weights
+    assert weights[2] > weights[1] > weights[0]
+    np.testing.assert_allclose(weights, weights[::-1], rtol=1e-3)
+    # Equal logits leave the prior as it is.
+    assert weights[1] / weights[2] == pytest.approx(np.exp(-0.5), rel=1e-3)
+
+
+def test_a_clearly_better_layer_at_an_end_wins_against_the_middle() -> None:
+    logits, held_out = draw_probes(2, [1.5, 0.3, 0.3, 0.3, 0.3])
+    weights = join(logits, held_out, depths=[0.1, 0.3, 0.5, 0.7, 0.9]).weights
+    assert weights[0] > 0.8
 
 
 def make_training(folds: np.ndarray | None = None) -> Training:
