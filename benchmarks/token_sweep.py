@@ -30,7 +30,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[tuple[ModuleType, str], float]]] 
     "lr 0.1": ({"lr": 0.1}, {}),
     "lr 0.4": ({"lr": 0.4}, {}),
     "patience 15": ({"patience": 15}, {}),
-    "patience 60": ({"patience": 60}, {}),
+    "patience 30": ({"patience": 30}, {}),
     "input_dropout 0.4": ({"input_dropout": 0.4}, {}),
     "weight_decay 0.01": ({"weight_decay": 0.01}, {}),
     "rolling": ({"aggregation": "rolling"}, {}),
@@ -52,11 +52,11 @@ def replacing(constants: dict[tuple[ModuleType, str], float]) -> Iterator[None]:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Score the settings on all sets, and print each setting's mean when it is done."""
+    """Score the settings on all sets, and print each one's scores when it is done."""
     torch.set_num_threads(1)
-    rows = []
     for setting in options.settings:
         parameters, constants = SETTINGS[setting]
+        rows = []
         for trained in options.trained:
             # What the documentation recommends for texts longer than those of fit.
             given = {"linear_path": trained == 9} | parameters
@@ -75,10 +75,9 @@ def main(options: argparse.Namespace) -> None:
                 about = {"setting": setting, "trained": trained, "set": name}
                 rows += [about | scores for scores in found]
         table = pd.DataFrame(rows)
-        own = table[table["setting"] == setting]
-        mean = own.groupby(["setting", "trained", "tested"])[["auc", "loss"]].mean()
+        mean = table.groupby(["setting", "trained", "tested"])[["auc", "loss"]].mean()
+        print(table.round(4).to_markdown(index=False))
         print(mean.round(4).to_string(), flush=True)
-    print(table.round(4).to_markdown(index=False))
 
 
 def read_options() -> argparse.Namespace:

@@ -121,7 +121,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
     validation_fraction : float, default=0.2
         Fraction of the texts that each member holds out for validation, as in
         :class:`PlugMLPClassifier`.
-    patience : int, default=30
+    patience : int, default=60
         Number of epochs without improvement after which training stops. On long texts,
         the first improvement may take more than 20 epochs.
     min_delta : float, default=0.002
@@ -268,7 +268,7 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         batch_size: int = 32,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
-        patience: int = 30,
+        patience: int = 60,
         min_delta: float = 0.002,
         monitor: str | Scorer = "roc_auc",
         calibrate: bool = True,
