@@ -1,12 +1,12 @@
 """Compare settings of ``PlugTokenClassifier``, from which its defaults were chosen.
 
-``python token_sweep.py CACHE [N_TEXTS]`` reads the activations that ``token_probes.py``
-has kept in CACHE, trains on N_TEXTS texts of each set (all by default), and prints
-ROC-AUC and log loss for each setting, number of sentences that it was trained on, set
-and number of sentences that it was tested on.
+``python token_sweep.py CACHE`` reads the activations that ``token_probes.py`` has kept
+in CACHE. It prints ROC-AUC and log loss for each setting, number of sentences that it
+was trained on, set and number of sentences that it was tested on. The whole sweep is
+long; ``--settings``, ``--trained``, ``--texts`` and ``--seeds`` reduce it.
 """
 
-import sys
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,6 @@ from token_probes import FILES, score_tokens_of
 
 from plug_sklearn.classifiers import _token_batches, _token_training
 
-N_SEEDS = 3
 #: Settings: parameters, and constants of modules.
 SETTINGS: dict[str, tuple[dict[str, Any], dict[tuple[ModuleType, str], float]]] = {
     "defaults": ({}, {}),
@@ -30,7 +29,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[tuple[ModuleType, str], float]]] 
     "one head": ({"head_cap": 1}, {}),
     "lr 0.1": ({"lr": 0.1}, {}),
     "lr 0.4": ({"lr": 0.4}, {}),
-    "patience 25": ({"patience": 25}, {}),
+    "patience 10": ({"patience": 10}, {}),
+    "patience 60": ({"patience": 60}, {}),
     "input_dropout 0.4": ({"input_dropout": 0.4}, {}),
     "weight_decay 0.01": ({"weight_decay": 0.01}, {}),
     "rolling": ({"aggregation": "rolling"}, {}),
@@ -51,28 +51,49 @@ def replacing(constants: dict[tuple[ModuleType, str], float]) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def main(cache: Path, n_texts: int | None) -> None:
-    """Score all settings on all sets, trained on one sentence and on nine."""
+def main(options: argparse.Namespace) -> None:
+    """Score the settings on all sets, and print each one's scores when it is done."""
     torch.set_num_threads(1)
-    rows = []
-    for setting, (parameters, constants) in SETTINGS.items():
-        for trained in (1, 9):
+    for setting in options.settings:
+        parameters, constants = SETTINGS[setting]
+        rows = []
+        for trained in options.trained:
             # What the documentation recommends for texts longer than those of fit.
-            parameters = parameters | {"linear_path": trained == 9}
+            given = {"linear_path": trained == 9} | parameters
             for name in FILES:
                 with replacing(constants):
                     found = list(
                         score_tokens_of(
-                            cache, name, trained, N_SEEDS, n_texts, **parameters
+                            options.cache,
+                            name,
+                            trained,
+                            options.seeds,
+                            options.texts,
+                            **given,
                         )
                     )
                 about = {"setting": setting, "trained": trained, "set": name}
                 rows += [about | scores for scores in found]
         table = pd.DataFrame(rows)
         mean = table.groupby(["setting", "trained", "tested"])[["auc", "loss"]].mean()
+        print(table.round(4).to_markdown(index=False))
         print(mean.round(4).to_string(), flush=True)
-    print(table.round(4).to_markdown(index=False))
+
+
+def read_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cache", type=Path, help="folder of token_probes.py")
+    parser.add_argument(
+        "--settings", nargs="+", choices=SETTINGS, default=[*SETTINGS], metavar="NAME"
+    )
+    parser.add_argument(
+        "--trained", nargs="+", type=int, choices=(1, 9), default=(1, 9)
+    )
+    parser.add_argument("--texts", type=int, help="texts to train on, default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    main(read_options())
