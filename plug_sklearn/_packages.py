@@ -36,7 +36,7 @@ def require_extra(extra: str, user: str) -> None:
 
 
 class ProvenanceWarning(UserWarning):
-    """Warning that an estimator was fitted with other versions or another model."""
+    """Warning that an estimator was fitted with another model or package version."""
 
 
 @cache

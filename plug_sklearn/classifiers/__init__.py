@@ -9,7 +9,7 @@
 ``_token``, ``_token_data``, ``_token_batches``, ``_token_training``
     The classifier on the features of tokens: texts of different lengths.
 ``_token_predictions``, ``_token_targets``
-    Its predictions of single tokens, and labels of tokens, checked.
+    Its predictions of single tokens, and checks of labels of tokens.
 ``_token_network``, ``_token_aggregation``, ``_token_stream``
     Its network: how scores of tokens become those of texts, at once or token by token.
 ``_base``, ``_fitting``

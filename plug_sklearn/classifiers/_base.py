@@ -93,8 +93,9 @@ class BasePlugClassifier(PredictsLabels, FitsNetwork):
         Warns
         -----
         UserWarning
-            If the device is absent, or no network has the number of parameters that
-            ``sizing="budget"`` asks for.
+            If the device is absent; if no network has the number of parameters that
+            ``sizing="budget"`` asks for; or if ``target_ratio`` is not the default,
+            but the smallest or largest width decides the size.
         """
         self._validate_params()
         seeds = draw_seeds(self.random_state)

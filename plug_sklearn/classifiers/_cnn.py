@@ -34,9 +34,9 @@ class PlugCNNClassifier(
     informative layers dominate without being selected. Without held-out samples, all
     weights are equal. With n distinct samples, each layer is mapped to
     sqrt(``target_ratio`` n / 10) channels, at least 8 and at most ``width_cap``, and
-    the convolution has twice as many. The network standardises each hidden unit of each
-    layer and part by its weighted mean and standard deviation over the samples of
-    ``fit``.
+    the first convolution has twice as many. The network standardises each hidden unit
+    of each layer and part by its weighted mean and standard deviation over the samples
+    of ``fit``.
 
     ``PlugCNNClassifier(conv_over="units", n_members=1, linear_path=False,
     input_dropout=0.0, calibrate=False, patience=20, contrastive_weight=0.1)`` is the
@@ -53,14 +53,15 @@ class PlugCNNClassifier(
         with two features, it would keep nothing but which of them is larger.
     target_ratio : float, default=5.0
         Target number of trainable parameters per training sample: roughly for each
-        member, or, with ``sizing="budget"``, for all members together. With few samples
-        for the number of features, ``sizing="heuristic"`` uses the smallest width
-        instead, and a warning is issued.
+        member, or, with ``sizing="budget"``, for all members together. With few
+        samples, ``sizing="heuristic"`` uses the smallest width instead, and a warning
+        is issued if ``target_ratio`` is not the default.
     width_cap : int, default=64
-        Largest number of channels of the first convolution, at least 8.
+        Largest number of channels that a layer is mapped to (with
+        ``conv_over="units"``, of the first convolution), at least 8.
     proj_mult : int, default=2
-        Length of z as a multiple of the channels of the first convolution. z has at
-        least 32 units.
+        Length of z as a multiple of the number of these channels. z has at least 32
+        units.
     sizing : {"budget", "heuristic"}, default="heuristic"
         How widths are chosen. ``"heuristic"``: by the formula above, whatever the
         number of channels. ``"budget"``: such that all members together have
@@ -76,7 +77,7 @@ class PlugCNNClassifier(
         trained on its own batches and holds out its own samples: with five members,
         each sample is used to train four of them. 1: a single network.
     linear_path : bool, default=True
-        Predict by a mixture of the network and a linear probe of each layer, which
+        Predict with a mixture of the network and a linear probe of each layer, which
         reads standardised hidden units and is initialised to zero.
     input_dropout : float, default=0.2
         Probability of dropping an input in training, in [0, 1).

@@ -63,7 +63,7 @@ def fit_jointly(
 def can_fit_jointly(probe: PlugMLPClassifier) -> bool:
     """Return whether probes with these parameters can be trained jointly.
 
-    They cannot be if they have callbacks or print lines, which are about one network;
+    They cannot be if they have callbacks or print progress, which concern one network;
     if they run on an accelerator, which rounds differently; or if they use principal
     components, which take most of the time.
     """
@@ -80,7 +80,7 @@ def can_fit_jointly(probe: PlugMLPClassifier) -> bool:
 def count_joint_probes(
     probe: PlugMLPClassifier, n_samples: int, n_features: int
 ) -> int:
-    """Count how many probes fit into 256 MB, with rows and batches; at least 1."""
+    """Count how many probes fit into 256 MB, with samples and batches; at least 1."""
     given = probe._read_parameters()
     first = size_mlp(
         n_samples,

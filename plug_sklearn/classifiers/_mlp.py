@@ -37,7 +37,7 @@ class PlugMLPClassifier(BasePlugClassifier):
         Target number of parameters per training sample: for the first layer of each
         member, or, with ``sizing="budget"``, for all members together. With few samples
         for the number of features, ``sizing="heuristic"`` uses the smallest width
-        instead, and a warning is issued.
+        instead, and a warning is issued if ``target_ratio`` is not the default.
     width_cap : int, default=128
         Largest number of units in a layer, at least 16. Only used with
         ``sizing="heuristic"``.

@@ -75,7 +75,7 @@ class MLPNetwork(nn.Module):
             self.linear = LinearPath(n_members, n_inputs, n_classes)
 
     def start_from(self, log_shares: Tensor) -> None:
-        """Set the biases so that the logits start as the log shares of classes."""
+        """Set the biases so that the first logits are the log class frequencies."""
         self.output.bias.copy_(log_shares)
 
     def read_features(self, x: Tensor) -> Tensor:
@@ -86,9 +86,9 @@ class MLPNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map samples to logits.
 
-        Samples (n, members, ...) of each member give the logits (n, members, n_classes)
-        of each; samples (n, ...) of all give the logits (n, n_classes) of the mean of
-        the members' probabilities.
+        Samples (n, members, ...), different for each member, give the logits
+        (n, members, n_classes) of each member. Samples (n, ...), the same for all
+        members, give the logits (n, n_classes) of the mean of their probabilities.
         """
         x = self.read_features(x)
         is_shared = x.shape[1] == 1
@@ -112,11 +112,11 @@ class CNNNetwork(nn.Module):
 
     Each hidden unit of each layer and part is standardised first. The convolutions run
     along the layers, with the hidden units of all parts as channels, or along the
-    hidden units, with the layers as channels; then ``normalise`` applies LayerNorm to
-    the hidden units of each layer and part, which has weights if ``affine``. With
-    ``n_kept``, the channels are replaced by that many principal components. With
-    ``linear_path``, the logits are a mixture of the network's and those of a linear
-    probe of each layer.
+    hidden units, with the layers as channels. In the second case, ``normalise`` first
+    applies a LayerNorm to the hidden units of each layer and part. The LayerNorm has
+    weights if ``affine``. With ``n_kept``, the channels are replaced by that many
+    principal components. With ``linear_path``, the logits are a mixture of the
+    network's and those of a linear probe of each layer.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class CNNNetwork(nn.Module):
             self.mixture = Mixture(n_depth + 1)
 
     def start_from(self, log_shares: Tensor) -> None:
-        """Set the biases so that the logits start as the log shares of classes."""
+        """Set the biases so that the first logits are the log class frequencies."""
         self.output.bias.copy_(log_shares)
         if self.linear is not None:
             self.linear.bias.copy_(log_shares)

@@ -27,7 +27,7 @@ class MLPWidths:
 
 @dataclass(frozen=True)
 class CNNWidths:
-    """Channels after the three convolutions, and units of the head's hidden layer.
+    """Channels after each convolution, and units of the head's last hidden layer.
 
     ``projection``, the channels after the third, is the length of the projection z.
     """
@@ -52,8 +52,8 @@ def size_mlp(
     """Choose the widths of an MLP by pingkit's formula.
 
     Its first layer has ``target_ratio`` parameters per sample, but at least 16 and at
-    most ``width_cap`` units; the last, at least ``out_floor`` units. ``n_samples`` is
-    None where it is unknown.
+    most ``width_cap`` units. The last layer has at least ``out_floor`` units.
+    ``n_samples`` is None where it is unknown.
 
     Examples
     --------
@@ -77,9 +77,9 @@ def size_cnn(
 ) -> CNNWidths:
     """Choose the widths of a CNN by pingkit's formula.
 
-    The first convolution has at least 8 and at most ``width_cap`` channels; the
-    projection, ``proj_mult`` times as many, and at least 32. ``n_samples`` is None
-    where it is unknown.
+    There are at least 8 and at most ``width_cap`` channels at first. The projection has
+    ``proj_mult`` times as many, but at least 32. ``n_samples`` is None where it is
+    unknown.
 
     Examples
     --------
@@ -186,8 +186,9 @@ def size_cnn_by_budget(
 ) -> tuple[CNNWidths, int]:
     """Choose widths, and a number of principal components, for a parameter budget.
 
-    As ``size_mlp_by_budget``, with a first convolution near a twelfth of the root of
-    the budget; ``kernels`` and ``n_positions`` are those of ``count_cnn_parameters``.
+    Like ``size_mlp_by_budget``, but the first number of channels is near a twelfth of
+    the square root of a member's budget. ``kernels`` and ``n_positions`` are those of
+    ``count_cnn_parameters``.
     The result is within 10% of the budget, unless the smallest network exceeds it. The
     smallest network has one channel everywhere. For two classes and kernels of 3, it
     has 22 parameters; linear probes add 2 for each position, and 2 more.
@@ -317,8 +318,9 @@ def find_width_limit(
 ) -> str:
     """Find the limit that keeps a fitted network from following ``target_ratio``.
 
-    ``"least"`` or ``"most"``, if ``sizing="heuristic"`` has given its first layer the
-    fewest possible units or channels, or ``width_cap``; ``"none"`` otherwise.
+    With ``sizing="heuristic"``, this is ``"least"`` if its first layer has the fewest
+    possible units or channels, and ``"most"`` if it has ``width_cap``. In all other
+    cases, it is ``"none"``.
     """
     if getattr(probe, "sizing", None) != "heuristic":
         return "none"

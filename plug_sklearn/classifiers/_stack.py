@@ -50,17 +50,17 @@ class PlugStackClassifier(RecordsVersions, PredictsLabels, BaseEstimator):
     pooling of the activations. For each, the ``C`` with the lowest log loss on held-out
     samples is chosen. Each probe then gets a weight from its held-out predictions. The
     weight falls exponentially with the loss, unless the probe corrects errors of other
-    probes. If the losses are similar, as on few samples, layers in the middle get
-    larger weights. A part or pooling whose probes do not help is left out as a whole.
-    Probes with a low weight are dropped, and the others are fitted again to all
-    samples. The logits are the weighted mean of their logits, divided by a temperature.
-    The temperature has a prior around 1, which keeps a fit on few samples from being
-    overconfident. The result is itself a linear classifier.
+    probes. If the losses are similar, as is common with few samples, layers in the
+    middle get larger weights. A part or pooling whose probes do not help is left out as
+    a whole. Probes with a low weight are dropped, and the others are fitted again to
+    all samples. The logits are the weighted mean of their logits, divided by a
+    temperature. The temperature has a prior around 1, which keeps a fit on few samples
+    from being overconfident. The result is itself a linear classifier.
 
     Each fit is a convex problem, so there are no epochs and no learning rates to
-    choose. This is the recommended classifier on activations of all layers under the
+    choose. This is the recommended classifier on activations of all layers with the
     poolings ``("last", "mean")``. If you already know the best layer and have many
-    labels, ``LogisticRegression`` on that layer is as good.
+    labels, ``LogisticRegression`` on that layer is about as good.
 
     Parameters
     ----------

@@ -132,9 +132,9 @@ class PlugTokenClassifier(PredictsTokens, BasePlugClassifier):
         probable given the held-out texts and a log-normal prior around 1. Without
         held-out texts, the temperature is 1.
     span_max_weight : float, default=0.0
-        Only used with labels of tokens. Weight of the strongest token of a span in the
-        losses, in [0, 1] [4]_. A span is a run of neighbouring tokens with the
-        same label, other than the first of ``classes_``. With 0, each token must show
+        Only used with labels of tokens. Weight, in [0, 1], of the strongest token of a
+        span in the losses [4]_. A span is a run of neighbouring tokens with the same
+        label, other than the first of ``classes_``. With 0, each token must show
         its label; with 1, at least one token of each span must. The ROC-AUC that
         ``monitor`` asks for is that of all held-out tokens, whatever the weight.
     class_weight : dict or str, default=None

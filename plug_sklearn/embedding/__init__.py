@@ -7,7 +7,7 @@
 ``_random_weights``
     The same model with random weights, as a control.
 ``_parameters``
-    The parameters of the estimator, checked.
+    Check the parameters of the estimator.
 ``_fitted``
     What ``fit`` has found: the names of its output, and a description of the model,
     compared with parameters that have been set since.

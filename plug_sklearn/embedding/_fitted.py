@@ -84,7 +84,8 @@ class FittedEmbedding(  # type: ignore[call-arg]  # TransformerMixin is untyped
         Returns
         -------
         ndarray of shape (n_layers * n_parts * hidden_size,), object
-            Such as ``"L20_rs_17"``, or ``"L20_rs_mean_17"`` with several poolings.
+            Names such as ``"L20_rs_17"``, or ``"L20_rs_mean_17"`` with several
+            poolings.
         """
         check_is_fitted(self)
         names = [

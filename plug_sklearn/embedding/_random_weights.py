@@ -55,8 +55,8 @@ def with_random_weights(
     ------
     HFEmbeddingTransformer
         An unfitted embedder with the same parameters, except that it has no adapter,
-        quantization or store. The end of the ``with`` statement frees its weights, and
-        it cannot be used afterwards.
+        quantization or store. Its weights are freed at the end of the ``with``
+        statement, and it cannot be used afterwards.
 
     Raises
     ------

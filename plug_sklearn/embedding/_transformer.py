@@ -227,9 +227,9 @@ default="last"
         X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
             Strings or conversations, one in each row. A conversation is a sequence of
-            messages, which are mappings with ``role`` and ``content``. A content is a
-            string, or a list of ``{"type": "text", "text": ...}``, whose texts are
-            joined.
+            messages, which are mappings with ``role`` and ``content``. The
+            content is a string, or a list of ``{"type": "text", "text": ...}``, whose
+            texts are joined.
         y : array-like of shape (n_samples,), default=None
             Not used. An error is raised if its length differs from that of ``X`` or a
             label is missing, so that a pipeline fails before it reads any text.
@@ -377,8 +377,9 @@ one-column frame
         list of list of str
             For each text, its pooled tokens as strings. With ``pooling="last"`` or
             ``"first"``, this is one token; with other poolings, all tokens that
-            ``token_filter`` keeps. With ``pooling=None``, these are the tokens along
-            axis 0 of the text's activations.
+            ``pool_over``, ``roles``, ``token_filter`` and ``eos_token`` keep. With
+            ``pooling=None``, these are the tokens along axis 0 of the text's
+            activations.
         """
         model = self._describe_model()
         texts = read_texts(X, OWNER)

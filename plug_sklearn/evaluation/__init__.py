@@ -1,7 +1,7 @@
 """Evaluation of probes, as tables of numbers and as pictures.
 
 ``_layer_sweep``, ``_layer_fits``
-    Scores of a probe on each layer and part, whose networks are trained together.
+    Scores of a probe on each layer and part. MLPs of a sweep are trained together.
 ``_layer_choice``
     Choose a layer by these scores.
 ``_report``, ``_report_fits``, ``_report_scores``, ``_report_files``, ``_report_page``
@@ -25,7 +25,7 @@
 ``_check_pipeline``
     Check a pipeline with its texts and labels, before the model reads any text.
 ``_comparison``
-    Whether one of two probes is better.
+    Test whether one of two probes is better.
 ``_bootstrap``
     Bootstrap intervals.
 ``_folds``, ``_inputs``, ``_drawing``

@@ -107,12 +107,12 @@ def bootstrap_interval(
 
     See Also
     --------
-    compare_probes : Whether one probe is better, over folds.
+    compare_probes : Tests whether one probe is better, over folds.
 
     References
     ----------
     Efron and Tibshirani, "An Introduction to the Bootstrap", 1993: the percentile
-    interval is equation 13.5, resamples of several samples are section 8.3.
+    interval is equation 13.5; resamples of several samples are in section 8.3.
 
     Examples
     --------

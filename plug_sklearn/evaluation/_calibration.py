@@ -121,8 +121,8 @@ def calibration_bins(
     -------
     DataFrame
         A row for each bin that holds samples. Columns: its edges ``lower`` and
-        ``upper``; the number ``n_samples``; their mean ``probability``; and the
-        ``frequency`` with which the predicted event occurred.
+        ``upper``; the number of its samples, ``n_samples``; their mean ``probability``;
+        and the ``frequency`` with which the predicted event occurred.
 
     Raises
     ------

@@ -107,11 +107,11 @@ def capacity_curve(
     DataFrame
         A row for each budget and fold. Columns: ``target_ratio``; ``n_train``, the
         number of training samples; ``n_parameters``, the number of trainable parameters
-        of the network; ``width_limit``, ``"least"`` or ``"most"`` where the network has
-        the smallest or the largest width that ``sizing="heuristic"`` allows, so that
-        other ratios give the same network, and otherwise ``"none"``; ``fold``, from 0;
-        a column for each score, by its name, or ``score`` where it has none;
-        ``fit_time`` and ``score_time``, in seconds.
+        of all members; ``width_limit``, ``"least"`` or ``"most"`` where the network has
+        the smallest or the largest width that ``sizing="heuristic"`` allows, so that a
+        still smaller or larger ratio gives the same network, and otherwise ``"none"``;
+        ``fold``, from 0; a column for each score, named after it, or ``score`` if it
+        has no name; ``fit_time`` and ``score_time``, in seconds.
 
     Raises
     ------

@@ -46,8 +46,8 @@ def check_pipeline(
     ----------
     pipeline : Pipeline or search
         A pipeline that begins with an :class:`HFEmbeddingTransformer`, or a
-        ``GridSearchCV`` over one. Each value of the grid is tried once. Neither is
-        changed.
+        ``GridSearchCV`` over one. Each value of the grid is tried once. The
+        pipeline and the search are not changed.
     X : list, tuple, 1-D array, Series, datasets column, pyarrow array or \
 one-column frame
         Strings or conversations.

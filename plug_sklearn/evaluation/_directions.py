@@ -89,7 +89,7 @@ def probe_direction(
     X : array-like of shape (n_samples, ...), default=None
         Samples over which the gradient of a network is averaged, in the form that the
         estimator takes. None: use the linear path of a :class:`PlugMLPClassifier`.
-        Linear models do not need it.
+        Linear models do not need ``X``.
 
     Returns
     -------
@@ -104,7 +104,8 @@ def probe_direction(
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If the probe is neither linear nor a network, or a step before it is not affine.
+        If the probe is neither linear nor a network; if a step before it is not affine;
+        or if a network without such a linear path is given without ``X``.
 
     See Also
     --------

@@ -121,8 +121,8 @@ class ScoresDisplay(Display):
         Parameters
         ----------
         estimator, X, y : see below
-            As in the function that computes the scores, the first one under "See Also"
-            of this class.
+            As in the function that computes the scores: :func:`layer_sweep` or
+            :func:`capacity_curve`.
         score : str, default=None
             The score to draw, if there are several; None: the first.
         ax : Axes or sequence of Axes, default=None

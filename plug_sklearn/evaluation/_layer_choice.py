@@ -31,9 +31,9 @@ COLUMNS = ("layer", "part", "fold", "fit_time")
 def summarize_layers(sweep: pd.DataFrame, *, score: str | None = None) -> pd.DataFrame:
     """Summarize a sweep over the folds, and choose a layer.
 
-    Which layer has the highest mean is partly a matter of luck, because it is the
-    maximum over many layers. The one-standard-error rule instead chooses the first
-    layer whose mean is within one standard error of the best.
+    Which layer has the highest mean is partly a matter of luck, because many layers are
+    compared. The one-standard-error rule instead chooses the first layer whose mean is
+    within one standard error of the best.
 
     Parameters
     ----------

@@ -52,8 +52,8 @@ def layer_sweep(
     On the CPU, networks of a :class:`PlugMLPClassifier` for different layers and folds
     are trained together, in groups of up to 256 MB. This is several times faster and
     gives the same results as separate fits. It requires ``sizing="heuristic"``, no
-    ``callbacks`` and no ``verbose``, and a number of features and widths that are
-    multiples of 16: most hidden sizes are, and so are the widths for up to about 16 /
+    ``callbacks`` and no ``verbose``. The number of features and the widths must be
+    multiples of 16. Most hidden sizes are, and so are the widths for up to about 16 /
     ``target_ratio`` samples per feature. Without a ``random_state``, all networks of a
     group use the same random seed.
 
@@ -106,8 +106,8 @@ def layer_sweep(
     DataFrame
         A row for each layer, part and fold, in this order. Columns: ``layer``, as the
         embedder numbers it, or the position along axis 1; ``part``, its name, or the
-        position along axis 2 where it has none; ``fold``, from 0; for each score a
-        column of its name, or ``score`` where it has none, and one that ends in
+        position along axis 2 where it has none; ``fold``, from 0; for each score, a
+        column with its name, or ``score`` if it has none, and one whose name ends in
         ``_chance``, with the score of a constant prediction on the same fold; then
         ``fit_time`` and ``score_time``, in seconds. Probes that are trained together
         have equal shares of the time.
@@ -116,8 +116,8 @@ def layer_sweep(
     ------
     ValueError
         If ``layers`` or ``parts`` are not in ``X``, if ``X`` does not hold activations,
-        or if all fits to one layer and part fail; a note on the error names these. If
-        only some of them fail, their scores are NaN.
+        or if all fits to one layer and part fail; a note on the error names the layer
+        and part. If only some of the fits fail, their scores are NaN.
 
     Warns
     -----

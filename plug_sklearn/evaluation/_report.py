@@ -126,7 +126,7 @@ def cross_validation_report(
     estimator : classifier
         Any classifier that predicts probabilities, alone or in a pipeline.
     X : array-like of shape (n_samples, ...)
-        Samples, as the classifier takes them: texts, if it begins with an embedder.
+        Samples, as the classifier takes them: texts for a pipeline with an embedder.
     y : array-like of shape (n_samples,)
         Labels.
     cv : int, splitter or iterable, default=None
@@ -202,9 +202,9 @@ def cross_validation_report(
     ``summary.json`` has the keys ``format_version`` (1); ``estimator``, its printed
     form; ``n_samples``, ``n_folds``, ``n_groups`` (null without groups) and
     ``classes``; ``scores``, each with ``mean``, ``std``, ``pooled`` and the list
-    ``by_fold``; ``expected_calibration_error`` and ``brier_score``; ``wall_time`` and
-    ``fit_time``, the sum over folds, in seconds; and ``versions`` of Python and of the
-    packages used. Undefined values are null.
+    ``by_fold``; ``expected_calibration_error`` and ``brier_score``; ``wall_time``,
+    and ``fit_time`` summed over folds, both in seconds; and ``versions`` of Python and
+    of the packages used. Undefined values are null.
 
     Examples
     --------

@@ -42,9 +42,9 @@ _SIGNS = {"\n": "↵\n", "\r": "␍", "\t": "⇥"}
 class TokenScoresDisplay:
     """Texts whose tokens are coloured by the probability of a class.
 
-    Notebooks show it as HTML, and :meth:`plot` draws a picture. Probabilities above
-    chance are vermilion, and those below are blue. Chance is one divided by the number
-    of classes.
+    Notebooks show the display as HTML, and :meth:`plot` draws a picture. Probabilities
+    above chance are vermilion, and those below are blue. Chance is one divided by the
+    number of classes.
 
     Parameters
     ----------

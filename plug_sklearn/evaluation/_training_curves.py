@@ -34,12 +34,12 @@ def training_history(estimators: Any) -> pd.DataFrame:  # noqa: ANN401 - see bel
     Parameters
     ----------
     estimators : estimator, sequence of estimators or dict
-        A fitted :class:`PlugMLPClassifier` or :class:`PlugCNNClassifier`, alone, in a
-        pipeline or as the best of a search; several of them; or what
-        :func:`~sklearn.model_selection.cross_validate` returns with
-        ``return_estimator=True``. An estimator whose fit failed has no rows. A failed
-        fit may be given as None, as in a report, or as an estimator of the same class
-        without a history.
+        A fitted :class:`PlugMLPClassifier`, :class:`PlugCNNClassifier` or
+        :class:`PlugTokenClassifier`, alone, in a pipeline or as the best of a search;
+        several of them; or what :func:`~sklearn.model_selection.cross_validate` returns
+        with ``return_estimator=True``. An estimator whose fit failed has no rows. A
+        failed fit may be given as None, as in a report, or as an estimator of the same
+        class without a history.
 
     Returns
     -------
@@ -154,7 +154,7 @@ class TrainingCurveDisplay(Display):
     See Also
     --------
     training_history : Computes the numbers.
-    LayerSweepDisplay : Scores of layers.
+    LayerSweepDisplay : Plots the scores of layers.
 
     Examples
     --------

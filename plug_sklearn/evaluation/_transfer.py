@@ -36,8 +36,8 @@ def transfer_matrix(
     """Train a probe on each data set, and test it on each.
 
     A probe that reads a general property of texts, and not a peculiarity of one data
-    set, also has a high score on other data sets. A score below chance means that its
-    predictions are reversed there.
+    set, also has a high score on other data sets. A score below chance means that the
+    probe's predictions are reversed there.
 
     Parameters
     ----------

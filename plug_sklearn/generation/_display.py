@@ -43,7 +43,7 @@ class GenerationDisplay:
     answer : ProbedText
         What :func:`generate_with_probes` returns for one prompt.
     stop : dict of str to float, default=None
-        Thresholds to draw: a probability for each name of a probe.
+        Thresholds to draw: a probability for each probe, by its name.
 
     Attributes
     ----------

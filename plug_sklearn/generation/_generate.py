@@ -28,7 +28,7 @@ def generate_with_probes(
 
     After each new token, each probe gives the same probabilities as its pipeline would
     give for a text that consists of the prompt and the answer so far. The model writes
-    with its own ``generate`` method. Each token goes through the model once.
+    with its own ``generate`` method. Each new token goes through the model once.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ one-column frame
         of the second class is at least the threshold. A callable takes a dict with, for
         each probe, the probabilities after each token so far, an array of shape
         (n_new_tokens, n_classes); it returns True to end the answer. It is called for
-        each answer separately, so that the other answers continue. A list holds a rule
-        or None for each prompt.
+        each answer separately, so that the other answers continue. A list holds a
+        dict, a callable or None for each prompt.
     generation_kwargs : dict, default=None
         Options of ``generate``, such as ``{"do_sample": True, "temperature": 0.7}``.
         Options that run the model on tokens that are not in the answer, such as beam
@@ -128,7 +128,7 @@ def stream_with_probes(
     random_state: int | RandomState | None = None,
     batch_size: int = 32,
 ) -> Iterator[ProbedToken]:
-    """Generate answers as :func:`generate_with_probes`; yield tokens one by one.
+    """Generate answers as :func:`generate_with_probes` does, but yield each token.
 
     The model writes in a separate thread, at most one token ahead of the token that was
     last taken from the iterator. To stop early, close the iterator or drop it.
@@ -148,7 +148,7 @@ one-column frame
         Options of ``generate``.
     random_state : int, RandomState or None, default=None
         Seed of sampling. While the writing thread draws a token, torch's global
-        generators have this seed's state; it is restored after each token.
+        generators have this seed's state; their own is restored after each token.
     batch_size : int, default=32
         Number of prompts that are answered at the same time.
 

@@ -15,7 +15,7 @@
 ``_nested_tables``
     Tables of pipelines and other estimators that contain estimators.
 ``_values``
-    Hyperparameters as plain values of JSON.
+    Hyperparameters as plain JSON values.
 ``_files``
     The two files: strict JSON, checked tensors, atomic writes.
 ``_pingkit``

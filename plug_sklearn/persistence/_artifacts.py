@@ -250,7 +250,7 @@ def load_artifacts(path: str | os.PathLike[str], device: str = "cpu") -> BaseEst
     path : str or Path
         Path of both files, with or without a suffix. Or the address of files on the
         Hugging Face hub: ``"hf://owner/name"``, ``"hf://owner/name@revision"``, or, for
-        files with another name than ``probe``, ``"hf://owner/name/other"``. Only these
+        files with a name other than ``probe``, ``"hf://owner/name/other"``. Only these
         two files of the repository are downloaded. They are kept in the hub's cache.
     device : str, default="cpu"
         The ``device`` parameter of the estimator, such as ``"auto"`` or ``"cuda"``.

@@ -44,8 +44,8 @@ class Anatomy:
     channels : int, default=None
         Axis of a block's output that holds several channels of the residual stream; -1
         if the last axis holds them one after another. The part ``"rs"`` is their mean.
-        The other parts are what the token mixer and the MLP pass to the channels, each
-        of which adds it with its own weight.
+        The other parts are what the token mixer and the MLP pass to the channels; each
+        channel adds this with its own weight.
     token_axis : int, default=1
         Axis of a block's output, without channels, along which the tokens lie.
     reason : str, default=None
