@@ -168,17 +168,22 @@ def test_comparison_gives_groups_to_inner_searches() -> None:
 
 
 @pytest.mark.parametrize(
-    "run",
+    ("function", "given"),
     [
-        lambda cv: layer_sweep(PROBE, X, Y, cv=cv),
-        lambda cv: capacity_curve(PROBE, FEATURES, Y, param_name="C", cv=cv),
-        lambda cv: compare_probes(PROBE, PROBE, FEATURES, Y, cv=cv),
-        lambda cv: cross_validation_report(PROBE, FEATURES, Y, cv=cv),
+        (layer_sweep, {"X": X}),
+        (capacity_curve, {"X": FEATURES, "param_name": "C"}),
+        (cross_validation_report, {"X": FEATURES}),
     ],
 )
-def test_no_folds_are_refused(run: Any) -> None:  # noqa: ANN401
-    with pytest.raises(ValueError, match=r"'cv' parameter must give .* Got \[\]"):
-        run([])
+def test_no_folds_are_refused(function: Any, given: dict[str, Any]) -> None:  # noqa: ANN401
+    told = rf"'cv' parameter of {function.__name__} must give .* Got \[\]"
+    with pytest.raises(ValueError, match=told):
+        function(PROBE, y=Y, cv=[], **given)
+
+
+def test_no_folds_are_refused_for_two_probes() -> None:
+    with pytest.raises(ValueError, match="'cv' parameter of compare_probes must give"):
+        compare_probes(PROBE, PROBE, FEATURES, Y, cv=[])
 
 
 def test_folds_of_a_classifier_are_stratified_and_of_a_regressor_not() -> None:
