@@ -20,6 +20,7 @@ from sklearn.utils._set_output import _get_output_config as get_output_config
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_n_features as check_n_features
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _check_y as check_y
 
 #: What calibrates decision values, by its method. Older releases lack the temperature.
 CALIBRATORS: dict[str, Any] = {
@@ -40,6 +41,7 @@ __all__ = [
     "check_feature_names_in",
     "check_n_features",
     "check_sample_weight",
+    "check_y",
     "explaining_texts",
     "get_output_config",
     "is_search",

@@ -9,7 +9,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from plug_sklearn._sklearn import explaining_texts
+from plug_sklearn._sklearn import check_y, explaining_texts
 from plug_sklearn._warnings import warn_user
 from plug_sklearn.classifiers._data import (
     encode_labels,
@@ -68,7 +68,7 @@ def read_text_rows(
             )
         if y is not None:
             refuse_mixed_labels(np.asarray(y), owner)
-        labels = validate_data(estimator, X="no_validation", y=y)
+        labels = check_y(y, estimator=estimator)
         check_classification_targets(labels)
         estimator.classes_, codes = encode_labels(labels, weight, owner)
         kinds = codes

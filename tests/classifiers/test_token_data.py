@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -67,3 +68,12 @@ def test_an_item_that_is_no_text_is_refused_with_its_position(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         PlugTokenClassifier(**QUICK).fit([X[0], item, *X[2:]], Y)
+
+
+def test_columns_in_another_order_are_refused() -> None:
+    table = pd.DataFrame(X[:, 0], columns=list("abcd"))
+    with pytest.warns(UserWarning, match="read as one token"):
+        probe = PlugTokenClassifier(**QUICK).fit(table, Y)
+    assert probe.feature_names_in_.tolist() == list("abcd")
+    with pytest.raises(ValueError, match="feature names should match"):
+        probe.predict(table[list("dcba")])

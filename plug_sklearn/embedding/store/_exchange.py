@@ -138,7 +138,7 @@ def read_shard(folder: Path, shard: Shard) -> Iterator[Prompt]:
     layout = shard.layout
     sizes = np.frombuffer(found["n_bytes"]["data"], "<i8")
     content = bytes(found["vectors"]["data"])
-    if not layout.are_sizes(sizes).all() or sizes.sum() != len(content):
+    if not layout.are_sizes(sizes).all() or sum(sizes.tolist()) != len(content):
         raise StoreError(f"{path} holds vectors of other sizes than its index names.")
     digests = bytes(found["digests"]["data"])
     ends = np.cumsum([0, *sizes]).tolist()

@@ -12,6 +12,7 @@ import pytest
 from _stored import HIDDEN_SIZE, TABLES, VECTORS, digests, make_states, read
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from plug_sklearn.embedding import ActivationStore, StoreError
 
@@ -276,3 +277,23 @@ def test_damage_is_counted_in_one_warning(tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match=f"^{N_RECORDS} damaged") as caught:
             assert read(store, key, NUMBERS, LAYERS)[1].all()
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("column", ["layout", "start"])
+def test_columns_that_begin_with_the_right_number_are_damaged(
+    tmp_path: Path, column: str
+) -> None:
+    with ActivationStore(tmp_path) as store:
+        key = write_all(store)
+    with closing(sqlite3.connect(tmp_path / TABLES)) as connection, connection:
+        connection.execute(
+            f"UPDATE records SET {column} = {column} || 'abc' WHERE digest = ?",
+            digests([1]),
+        )
+    with ActivationStore(tmp_path) as store:
+        with pytest.warns(UserWarning, match=f"^{len(WRITES)} damaged"):
+            missing = read(store, key, NUMBERS, LAYERS)[1]
+        assert missing.any(axis=(1, 2)).tolist() == [False, True, False, False]
+        store.compact()
+        # Nothing is left of them, of which a warning would have to be issued.
+        assert_array_equal(read(store, key, NUMBERS, LAYERS)[1], missing)

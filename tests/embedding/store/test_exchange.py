@@ -1,6 +1,7 @@
 """Stores are exported to safetensors files, and imported from them."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,27 @@ def test_an_index_that_was_changed_is_refused(
         pytest.raises(StoreError, match=message),
     ):
         other.import_(exported)
+
+
+def test_sizes_whose_sum_overflows_are_refused(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"layers": [0], "parts": ["rs"], "poolings": None}
+    with ActivationStore(tmp_path / "one") as one:
+        key = one.register("a")
+        tokens = [np.ones((2, 1, 1, HIDDEN_SIZE), np.float32)] * 5
+        one.write(key, digests(range(5)), states=tokens, **asked)
+        one.export(tmp_path / "export")
+    shard = tmp_path / "export" / "shard-00000.safetensors"
+    tensors = safetensors.torch.load_file(shard)
+    total = tensors["vectors"].nbytes
+    # In 64 bits, their sum is that of the vectors.
+    tensors["n_bytes"] = torch.tensor([2**62] * 4 + [total])
+    safetensors.torch.save_file(tensors, shard)
+    change_index(tmp_path / "export", sha256=sha256(shard.read_bytes()).hexdigest())
+    with (
+        ActivationStore(tmp_path / "two") as two,
+        pytest.raises(StoreError, match="of other sizes"),
+    ):
+        two.import_(tmp_path / "export")
 
 
 def test_missing_files_and_changed_bytes_are_refused(
