@@ -17,12 +17,13 @@ _LOOKED_UP = 10_000
 #: Bytes that one read takes, but for the last record of a run: they are still in the
 #: processor's cache when their checksums are computed.
 _READ_SIZE = 2**20
-#: Find the records of prompts, whose digests stand one after another. This takes less
-#: than a third of the time of a list of digests. A damaged column may be of any type.
+#: Columns of a record; -1 in place of what is damaged, which may be of any type.
 _COLUMNS = ", ".join(
     f"CASE typeof({name}) WHEN 'integer' THEN {name} ELSE -1 END"
     for name in ("layout", "start", "size", "checksum")
 )
+#: Find the records of prompts, whose digests stand one after another. This takes less
+#: than a third of the time of a list of digests.
 _FIND = f"""
 WITH RECURSIVE wanted(number) AS (
     SELECT 0 UNION ALL SELECT number + 1 FROM wanted WHERE number < :last
